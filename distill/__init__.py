@@ -1,0 +1,1 @@
+"""The method: configuration, tasks, data, losses, stages, the loop, metrics, statistics and reports."""
