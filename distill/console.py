@@ -1,0 +1,59 @@
+"""How every script starts and ends: one-line errors for users, quiet libraries."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from distill.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def quiet_libraries() -> None:
+    """Silence load reports, download bars and advice of the libraries below us; their errors still show.
+
+    Set before transformers and datasets are imported, so that it costs no import time.
+    A value that the user already exported is left alone.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call ``main`` and leave the process with its exit code (None counts as 0).
+
+    A :class:`UserError` becomes one ``error: …`` line on stderr and exit code 2, an interrupt one line and
+    exit code 130; anything else is a bug of ours and keeps its traceback.
+    """
+    quiet_libraries()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print_error(" ".join(str(error).split()))
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print_error("interrupted; the same command goes on from the last checkpoint where it keeps any")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`… | head`): Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code or 0)
+
+
+def print_error(message: str) -> None:
+    """Print ``error: message`` on stderr, below whatever progress bar stood on the line."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
