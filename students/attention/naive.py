@@ -1,0 +1,42 @@
+"""Slow, obvious references that tests compare the attention mechanisms with; never used by a model.
+
+Shapes: B batch, N sequence length, H heads, d head size, m features.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def naive_softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention through the N x N logits q·k / √d; (B, H, N, d), zeros where an example has no real token."""
+    logits = query @ key.mT / math.sqrt(query.shape[-1])
+    return _attend(logits, value, mask)
+
+
+def naive_favor_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor
+) -> Tensor:
+    """FAVOR+ (https://arxiv.org/abs/2009.14794) in log space: softmax over keys of logsumexp over features.
+
+    O(N²m) memory. The projection is (m, d) or (H, m, d); gradients flow through plain autograd.
+    """
+    query_logits = _feature_logits(query, projection)
+    key_logits = _feature_logits(key, projection)
+    logits = torch.logsumexp(query_logits.unsqueeze(-2) + key_logits.unsqueeze(-3), dim=-1)
+    return _attend(logits, value, mask)
+
+
+def _feature_logits(tensor: Tensor, projection: Tensor) -> Tensor:
+    """Log of the positive features: w·x - |x|²/2 with x = tensor / d^¼; (B, H, N, m)."""
+    scaled = tensor / tensor.shape[-1] ** 0.25
+    return scaled @ projection.mT - scaled.square().sum(-1, keepdim=True) / 2
+
+
+def _attend(logits: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return logits.softmax(-1) @ value
+    mask = mask[:, None, None, :]
+    weights = logits.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~mask, 0)
+    return weights @ value.masked_fill(~mask.mT, 0)
