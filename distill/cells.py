@@ -1,0 +1,266 @@
+"""From ``record.json`` to table cells with units: the one place that decides how a number is written.
+
+Terminal, markdown, HTML and the model card all print these cells, so a number reads the same everywhere.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Record = dict[str, Any]
+
+MISSING = "n/a"
+NOT_APPLICABLE = "-"
+MODELS = ("teacher", "student", "baseline")
+METRIC_LABELS = {
+    "matthews_correlation": "MCC",
+    "pearson": "Pearson",
+    "spearmanr": "Spearman",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "accuracy_mismatched": "accuracy (mismatched)",
+}
+WIDE_INTERVAL = 0.20
+"""Relative width from which a speed interval is pointed out: such a point was taken on a noisy machine."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One table: every row has as many cells as there are headers; ``notes`` explain gaps and marks below it."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def metric_label(name: str) -> str:
+    """Name a metric as people write it."""
+    return METRIC_LABELS.get(name, name.replace("_", " "))
+
+
+def percent(value: float | None) -> str:
+    """Write a fraction as a percentage with one decimal; None is ``n/a``."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def metric_text(name: str, value: float | None) -> str:
+    """Write a metric: shares as a percentage with one decimal, correlations (MCC among them) with three."""
+    if value is None:
+        return MISSING
+    return percent(value) if name.startswith("accuracy") or name.endswith("f1") else f"{value:.3f}"
+
+
+def percent_interval(entry: dict[str, Any] | None) -> str:
+    """Write ``{value, low, high}`` as ``97.5 % [95.9, 99.1]``."""
+    if entry is None or entry.get("value") is None:
+        return MISSING
+    if entry.get("low") is None or entry.get("high") is None:
+        return percent(entry["value"])
+    return f"{percent(entry['value'])} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+
+
+def speedup_interval(point: dict[str, Any]) -> str:
+    """Write the speedup of one measured point as ``2.13× [2.06, 2.20]``."""
+    if point.get("speedup") is None:
+        return MISSING
+    if point.get("low") is None or point.get("high") is None:
+        return f"{point['speedup']:.2f}×"
+    return f"{point['speedup']:.2f}× [{point['low']:.2f}, {point['high']:.2f}]"
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """Write a large count with a thousands, millions or billions prefix and three digits."""
+    if value is None:
+        return MISSING
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
+def milliseconds(value: float | None) -> str:
+    """Write a time in milliseconds with three digits."""
+    if value is None:
+        return MISSING
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} ms"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a wall-clock time as ``12 s``, ``6 min 52 s`` or ``2 h 05 min``."""
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def model_metrics(record: Record, model: str) -> dict[str, float | None]:
+    """Return the metrics of one model, empty where it was not compared."""
+    return (record["models"].get(model) or {}).get("metrics") or {}
+
+
+def share_of_teacher(record: Record, model: str) -> float | None:
+    """Return the model's main metric divided by the teacher's, None where that has no meaning."""
+    name = record["main_metric"]
+    teacher, other = model_metrics(record, "teacher").get(name), model_metrics(record, model).get(name)
+    return None if other is None or not teacher or teacher < 0 else other / teacher
+
+
+def model_cells(record: Record) -> Cells:
+    """One row per model: every metric by its name, retention with interval, agreement, size, depth, attention."""
+    metrics = list(model_metrics(record, "teacher"))
+    retained = [name for name in metrics if name in record["retention"]]
+    headers = (
+        "model",
+        *(metric_label(name) for name in metrics),
+        *(f"retention of {metric_label(name)}" for name in retained),
+        "agrees with teacher",
+        "parameters",
+        "layers",
+        "attention",
+        "compute / example",
+    )
+    rows, notes = [], []
+    for model in MODELS:
+        entry = record["models"].get(model)
+        if not entry or entry.get("metrics") is None:
+            notes.append(f"{model}: {(entry or {}).get('reason') or 'not compared'}")
+            continue
+        scores = [metric_text(name, entry["metrics"].get(name)) for name in metrics]
+        retention = [_retention_text(record, model, name) for name in retained]
+        agreement = percent(record.get("agreement")) if model == "student" else NOT_APPLICABLE
+        size = (
+            quantity(entry.get("parameters")),
+            str(entry.get("layers") or MISSING),
+            entry.get("attention") or MISSING,
+        )
+        rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
+    notes += _missing_retention(record, retained)
+    title = f"{record['task']}, {record['split']} split, {record['num_examples']:,} examples"
+    if retained:
+        notes.insert(0, "retention = student / teacher, with its 95 % interval (paired bootstrap over examples)")
+    if "baseline" in (row[0] for row in rows):
+        notes.append("baseline = the student's architecture trained on labels alone")
+    return Cells(title, headers, tuple(rows), tuple(notes))
+
+
+def _retention_text(record: Record, model: str, name: str) -> str:
+    if model == "student":
+        return percent_interval(record["retention"][name])
+    if model == "baseline" and name == record["main_metric"]:
+        return percent(share_of_teacher(record, "baseline"))
+    return NOT_APPLICABLE
+
+
+def _missing_retention(record: Record, names: list[str]) -> list[str]:
+    missing = [name for name in names if record["retention"][name].get("value") is None]
+    return [
+        f"retention of {metric_label(name)}: {record['retention'][name].get('reason') or 'could not be measured'}"
+        for name in missing
+    ]
+
+
+def speed_cells(record: Record) -> Cells:
+    """One row per batch x length: both times, speedup with interval, and its split into depth x attention."""
+    points = record.get("speed") or []
+    places = {(point["device"], point["dtype"]) for point in points}
+    rows, notes = [], []
+    for point in points:
+        mark, note = _speed_mark(point)
+        parts = point.get("depth_speedup"), point.get("attention_speedup")
+        rows.append(
+            (
+                *((f"{point['device']} {point['dtype']}",) if len(places) > 1 else ()),
+                f"{point['batch_size']}",
+                f"{point['length']:,}{mark}",
+                milliseconds(point.get("teacher_ms")),
+                milliseconds(point.get("student_ms")),
+                speedup_interval(point),
+                MISSING if None in parts else f"{parts[0]:.2f}× · {parts[1]:.2f}×",
+            )
+        )
+        notes += [note] if note and note not in notes else []
+    headers = ("batch", "tokens", "teacher", "student", "speedup [95 %]", "depth · attention")
+    where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
+    if any(row[-1] != MISSING for row in rows):
+        notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
+    if crossover := crossover_text(record):
+        notes.append(crossover)
+    return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
+
+
+def _speed_mark(point: dict[str, Any]) -> tuple[str, str | None]:
+    if point.get("speedup") is None:
+        reason = point.get("reason") or "could not be measured"
+        return "", f"batch {point['batch_size']}, {point['length']:,} tokens: {reason}"
+    low, high = point.get("low"), point.get("high")
+    if low is not None and high is not None and (high - low) / point["speedup"] > WIDE_INTERVAL:
+        return " ~", "~ interval wider than 20 %: the machine was busy or noisy"
+    if point.get("speed_only"):
+        return " *", "* beyond the teacher's position table: timed only, says nothing about quality there"
+    return "", None
+
+
+def crossover_text(record: Record) -> str | None:
+    """Say from which length on the student's attention is faster than softmax attention, None when unknown."""
+    length = record.get("crossover_length")
+    if length is None:
+        reason = record.get("crossover_reason")
+        return f"crossover length: {reason}" if reason else None
+    return f"the student's attention overtakes softmax at about {length:,} tokens"
+
+
+def memory_cells(record: Record) -> Cells:
+    """One row per batch x length: peak memory of teacher and student."""
+    rows, notes = [], []
+    for point in record.get("memory") or []:
+        teacher, student = point.get("teacher_mb"), point.get("student_mb")
+        if point.get("reason"):
+            notes.append(f"batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
+        ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
+        sizes = (MISSING if value is None else f"{value:,.0f} MB" for value in (teacher, student))
+        rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
+    return Cells("Peak memory", ("batch", "tokens", "teacher", "student", "saving"), tuple(rows), tuple(notes))
+
+
+def stage_cells(record: Record) -> Cells:
+    """One row per stage: its time, its speed, the metrics after it and the mean attention fidelity."""
+    stages = record.get("stages") or []
+    names = list(dict.fromkeys(name for stage in stages for name in stage.get("metrics") or {}))
+    rows = []
+    for stage in stages:
+        rate = stage.get("examples_per_second")
+        fidelity = fidelity_by_layer(stage)
+        rows.append(
+            (
+                stage["name"],
+                *(metric_text(name, (stage.get("metrics") or {}).get(name)) for name in names),
+                f"{sum(fidelity) / len(fidelity):.3f}" if fidelity else MISSING,
+                duration(stage.get("seconds")),
+                MISSING if rate is None else f"{rate:,.0f} / s",
+            )
+        )
+    headers = ("after stage", *(metric_label(name) for name in names), "mean fidelity", "time", "examples")
+    return Cells("Stages", headers, tuple(rows))
+
+
+def fidelity_by_layer(stage: dict[str, Any]) -> list[float]:
+    """Return one stage's fidelity per student layer, first layer first; empty where it was not measured."""
+    values = stage.get("fidelity") or []
+    return [value for value in (values.values() if isinstance(values, dict) else values) if value is not None]
+
+
+def environment_cells(record: Record) -> Cells:
+    """One row per fact of the environment, nested facts written with dots."""
+    rows: list[tuple[str, str]] = [("seed", str(record.get("seed")))]
+    pending = list((record.get("environment") or {}).items())
+    while pending:
+        name, value = pending.pop(0)
+        if isinstance(value, dict):
+            pending = [(f"{name}.{key}", inner) for key, inner in value.items()] + pending
+        else:
+            rows.append((name, MISSING if value is None else str(value)))
+    return Cells("Environment", ("", ""), tuple(rows))

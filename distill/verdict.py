@@ -1,0 +1,105 @@
+"""The record in one sentence, and the record as a gate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.cells import (
+    Record,
+    metric_label,
+    metric_text,
+    percent,
+    percent_interval,
+    share_of_teacher,
+    speedup_interval,
+)
+
+REFERENCE_LENGTH = 128
+REQUIREMENTS = ("retention", "speedup")
+
+
+def verdict(record: Record) -> str:
+    """Say what was kept, what was gained and what distilling added, in at most three sentences."""
+    return " ".join(filter(None, (_quality(record), _speed(record), _baseline(record))))
+
+
+def _quality(record: Record) -> str:
+    student, name = record["models"]["student"], record["main_metric"]
+    who = f"The {student['layers']}-layer {student['attention']} student"
+    label, where = metric_label(name), f"on {record['task']}"
+    retention = record["retention"].get(name) or {}
+    if retention.get("value") is None:
+        reason = retention.get("reason") or "retention could not be measured"
+        return f"{who} scores {metric_text(name, student['metrics'].get(name))} {label} {where} ({reason})."
+    return f"{who} keeps {percent_interval(retention)} of its teacher's {label} {where}."
+
+
+def _speed(record: Record) -> str | None:
+    point = reference_point(record)
+    if point is None:
+        return None
+    place = f"at {point['length']:,} tokens and batch {point['batch_size']} ({point['device']}, {point['dtype']})"
+    longest = max(
+        (other for other in _measured(record) if _conditions(other) == _conditions(point)), key=lambda p: p["length"]
+    )
+    further = ""
+    if longest["length"] > point["length"]:
+        further = f", {speedup_interval(longest)} at {longest['length']:,} tokens"
+    low, high = point.get("low") or point["speedup"], point.get("high") or point["speedup"]
+    if low > 1:
+        return f"It runs {speedup_interval(point)} as fast {place}{further}."
+    if high < 1:
+        return f"It is SLOWER than its teacher: {speedup_interval(point)} its speed {place}{further}."
+    return f"Its speed cannot be told from the teacher's: {speedup_interval(point)} {place}{further}."
+
+
+def _baseline(record: Record) -> str | None:
+    share = share_of_teacher(record, "baseline")
+    return None if share is None else f"The same student trained on labels alone keeps {percent(share)}."
+
+
+def _measured(record: Record) -> list[dict[str, Any]]:
+    return [point for point in record.get("speed") or [] if point.get("speedup") is not None]
+
+
+def _conditions(point: dict[str, Any]) -> tuple[str, str, int]:
+    return point["device"], point["dtype"], point["batch_size"]
+
+
+def reference_point(record: Record) -> dict[str, Any] | None:
+    """Return the speed point that a single sentence quotes: smallest batch, length nearest to 128 tokens."""
+    return min(
+        _measured(record),
+        key=lambda point: (point["batch_size"], abs(point["length"] - REFERENCE_LENGTH)),
+        default=None,
+    )
+
+
+def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> list[str]:
+    """Return one line per requirement that the record does not prove; empty when it proves them all.
+
+    ``retention`` asks the lower interval end of the main metric's retention to reach the bar, ``speedup`` asks it of
+    every measured point. A number that could not be measured proves nothing and fails.
+    """
+    failures = []
+    if "retention" in requirements:
+        name = record["main_metric"]
+        entry = record["retention"].get(name) or {}
+        if not _reaches(entry.get("low"), requirements["retention"]):
+            failures.append(
+                f"retention of {metric_label(name)} {percent_interval(entry)}: "
+                f"lower end below {percent(requirements['retention'])}"
+            )
+    if "speedup" in requirements:
+        points = record.get("speed") or []
+        failures += [] if points else ["speedup: no speed was measured"]
+        failures += [
+            f"speedup at batch {point['batch_size']}, {point['length']:,} tokens {speedup_interval(point)}: "
+            f"lower end below {requirements['speedup']:g}×"
+            for point in points
+            if not _reaches(point.get("low"), requirements["speedup"])
+        ]
+    return failures
+
+
+def _reaches(low: float | None, bar: float) -> bool:
+    return low is not None and low >= bar
