@@ -1,0 +1,87 @@
+"""Configuration of the student: BERT's, plus what its attention mechanism needs."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import BertConfig
+
+from .attention import ATTENTIONS
+
+FEATURES = ("fixed", "redrawn", "learned")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError naming the choices and the nearest match if ``value`` is none of ``choices``."""
+    if value not in choices:
+        nearest = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}{hint}")
+
+
+def default_num_features(head_size: int) -> int:
+    """The power of two nearest to d ln d, the count after which FAVOR+ features stop helping much (2009.14794, §4)."""
+    target = max(head_size * math.log(head_size), 1.0) if head_size > 1 else 1.0
+    below = 2 ** math.floor(math.log2(target))
+    return below if target - below <= 2 * below - target else 2 * below
+
+
+@strict
+class StudentConfig(BertConfig):
+    """A BERT configuration whose layers use one of ``students.attention.ATTENTIONS``.
+
+    Raises ValueError for an unknown mechanism or kind of features, for a number out of range and for a misspelt key.
+    """
+
+    model_type = "efficient_bert"
+
+    attention: str = "performer"
+    """Mechanism of every layer that ``softmax_layers`` does not name."""
+    softmax_layers: list[int] | None = None
+    """Student layers, counted from 0, that keep softmax attention."""
+    num_features: int | None = None
+    """Random features m per head; None takes the power of two nearest to d ln d."""
+    features: str = "fixed"
+    """``fixed`` (drawn once), ``redrawn`` (by ``redraw_projections``) or ``learned`` (trained, one set per head)."""
+    redraw_interval: int = 1000
+    """Optimiser steps between two redraws, for whoever runs the training loop."""
+    initial_temperature: float = 1.0
+    """Start of the learned factor on q·k, per head; below 1 the map is flatter and its estimate less noisy."""
+    target_norm: float = 1.6
+    """Mean |q+k|²/√d that ``calibrate_temperature`` aims at; FAVOR+ has its best signal-to-noise ratio there."""
+    projection_seed: int = 0
+    """Seed of the random projections, with the layer's index and the number of the redraw."""
+    layer_map: list[int] | None = None
+    """Teacher layer that each student layer was copied from; a record, nothing is built from it."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # transformers keeps unknown keywords as attributes: a misspelt option would silently have no effect.
+        for key in kwargs:
+            nearest = difflib.get_close_matches(key, StudentConfig.__annotations__, n=1, cutoff=0.8)
+            if nearest:
+                raise ValueError(f"student option {key!r} is unknown; did you mean {nearest[0]!r}?")
+        super().__post_init__(**kwargs)
+        check_choice("attention", self.attention, tuple(ATTENTIONS))
+        check_choice("features", self.features, FEATURES)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.is_decoder:
+            raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
+        if self.num_features is None:
+            self.num_features = default_num_features(self.hidden_size // self.num_attention_heads)
+        if self.softmax_layers is None:
+            self.softmax_layers = []
+        for name in ("num_features", "redraw_interval", "initial_temperature", "target_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        outside = [layer for layer in self.softmax_layers if not 0 <= layer < self.num_hidden_layers]
+        if outside:
+            raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {self.num_hidden_layers - 1}")
+
+    def attention_of_layer(self, layer: int) -> str:
+        """Name of the mechanism of one layer, counted from 0."""
+        return "softmax" if layer in (self.softmax_layers or []) else self.attention

@@ -1,0 +1,148 @@
+"""Build a student out of a BERT teacher: copy what fits by name, and say what is new."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .attention.performer import PerformerAttention
+from .configuration import StudentConfig
+from .layer_map import resolve_layer_map
+from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
+
+# Describe the teacher's checkpoint rather than its architecture.
+_NOT_INHERITED = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+)
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """Names of the student's parameters and buffers, by where their values come from."""
+
+    copied: tuple[str, ...]
+    """Copied from the teacher."""
+    new: tuple[str, ...]
+    """Freshly initialised: the mechanism's own, and a head that the teacher lacks."""
+
+
+def student_from_teacher(
+    teacher: PreTrainedModel,
+    *,
+    layer_map: Sequence[int],
+    attention: str,
+    num_features: int | None = None,
+    features: str = "fixed",
+    seed: int = 0,
+    softmax_layers: Sequence[int] = (),
+    initial_temperature: float = 1.0,
+    redraw_interval: int = 1000,
+    target_norm: float = 1.6,
+) -> tuple[StudentForSequenceClassification, CopyReport]:
+    """Return an fp32 student on the teacher's device, holding the weights of its layers ``layer_map``, and a report.
+
+    Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
+    moving the global random state. Labels and problem type carry over. The other options are ``StudentConfig``'s.
+    Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option.
+    """
+    if teacher.config.model_type != "bert" or teacher.config.is_decoder:
+        kind = "a decoder" if teacher.config.model_type == "bert" else repr(teacher.config.model_type)
+        raise ValueError(f"the teacher must be a BERT encoder, this one is {kind}")
+    layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
+    inherited = {key: value for key, value in teacher.config.to_dict().items() if key not in _NOT_INHERITED}
+    config = StudentConfig(
+        **inherited
+        | {
+            "num_hidden_layers": len(layers),
+            "layer_map": layers,
+            "attention": attention,
+            "softmax_layers": list(softmax_layers),
+            "num_features": num_features,
+            "features": features,
+            "redraw_interval": redraw_interval,
+            "initial_temperature": initial_temperature,
+            "target_norm": target_norm,
+            "projection_seed": seed,
+        }
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = StudentForSequenceClassification(config)
+    report = _copy_weights(teacher, student, layers)
+    student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
+    return student, report
+
+
+@torch.no_grad()
+def _copy_weights(teacher: nn.Module, student: nn.Module, layers: Sequence[int]) -> CopyReport:
+    source = teacher.state_dict()
+    if "embeddings.word_embeddings.weight" in source:  # a bare BertModel
+        source = {f"bert.{name}": tensor for name, tensor in source.items()}
+    copied: list[str] = []
+    new: list[str] = []
+    for name, tensor in student.state_dict().items():
+        teacher_name = _teacher_name(name, layers)
+        if teacher_name in source:
+            tensor.copy_(source[teacher_name])
+        (copied if teacher_name in source else new).append(name)
+    return CopyReport(tuple(copied), tuple(new))
+
+
+def _teacher_name(name: str, layers: Sequence[int]) -> str:
+    """Name in the teacher of a student's tensor: the same, but for the index of the layer."""
+    prefix = "bert.encoder.layer."
+    if not name.startswith(prefix):
+        return name
+    layer, rest = name.removeprefix(prefix).split(".", maxsplit=1)
+    return f"{prefix}{layers[int(layer)]}.{rest}"
+
+
+@torch.no_grad()
+def calibrate_temperature(student: StudentPreTrainedModel, batch: Mapping[str, Tensor]) -> dict[int, list[float]]:
+    """Set each Performer head's temperature from one batch, so that mean |q+k|²/√d is the configured ``target_norm``.
+
+    The layers are set in order during one forward pass, each on what the calibrated ones below it produce; no
+    temperature rises above 1, the teacher's. ``batch`` holds the model's inputs, on its device; labels are ignored.
+    Returns the temperatures by layer.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    with _evaluating(student), _calibrating(student):
+        student(**inputs)
+    return {module.layer: module.temperature.tolist() for module in _performers(student)}
+
+
+def _performers(student: nn.Module) -> list[PerformerAttention]:
+    return [module for module in student.modules() if isinstance(module, PerformerAttention)]
+
+
+@contextmanager
+def _evaluating(student: nn.Module) -> Iterator[None]:
+    was_training = student.training
+    student.eval()
+    try:
+        yield
+    finally:
+        student.train(was_training)
+
+
+@contextmanager
+def _calibrating(student: StudentPreTrainedModel) -> Iterator[None]:
+    def calibrate(module: PerformerAttention, inputs: tuple[Any, ...]) -> None:
+        module.calibrate(inputs[0], inputs[1], student.config.target_norm)
+
+    handles = [module.register_forward_pre_hook(calibrate) for module in _performers(student)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

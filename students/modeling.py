@@ -1,0 +1,224 @@
+"""The student: BERT with another self-attention.
+
+Everything but the attention mechanism is transformers' own BERT code, and every module sits where BERT has it, so that
+weights copy by name and one forward hook serves teacher and student.
+"""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.models.bert.modeling_bert import (
+    BertEmbeddings,
+    BertIntermediate,
+    BertOutput,
+    BertPooler,
+    BertSelfOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .attention import ATTENTIONS
+from .attention.base import SelfAttention
+from .configuration import StudentConfig
+from .self_contained import AUTO_MAP, write_source
+
+
+class StudentAttention(nn.Module):
+    """One attention block: the mechanism, then BERT's output projection, residual and normalisation."""
+
+    def __init__(self, config: StudentConfig, layer: int) -> None:
+        super().__init__()
+        self.self = ATTENTIONS[config.attention_of_layer(layer)](config, layer)
+        self.output = BertSelfOutput(config)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        return self.output(self.self(hidden_states, mask)[0], hidden_states)
+
+
+class StudentLayer(GradientCheckpointingLayer):
+    """One encoder layer on (B, N, D) hidden states."""
+
+    def __init__(self, config: StudentConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = StudentAttention(config, layer)
+        self.intermediate = BertIntermediate(config)
+        self.output = BertOutput(config)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        attention_output = self.attention(hidden_states, mask)
+        return self.output(self.intermediate(attention_output), attention_output)
+
+
+class StudentEncoder(nn.Module):
+    """The stack of layers; its (B, N) mask is bool, or None where every token is real."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([StudentLayer(config, layer) for layer in range(config.num_hidden_layers)])
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the input of the first layer and the output of each."""
+        all_hidden_states = [hidden_states]
+        for layer in self.layer:
+            all_hidden_states.append(layer(all_hidden_states[-1], mask))
+        return tuple(all_hidden_states)
+
+
+class StudentPreTrainedModel(PreTrainedModel):
+    """Initialisation, saving and redraws, common to the encoder and to the classifier."""
+
+    config: StudentConfig
+    config_class = StudentConfig
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
+    # Temperatures and projections define the random features, which half precision would change.
+    _keep_in_fp32_modules_strict = ["projection", "log_temperature"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BertEmbeddings):
+            initialization.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
+            initialization.zeros_(module.token_type_ids)
+        elif isinstance(module, SelfAttention):
+            module.initialize_features()
+
+    def redraw_projections(self, redraw_index: int) -> None:
+        """Replace every random projection by draw number ``redraw_index``; call it between optimiser steps.
+
+        Raises ValueError unless the configuration has ``features="redrawn"``.
+        """
+        if self.config.features != "redrawn":
+            raise ValueError(f"features are {self.config.features!r}; only 'redrawn' ones can be drawn again")
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.redraw_features(redraw_index)
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save weights, configuration and source code: AutoModel...from_pretrained(folder, trust_remote_code=True)."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            write_source(Path(save_directory))
+
+
+class StudentModel(StudentPreTrainedModel):
+    """The encoder and pooler, with ``BertModel``'s interface."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = StudentEncoder(config)
+        self.pooler = BertPooler(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        assert isinstance(value, nn.Embedding)
+        self.embeddings.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        hidden_states = self.embeddings(
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        all_hidden_states = self.encoder(hidden_states, real_tokens(attention_mask))
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return BaseModelOutputWithPooling(
+            last_hidden_state=all_hidden_states[-1],
+            pooler_output=self.pooler(all_hidden_states[-1]),
+            hidden_states=all_hidden_states if output_hidden_states else None,
+        )
+
+
+class StudentForSequenceClassification(StudentPreTrainedModel):
+    """Classifier or regressor on the pooled first token, with ``BertForSequenceClassification``'s interface."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels or 2
+        self.bert = StudentModel(config)
+        dropout = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return (B, C) logits, and the loss where (B,) labels are given; inputs as in ``StudentModel``."""
+        outputs = self.bert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+def real_tokens(attention_mask: Tensor | None) -> Tensor | None:
+    """Turn a (B, N) attention mask into bool, or None where every token is real, which attends faster."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2:
+        raise ValueError(f"attention_mask must be (batch, length), got shape {tuple(attention_mask.shape)}")
+    mask = attention_mask.bool()
+    # Looking into the mask would make a GPU wait and break a compiled or exported graph.
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+        return None
+    return mask
+
+
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tensor:
+    """Mean loss of (B, C) logits as BERT has it: squared error, cross entropy, or binary cross entropy per label.
+
+    Without a problem type, one logit means regression, whole-numbered labels one class each, others several.
+    """
+    if problem_type is None:
+        several = labels.is_floating_point()
+        problem_type = "multi_label_classification" if several else "single_label_classification"
+        problem_type = "regression" if logits.shape[-1] == 1 else problem_type
+    if problem_type == "regression":
+        return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+    if problem_type == "single_label_classification":
+        return F.cross_entropy(logits, labels.view(-1))
+    return F.binary_cross_entropy_with_logits(logits, labels)

@@ -1,0 +1,51 @@
+"""Ship the student's source with its checkpoint, so that it loads where this repository is not installed.
+
+transformers copies and imports a checkpoint's code as flat files that know each other by one-dot imports. It offers to
+write them itself (`register_for_auto_class`), but fails on sub-packages; hence the flat copies here.
+"""
+
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ENTRY = ("modeling",)
+AUTO_MAP = {
+    "AutoConfig": "configuration.StudentConfig",
+    "AutoModel": "modeling.StudentModel",
+    "AutoModelForSequenceClassification": "modeling.StudentForSequenceClassification",
+}
+_RELATIVE_IMPORT = re.compile(r"^(\s*from )(\.+)([\w.]+)(?= import )", flags=re.MULTILINE)
+
+
+def write_source(folder: Path) -> None:
+    """Write flat copies of the model's modules into ``folder``: ``attention/favor.py`` becomes ``attention_favor.py``.
+
+    Only what the model imports is written, found by following relative imports from ``modeling``.
+    """
+    waiting: list[tuple[str, ...]] = [ENTRY]
+    written: set[tuple[str, ...]] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in written:
+            continue
+        written.add(module)
+        source, imported = _flatten(module)
+        (folder / f"{'_'.join(module)}.py").write_text(source, encoding="utf-8")
+        waiting.extend(imported)
+
+
+def _flatten(module: tuple[str, ...]) -> tuple[str, list[tuple[str, ...]]]:
+    """Return a module's source with flat relative imports, and the modules that it imports."""
+    path = PACKAGE.joinpath(*module)
+    is_package = path.is_dir()
+    source = (path / "__init__.py" if is_package else path.with_suffix(".py")).read_text(encoding="utf-8")
+    here = module if is_package else module[:-1]
+    imported: list[tuple[str, ...]] = []
+
+    def flat_import(match: re.Match[str]) -> str:
+        prefix, dots, name = match.groups()
+        target = (*here[: len(here) - (len(dots) - 1)], *name.split("."))
+        imported.append(target)
+        return f"{prefix}.{'_'.join(target)}"
+
+    return _RELATIVE_IMPORT.sub(flat_import, source), imported
