@@ -1,0 +1,153 @@
+"""Examples of a task from the Hub, a folder or the embedded grammar, checked and split.
+
+Three kinds of examples: `train`, `held_out` — a part of train, on which epochs and settings are selected — and the
+validation splits, which are only ever reported. Duplicates inside the official sets are kept as they are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill.errors import UserError
+from distill.labels import encode_labels
+from distill.readers import find_split_file, first_line, is_text, read_embedded, read_file, read_hub, task_folder
+from distill.tasks import CUSTOM, Task
+
+EMBEDDED = "embedded"
+MIN_HELD_OUT = 200
+"""Selection on fewer examples is mostly noise, so a small set gives up to a fifth of train to reach this."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and labels of one split, in memory."""
+
+    ids: np.ndarray
+    """int64 (n,): position in the source, counted from 0."""
+    texts: list[tuple[str, ...]]
+    labels: np.ndarray
+    """int64 (n,) class indices, or float32 (n,) scores for regression."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains on, selects on and reports on."""
+
+    train: Examples
+    held_out: Examples
+    validation: dict[str, Examples]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One split as read: texts still in Arrow, so that Python strings are made only for the rows that are used."""
+
+    texts: tuple[pa.ChunkedArray, ...]
+    labels: np.ndarray
+
+    def select(self, indices: np.ndarray) -> Examples:
+        columns = [column.take(pa.array(indices)).to_pylist() for column in self.texts]
+        return Examples(indices, list(zip(*columns, strict=True)), self.labels[indices])
+
+
+def load_splits(
+    task: Task, *, source: str | None, seed: int, max_train_examples: int | None, held_out_fraction: float
+) -> Splits:
+    """Read, check and split the data of ``task``; the same arguments give the same examples.
+
+    Args:
+        source: None for the Hub, ``embedded`` for the grammar, else a folder with
+            ``<task>/{train,validation}.<csv|tsv|jsonl|parquet>``.
+        seed: of the train subset, the held-out part and the embedded grammar.
+        max_train_examples: rows of train that are used at all, the held-out part included; a smaller subset is
+            part of a larger one with the same seed.
+        held_out_fraction: share of the used train rows that is held out; at least `MIN_HELD_OUT` rows, but never
+            more than a fifth of train unless the share itself is larger.
+
+    Raises:
+        UserError: the source or a row of it cannot be used; the message names it.
+    """
+    if not 0 < held_out_fraction < 0.5:
+        raise UserError(f"data.held_out_fraction: {held_out_fraction} is not between 0 and 0.5")
+    names = ("train", *task.validation_splits)
+    sources = {name: _checked(task, tables, where) for name, tables, where in _open_source(task, source, seed, names)}
+    train = sources.pop("train")
+    used, held_out = _split_train(train.labels, seed, max_train_examples, held_out_fraction)
+    validation = {name: split.select(np.arange(len(split.labels))) for name, split in sources.items()}
+    return Splits(train.select(used), train.select(held_out), validation)
+
+
+def _open_source(
+    task: Task, source: str | None, seed: int, names: tuple[str, ...]
+) -> list[tuple[str, Iterable[pa.Table], str]]:
+    """Return (split, tables, name for messages) for each wanted split; files are looked for before any is read."""
+    columns = (*task.text_columns, task.label_column)
+    if source == EMBEDDED:
+        tables = read_embedded(task.name, seed, columns)
+        return [(name, [tables[name]], f"embedded {task.name} {name}") for name in names]
+    if source is not None:
+        folder = task_folder(source, task.name)
+        files = {name: find_split_file(folder, name) for name in names}
+        return [(name, read_file(path, columns), str(path)) for name, path in files.items()]
+    if task.name == CUSTOM or task.hub is None:
+        raise UserError(f"data.dir: task {task.name!r} is not on the Hub; give the folder of its files")
+    repository, configuration = task.hub
+    return [(name, read_hub(repository, configuration, name, columns), f"{task.name} {name}") for name in names]
+
+
+def _checked(task: Task, tables: Iterable[pa.Table], where: str) -> _Source:
+    """Check every row of a split and keep texts and encoded labels."""
+    texts: list[list[pa.Array]] = [[] for _ in task.text_columns]
+    labels: list[pa.ChunkedArray] = []
+    num_rows = 0
+    for table in tables:
+        for chunks, name in zip(texts, task.text_columns, strict=True):
+            chunks.extend(_text_column(table[name], name, where, num_rows).chunks)
+        labels.append(table[task.label_column])
+        num_rows += table.num_rows
+    if num_rows == 0:
+        raise UserError(f"{where} holds no rows")
+    columns = tuple(pa.chunked_array(chunks, type=pa.large_string()) for chunks in texts)
+    return _Source(columns, encode_labels(task, labels, where))
+
+
+def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
+    """Return a column as text; a null, a number or bytes that are not UTF-8 are refused with their row."""
+    if column.null_count:
+        row = first_row + pc.index(column.is_null(), True).as_py() + 1
+        raise UserError(f"{where}, row {row}: column {name!r} is missing; every row needs its text")
+    value_type = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not is_text(value_type):
+        raise UserError(f"{where}, row {first_row + 1}: column {name!r} holds {value_type} values, not text")
+    try:
+        column = column.cast(pa.large_string())
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        raise UserError(f"{where}: column {name!r} is not UTF-8 text ({first_line(error)})") from error
+    return column
+
+
+def _split_train(
+    labels: np.ndarray, seed: int, max_train_examples: int | None, held_out_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the train and the held-out positions, both ascending and without overlap.
+
+    The held-out part is a systematic sample of the rows in label order (ties in random order): every class, and
+    every range of a score, is held out in its own share.
+    """
+    used = np.random.default_rng(seed).permutation(len(labels))[:max_train_examples]
+    num_used = len(used)
+    if num_used < 2:
+        raise UserError(f"train has {num_used} usable row; at least 2 are needed, one of them to select on")
+    at_least = min(MIN_HELD_OUT, num_used // 5)
+    num_held_out = max(round(held_out_fraction * num_used), at_least, 1)
+    in_label_order = used[np.argsort(labels[used], kind="stable")]
+    sampled = ((np.arange(num_held_out) + 0.5) * num_used / num_held_out).astype(np.int64)
+    held_out = in_label_order[sampled]
+    return np.sort(np.setdiff1d(used, held_out)), np.sort(held_out)

@@ -1,0 +1,179 @@
+"""Official metrics as `evaluate` modules of our own, over scikit-learn and scipy.
+
+``evaluate.load("glue", task)`` fetches a script at run time and fails without network; these need none and write
+nothing to disk. All values are plain fractions or correlations, not percent.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import evaluate
+import numpy as np
+from datasets import Features, Value
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from distill.tasks import Task
+
+SIMILAR_FROM = 3.0
+"""KLUE-STS scores F1 of "similar", a score of at least 3 of 5 (Park et al. 2021, section 3.3); it is also how the
+official `binary_label` came to be."""
+
+
+class OfflineMetric(evaluate.Metric):
+    """A metric in memory: no cache file and no lock, so that several processes may compute it at once."""
+
+    value_type = "int64"
+
+    def __init__(self) -> None:
+        super().__init__(keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        # The base class makes a folder here, which fails on a read-only home; nothing is ever put into it.
+        return self._data_dir_root
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="",
+            inputs_description="predictions and references: one value per example",
+            features=Features({"predictions": Value(self.value_type), "references": Value(self.value_type)}),
+            format="numpy",
+        )
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"score": float(self.score(predictions, references))}
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        """Return the value of this metric."""
+        raise TypeError(f"{type(self).__name__} has no score of its own; use a metric of METRICS")
+
+
+class Accuracy(OfflineMetric):
+    """Share of examples whose class is predicted."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.accuracy_score(references, predictions)
+
+
+class F1(OfflineMetric):
+    """Harmonic mean of precision and recall of class 1; 0 where class 1 is neither predicted nor present."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.f1_score(references, predictions, zero_division=0)
+
+
+class MacroF1(OfflineMetric):
+    """Mean F1 over the classes that are predicted or present."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0)
+
+
+class MatthewsCorrelation(OfflineMetric):
+    """Matthews correlation of predicted and true classes; 0 for a constant prediction."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.matthews_corrcoef(references, predictions)
+
+
+class Pearson(OfflineMetric):
+    """Pearson correlation of predicted and true scores; 0 where either is constant and it is undefined."""
+
+    value_type = "float64"
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return 0.0 if _is_constant(predictions, references) else stats.pearsonr(predictions, references)[0]
+
+
+class Spearman(OfflineMetric):
+    """Spearman rank correlation of predicted and true scores; 0 where either is constant and it is undefined."""
+
+    value_type = "float64"
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return 0.0 if _is_constant(predictions, references) else stats.spearmanr(predictions, references)[0]
+
+
+def _is_constant(*values: np.ndarray) -> bool:
+    return any(np.ptp(array) == 0 for array in values)
+
+
+METRICS: dict[str, type[OfflineMetric]] = {
+    "accuracy": Accuracy,
+    "f1": F1,
+    "macro_f1": MacroF1,
+    "matthews_correlation": MatthewsCorrelation,
+    "pearson": Pearson,
+    "spearmanr": Spearman,
+}
+
+
+def predictions(task: Task, logits: np.ndarray) -> np.ndarray:
+    """Return what is scored: the class of the largest logit, int64 (n,), or the score itself, float64 (n,).
+
+    A regression score is not clipped to the label range: the official metrics are correlations of raw scores.
+
+    Args:
+        logits: (n, num_labels).
+
+    Raises:
+        ValueError: wrong shape, or a logit that is not finite.
+    """
+    logits = np.asarray(logits)
+    if logits.ndim != 2 or logits.shape[1] != task.num_labels or len(logits) == 0:
+        raise ValueError(f"logits have shape {logits.shape}; {task.name} needs (examples, {task.num_labels})")
+    if not np.isfinite(logits).all():
+        row = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        raise ValueError(f"logits are not finite, first in example {row}: {logits[row].tolist()}")
+    return logits[:, 0].astype(np.float64) if task.is_regression else logits.argmax(axis=1)
+
+
+def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return every metric of ``task``, the main one first.
+
+    Args:
+        logits: (n, num_labels).
+        labels: (n,).
+
+    Raises:
+        ValueError: wrong shapes, or a logit that is not finite.
+    """
+    predicted = predictions(task, logits)
+    if len(predicted) != len(labels):
+        raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
+    return {name: _score(task, name, predicted, np.asarray(labels)) for name in task.metrics}
+
+
+def _score(task: Task, name: str, predicted: np.ndarray, labels: np.ndarray) -> float:
+    if task.is_regression and name == "f1":
+        predicted, labels = predicted >= SIMILAR_FROM, labels >= SIMILAR_FROM
+    metric = METRICS[name]()
+    dtype = np.dtype(metric.value_type)
+    inputs: dict[str, Any] = {"predictions": predicted.astype(dtype), "references": labels.astype(dtype)}
+    return metric.compute(**inputs)["score"]
+
+
+def metrics_over_splits(
+    task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Return the metrics of all validation splits: the first under their own names, further ones with a suffix.
+
+    For MNLI these are ``accuracy`` (matched) and ``accuracy_mismatched``; for tasks with one split
+    `compute_metrics`.
+    """
+    first, *others = task.validation_splits
+    metrics = compute_metrics(task, logits[first], labels[first])
+    for split in others:
+        suffix = split.removeprefix("validation_")
+        for name, value in compute_metrics(task, logits[split], labels[split]).items():
+            metrics[f"{name}_{suffix}"] = value
+    return metrics
+
+
+def majority_score(task: Task, labels: np.ndarray) -> float:
+    """Return the main metric of the best constant prediction; 0 for correlations, Matthews' included."""
+    if task.is_regression:
+        return 0.0
+    constants = (np.full(len(labels), label) for label in range(task.num_labels))
+    return max(_score(task, task.main_metric, constant, np.asarray(labels)) for constant in constants)

@@ -1,0 +1,75 @@
+"""Logits of every example, once, whatever the batch size and the number of processes."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+
+from distill.batches import TokenizedExamples, collate, sorted_batches
+
+
+def predict_logits(
+    model: nn.Module,
+    examples: TokenizedExamples,
+    *,
+    pad_token_id: int,
+    batch_size: int,
+    device: torch.device | str,
+    autocast_dtype: torch.dtype | None = None,
+) -> np.ndarray:
+    """Return float32 (n, C) logits in the order of ``examples``; on every process, of all examples.
+
+    The model predicts in eval mode and without gradients; every submodule gets its mode back, also after an error.
+
+    Args:
+        model: returns an output with ``logits`` (B, C).
+        autocast_dtype: compute in this dtype where autocast allows it; None: as the weights are.
+    """
+    if len(examples) == 0:
+        raise ValueError("no examples to predict")
+    training_modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        parts = gather_object(_predict_own_share(model, examples, pad_token_id, batch_size, device, autocast_dtype))
+    finally:
+        for module, training in training_modes.items():
+            module.training = training
+    logits = np.empty((len(examples), parts[0][1].shape[1]), np.float32)
+    for indices, values in parts:
+        logits[indices] = values
+    return logits
+
+
+def _predict_own_share(
+    model: nn.Module,
+    examples: TokenizedExamples,
+    pad_token_id: int,
+    batch_size: int,
+    device: torch.device | str,
+    autocast_dtype: torch.dtype | None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (indices, logits) of each of this process's batches: every ``num_processes``-th one."""
+    state = PartialState()
+    batches = sorted_batches(examples.lengths, batch_size)
+    autocast = (
+        torch.autocast(torch.device(device).type, dtype=autocast_dtype)
+        if autocast_dtype is not None
+        else nullcontext()
+    )
+    predicted = []
+    with torch.inference_mode(), autocast:
+        for first in range(0, len(batches), state.num_processes):
+            # Sharded weights are gathered in the forward pass, by all processes together: one that has no batch
+            # left computes the last batch again and drops the result, instead of leaving the others waiting.
+            index = first + state.process_index
+            batch_indices = batches[min(index, len(batches) - 1)]
+            batch = collate(examples, batch_indices, pad_token_id, device)
+            inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+            logits = model(**inputs).logits
+            if index < len(batches):
+                # Copied to the CPU only at the end: a copy here would make a GPU wait in every step.
+                predicted.append((batch_indices, logits.float()))
+    return [(batch_indices, logits.cpu().numpy()) for batch_indices, logits in predicted]

@@ -1,0 +1,215 @@
+"""Tables from files, from the Hub and from the embedded grammar, in chunks of Arrow columns.
+
+Every reader yields tables that hold the wanted columns only, so that a big file is never in memory as Python objects.
+Local files are read with pandas and pyarrow: no copy in a cache, no lock, one-line errors that name file and row.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill.errors import UserError
+
+EXTENSIONS = ("parquet", "jsonl", "csv", "tsv")
+ROWS_PER_CHUNK = 50_000
+
+Tables = Iterator[pa.Table]
+
+
+def task_folder(data_dir: str | Path, task_name: str) -> Path:
+    """Return ``<data.dir>/<task>``; task custom may also have its files directly in the folder."""
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data.dir: there is no folder {folder}")
+    inner = folder / task_name
+    if inner.is_dir() or task_name != "custom":
+        folder = inner
+    if not folder.is_dir():
+        raise UserError(
+            f"data.dir: there is no folder {folder}; data.dir must hold {task_name}/train.<{'|'.join(EXTENSIONS)}>"
+        )
+    return folder
+
+
+def find_split_file(folder: Path, split: str) -> Path:
+    """Return the one file of ``split`` in ``folder``, whatever its format."""
+    found = [path for extension in EXTENSIONS if (path := folder / f"{split}.{extension}").is_file()]
+    if not found:
+        raise UserError(f"data.dir: no {split}.<{'|'.join(EXTENSIONS)}> in {folder}")
+    if len(found) > 1:
+        raise UserError(f"data.dir: {' and '.join(map(str, found))} hold the same split; keep one")
+    return found[0]
+
+
+def read_file(path: Path, columns: Sequence[str]) -> Tables:
+    """Yield the named columns of a csv, tsv, jsonl or parquet file; all text of csv and tsv stays text.
+
+    Tab-separated files are read as GLUE writes them: no quoting, a quotation mark is a character of the text.
+
+    Raises:
+        UserError: unreadable, empty or torn file, text that is not UTF-8, or a missing column.
+    """
+    readers: dict[str, Callable[[Path, Sequence[str]], Tables]] = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+    }
+    num_rows = 0
+    try:
+        if path.stat().st_size > 0:
+            for table in readers[path.suffix](path, columns):
+                num_rows += table.num_rows
+                yield table
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8 ({first_line(error)})") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+    if num_rows == 0:
+        raise UserError(f"{path} is empty; it must hold the columns {', '.join(columns)} and at least one row")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def require_columns(columns: Sequence[str], present: Sequence[str], where: object) -> None:
+    """Refuse a source that lacks one of ``columns``."""
+    for column in columns:
+        if column not in present:
+            raise UserError(f"{where} has no column {column!r}; its columns are {', '.join(map(str, present))}")
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
+    tab_separated = path.suffix == ".tsv"
+    options: dict[str, Any] = {
+        "sep": "\t" if tab_separated else ",",
+        "quoting": csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
+        "encoding": "utf-8-sig",
+    }
+    require_columns(columns, list(pandas.read_csv(path, nrows=0, **options).columns), path)
+    # "NA", "null" and "None" are words here, not missing values, and "007" is not the number 7.
+    with pandas.read_csv(path, dtype=str, keep_default_na=False, chunksize=ROWS_PER_CHUNK, **options) as chunks:
+        for chunk in chunks:
+            if not isinstance(chunk.index, pandas.RangeIndex):
+                # Instead of failing, pandas takes the first field of such rows for a row name.
+                raise UserError(
+                    f"{path}: the rows have more fields than the header; quote texts that hold a separator"
+                )
+            yield pa.Table.from_pandas(chunk[list(columns)], preserve_index=False)
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> Tables:
+    with pq.ParquetFile(path) as file:
+        require_columns(columns, file.schema_arrow.names, path)
+        for batch in file.iter_batches(batch_size=ROWS_PER_CHUNK, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
+
+
+def _read_jsonl(path: Path, columns: Sequence[str]) -> Tables:
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    num_yielded = 0
+    with open(path, encoding="utf-8-sig") as file:
+        for line_number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {line_number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {line_number} is not a JSON object with the columns as keys")
+            require_columns(columns, list(row), f"{path}, line {line_number}")
+            for column in columns:
+                values[column].append(row[column])
+            if len(values[columns[0]]) == ROWS_PER_CHUNK:
+                yield _table_of_values(values, path, num_yielded)
+                num_yielded += ROWS_PER_CHUNK
+                values = {column: [] for column in columns}
+    if values[columns[0]]:
+        yield _table_of_values(values, path, num_yielded)
+
+
+def _table_of_values(values: dict[str, list[Any]], path: Path, first_row: int) -> pa.Table:
+    arrays = {}
+    for column, items in values.items():
+        try:
+            arrays[column] = pa.array(items)
+        except (pa.ArrowException, OverflowError) as error:
+            first_type = next(type(item) for item in items if item is not None)
+            odd = (row for row, item in enumerate(items) if item is not None and type(item) is not first_type)
+            row = first_row + next(odd, 0) + 1
+            raise UserError(f"{path}, row {row}: column {column!r} mixes types ({first_line(error)})") from error
+    return pa.table(arrays)
+
+
+def read_hub(repository: str, configuration: str | None, split: str, columns: Sequence[str]) -> Tables:
+    """Yield the named columns of a split on the Hub; downloaded once, then taken from the local cache."""
+    import datasets  # half a second that local files need not pay
+
+    name = f"{repository} {configuration}" if configuration else repository
+    try:
+        dataset = datasets.load_dataset(repository, configuration, split=split)
+    except Exception as error:
+        # Hub, HTTP, cache and file errors share no base class, and every one of them leaves us without data.
+        raise UserError(
+            f"cannot load {name} ({split}) from the Hub: {first_line(error)}; no network? give --data.dir FOLDER"
+            + (" or --data.dir embedded" if repository == "nyu-mll/glue" else "")
+        ) from error
+    for table in dataset.with_format("arrow").iter(batch_size=ROWS_PER_CHUNK):
+        if "labels" in table.column_names and pa.types.is_struct(table.schema.field("labels").type):
+            # KLUE-STS on the Hub: labels = {label, real-label, binary-label}.
+            table = table.flatten()
+            table = table.rename_columns([column.removeprefix("labels.") for column in table.column_names])
+        require_columns(columns, table.column_names, f"{name} ({split})")
+        yield table.select(list(columns))
+
+
+def read_embedded(task_name: str, seed: int, columns: Sequence[str]) -> dict[str, pa.Table]:
+    """Return every split of the miniature version of ``task_name`` that a seeded grammar writes."""
+    from distill.embedded import EMBEDDED_TASKS, generate
+
+    if task_name not in EMBEDDED_TASKS:
+        raise UserError(
+            f"data.dir: task {task_name!r} has no embedded version (those have: {', '.join(EMBEDDED_TASKS)}); "
+            "give a folder, or null for the Hub"
+        )
+    splits = generate(task_name, seed)
+    return {split: pa.Table.from_pylist(rows).select(list(columns)) for split, rows in splits.items()}
+
+
+def find_label_names(train_file: Path, label_column: str) -> list[str]:
+    """Return the distinct labels of a file, sorted: as numbers where all are whole numbers, else as text."""
+    labels: set[str] = set()
+    for table in read_file(train_file, (label_column,)):
+        for value in table[label_column].unique().to_pylist():
+            if value is None or value == "":
+                continue  # the row is named when the examples are read
+            if isinstance(value, float) and not value.is_integer():
+                raise UserError(
+                    f"{train_file}: column {label_column!r} holds {value}, not a class; "
+                    "for numbers to predict set data.regression to true"
+                )
+            labels.add(value if isinstance(value, str) else str(int(value)))
+    if len(labels) < 2:
+        raise UserError(f"{train_file}: column {label_column!r} holds fewer than two different labels")
+    if all(is_whole_number(label) for label in labels):
+        return sorted(labels, key=int)
+    return sorted(labels)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether an Arrow type holds text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_whole_number(text: str) -> bool:
+    """Tell whether a label's text is a whole number, as in the names "0" and "1"."""
+    return text.removeprefix("-").isdecimal()

@@ -1,0 +1,156 @@
+"""The tasks: which columns they read, what their labels mean and how they are scored.
+
+Columns, label order and metrics are those of GLUE (Wang et al. 2018, arXiv:1804.07461; ``nyu-mll/glue``), IMDB
+(``stanfordnlp/imdb``) and KLUE (Park et al. 2021, arXiv:2105.09680; ``klue/klue``). The table alone is imported by
+the command line, so this module imports no library.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from distill.errors import UserError, choices_hint
+
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One text classification or regression task."""
+
+    name: str
+    text_columns: tuple[str, ...]
+    """One text column or the two of a pair."""
+    label_column: str
+    label_names: tuple[str, ...]
+    """Class names in label order; empty for regression."""
+    metrics: tuple[str, ...]
+    """Names of `distill.metrics.METRICS`; the first is the main metric."""
+    hub: tuple[str, str | None] | None = None
+    """Repository and configuration on the Hub."""
+    validation_splits: tuple[str, ...] = ("validation",)
+    """Splits that are reported; the first carries the main metric."""
+    label_range: tuple[float, float] | None = None
+    """Lowest and highest score of a regression task, where it has them."""
+
+    @property
+    def is_regression(self) -> bool:
+        return not self.label_names
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the classifier: one output for regression."""
+        return len(self.label_names) or 1
+
+    @property
+    def main_metric(self) -> str:
+        return self.metrics[0]
+
+
+class DataSource(Protocol):
+    """What the data config says of a task of one's own (task `custom`)."""
+
+    @property
+    def dir(self) -> str | None: ...
+    @property
+    def text_columns(self) -> Sequence[str] | None: ...
+    @property
+    def label_column(self) -> str: ...
+    @property
+    def label_names(self) -> Sequence[str] | None: ...
+    @property
+    def regression(self) -> bool: ...
+
+
+def _glue(
+    name: str,
+    text_columns: tuple[str, ...],
+    label_names: tuple[str, ...],
+    metrics: tuple[str, ...] = ("accuracy",),
+    validation_splits: tuple[str, ...] = ("validation",),
+    label_range: tuple[float, float] | None = None,
+) -> Task:
+    hub = ("nyu-mll/glue", name)
+    return Task(name, text_columns, "label", label_names, metrics, hub, validation_splits, label_range)
+
+
+_SENTENCES = ("sentence1", "sentence2")
+_PREMISE_HYPOTHESIS = ("premise", "hypothesis")
+_ENTAILMENT = ("entailment", "not_entailment")
+_THREE_WAY_ENTAILMENT = ("entailment", "neutral", "contradiction")
+_TOPICS = ("IT과학", "경제", "사회", "생활문화", "세계", "스포츠", "정치")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _glue("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",)),
+        _glue("sst2", ("sentence",), ("negative", "positive")),
+        _glue("mrpc", _SENTENCES, ("not_equivalent", "equivalent"), ("f1", "accuracy")),
+        _glue("stsb", _SENTENCES, (), ("pearson", "spearmanr"), label_range=(0.0, 5.0)),
+        _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy")),
+        _glue(
+            "mnli",
+            _PREMISE_HYPOTHESIS,
+            _THREE_WAY_ENTAILMENT,
+            validation_splits=("validation_matched", "validation_mismatched"),
+        ),
+        _glue("qnli", ("question", "sentence"), _ENTAILMENT),
+        _glue("rte", _SENTENCES, _ENTAILMENT),
+        _glue("wnli", _SENTENCES, ("not_entailment", "entailment")),
+        # The official set has no validation split: its test split is labelled and is what papers report.
+        Task("imdb", ("text",), "label", ("neg", "pos"), ("accuracy",), ("stanfordnlp/imdb", None), ("test",)),
+        Task("klue_tc", ("title",), "label", _TOPICS, ("macro_f1",), ("klue/klue", "ynat")),
+        Task("klue_nli", _PREMISE_HYPOTHESIS, "label", _THREE_WAY_ENTAILMENT, ("accuracy",), ("klue/klue", "nli")),
+        Task("klue_sts", _SENTENCES, "label", (), ("pearson", "f1"), ("klue/klue", "sts"), label_range=(0.0, 5.0)),
+    )
+}
+
+
+def task_names() -> list[str]:
+    """Names that the key `task` accepts."""
+    return [*TASKS, CUSTOM]
+
+
+def get_task(name: str, data: DataSource | None = None) -> Task:
+    """Return the task called ``name``; ``custom`` is built from the data config.
+
+    Raises:
+        UserError: no such task, or a custom task whose columns or labels cannot be used.
+    """
+    if name == CUSTOM:
+        return _custom_task_from_config(data)
+    if name not in TASKS:
+        raise UserError(f"task: there is no task {name!r}; {choices_hint(name, task_names())}")
+    return TASKS[name]
+
+
+def custom_task(
+    text_columns: Iterable[str], label_column: str, label_names: Iterable[str] | None, regression: bool
+) -> Task:
+    """Build a task on data of one's own: accuracy and macro F1, or Pearson and Spearman for regression."""
+    columns, names = tuple(text_columns), tuple(str(name) for name in label_names or ())
+    if len(columns) not in (1, 2):
+        raise UserError(f"data.text_columns: task custom needs one or two columns, not {list(columns)}")
+    if label_column in columns:
+        raise UserError(f"data.label_column: {label_column!r} is also a text column")
+    if regression and names:
+        raise UserError("data.label_names: a regression task has no label names; leave them out")
+    if not regression and (len(names) < 2 or len(set(names)) < len(names)):
+        raise UserError(f"data.label_names: a classification needs two or more different labels, not {list(names)}")
+    metrics = ("pearson", "spearmanr") if regression else ("accuracy", "macro_f1")
+    return Task(CUSTOM, columns, label_column, names, metrics)
+
+
+def _custom_task_from_config(data: DataSource | None) -> Task:
+    if data is None or data.dir is None:
+        raise UserError("data.dir: task custom needs the folder of its files")
+    if not data.text_columns:
+        raise UserError("data.text_columns: task custom needs the names of one or two text columns")
+    label_names = data.label_names
+    if label_names is None and not data.regression:
+        # Here and not above: readers import pandas, and the command line imports this module to check a name.
+        from distill.readers import find_label_names, find_split_file, task_folder
+
+        train_file = find_split_file(task_folder(data.dir, CUSTOM), "train")
+        label_names = find_label_names(train_file, data.label_column)
+    return custom_task(data.text_columns, data.label_column, label_names, data.regression)
