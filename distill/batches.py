@@ -95,7 +95,7 @@ def length_grouped_batches(lengths: np.ndarray, batch_size: int, *, seed: int, e
     """
     generator = np.random.default_rng((seed, epoch))
     order = generator.permutation(len(lengths))
-    batches = []
+    batches: list[np.ndarray] = []
     for group_start in range(0, len(order), batch_size * BATCHES_PER_GROUP):
         group = order[group_start : group_start + batch_size * BATCHES_PER_GROUP]
         group = group[np.argsort(-lengths[group], kind="stable")]

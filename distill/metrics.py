@@ -4,6 +4,7 @@
 nothing to disk. All values are plain fractions or correlations, not percent.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,11 @@ from sklearn import metrics as sklearn_metrics
 from distill.tasks import Task
 
 SIMILAR_FROM = 3.0
-"""KLUE-STS scores F1 of "similar", a score of at least 3 of 5 (Park et al. 2021, section 3.3); it is also how the
+"""KLUE-STS scores F1 of "similar", a score of at least 3 of 5 (Park et al. 2021); it is also how the
 official `binary_label` came to be."""
 
 
-class OfflineMetric(evaluate.Metric):
+class OfflineMetric(evaluate.Metric, ABC):
     """A metric in memory: no cache file and no lock, so that several processes may compute it at once."""
 
     value_type = "int64"
@@ -44,9 +45,9 @@ class OfflineMetric(evaluate.Metric):
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         return {"score": float(self.score(predictions, references))}
 
+    @abstractmethod
     def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
         """Return the value of this metric."""
-        raise TypeError(f"{type(self).__name__} has no score of its own; use a metric of METRICS")
 
 
 class Accuracy(OfflineMetric):

@@ -54,11 +54,8 @@ def _predict_own_share(
     """Return (indices, logits) of each of this process's batches: every ``num_processes``-th one."""
     state = PartialState()
     batches = sorted_batches(examples.lengths, batch_size)
-    autocast = (
-        torch.autocast(torch.device(device).type, dtype=autocast_dtype)
-        if autocast_dtype is not None
-        else nullcontext()
-    )
+    use_autocast = autocast_dtype is not None
+    autocast = torch.autocast(torch.device(device).type, dtype=autocast_dtype) if use_autocast else nullcontext()
     predicted = []
     with torch.inference_mode(), autocast:
         for first in range(0, len(batches), state.num_processes):

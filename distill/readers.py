@@ -100,9 +100,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
         for chunk in chunks:
             if not isinstance(chunk.index, pandas.RangeIndex):
                 # Instead of failing, pandas takes the first field of such rows for a row name.
-                raise UserError(
-                    f"{path}: the rows have more fields than the header; quote texts that hold a separator"
-                )
+                raise UserError(f"{path}: rows have more fields than the header; quote texts that hold a separator")
             yield pa.Table.from_pandas(chunk[list(columns)], preserve_index=False)
 
 
