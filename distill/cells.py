@@ -139,7 +139,9 @@ def model_cells(record: Record) -> Cells:
         )
         rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
     notes += _missing_retention(record, retained)
-    title = f"{record['task']}, {record['split']} split, {record['num_examples']:,} examples"
+    title = (
+        f"Teacher against student on {record['task']}, {record['split']} split, {record['num_examples']:,} examples"
+    )
     if retained:
         notes.insert(0, "retention = student / teacher, with its 95 % interval (paired bootstrap over examples)")
     if "baseline" in (row[0] for row in rows):
@@ -210,7 +212,8 @@ def crossover_text(record: Record) -> str | None:
     if length is None:
         reason = record.get("crossover_reason")
         return f"crossover length: {reason}" if reason else None
-    return f"the student's attention overtakes softmax at about {length:,} tokens"
+    batch_size = min(point["batch_size"] for point in record["speed"])
+    return f"the student's attention overtakes softmax at about {length:,} tokens (batch {batch_size})"
 
 
 def memory_cells(record: Record) -> Cells:
@@ -244,7 +247,7 @@ def stage_cells(record: Record) -> Cells:
             )
         )
     headers = ("after stage", *(metric_label(name) for name in names), "mean fidelity", "time", "examples")
-    return Cells("Stages", headers, tuple(rows))
+    return Cells("What each stage bought", headers, tuple(rows))
 
 
 def fidelity_by_layer(stage: dict[str, Any]) -> list[float]:

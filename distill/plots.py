@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from distill.cells import Record, fidelity_by_layer, metric_label, metric_text, model_metrics, share_of_teacher
 
 TEACHER, STUDENT, BASELINE, CONTROL = "#4a5568", "#0b6e99", "#c05621", "#718096"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -104,9 +104,12 @@ def speed_by_length(record: Record) -> Figure | None:
         return None
     figure = Figure(figsize=(max(7.2, 4.4 * len(groups)), 6.4), layout="constrained")
     grid = figure.subplots(2, len(groups), squeeze=False, sharex="col", height_ratios=(3, 2))
+    smallest = min(point["batch_size"] for points in groups.values() for point in points)
     for column, (label, points) in enumerate(groups.items()):
-        _time_panel(grid[0][column], points, label, record.get("crossover_length"))
-        _factor_panel(grid[1][column], points, record.get("crossover_length"))
+        # The crossover is that of the smallest batch; another batch has another one.
+        crossover = record.get("crossover_length") if points[0]["batch_size"] == smallest else None
+        _time_panel(grid[0][column], points, label, crossover)
+        _factor_panel(grid[1][column], points, crossover)
     grid[0][0].set_ylabel("time per batch (ms)")
     grid[1][0].set_ylabel("speedup")
     for row in (0, 1):
@@ -141,8 +144,8 @@ def _factor_panel(axes: Axes, points: list[dict[str, Any]], crossover: int | Non
     low, high = ([point.get(end) or point["speedup"] for point in points] for end in ("low", "high"))
     axes.fill_between(lengths, low, high, color=STUDENT, alpha=0.2, lw=0)
     for name, style in (("depth", ":"), ("attention", "--")):
-        values = [point.get(f"{name}_speedup") for point in points]
-        if all(value is not None for value in values):
+        values: list[Any] = [point.get(f"{name}_speedup") for point in points]
+        if None not in values:
             axes.plot(lengths, values, color=CONTROL, ls=style, marker=".", label=f"by {name}")
     axes.axhline(1, color=TEACHER, lw=0.8)
     if crossover is not None:
@@ -221,7 +224,9 @@ def fidelity(record: Record) -> Figure | None:
 def metric_after_stages(record: Record) -> Figure | None:
     """Draw what each stage bought: the main metric after every stage, between the baseline and the teacher."""
     name = record["main_metric"]
-    scored = [(stage["name"], (stage.get("metrics") or {}).get(name)) for stage in record.get("stages") or []]
+    scored: list[tuple[str, Any]] = [
+        (stage["name"], (stage.get("metrics") or {}).get(name)) for stage in record.get("stages") or []
+    ]
     scored = [(stage, value) for stage, value in scored if value is not None]
     if not scored:
         return None

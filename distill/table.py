@@ -45,12 +45,15 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
 
 
 def markdown_cells(cells: Cells) -> str:
-    """Return one table as markdown under a third-level heading, its notes as a list."""
+    """Return one table as markdown under a second-level heading, its notes as a list."""
+    heading = f"## {escape_markdown(cells.title)}"
+    if not cells.rows:
+        return heading
     marks = [":--", *("--:" for _ in cells.headers[1:])]
     rows = [cells.headers, marks, *cells.rows]
     lines = ["| " + " | ".join(escape_markdown(text) for text in row) + " |" for row in rows]
     notes = ["", *(f"* {escape_markdown(note)}" for note in cells.notes)] if cells.notes else []
-    return "\n".join([f"### {escape_markdown(cells.title)}", "", *lines, *notes])
+    return "\n".join([heading, "", *lines, *notes])
 
 
 def escape_markdown(text: str) -> str:
