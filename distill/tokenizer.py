@@ -1,0 +1,27 @@
+"""A WordPiece tokenizer trained on the data at hand, for models that start from scratch."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import BertTokenizer
+
+# In this order they get the ids 0 to 4; [PAD] = 0 is BertConfig's default pad_token_id.
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer:
+    """Train a lower-casing WordPiece vocabulary on ``texts`` and wrap it as BERT's fast tokenizer.
+
+    The vocabulary has at most ``vocabulary_size`` entries (fewer where the texts have nothing more
+    to merge), special tokens included, and depends on the multiset of texts only. Pairs are encoded
+    as [CLS] a [SEP] b [SEP] with token types 0 and 1; ``save_pretrained`` and
+    ``AutoTokenizer.from_pretrained`` give the same tokenizer back.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return BertTokenizer(vocab=tokenizer.get_vocab(with_added_tokens=True))
