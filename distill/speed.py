@@ -1,0 +1,247 @@
+"""How much faster a student is: interleaved pairs in one process, medians, and an interval from the pairs.
+
+A time taken alone says more about the machine's other work than about the model. Here every round runs each model
+once, in shuffled order, so that what slows the machine slows all of them; what is compared are medians over rounds.
+
+    speedup = teacher / student = depth_speedup (teacher / control) × attention_speedup (control / student)
+
+The control is a softmax student of the same depth. All models run with the same dtype, threads and batch, and the
+teacher with SDPA, never with eager attention.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distill.clock import now
+from distill.probe import extend_positions, is_speed_only, make_inputs, prepare_model
+from distill.timing import Clock, PointError, check_affordable, is_out_of_memory, ratio_of_medians, time_interleaved
+
+CROSSOVER_STEPS = 4
+CROSSOVER_MULTIPLE = 8  # tokens; batches are padded to multiples of 8
+NO_CONTROL = "no softmax student of the same depth to compare with"
+
+Point = dict[str, Any]
+
+
+def _time_models(
+    models: Mapping[str, nn.Module],
+    *,
+    batch_size: int,
+    length: int,
+    vocabulary_size: int,
+    seconds: float,
+    clock: Clock,
+) -> dict[str, np.ndarray]:
+    """Time prepared models at one point, (rounds,) seconds each; PointError says why it cannot be measured."""
+    device = next(next(iter(models.values())).parameters()).device
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def forward(model: nn.Module) -> Callable[[], Any]:
+        inputs = make_inputs(model, batch_size, length, vocabulary_size=vocabulary_size, device=device)
+        return lambda: model(**inputs)
+
+    try:
+        if is_speed_only(models.values(), length):
+            models = {name: extend_positions(model, length) for name, model in models.items()}
+        calls = {name: forward(model) for name, model in models.items()}
+        with torch.inference_mode():
+            return time_interleaved(calls, seconds=seconds, clock=clock, synchronize=synchronize)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise PointError("out of memory") from None
+
+
+def _measure_point(times: Mapping[str, np.ndarray], point: Point) -> Point:
+    """Fill a point of the record from the seconds per round of teacher, student and, if there, control."""
+    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
+    speedup, low, high = ratio_of_medians(times["teacher"], times["student"])
+    point |= {
+        "teacher_ms": 1000 * medians["teacher"],
+        "student_ms": 1000 * medians["student"],
+        "speedup": speedup,
+        "low": low,
+        "high": high,
+        "pairs": len(times["teacher"]),
+    }
+    if "control" in times:
+        attention, attention_low, attention_high = ratio_of_medians(times["control"], times["student"])
+        point |= {
+            "depth_speedup": medians["teacher"] / medians["control"],
+            "attention_speedup": attention,
+            "attention_low": attention_low,
+            "attention_high": attention_high,
+        }
+    else:
+        point["reason"] = NO_CONTROL
+    return point
+
+
+def measure_speed(
+    teacher: nn.Module,
+    student: nn.Module,
+    control: nn.Module | None,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    batch_sizes: Sequence[int],
+    lengths: Sequence[int],
+    vocabulary_size: int,
+    seconds_per_point: float,
+    clock: Clock = now,
+) -> list[Point]:
+    """Measure the forward pass of teacher, student and control at every batch size and length.
+
+    Args:
+        teacher: sequence classifier, called with ``input_ids`` and ``attention_mask`` (B, N).
+        student: the same interface.
+        control: softmax student of the student's depth, or None: the two parts of the speedup are then null.
+        device: where to measure; the models given are copied and stay where they are.
+        dtype: of all weights and activations.
+        batch_sizes: numbers of examples.
+        lengths: in tokens, without padding; beyond a position table it is tiled and the point is ``speed_only``.
+        vocabulary_size: of the random input.
+        seconds_per_point: budget of a point; a slow one overruns it to reach 6 rounds.
+        clock: seconds, monotonic.
+
+    Returns:
+        The entries ``speed[]`` of the record, times in milliseconds per batch; a point that ran out of memory or
+        would take far too long has nulls and a ``reason``, and the rest goes on.
+    """
+    given = {"teacher": teacher, "student": student, "control": control}
+    models = {name: prepare_model(model, device, dtype) for name, model in given.items() if model is not None}
+    points = []
+    seconds_per_token = 0.0
+    for batch_size in sorted(batch_sizes):
+        for length in sorted(lengths):
+            point = _empty_point(device, dtype, batch_size, length, is_speed_only(models.values(), length))
+            try:
+                check_affordable(seconds_per_token * batch_size * length, seconds_per_point)
+                times = _time_models(
+                    models,
+                    batch_size=batch_size,
+                    length=length,
+                    vocabulary_size=vocabulary_size,
+                    seconds=seconds_per_point,
+                    clock=clock,
+                )
+            except PointError as error:
+                points.append(point | {"reason": str(error)})
+                continue
+            points.append(_measure_point(times, point))
+            # The best rate so far bounds a longer point from below: long ones that cannot pay are not even tried.
+            rate = sum(float(np.median(seconds)) for seconds in times.values()) / (batch_size * length)
+            seconds_per_token = min(seconds_per_token or rate, rate)
+    return points
+
+
+def _empty_point(
+    device: torch.device | str, dtype: torch.dtype, batch_size: int, length: int, speed_only: bool
+) -> Point:
+    measured = ("teacher_ms", "student_ms", "speedup", "low", "high", "depth_speedup", "attention_speedup")
+    return {
+        "device": torch.device(device).type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "length": length,
+        **dict.fromkeys(measured),
+        "speed_only": speed_only,
+    }
+
+
+def measure_noise(
+    teacher: nn.Module,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    batch_size: int,
+    length: int,
+    vocabulary_size: int,
+    seconds: float,
+    clock: Clock = now,
+) -> Point:
+    """Time the teacher against itself: the ratio must be 1.00, and how far it is from that is the machine's noise.
+
+    Returns:
+        ``batch_size``, ``length``, ``ratio``, ``low``, ``high``; null with a ``reason`` where it cannot be measured.
+    """
+    model = prepare_model(teacher, device, dtype)
+    point: Point = {"batch_size": batch_size, "length": length, "ratio": None, "low": None, "high": None}
+    try:
+        times = _time_models(
+            {"first": model, "second": model},
+            batch_size=batch_size,
+            length=length,
+            vocabulary_size=vocabulary_size,
+            seconds=seconds,
+            clock=clock,
+        )
+    except PointError as error:
+        return point | {"reason": str(error)}
+    ratio, low, high = ratio_of_medians(times["first"], times["second"])
+    return point | {"ratio": ratio, "low": low, "high": high}
+
+
+def crossover_length(
+    speed: Sequence[Point],
+    student: nn.Module,
+    control: nn.Module | None,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    vocabulary_size: int,
+    seconds_per_point: float,
+    clock: Clock = now,
+) -> tuple[int | None, str | None]:
+    """Find the length from which on the student's attention is faster than softmax in a model of the same depth.
+
+    Taken at the smallest measured batch size: the smallest measured length such that there and at every longer one
+    attention_speedup > 1 (so that noise around 1 at short lengths is no crossing), narrowed by bisection between it
+    and its shorter neighbour, in at most 4 measurements and multiples of 8 tokens.
+
+    Returns:
+        The length in tokens and None, or None and the reason.
+    """
+    if control is None:
+        return None, NO_CONTROL
+    measured = [point for point in speed if point["attention_speedup"] is not None]
+    if not measured:
+        return None, "no length could be measured"
+    batch_size = min(point["batch_size"] for point in measured)
+    points = sorted((p["length"], p["attention_speedup"]) for p in measured if p["batch_size"] == batch_size)
+    faster_from = len(points)
+    while faster_from > 0 and points[faster_from - 1][1] > 1:
+        faster_from -= 1
+    if faster_from == len(points):
+        return None, f"the student's attention is not faster than softmax up to {points[-1][0]} tokens"
+    high = points[faster_from][0]
+    if faster_from == 0:
+        return high, None
+    low = points[faster_from - 1][0]
+    models = {
+        name: prepare_model(model, device, dtype) for name, model in (("control", control), ("student", student))
+    }
+    for _ in range(CROSSOVER_STEPS):
+        middle = (low + high) // 2 // CROSSOVER_MULTIPLE * CROSSOVER_MULTIPLE
+        if middle <= low:
+            break
+        try:
+            times = _time_models(
+                models,
+                batch_size=batch_size,
+                length=middle,
+                vocabulary_size=vocabulary_size,
+                seconds=seconds_per_point,
+                clock=clock,
+            )
+        except PointError:
+            break
+        if ratio_of_medians(times["control"], times["student"])[0] > 1:
+            high = middle
+        else:
+            low = middle
+    return high, None

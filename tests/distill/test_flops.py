@@ -1,0 +1,62 @@
+"""Formulas against torch's counter on real modules, and hand counts."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification
+
+from distill.errors import UserError
+from distill.flops import model_flops
+
+
+@pytest.mark.parametrize("length", [5, 32])
+@pytest.mark.parametrize("intermediate_size", [24, 64])
+def test_bert_equals_the_counter(length, intermediate_size):
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=intermediate_size,
+        num_labels=3,
+    )
+    model = BertForSequenceClassification(config).eval()
+    ids = torch.zeros(1, length, dtype=torch.long)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert model_flops(config, length) == counter.get_total_flops()
+
+
+def test_performer_core_equals_counted_products():
+    length, heads, head_size, num_features = 12, 2, 8, 6
+    query, key, value = torch.rand(3, 1, heads, length, head_size)
+    projection = torch.rand(num_features, head_size)
+    with FlopCounterMode(display=False) as counter:
+        (query @ projection.T) @ ((key @ projection.T).mT @ value)
+    config = performer_config(num_features=num_features)
+    dense = 2 * (8 * length * 16**2 + 4 * length * 16 * 64) + 2 * 16**2 + 2 * 16 * 2
+    assert model_flops(config, length) == dense + 2 * counter.get_total_flops()
+
+
+def performer_config(**changes) -> SimpleNamespace:
+    fields = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64}
+    return SimpleNamespace(**fields | {"num_labels": 2, "attention": "performer", "num_features": 4} | changes)
+
+
+def test_break_even_of_the_cores_is_at_twice_the_features():
+    for length, sign in ((7, -1), (8, 0), (9, 1)):
+        softmax = model_flops(performer_config(attention="softmax"), length)
+        performer = model_flops(performer_config(num_features=4), length)
+        assert (softmax > performer) - (softmax < performer) == sign
+
+
+def test_unknown_attention_and_foreign_shapes_are_refused():
+    with pytest.raises(UserError, match="did you mean 'performer'"):
+        model_flops(performer_config(attention="perfomer"), 8)
+    config = performer_config()
+    del config.intermediate_size
+    with pytest.raises(UserError, match="intermediate_size"):
+        model_flops(config, 8)

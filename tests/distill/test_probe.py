@@ -1,0 +1,71 @@
+"""Prepared copies, extended position tables and inputs for models of several families."""
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from distill import probe
+
+SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+def make_models() -> dict[str, torch.nn.Module]:
+    distil = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=8, max_position_embeddings=16)
+    return {
+        "bert": BertForSequenceClassification(BertConfig(**SMALL, max_position_embeddings=16)),
+        "roberta": RobertaForSequenceClassification(
+            RobertaConfig(**SMALL, max_position_embeddings=18, pad_token_id=1)
+        ),
+        "distilbert": DistilBertForSequenceClassification(distil),
+    }
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_extended_positions_run_longer_and_agree_where_both_run(family):
+    model = make_models()[family].eval()
+    assert not probe.is_speed_only([model], 16)
+    assert probe.is_speed_only([model], 17)
+    extended = probe.extend_positions(model, 40)
+    short = probe.make_inputs(model, 2, 16, vocabulary_size=50, device="cpu")
+    long = probe.make_inputs(model, 2, 40, vocabulary_size=50, device="cpu")
+    with torch.inference_mode():
+        torch.testing.assert_close(extended(**short).logits, model(**short).logits, rtol=0, atol=0)
+        assert extended(**long).logits.shape == (2, 2)
+    assert not probe.is_speed_only([extended], 40)
+    assert probe.is_speed_only([model], 40), "the model given must stay as it was"
+
+
+def test_positions_are_tiled():
+    model = make_models()["bert"]
+    table = probe.extend_positions(model, 40).bert.embeddings.position_embeddings.weight
+    torch.testing.assert_close(table[16:32], model.bert.embeddings.position_embeddings.weight)
+    torch.testing.assert_close(table[32:], table[:8])
+
+
+def test_inputs_follow_the_signature_and_the_seed():
+    models = make_models()
+    bert = probe.make_inputs(models["bert"], 2, 8, vocabulary_size=50, device="cpu")
+    distilbert = probe.make_inputs(models["distilbert"], 2, 8, vocabulary_size=50, device="cpu")
+    assert set(bert) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert set(distilbert) == {"input_ids", "attention_mask"}
+    assert torch.equal(bert["input_ids"], distilbert["input_ids"])
+    assert bert["input_ids"].min() >= 10
+    assert bert["input_ids"].max() < 50
+
+
+def test_prepared_models_are_frozen_copies_with_sdpa():
+    eager = make_models()["bert"].train()
+    eager.set_attn_implementation("eager")
+    prepared = probe.prepare_model(eager, "cpu", torch.bfloat16)
+    assert prepared.config._attn_implementation == "sdpa"
+    assert not prepared.training
+    assert {(p.dtype, p.requires_grad) for p in prepared.parameters()} == {(torch.bfloat16, False)}
+    assert eager.training
+    assert {(p.dtype, p.requires_grad) for p in eager.parameters()} == {(torch.float32, True)}
