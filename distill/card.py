@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from distill.cells import Cells, Record, memory_cells, metric_label, model_cells, speed_cells, stage_cells
 from distill.errors import UserError
@@ -45,11 +45,6 @@ def write_model_card(record: Record, student_folder: Path | str, *, source: str 
     return path
 
 
-def read_model_card(path: Path | str) -> ModelCard:
-    """Read a card back, its evaluation results parsed; nothing is fetched."""
-    return ModelCard.load(Path(path))
-
-
 def _card_data(record: Record, source: str | None) -> ModelCardData:
     task = TASKS.get(record["task"])
     hub = task.hub if task and source is None else None
@@ -60,7 +55,7 @@ def _card_data(record: Record, source: str | None) -> ModelCardData:
         pipeline_tag="text-classification",
         language="ko" if record["task"].startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
-        metrics=[_hub_metric(name) for name in metrics],
+        metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
         tags=["knowledge-distillation", "efficient-attention", record["models"]["student"]["attention"]],
         eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
     )
@@ -74,7 +69,7 @@ def _eval_result(record: Record, source: str | None, name: str, value: float) ->
         dataset_type=hub[0] if hub else _dataset_slug(record, source),
         dataset_name=_dataset_name(record, source),
         dataset_config=hub[1] if hub else None,
-        dataset_split=record["split"],
+        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record["split"],
         metric_type=_hub_metric(name),
         metric_name=metric_label(name),
         metric_value=round(float(value), 6),

@@ -189,7 +189,7 @@ def speed_cells(record: Record) -> Cells:
     where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
     if any(row[-1] != MISSING for row in rows):
         notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
-    if crossover := crossover_text(record):
+    if points and (crossover := crossover_text(record)):
         notes.append(crossover)
     return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
 

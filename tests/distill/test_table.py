@@ -1,0 +1,201 @@
+"""Numbers as text: units, intervals, gaps with their reasons, alignment, and the gate."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from distill.cells import (
+    duration,
+    environment_cells,
+    metric_text,
+    milliseconds,
+    model_cells,
+    percent_interval,
+    quantity,
+    speed_cells,
+    stage_cells,
+)
+from distill.table import comparison_table, escape_markdown, markdown_cells, markdown_table, text_table
+from distill.verdict import reference_point, unmet_requirements, verdict
+
+SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "sample_record.json").read_text())
+
+
+@pytest.fixture
+def record():
+    return copy.deepcopy(SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy", 0.9163, "91.6 %"),
+        ("accuracy_mismatched", 0.5, "50.0 %"),
+        ("macro_f1", 1.0, "100.0 %"),
+        ("matthews_correlation", 0.5234, "0.523"),
+        ("pearson", -0.1, "-0.100"),
+        ("accuracy", None, "n/a"),
+    ],
+)
+def test_metric_text_writes_shares_in_percent_and_correlations_plain(name, value, text):
+    assert metric_text(name, value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (950, "950"), (17_390_210, "17.4 M"), (2.93e9, "2.93 G"), (None, "n/a")]
+)
+def test_quantity(value, text):
+    assert quantity(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.50 ms"), (58.04, "58.0 ms"), (1660.4, "1,660 ms"), (None, "n/a")]
+)
+def test_milliseconds(value, text):
+    assert milliseconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (59.9, "1 min 00 s"), (412, "6 min 52 s"), (7500, "2 h 05 min")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_percent_interval():
+    assert percent_interval({"value": 0.975, "low": 0.9588, "high": 0.9911}) == "97.5 % [95.9, 99.1]"
+    assert percent_interval({"value": 0.975, "low": None, "high": None}) == "97.5 %"
+    assert percent_interval({"value": None, "low": None, "high": None}) == "n/a"
+
+
+def test_model_rows_hold_the_record(record):
+    cells = model_cells(record)
+    assert [row[0] for row in cells.rows] == ["teacher", "student", "baseline"]
+    student = dict(zip(cells.headers, cells.rows[1], strict=True))
+    assert student == {
+        "model": "student",
+        "accuracy": "89.3 %",
+        "retention of accuracy": "97.5 % [95.9, 99.1]",
+        "agrees with teacher": "93.8 %",
+        "parameters": "17.4 M",
+        "layers": "3",
+        "attention": "performer",
+        "compute / example": "1.58 GFLOP",
+    }
+    assert dict(zip(cells.headers, cells.rows[2], strict=True))["retention of accuracy"] == "90.7 %"
+
+
+def test_a_missing_baseline_is_said_and_not_shown(record):
+    record["models"]["baseline"] = None
+    cells = model_cells(record)
+    assert [row[0] for row in cells.rows] == ["teacher", "student"]
+    assert "baseline: not compared" in cells.notes
+
+
+def test_a_retention_without_meaning_gives_its_reason(record):
+    record["retention"]["accuracy"] = {"value": None, "low": None, "high": None, "reason": "the teacher scores 0"}
+    assert "retention of accuracy: the teacher scores 0" in model_cells(record).notes
+    assert "scores 89.3 % accuracy on sst2 (the teacher scores 0)" in verdict(record)
+
+
+def test_speed_rows_mark_what_is_special(record):
+    cells = speed_cells(record)
+    assert cells.rows[1] == ("1", "128", "11.9 ms", "5.60 ms", "2.12× [2.06, 2.20]", "1.98× · 1.07×")
+    assert cells.rows[3][1] == "2,048 *"
+    assert cells.rows[-1] == ("32", "2,048", "n/a", "n/a", "n/a", "n/a")
+    assert "batch 32, 2,048 tokens: out of memory" in cells.notes
+
+
+def test_a_wide_interval_is_pointed_out(record):
+    record["speed"][0] |= {"speedup": 2.0, "low": 1.7, "high": 2.2}
+    assert speed_cells(record).rows[0][1] == "32 ~"
+
+
+def test_two_machines_get_a_column(record):
+    record["speed"].append(record["speed"][0] | {"device": "cuda", "dtype": "bfloat16"})
+    cells = speed_cells(record)
+    assert cells.headers[0] == "machine"
+    assert cells.rows[-1][0] == "cuda bfloat16"
+
+
+def test_stages_without_fidelity(record):
+    record["stages"][0]["fidelity"] = None
+    cells = stage_cells(record)
+    assert [row[2] for row in cells.rows] == ["n/a", "0.885"]
+
+
+def test_environment_is_flattened_in_order(record):
+    record["environment"] = {"torch": "2.13.0", "cpu": {"name": "x", "threads": None}, "end": 1}
+    rows = environment_cells(record).rows
+    assert rows == (("seed", "0"), ("torch", "2.13.0"), ("cpu.name", "x"), ("cpu.threads", "n/a"), ("end", "1"))
+
+
+def test_text_table_is_aligned(record):
+    lines = text_table(speed_cells(record)).splitlines()
+    body = lines[2 : 5 + len(record["speed"])]
+    assert max(map(len, body)) == len(body[2])  # the rule is as wide as the widest row
+    ends = {line.index("ms") for line in body[3:10]}
+    assert len(ends) == 1  # the teacher's times end in the same column
+
+
+def test_comparison_table_starts_with_the_verdict_and_fits_a_terminal(record):
+    lines = comparison_table(record).splitlines()
+    assert lines[0] == verdict(record)
+    assert max(map(len, lines[1:])) <= 120
+
+
+def test_markdown_rows_have_one_width(record):
+    rows = [line for line in markdown_cells(model_cells(record)).splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert "97.5 % [95.9, 99.1]" in markdown_table(record)
+
+
+def test_escape_markdown_leaves_no_markup():
+    assert escape_markdown("a|b *c* <b>\n[x](http://y)") == r"a\|b \*c\* \<b\> [x]\(http://y)"
+
+
+def test_verdict_says_everything(record):
+    assert verdict(record) == (
+        "The 3-layer performer student keeps 97.5 % [95.9, 99.1] of its teacher's accuracy on sst2. "
+        "It runs 2.12× [2.06, 2.20] as fast at 128 tokens and batch 1 (cpu, float32), "
+        "4.79× [4.64, 4.95] at 2,048 tokens. The same student trained on labels alone keeps 90.7 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(0.7, 0.9, "SLOWER"), (0.95, 1.1, "cannot be told"), (1.1, 1.2, "as fast")]
+)
+def test_verdict_does_not_praise_a_slow_student(record, low, high, words):
+    record["speed"] = [record["speed"][1] | {"speedup": (low + high) / 2, "low": low, "high": high}]
+    assert words in verdict(record)
+
+
+def test_nothing_measured(record):
+    record["speed"] = []
+    record["models"]["baseline"] = None
+    assert reference_point(record) is None
+    assert (
+        verdict(record) == "The 3-layer performer student keeps 97.5 % [95.9, 99.1] of its teacher's accuracy on sst2."
+    )
+    assert "Speed" not in comparison_table(record)
+
+
+def test_requirements_look_at_the_lower_end(record):
+    record["speed"] = record["speed"][:3]
+    assert unmet_requirements(record, {"retention": 0.9588, "speedup": 1.7}) == []
+    assert unmet_requirements(record, {"retention": 0.96}) == [
+        "retention of accuracy 97.5 % [95.9, 99.1]: lower end below 96.0 %"
+    ]
+    assert unmet_requirements(record, {"speedup": 2.0}) == [
+        "speedup at batch 1, 32 tokens 1.78× [1.73, 1.84]: lower end below 2×"
+    ]
+
+
+def test_what_could_not_be_measured_proves_nothing(record):
+    assert len(unmet_requirements(record, {"speedup": 1.0})) == 1  # the point that ran out of memory
+    record["speed"] = []
+    assert unmet_requirements(record, {"speedup": 1.0}) == ["speedup: no speed was measured"]
+    record["retention"]["accuracy"]["low"] = None
+    assert len(unmet_requirements(record, {"retention": 0.1})) == 1
