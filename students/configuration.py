@@ -23,7 +23,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def default_num_features(head_size: int) -> int:
     """The power of two nearest to d ln d, the count after which FAVOR+ features stop helping much (2009.14794, §4)."""
-    target = max(head_size * math.log(head_size), 1.0) if head_size > 1 else 1.0
+    target = max(head_size * math.log(head_size), 1.0)
     below = 2 ** math.floor(math.log2(target))
     return below if target - below <= 2 * below - target else 2 * below
 

@@ -141,6 +141,12 @@ class StudentModel(StudentPreTrainedModel):
         """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+        if position_ids is None and length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"{length} tokens are more than the {self.config.max_position_embeddings} positions of this model; "
+                "truncate the text to that length"
+            )
         hidden_states = self.embeddings(
             input_ids=input_ids,
             token_type_ids=token_type_ids,

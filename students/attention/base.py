@@ -24,6 +24,8 @@ class SelfAttention(nn.Module, ABC):
     """Growth of the mechanism's cost with the sequence length: ``linear`` or ``quadratic``."""
     has_attention_map: ClassVar[bool] = False
     """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values."""
+    has_random_features: ClassVar[bool] = False
+    """Whether the options ``num_features`` and ``features`` have an effect."""
     row_stochastic: ClassVar[bool] = True
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
     permutation_equivariant: ClassVar[bool] = True

@@ -24,6 +24,7 @@ class PerformerAttention(SelfAttention):
 
     complexity = "linear"
     has_attention_map = True
+    has_random_features = True
 
     projection: Tensor
     redraw_index: Tensor
