@@ -241,19 +241,21 @@ def stage_cells(record: Record) -> Cells:
             (
                 stage["name"],
                 *(metric_text(name, (stage.get("metrics") or {}).get(name)) for name in names),
-                f"{sum(fidelity) / len(fidelity):.3f}" if fidelity else MISSING,
+                percent(sum(fidelity) / len(fidelity)) if fidelity else MISSING,
                 duration(stage.get("seconds")),
                 MISSING if rate is None else f"{rate:,.0f} / s",
             )
         )
-    headers = ("after stage", *(metric_label(name) for name in names), "mean fidelity", "time", "examples")
+    headers = ("after stage", *(metric_label(name) for name in names), "attention fidelity", "time", "examples")
     return Cells("What each stage bought", headers, tuple(rows))
 
 
-def fidelity_by_layer(stage: dict[str, Any]) -> list[float]:
-    """Return one stage's fidelity per student layer, first layer first; empty where it was not measured."""
-    values = stage.get("fidelity") or []
-    return [value for value in (values.values() if isinstance(values, dict) else values) if value is not None]
+def fidelity_by_layer(stage: dict[str, Any], kind: str = "attention_output") -> list[float]:
+    """Return one stage's fidelity of ``kind`` per student layer, first layer first; empty where it was not measured.
+
+    Fidelity is the share of the teacher layer's variance that the student layer explains, at most 1.
+    """
+    return [layer[kind] for layer in stage.get("fidelity") or [] if layer.get(kind) is not None]
 
 
 def environment_cells(record: Record) -> Cells:

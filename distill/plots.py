@@ -25,13 +25,14 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
 }
-LossHistory = Mapping[str, Sequence[tuple[int, float]]]
+NOT_LOSSES = ("step", "learning_rate", "examples_per_second")
+LossHistory = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def draw_plots(record: Record, loss_history: LossHistory | None = None) -> dict[str, bytes]:
     """Return PNG bytes by file name for every picture that the record holds numbers for.
 
-    ``loss_history`` maps a curve's name (``stage/loss``) to its (step, value) pairs.
+    ``loss_history`` maps a stage's name to the lines that the training loop logged in it: ``step`` and raw losses.
     """
     with matplotlib.rc_context(STYLE):
         figures = {
@@ -197,28 +198,35 @@ def memory_by_length(record: Record) -> Figure | None:
 
 
 def fidelity(record: Record) -> Figure | None:
-    """Draw per-layer fidelity to the teacher's attention, one bar per stage in every student layer."""
-    stages = [(stage["name"], fidelity_by_layer(stage)) for stage in record.get("stages") or []]
-    stages = [(name, values) for name, values in stages if values]
+    """Draw per-layer fidelity, attention output and hidden states, one bar per stage in every student layer."""
+    stages = [stage for stage in record.get("stages") or [] if fidelity_by_layer(stage)]
     if not stages:
         return None
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, kind in zip(panels, ("attention_output", "hidden_states"), strict=True):
+        _fidelity_panel(axes, [(stage["name"], fidelity_by_layer(stage, kind)) for stage in stages])
+        axes.set_title(f"{kind.replace('_', ' ').capitalize()} of each layer")
+    panels[0].set_ylabel("teacher's variance explained")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(stages)))
+    return figure
+
+
+def _fidelity_panel(axes: Axes, stages: Sequence[tuple[str, list[float]]]) -> None:
     width = 0.8 / len(stages)
     shades = matplotlib.colormaps["Blues"]
     for index, (name, values) in enumerate(stages):
         places = [layer + 1 + (index - (len(stages) - 1) / 2) * width for layer in range(len(values))]
         color = shades(0.4 + 0.45 * index / max(1, len(stages) - 1))
         axes.bar(places, values, width * 0.92, color=color, label=f"after {name}")
-    smallest = min(min(values) for _, values in stages)
-    axes.set_ylim(min(0.0, smallest), 1)
+    # A layer far below 0 is simply bad; how far would only flatten the layers worth comparing.
+    lowest = min((value for _, values in stages for value in values), default=0.0)
+    axes.set_ylim(max(-1.0, min(0.0, 1.1 * lowest)), 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.axhline(0, color=TEACHER, lw=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("student layer (1 = next to the embeddings)")
-    axes.set_ylabel("fidelity (1 = the teacher's)")
-    axes.set_title("Attention output, student against teacher")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(4, len(stages)))
-    return figure
 
 
 def metric_after_stages(record: Record) -> Figure | None:
@@ -255,20 +263,18 @@ def metric_after_stages(record: Record) -> Figure | None:
 
 
 def losses(history: LossHistory) -> Figure | None:
-    """Draw every loss curve, one panel per stage (what stands before the first ``/`` of the name)."""
-    curves = {name: values for name, values in history.items() if values}
-    if not curves:
+    """Draw the raw loss curves, one panel per stage."""
+    stages = {stage: lines for stage, lines in history.items() if lines}
+    if not stages:
         return None
-    stages = list(dict.fromkeys(name.split("/")[0] for name in curves))
     figure = Figure(figsize=(max(6.0, 4.4 * len(stages)), 3.8), layout="constrained")
-    for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
-        for name, values in curves.items():
-            if name.split("/")[0] == stage:
-                steps, heights = zip(*values, strict=True)
-                axes.plot(steps, heights, lw=1.4, label=name.partition("/")[2] or name)
+    for axes, (stage, lines) in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages.items(), strict=True):
+        for name in lines[0]:
+            if name not in NOT_LOSSES and not name.endswith("_weighted"):
+                axes.plot([line["step"] for line in lines], [line[name] for line in lines], lw=1.4, label=name)
         axes.set_title(stage)
-        axes.set_xlabel("optimiser step")
-        axes.set_ylabel("loss")
+        axes.set_xlabel("optimiser step of the stage")
+        axes.set_ylabel("loss (unweighted)")
         axes.legend(fontsize=9)
     return figure
 

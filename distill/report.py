@@ -22,7 +22,7 @@ CAPTIONS = {
     "retention_speedup.png": "What was kept against what was gained. Band and bars are 95 % intervals.",
     "speed_by_length.png": "Time by length on logarithmic axes; below it the speedup and its two factors.",
     "memory_by_length.png": "Peak memory by length.",
-    "fidelity.png": "How close every student layer's attention output is to its teacher layer's, after each stage.",
+    "fidelity.png": "How much of its teacher layer every student layer reproduces, after each stage.",
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",
 }

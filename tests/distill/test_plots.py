@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from distill.plots import draw_plots, metric_after_stages, retention_against_speedup, speed_by_length
+from distill.plots import draw_plots, fidelity, losses, metric_after_stages, retention_against_speedup, speed_by_length
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "sample_record.json").read_text())
 ALWAYS = {"retention_speedup.png", "speed_by_length.png", "memory_by_length.png", "fidelity.png", "stages.png"}
@@ -19,7 +19,7 @@ def record():
 
 
 def test_every_picture_of_a_full_record(record):
-    history = {"attention/attention_output": [(0, 1.0), (10, 0.5)], "logits/logits": [(20, 0.4)]}
+    history = {"attention": [{"step": 10, "learning_rate": 1e-3, "attention_output": 0.5}], "logits": []}
     before = dict(matplotlib.rcParams)
     plots = draw_plots(record, history)
     assert set(plots) == ALWAYS | {"losses.png"}
@@ -75,3 +75,15 @@ def test_one_stage_of_a_regression(record):
     record["stages"] = [{"name": "logits", "seconds": 1.0, "examples_per_second": 1.0, "metrics": {"pearson": -0.1}}]
     figure = metric_after_stages(record)
     assert figure.axes[0].texts[0].get_text() == "-0.100"
+
+
+def test_a_layer_far_off_does_not_flatten_the_others(record):
+    record["stages"][0]["fidelity"][2]["hidden_states"] = -40.0
+    low, high = fidelity(record).axes[0].get_ylim()
+    assert (low, high) == (-1.0, 1.0)
+
+
+def test_only_raw_losses_are_drawn():
+    line = {"step": 1, "learning_rate": 1.0, "logits": 0.4, "logits_weighted": 0.2, "examples_per_second": 9.0}
+    axes = losses({"logits": [line, line | {"step": 2}]}).axes[0]
+    assert [curve.get_label() for curve in axes.lines] == ["logits"]

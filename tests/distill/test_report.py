@@ -67,7 +67,7 @@ def test_files_of_a_report(record, tmp_path):
 
 
 def test_page_is_whole_and_fetches_nothing(record, tmp_path):
-    source = write_report(record, tmp_path, DISAGREEMENTS, {"logits/logits": [(0, 1.0), (1, 0.5)]}).read_text()
+    source = write_report(record, tmp_path, DISAGREEMENTS, {"logits": [{"step": 1, "logits": 0.5}]}).read_text()
     page = Page(source)
     assert page.open == []  # every tag is closed
     addresses = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]

@@ -123,7 +123,7 @@ def test_two_machines_get_a_column(record):
 def test_stages_without_fidelity(record):
     record["stages"][0]["fidelity"] = None
     cells = stage_cells(record)
-    assert [row[2] for row in cells.rows] == ["n/a", "0.885"]
+    assert [row[2] for row in cells.rows] == ["n/a", "88.5 %"]
 
 
 def test_environment_is_flattened_in_order(record):
