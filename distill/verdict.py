@@ -18,8 +18,13 @@ REQUIREMENTS = ("retention", "speedup")
 
 
 def verdict(record: Record) -> str:
-    """Say what was kept, what was gained and what distilling added, in at most three sentences."""
-    return " ".join(filter(None, (_quality(record), _speed(record), _baseline(record))))
+    """Say in one line what was kept, what was gained and what distilling added."""
+    return " ".join(verdict_sentences(record))
+
+
+def verdict_sentences(record: Record) -> list[str]:
+    """Return the sentences of the verdict: quality first, then speed and the baseline where they were measured."""
+    return [sentence for sentence in (_quality(record), _speed(record), _baseline(record)) if sentence]
 
 
 def _quality(record: Record) -> str:
