@@ -4,7 +4,8 @@ Columns, label order and split names are GLUE's (``nyu-mll/glue``), without its 
 splits. The label is drawn first and the text written for it, so that shares are exact; words are
 drawn alike for all labels, so that a bag of words is left with little. A share of the labels
 (``LABEL_NOISE``, in every split) is then drawn again at random, as annotators disagree, which keeps
-the best possible score below 100. No text, and no pair in either order, stands in two splits.
+the best possible score below 100; STS-B's grades have a spread instead. No text, and no pair in
+either order, stands twice.
 """
 
 import random
@@ -13,25 +14,61 @@ from dataclasses import dataclass
 
 from distill.errors import UserError, choices_hint
 
+from .acceptability import write_cola
+from .inference import write_mnli, write_mnli_mismatched, write_rte
+from .paraphrase import write_mrpc, write_qqp
+from .reading import write_qnli, write_wnli
 from .sentiment import write_sst2
+from .similarity import write_stsb
 
 Row = dict[str, str | int | float]
 Writer = Callable[[random.Random, int], tuple[str, ...]]
+Draw = Callable[[random.Random, int], tuple[tuple[str, ...], float]]
 
 LABEL_NOISE = 0.03
+NUM_VALIDATION = 1000  # in each validation split
 
 
 @dataclass(frozen=True)
 class _Recipe:
     columns: tuple[str, ...]
-    label_shares: tuple[float, ...]  # () for a real-valued grade
-    writer: Writer
+    shares: tuple[float, ...]  # of each label; for STS-B of the number of redrawn parts
+    draw: Draw
     num_train: int = 6000
-    num_validation: int = 1000
+    mismatched: Draw | None = None  # for a second validation split of another genre
 
 
+def _labelled(writer: Writer, shares: tuple[float, ...]) -> Draw:
+    """Let a writer also return its label, drawn again for a share of ``LABEL_NOISE``."""
+
+    def draw(rng: random.Random, label: int) -> tuple[tuple[str, ...], int]:
+        texts = writer(rng, label)
+        noisy = rng.random() < LABEL_NOISE
+        return texts, rng.choices(range(len(shares)), shares)[0] if noisy else label
+
+    return draw
+
+
+def _recipe(columns: str, shares: tuple[float, ...], writer: Writer, num_train: int = 6000) -> _Recipe:
+    return _Recipe(tuple(columns.split()), shares, _labelled(writer, shares), num_train)
+
+
+_THIRDS = (1 / 3, 1 / 3, 1 / 3)
 _RECIPES = {
-    "sst2": _Recipe(("sentence",), (0.45, 0.55), write_sst2, num_train=12000),
+    "cola": _recipe("sentence", (0.3, 0.7), write_cola),
+    "sst2": _recipe("sentence", (0.45, 0.55), write_sst2, num_train=12000),
+    "mrpc": _recipe("sentence1 sentence2", (0.32, 0.68), write_mrpc),
+    "stsb": _Recipe(("sentence1", "sentence2"), (1 / 6,) * 6, write_stsb),
+    "qqp": _recipe("question1 question2", (0.63, 0.37), write_qqp),
+    "mnli": _Recipe(
+        ("premise", "hypothesis"),
+        _THIRDS,
+        _labelled(write_mnli, _THIRDS),
+        mismatched=_labelled(write_mnli_mismatched, _THIRDS),
+    ),
+    "qnli": _recipe("question sentence", (0.5, 0.5), write_qnli),
+    "rte": _recipe("sentence1 sentence2", (0.5, 0.5), write_rte),
+    "wnli": _recipe("sentence1 sentence2", (0.5, 0.5), write_wnli),
 }
 EMBEDDED_TASKS = tuple(_RECIPES)
 
@@ -44,17 +81,13 @@ def _labels(rng: random.Random, shares: tuple[float, ...], size: int) -> list[in
     return labels
 
 
-def _write_split(
-    rng: random.Random, recipe: _Recipe, writer: Writer, size: int, seen: set[tuple[str, ...]]
-) -> list[Row]:
+def _write_split(rng: random.Random, recipe: _Recipe, draw: Draw, size: int, seen: set[tuple[str, ...]]) -> list[Row]:
     rows: list[Row] = []
-    for index, label in enumerate(_labels(rng, recipe.label_shares, size)):
-        texts = writer(rng, label)
+    for index, wanted in enumerate(_labels(rng, recipe.shares, size)):
+        texts, label = draw(rng, wanted)
         while tuple(sorted(texts)) in seen:
-            texts = writer(rng, label)
+            texts, label = draw(rng, wanted)
         seen.add(tuple(sorted(texts)))
-        if rng.random() < LABEL_NOISE:
-            label = rng.choices(range(len(recipe.label_shares)), recipe.label_shares)[0]
         rows.append({**dict(zip(recipe.columns, texts, strict=True)), "label": label, "idx": index})
     return rows
 
@@ -68,9 +101,12 @@ def generate(task_name: str, seed: int) -> dict[str, list[Row]]:
     if task_name not in _RECIPES:
         raise UserError(f"no embedded task {task_name!r}; {choices_hint(task_name, EMBEDDED_TASKS)}")
     recipe = _RECIPES[task_name]
+    plan = {"train": (recipe.draw, recipe.num_train), "validation": (recipe.draw, NUM_VALIDATION)}
+    if recipe.mismatched is not None:
+        plan["validation_matched"] = plan.pop("validation")
+        plan["validation_mismatched"] = (recipe.mismatched, NUM_VALIDATION)
     seen: set[tuple[str, ...]] = set()
-    splits = {}
-    for split, size in (("validation", recipe.num_validation), ("train", recipe.num_train)):
-        rng = random.Random(f"{task_name} {split} {seed}")
-        splits[split] = _write_split(rng, recipe, recipe.writer, size, seen)
-    return splits
+    return {
+        split: _write_split(random.Random(f"{task_name} {split} {seed}"), recipe, draw, size, seen)
+        for split, (draw, size) in plan.items()
+    }

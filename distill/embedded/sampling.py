@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _zipf_weights(size: int) -> list[float]:
     return list(accumulate(1 / (rank + 4) for rank in range(size)))
 

@@ -1,0 +1,153 @@
+"""MRPC and QQP in miniature: the same words in another order may or may not mean the same.
+
+Label 1 is equivalent. Equivalent pairs differ in voice, synonyms, the place of adjuncts and the
+phrasing of a question; the others differ in who did what to whom, in whose attribute it is, in the
+direction of a relation, or in one word.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from .lexicon import MONTHS, PEOPLE, PLACES
+from .sampling import maybe, sentence
+
+# Past forms; one row is a set of synonyms, rows differ in meaning.
+_VERBS = (
+    ("praised", "lauded"),
+    ("blamed", "accused"),
+    ("visited", "met"),
+    ("hired", "employed"),
+    ("helped", "assisted"),
+    ("admired", "respected"),
+    ("followed", "pursued"),
+    ("called", "phoned"),
+)
+_ADJECTIVES = ("old", "young", "rich", "famous", "former", "local")
+
+
+@dataclass(frozen=True)
+class _Event:
+    agent: str
+    patient: str
+    agent_adjective: str
+    patient_adjective: str
+    verb: int  # a row of _VERBS
+    adjunct: str
+
+
+def _event(rng: random.Random) -> _Event:
+    agent, patient = rng.sample(PEOPLE, 2)
+    first, second = rng.sample(_ADJECTIVES, 2)
+    one_sided = rng.random()
+    return _Event(
+        agent=agent,
+        patient=patient,
+        agent_adjective=first if one_sided < 0.6 else "",
+        patient_adjective=second if one_sided > 0.4 else "",
+        verb=rng.randrange(len(_VERBS)),
+        adjunct=maybe(rng, 0.5, [f"in {word}" for word in PLACES + MONTHS]),
+    )
+
+
+def _tell(rng: random.Random, event: _Event, passive: bool) -> str:
+    agent = f"the {event.agent_adjective} {event.agent}"
+    patient = f"the {event.patient_adjective} {event.patient}"
+    verb = rng.choice(_VERBS[event.verb])
+    clause = f"{patient} was {verb} by {agent}" if passive else f"{agent} {verb} {patient}"
+    if event.adjunct and rng.random() < 0.4:
+        return sentence(event.adjunct, ",", clause)
+    return sentence(clause, event.adjunct)
+
+
+def _altered(rng: random.Random, event: _Event) -> _Event:
+    """The event with another meaning, mostly out of the same words."""
+    how = rng.random()
+    traded = replace(event, agent_adjective=event.patient_adjective, patient_adjective=event.agent_adjective)
+    if how < 0.25:
+        return replace(event, agent=event.patient, patient=event.agent)
+    if how < 0.5:
+        return replace(traded, agent=event.patient, patient=event.agent)
+    if how < 0.7:
+        return traded
+    if how < 0.85:
+        return replace(event, verb=(event.verb + rng.randrange(1, len(_VERBS))) % len(_VERBS))
+    newcomer = rng.choice([person for person in PEOPLE if person not in (event.agent, event.patient)])
+    return replace(event, agent=newcomer) if rng.random() < 0.5 else replace(event, patient=newcomer)
+
+
+def write_mrpc(rng: random.Random, label: int) -> tuple[str, str]:
+    """Write two reports of one event (label 1) or of two that are easily confused (label 0)."""
+    while True:
+        event = _event(rng)
+        passive = rng.random() < 0.3
+        first = _tell(rng, event, passive)
+        second = _tell(rng, event if label == 1 else _altered(rng, event), passive ^ (rng.random() < 0.4))
+        if first != second:
+            return first, second
+
+
+_INTENTS = {
+    "how": ("how do i {v} {o}", "what is the best way to {v} {o}", "how can one {v} {o}"),
+    "why": ("why do people {v} {o}", "what is the reason to {v} {o}", "why would anyone {v} {o}"),
+    "where": ("where can i {v} {o}", "what is a good place to {v} {o}"),
+    "when": ("when should i {v} {o}", "what is the best time to {v} {o}"),
+    "cost": ("how much does it cost to {v} {o}", "what is the price to {v} {o}"),
+}
+_DEEDS = (("buy", "purchase"), ("fix", "repair"), ("sell",), ("build", "make"), ("rent", "hire"), ("clean", "wash"))
+_OBJECTS = (
+    ("a car", "an automobile"),
+    ("a house", "a home"),
+    ("a bike", "a bicycle"),
+    ("a phone",),
+    ("a laptop",),
+    ("a boat",),
+    ("a piano",),
+)
+_DIRECTED = (
+    ("how do i get from {x} to {y}", "what is the way to {y} from {x}"),
+    ("is there a train to {y} from {x}", "can i go from {x} to {y} by train"),
+    ("should i move from {x} to {y}", "is it wise to leave {x} for {y}"),
+)
+_COMPARED = (("bigger", "smaller"), ("older", "younger"), ("richer", "poorer"), ("safer", "less safe"))
+
+
+def _wanted(rng: random.Random, label: int) -> tuple[str, str]:
+    intent, deed, thing = rng.choice(list(_INTENTS)), rng.choice(_DEEDS), rng.choice(_OBJECTS)
+
+    def ask() -> str:
+        return rng.choice(_INTENTS[intent]).format(v=rng.choice(deed), o=rng.choice(thing))
+
+    first = ask()
+    if label == 0:
+        change = rng.choice(("intent", "deed", "thing"))
+        intent = rng.choice([name for name in _INTENTS if name != intent]) if change == "intent" else intent
+        deed = rng.choice([row for row in _DEEDS if row != deed]) if change == "deed" else deed
+        thing = rng.choice([row for row in _OBJECTS if row != thing]) if change == "thing" else thing
+    return first, ask()
+
+
+def _directed(rng: random.Random, label: int) -> tuple[str, str]:
+    forms, (start, goal) = rng.choice(_DIRECTED), rng.sample(PLACES, 2)
+    first = rng.choice(forms).format(x=start, y=goal)
+    start, goal = (start, goal) if label == 1 else (goal, start)
+    return first, rng.choice(forms).format(x=start, y=goal)
+
+
+def _compared(rng: random.Random, label: int) -> tuple[str, str]:
+    """'is x bigger than y' asks the same as 'is y smaller than x'."""
+    pair, (one, other) = rng.choice(_COMPARED), rng.sample(PLACES, 2)
+    side, turned = rng.randrange(2), rng.random() < 0.5
+    first = f"is {one} {pair[side]} than {other}"
+    left, right = (other, one) if turned else (one, other)
+    opposite = turned if label == 1 else not turned
+    return first, f"is {left} {pair[side ^ opposite]} than {right}"
+
+
+def write_qqp(rng: random.Random, label: int) -> tuple[str, str]:
+    """Write two questions that want the same answer (label 1) or different ones (label 0)."""
+    kind = rng.random()
+    writer = _wanted if kind < 0.55 else _directed if kind < 0.8 else _compared
+    while True:
+        first, second = writer(rng, label)
+        if first != second:
+            return sentence(first, end="?"), sentence(second, end="?")
