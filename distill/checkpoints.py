@@ -1,0 +1,71 @@
+"""Checkpoints inside a stage: written aside, checked when read, a torn one skipped."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+
+from distill.files import replace_directory, write_atomically
+
+logger = get_logger(__name__)
+
+KEPT = 2
+"""Checkpoints kept of a stage: the newest, and the one before in case the newest is torn."""
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            with open(path, "rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the checksum of every file in ``folder``; a folder without a manifest is not whole."""
+    write_atomically(folder / "manifest.json", json.dumps(_digests(folder), indent=1))
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether ``folder`` has a manifest and every file still is what the manifest says."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return manifest == _digests(folder)
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
+    """Write model, optimizer, RNGs and ``state`` of the running stage to ``folder/step-<n>``.
+
+    Every process must call this: each one saves its own random state, DeepSpeed its own shard.
+    """
+    temporary = folder / "incomplete"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_atomically(temporary / "state.json", json.dumps(state))
+        write_manifest(temporary)
+        replace_directory(temporary, folder / f"step-{state['global_step']:08d}")
+        for old in sorted(folder.glob("step-*"))[:-KEPT]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if is_whole(path):
+            accelerator.load_state(str(path))
+            return json.loads((path / "state.json").read_text())
+        logger.warning(f"checkpoint {path} is torn; trying the one before")
+    return None

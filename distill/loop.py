@@ -1,0 +1,310 @@
+"""The one loop: teacher fine-tuning, every distillation stage and the baseline run through it."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from distill.batches import TokenizedExamples, collate, length_grouped_batches
+from distill.checkpoints import load_checkpoint, save_checkpoint
+from distill.clock import now
+from distill.config import StageConfig, TrainingConfig
+from distill.errors import UserError
+from distill.files import write_atomically
+from distill.stages import StageModel, StagePlan, compute_losses, parameter_groups
+
+
+class TeacherOutputs(Protocol):
+    """What the loop needs of the teacher: its outputs for some examples, padded like the batch."""
+
+    num_heads: int
+
+    def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return captured kinds and logits for the examples at ``indices``."""
+
+
+@dataclass
+class Progress:
+    """Where a stage stands; with the checkpoint beside it, everything that resuming needs."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_score: float = -math.inf
+    held_out: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is the same for every stage of a run."""
+
+    accelerator: Accelerator
+    training: TrainingConfig
+    seed: int
+    pad_token_id: int = 0
+    pad_token_id: int
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
+    """Return the share of the peak learning rate: linear rise over ``warmup`` of the steps, linear fall to 0."""
+    warmup_steps = warmup * total_steps
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return max(0.0, (total_steps - step) / max(1.0, total_steps - warmup_steps))
+
+
+def phase_seed(seed: int, name: str) -> int:
+    """Return a seed of its own for every phase, so that no phase depends on which ran before in this process."""
+    return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
+
+
+def train(
+    run: Run,
+    model: nn.Module,
+    stage: StageConfig,
+    plan: StagePlan,
+    examples: TokenizedExamples,
+    folder: Path,
+    evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
+    teacher_outputs: TeacherOutputs | None = None,
+) -> Progress:
+    """Train ``model`` in place through one stage, resuming from ``folder`` where it stopped.
+
+    Args:
+        evaluate: given the model, its score (higher is better) and its metrics on the held-out part of train.
+        teacher_outputs: needed unless the only loss is ``labels``.
+
+    Returns:
+        The final progress with the loss history; ``model`` carries the last or the best epoch's weights.
+
+    Raises:
+        UserError: the loss stops being finite.
+    """
+    accelerator = run.accelerator
+    set_seed(phase_seed(run.seed, stage.name) % 2**32, device_specific=True)
+    set_dropout(model, stage.dropout)
+    groups = parameter_groups(model, stage, run.training.weight_decay)
+    optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
+    wrapped, optimizer = prepare(accelerator, StageModel(model, plan), optimizer, stage.batch_size)
+    saved = load_checkpoint(accelerator, folder)
+    progress = Progress(**saved) if saved else Progress()
+    steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
+    total_steps = steps_per_epoch * stage.epochs
+    bar = progress_bar(accelerator, stage.name, total_steps, progress.global_step)
+
+    while progress.epoch < stage.epochs and not out_of_patience(progress, stage.patience):
+        wrapped.train()
+        started, meter = now(), LossMeter(accelerator, stage)
+        epoch_batches = length_grouped_batches(
+            examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
+        )
+        for indices in epoch_batches[progress.step :]:
+            factor = learning_rate_factor(progress.global_step, total_steps, run.training.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            train_step(run, wrapped, optimizer, stage, examples, indices, teacher_outputs, meter)
+            redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
+            progress.step += 1
+            progress.global_step += 1
+            bar.update()
+            if progress.global_step % run.training.log_every == 0:
+                line = meter.flush(progress.global_step, stage.learning_rate * factor)
+                progress.history.append(line)
+                bar.set_postfix({name: f"{value:.3g}" for name, value in line.items() if name in stage.losses})
+                log(accelerator, stage.name, line)
+            if progress.global_step % run.training.checkpoint_every == 0:
+                progress.seconds += now() - started
+                save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
+                started = now()
+        progress.seconds += now() - started
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        finish_epoch(accelerator, wrapped, stage, progress, folder, evaluate)
+    bar.close()
+    if stage.keep_best_epoch and progress.best_epoch is not None:
+        accelerator.unwrap_model(wrapped).model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
+    release(accelerator)
+    return progress
+
+
+def train_step(
+    run: Run,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    stage: StageConfig,
+    examples: TokenizedExamples,
+    indices: np.ndarray,
+    teacher_outputs: TeacherOutputs | None,
+    meter: "LossMeter | None" = None,
+) -> None:
+    """Take one optimizer step on the examples at ``indices``, however many processes share them.
+
+    Losses are sums over examples divided by the size of the whole batch, so accumulation steps and processes
+    give the gradient of the same mean.
+    """
+    accelerator = run.accelerator
+    own = indices[accelerator.process_index :: accelerator.num_processes]
+    parts = np.array_split(own, run.training.gradient_accumulation)
+    # Both accelerate and DDP average over parts and processes; a sum over examples is wanted.
+    scale = accelerator.num_processes * len(parts) / len(indices)
+    for part in parts:
+        counted = len(part) > 0
+        part = part if counted else indices[:1]  # every process must take part in every step
+        inputs = collate(examples, part, run.pad_token_id, accelerator.device)
+        labels = inputs.pop("labels")
+        inputs.pop("ids")
+        teacher = teacher_outputs.batch(part, inputs) if teacher_outputs is not None else {}
+        with accelerator.accumulate(wrapped):
+            student = wrapped(inputs, teacher.get("layer_input"))
+            num_heads = teacher_outputs.num_heads if teacher_outputs is not None else 1
+            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads)
+            sums = {name: value.sum() * counted for name, value in values.items()}
+            loss = torch.stack([stage.losses[name] * value for name, value in sums.items()]).sum()
+            accelerator.backward(loss * scale)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(wrapped.parameters(), run.training.max_gradient_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        if meter is not None:
+            meter.add(sums, len(part) * counted)
+
+
+class LossMeter:
+    """Sums of losses on the device, fetched only when a line is logged."""
+
+    def __init__(self, accelerator: Accelerator, stage: StageConfig) -> None:
+        self.accelerator, self.stage = accelerator, stage
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums = torch.zeros(len(self.stage.losses), device=self.accelerator.device)
+        self.count, self.started = 0, now()
+
+    def add(self, sums: Mapping[str, Tensor], count: int) -> None:
+        self.sums += torch.stack([sums[name].detach() for name in self.stage.losses])
+        self.count += count
+
+    def flush(self, global_step: int, learning_rate: float) -> dict[str, float]:
+        """Return mean raw and weighted losses since the last line, over all processes.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        counts = torch.tensor([float(self.count)], device=self.accelerator.device)
+        totals = self.accelerator.reduce(torch.cat([self.sums, counts])).tolist()
+        line: dict[str, float] = {"step": global_step, "learning_rate": learning_rate}
+        for (name, weight), total in zip(self.stage.losses.items(), totals, strict=False):
+            line[name] = total / totals[-1]
+            line[f"{name}_weighted"] = weight * line[name]
+        if not all(math.isfinite(value) for value in line.values()):
+            raise UserError(
+                f"stage {self.stage.name}: loss is not finite at step {global_step}; "
+                "lower its learning_rate or use training.mixed_precision no"
+            )
+        line["examples_per_second"] = totals[-1] / (now() - self.started)
+        self.reset()
+        return line
+
+
+def finish_epoch(
+    accelerator: Accelerator,
+    wrapped: nn.Module,
+    stage: StageConfig,
+    progress: Progress,
+    folder: Path,
+    evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
+) -> None:
+    """Score the epoch on the held-out part of train, keep its weights if they are the best, save a checkpoint."""
+    score, metrics = evaluate(accelerator.unwrap_model(wrapped).model)
+    progress.held_out.append(metrics)
+    log(accelerator, stage.name, {"step": progress.global_step} | {f"held_out_{k}": v for k, v in metrics.items()})
+    if progress.best_epoch is None or score > progress.best_score:
+        progress.best_epoch, progress.best_score = progress.epoch, score
+        if stage.keep_best_epoch:
+            weights = accelerator.get_state_dict(wrapped)
+            if accelerator.is_main_process:
+                save_weights(weights, best_path(folder, progress.epoch))
+    save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
+
+
+def best_path(folder: Path, epoch: int) -> Path:
+    """Return where the weights of a best epoch lie."""
+    return folder / f"best-epoch-{epoch}.safetensors"
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write the inner model's weights so that a reader sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".incomplete")
+    save_file({name.removeprefix("model."): tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    temporary.replace(path)
+
+
+def out_of_patience(progress: Progress, patience: int | None) -> bool:
+    """Tell whether the last ``patience`` epochs brought no better held-out score."""
+    return patience is not None and progress.best_epoch is not None and progress.epoch - progress.best_epoch >= patience
+
+
+def set_dropout(model: nn.Module, enabled: bool) -> None:
+    """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
+    config = model.config
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            rate = config.attention_probs_dropout_prob if "attention.self" in name else config.hidden_dropout_prob
+            module.p = rate if enabled else 0.0
+
+
+def redraw_features(model: nn.Module, global_step: int, total_steps: int) -> None:
+    """Draw new random features where the student asks for it, but not in the last fifth of a stage."""
+    config = model.config
+    if getattr(config, "features", None) != "redrawn" or global_step > 0.8 * total_steps:
+        return
+    if (global_step + 1) % config.redraw_interval == 0:
+        model.redraw_projections((global_step + 1) // config.redraw_interval)
+
+
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Any:
+    """Hand model and optimizer to the launcher's backend; DeepSpeed wants to know the batch, having no data loader."""
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None:
+        micro_batch = max(1, batch_size // (accelerator.num_processes * accelerator.gradient_accumulation_steps))
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro_batch
+    return accelerator.prepare(model, optimizer)
+
+
+def release(accelerator: Accelerator) -> None:
+    """Forget the stage's model and optimizer, so that the next stage's checkpoint holds only its own."""
+    accelerator.free_memory()
+
+
+def progress_bar(accelerator: Accelerator, name: str, total: int, initial: int) -> tqdm:
+    """Return a bar with losses and time left; in a log file it writes a line every half minute."""
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    hidden = not accelerator.is_main_process
+    return tqdm(total=total, initial=initial, desc=name, unit="step", mininterval=interval, disable=hidden)
+
+
+def log(accelerator: Accelerator, stage: str, line: Mapping[str, float]) -> None:
+    """Send one line to TensorBoard under the stage's name."""
+    values = {f"{stage}/{name}": value for name, value in line.items() if name != "step"}
+    accelerator.log(values, step=int(line["step"]))
+
+
+def write_history(progress: Progress, path: Path) -> None:
+    """Write the loss history as JSON lines."""
+    import json
+
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in progress.history))

@@ -1,0 +1,102 @@
+"""The run folder: fixed names, what is finished, and a refusal to mix two configurations."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.config import Config, differing_keys, load_config, save_config
+from distill.errors import UserError
+from distill.files import replace_directory, write_atomically
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder and the marks of its finished phases."""
+
+    path: Path
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student"
+
+    @property
+    def baseline(self) -> Path:
+        return self.path / "baseline"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+    def phase(self, name: str) -> Path:
+        """Return the folder of a phase's checkpoints."""
+        return self.path / "checkpoints" / name
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """Return what a finished phase wrote, or None if it is not finished."""
+        path = self.phase(name) / "result.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is torn; remove {path.parent} to run this phase again") from error
+
+    def finish(self, name: str, result: dict[str, Any]) -> None:
+        """Mark a phase as finished and drop the checkpoints that only resuming needed."""
+        write_atomically(self.phase(name) / "result.json", json.dumps(result, indent=1))
+        for path in self.phase(name).iterdir():
+            if path.name.startswith(("step-", "incomplete", "best-epoch-")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last thing that a run writes is there."""
+        return (self.path / "report.html").exists() and self.record.exists()
+
+
+def open_run_folder(config: Config, is_main_process: bool) -> RunFolder:
+    """Create the folder, or go on in one that was made with the same configuration.
+
+    Raises:
+        UserError: it belongs to another configuration, or cannot be written.
+    """
+    assert config.run_dir is not None
+    folder = RunFolder(Path(config.run_dir))
+    saved = folder.path / "config.yaml"
+    if saved.exists():
+        different = differing_keys(load_config(saved), config)
+        if different:
+            raise UserError(
+                f"run folder {folder.path} belongs to another configuration (different: {', '.join(different)}); "
+                "give another --run_dir, or the configuration it was made with"
+            )
+    elif folder.path.exists() and any(folder.path.iterdir()):
+        raise UserError(f"run folder {folder.path} holds other files and no config.yaml; give another --run_dir")
+    if is_main_process:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder.path, os.W_OK | os.X_OK):
+                raise PermissionError(f"no write permission for {folder.path}")
+            if not saved.exists():
+                save_config(config, saved)
+        except OSError as error:
+            raise UserError(f"run folder {folder.path} cannot be written: {error}; give another --run_dir") from error
+    return folder
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a checkpoint with its tokenizer so that it is whole or not there."""
+    temporary = folder.with_name(f"{folder.name}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    replace_directory(temporary, folder)

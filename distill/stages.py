@@ -1,0 +1,196 @@
+"""What a stage reads from teacher and student, and the losses it makes of that."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from distill import losses
+from distill.capture import Captured, capture, encoder_layers
+from distill.config import StageConfig
+
+Wanted = dict[str, list[int]]
+
+NO_DECAY = ("bias", "LayerNorm")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Which outputs of which layers a stage needs; layers are matched in order."""
+
+    student: Wanted = field(default_factory=dict)
+    teacher: Wanted = field(default_factory=dict)
+    needs_logits: bool = False
+    teacher_forced: bool = False
+
+
+def hidden_state_targets(layer_map: Sequence[int], num_teacher_layers: int) -> list[int]:
+    """Return the teacher layer whose output each student layer should have.
+
+    Student layer i starts as teacher layer ``layer_map[i]`` and stands for all teacher layers up to the next
+    mapped one, so its output is matched with the last of these; the last student layer with the last of all.
+    """
+    return [following - 1 for following in [*layer_map[1:], num_teacher_layers]]
+
+
+def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers: int) -> StagePlan:
+    """Derive from the losses of a stage what has to be captured on either side."""
+    student_layers = list(range(len(layer_map)))
+    student: Wanted = {}
+    teacher: Wanted = {}
+    for name in stage.losses:
+        if name in ("attention_output", "attention_context"):
+            student[name], teacher[name] = student_layers, list(layer_map)
+        elif name == "attention_map":
+            for kind in ("query", "key"):
+                student[kind], teacher[kind] = student_layers, list(layer_map)
+        elif name == "value_relations":
+            student["value"], teacher["value"] = student_layers, list(layer_map)
+        elif name == "hidden_states":
+            student[name], teacher[name] = student_layers, hidden_state_targets(layer_map, num_teacher_layers)
+    forced = stage.inputs == "teacher"
+    if forced:
+        teacher["layer_input"] = list(layer_map)
+    return StagePlan(student, teacher, needs_logits="logits" in stage.losses, teacher_forced=forced)
+
+
+class StageModel(nn.Module):
+    """A model whose one forward returns everything that a stage's losses read.
+
+    DistributedDataParallel and DeepSpeed follow gradients only through the outputs of the module they wrap, so
+    the captured layer outputs must be among them.
+    """
+
+    def __init__(self, model: nn.Module, plan: StagePlan) -> None:
+        super().__init__()
+        self.model = model
+        self.plan = plan
+
+    def forward(self, inputs: dict[str, Tensor], layer_inputs: list[Tensor] | None = None) -> dict[str, object]:
+        """Run the model, or each attention block on the teacher's ``layer_inputs``.
+
+        Args:
+            inputs: input_ids, attention_mask, token_type_ids, each (B, N).
+            layer_inputs: the teacher's hidden states (B, N, D) before each mapped layer, for teacher forcing.
+
+        Returns:
+            The captured kinds (lists of (B, N, D)), ``attention_map`` where queries and keys were wanted, and
+            ``logits`` (B, C) unless teacher-forced.
+        """
+        mask = inputs["attention_mask"].bool()
+        outputs: dict[str, object] = {}
+        with capture(self.model, self.plan.student) as captured:
+            if layer_inputs is None:
+                outputs["logits"] = self.model(**inputs).logits
+            else:
+                for layer, hidden_states in zip(encoder_layers(self.model), layer_inputs, strict=True):
+                    layer.attention.output.dense(layer.attention.self(hidden_states, mask)[0])
+        if "query" in captured:
+            outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
+        return outputs | captured
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Reshape (B, N, D) to (B, H, N, d)."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def student_attention_maps(student: nn.Module, captured: Captured, mask: Tensor) -> list[Tensor]:
+    """Return each student layer's attention map (B, H, N, N) from its captured queries and keys."""
+    heads = student.config.num_attention_heads
+    layers = encoder_layers(student)
+    return [
+        layer.attention.self.attention_map(split_heads(query, heads), split_heads(key, heads), mask)
+        for layer, query, key in zip(layers, captured["query"], captured["key"], strict=True)
+    ]
+
+
+def softmax_attention_maps(captured: Mapping[str, list[Tensor]], num_heads: int, mask: Tensor) -> list[Tensor]:
+    """Return the teacher's softmax attention maps (B, H, N, N) from its captured queries and keys."""
+    maps = []
+    for query, key in zip(captured["query"], captured["key"], strict=True):
+        heads = split_heads(query.float(), num_heads)
+        scores = heads @ split_heads(key.float(), num_heads).mT * heads.shape[-1] ** -0.5
+        maps.append(scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1))
+    return maps
+
+
+def compute_losses(
+    stage: StageConfig, student: Mapping, teacher: Mapping, inputs: Mapping[str, Tensor], num_heads: int
+) -> dict[str, Tensor]:
+    """Compute every loss of a stage, unweighted.
+
+    Args:
+        student: what :class:`StageModel` returned.
+        teacher: the teacher's captured kinds and ``logits``; empty where no loss reads it.
+        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,).
+        num_heads: heads of the teacher, for maps and relations.
+
+    Returns:
+        Loss name to a value per example (B,), the mean over layers where there are several.
+    """
+    mask = inputs["attention_mask"].bool()
+    values: dict[str, Tensor] = {}
+    for name in stage.losses:
+        if name == "logits":
+            values[name] = losses.logits_loss(student["logits"], teacher["logits"], stage.temperature)
+        elif name == "labels":
+            values[name] = losses.labels_loss(student["logits"], inputs["labels"])
+        elif name == "value_relations":
+            pairs = zip(student["value"], teacher["value"], strict=True)
+            values[name] = _mean(losses.value_relations(s, t, mask, num_heads) for s, t in pairs)
+        elif name == "attention_map":
+            targets = softmax_attention_maps(teacher, num_heads, mask)
+            pairs = zip(student["attention_map"], targets, strict=True)
+            values[name] = _mean(losses.attention_map_cross_entropy(s, t, mask) for s, t in pairs)
+        else:
+            pairs = zip(student[name], teacher[name], strict=True)
+            values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)
+    return values
+
+
+def _mean(per_layer: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(per_layer)).mean(0)
+
+
+def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that the attention mechanism added to BERT (maps, temperatures, projections)."""
+    modules = [module for module in model.modules() if hasattr(module, "feature_parameters")]
+    return [parameter for module in modules for parameter in module.feature_parameters()]
+
+
+def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
+    """Freeze what the stage does not train and group the rest for the optimizer.
+
+    The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
+    they learn ten times faster unless ``feature_learning_rate`` says otherwise. Biases, LayerNorm and features
+    are not decayed.
+    """
+    features = {id(parameter) for parameter in feature_parameters(model)}
+    groups: dict[str, list[nn.Parameter]] = {"features": [], "decayed": [], "plain": []}
+    for name, parameter in model.named_parameters():
+        is_feature = id(parameter) in features
+        trained = {
+            "features": is_feature,
+            "attention": is_feature or ".attention." in name,
+            "encoder": not name.endswith("word_embeddings.weight"),
+            "all": True,
+        }[stage.train]
+        parameter.requires_grad_(trained)
+        if trained:
+            kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"
+            groups[kind].append(parameter)
+    if not any(groups.values()):
+        raise ValueError(f"stage {stage.name!r} trains {stage.train!r}, but the student has no such parameters")
+    feature_rate = stage.feature_learning_rate or 10 * stage.learning_rate
+    settings = {
+        "features": (feature_rate, 0.0),
+        "decayed": (stage.learning_rate, weight_decay),
+        "plain": (stage.learning_rate, 0.0),
+    }
+    return [
+        {"params": groups[kind], "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for kind, (rate, decay) in settings.items()
+        if groups[kind]
+    ]

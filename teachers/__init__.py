@@ -1,0 +1,1 @@
+"""The teacher: loading it, checking it, and computing its outputs once."""

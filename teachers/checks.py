@@ -1,0 +1,57 @@
+"""Checks of a teacher before anything is distilled from it."""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from distill.errors import UserError
+from distill.metrics import majority_score
+from distill.tasks import Task
+
+PERMUTATION_MARGIN = 0.1
+"""Accuracy that another label order must gain before the order is called wrong; chance gains are smaller."""
+
+
+def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, score: float, margin: float) -> None:
+    """Refuse a teacher whose outputs are not finite, whose labels are permuted or who has not learned the task.
+
+    Args:
+        logits: (n, C) on validation.
+        labels: (n,).
+        score: the main metric of these logits.
+        margin: how far above the majority class the score must lie.
+
+    Raises:
+        UserError: in one line, with the way out.
+    """
+    if not np.isfinite(logits).all():
+        raise UserError("the teacher's outputs are not finite; fine-tune it again with a lower teacher.learning_rate")
+    if not task.is_regression:
+        check_label_order(task, logits, labels)
+    floor = majority_score(task, labels) + margin
+    if score < floor:
+        raise UserError(
+            f"the teacher's {task.main_metric} on validation is {100 * score:.1f}, below the floor {100 * floor:.1f} "
+            f"(majority class + {100 * margin:.1f}); train it longer (teacher.epochs, teacher.learning_rate) "
+            "or lower teacher.margin_over_majority"
+        )
+
+
+def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> None:
+    """Detect a teacher that was trained with its labels in another order than the data's.
+
+    The confusion matrix is matched as an assignment problem: a permutation that explains the labels much
+    better than the identity means that the order is wrong.
+
+    Raises:
+        UserError: names the order that fits.
+    """
+    confusion = np.zeros((task.num_labels, task.num_labels))
+    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    rows, columns = linear_sum_assignment(-confusion)
+    gain = (confusion[rows, columns].sum() - np.trace(confusion)) / len(labels)
+    if gain > PERMUTATION_MARGIN:
+        order = ", ".join(f"{task.label_names[row]} = output {column}" for row, column in zip(rows, columns, strict=True))
+        raise UserError(
+            f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points of accuracy are "
+            f"lost; it fits {order}); give a teacher of this label order or reorder the rows of its classifier"
+        )

@@ -1,0 +1,120 @@
+"""Load a teacher: a finished classifier, an encoder to fine-tune, or a BERT from scratch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerBase
+
+from distill.config import ScratchConfig
+from distill.errors import UserError
+from distill.tasks import Task
+from distill.tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A BERT classifier with its tokenizer, and whether its head is already trained."""
+
+    model: BertForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+    finished: bool
+
+
+def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:
+    """Load ``checkpoint`` as a classifier for ``task``; a head that is missing is drawn from ``seed``.
+
+    Raises:
+        UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
+    """
+    config = _load_config(checkpoint)
+    finished = "BertForSequenceClassification" in (config.architectures or [])
+    if finished and config.num_labels != task.num_labels:
+        raise UserError(
+            f"teacher {checkpoint} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
+            "give a teacher of this task, or its encoder without the classifier"
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {checkpoint} has {len(tokenizer)} entries but the model's vocabulary {config.vocab_size}; "
+            "put the tokenizer that the model was trained with beside it"
+        )
+    set_seed(seed)
+    extra = {} if finished else _label_settings(task)
+    try:
+        model, info = BertForSequenceClassification.from_pretrained(
+            checkpoint, dtype=torch.float32, output_loading_info=True, **extra
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights of {checkpoint}: {_first_line(error)}; fetch it again") from error
+    allowed = () if finished else ("classifier.", "bert.pooler.")
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(allowed or ("\0",)))
+    if missing:
+        raise UserError(f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing")
+    return Teacher(model, tokenizer, finished)
+
+
+def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:
+    """Build an untrained BERT of the given size, with a WordPiece tokenizer trained on ``texts``."""
+    tokenizer = train_tokenizer(texts, size.vocabulary_size)
+    set_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.num_heads,
+        intermediate_size=size.intermediate_size,
+        max_position_embeddings=max(max_length, 128),
+        **_label_settings(task),
+    )
+    return Teacher(BertForSequenceClassification(config), tokenizer, finished=False)
+
+
+def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer beside a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"no tokenizer for {checkpoint}: {_first_line(error)}; put its files beside the weights") from error
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Put a teacher into eval mode without gradients, for good."""
+    return model.eval().requires_grad_(False)
+
+
+def is_finished(checkpoint: str) -> bool:
+    """Tell whether a checkpoint already is a classifier rather than an encoder."""
+    return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
+
+
+def _load_config(checkpoint: str) -> BertConfig:
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        kind = "folder" if Path(checkpoint).exists() else "folder or Hub name (is the network there?)"
+        raise UserError(f"teacher.checkpoint {checkpoint}: no readable {kind}: {_first_line(error)}") from error
+    if config.model_type != "bert":
+        raise UserError(f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'")
+    return config
+
+
+def _label_settings(task: Task) -> dict:
+    if task.is_regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = dict(enumerate(task.label_names))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

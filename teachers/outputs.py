@@ -1,0 +1,178 @@
+"""The teacher's outputs on the train examples: computed once and kept on disk, or computed in every step.
+
+On disk every output is one array of packed tokens (total_tokens, D) in half precision, memory-mapped, in a
+folder whose name is the fingerprint of teacher and examples; position i of the examples is found by its offset.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from distill.batches import TokenizedExamples, collate, sorted_batches
+from distill.capture import capture
+from distill.clock import now
+from distill.errors import UserError
+from distill.files import write_atomically
+from distill.stages import StagePlan, Wanted
+
+CACHE_BATCH_SIZE = 64
+
+
+class LiveTeacher:
+    """Runs the teacher on every batch: for layer outputs that do not fit on the disk."""
+
+    def __init__(self, teacher: PreTrainedModel, plan: StagePlan, autocast_dtype: torch.dtype | None = None) -> None:
+        self.teacher, self.plan, self.autocast_dtype = teacher, plan, autocast_dtype
+        self.num_heads: int = teacher.config.num_attention_heads
+
+    def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return captured kinds (lists of (B, N, D)) and ``logits`` (B, C)."""
+        assert not self.teacher.training, "the teacher must be in eval mode"
+        device_type = next(self.teacher.parameters()).device.type
+        enabled = self.autocast_dtype is not None
+        with torch.no_grad(), torch.autocast(device_type, self.autocast_dtype, enabled=enabled):
+            with capture(self.teacher, self.plan.teacher) as captured:
+                logits = self.teacher(**inputs).logits
+        return captured | {"logits": logits}
+
+
+class CachedTeacher:
+    """Reads the teacher's outputs from memory-mapped files."""
+
+    def __init__(self, folder: Path, plan: StagePlan, examples: TokenizedExamples, num_heads: int) -> None:
+        self.plan, self.examples, self.num_heads = plan, examples, num_heads
+        self.logits = np.load(folder / "logits.npy")
+        self.arrays = {
+            kind: [np.load(array_path(folder, kind, layer), mmap_mode="r") for layer in layers]
+            for kind, layers in plan.teacher.items()
+        }
+
+    def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return what the teacher gave for the examples at ``indices``, padded like ``inputs``."""
+        mask = inputs["attention_mask"].bool()
+        offsets = self.examples.offsets
+        rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in indices])
+        outputs: dict[str, Any] = {"logits": torch.from_numpy(self.logits[indices]).to(mask.device)}
+        for kind, arrays in self.arrays.items():
+            outputs[kind] = [_pad(torch.from_numpy(array[rows]), mask) for array in arrays]
+        return outputs
+
+
+def _pad(packed: Tensor, mask: Tensor) -> Tensor:
+    """Spread packed tokens (T, D) over (B, N, D), zero at padding."""
+    padded = torch.zeros(*mask.shape, packed.shape[-1], device=mask.device)
+    padded[mask] = packed.to(mask.device, torch.float32)
+    return padded
+
+
+def array_path(folder: Path, kind: str, layer: int) -> Path:
+    """Return where one output of one layer lies."""
+    return folder / f"{kind}-layer-{layer}.npy"
+
+
+def fingerprint(teacher: PreTrainedModel, examples: TokenizedExamples, autocast_dtype: torch.dtype | None) -> str:
+    """Return a name that changes with the teacher's weights, the tokens or the precision."""
+    digest = hashlib.sha256(str(autocast_dtype).encode())
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for array in (examples.token_ids, examples.token_type_ids, examples.offsets):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:20]
+
+
+def bytes_needed(plan: StagePlan, examples: TokenizedExamples, hidden_size: int) -> int:
+    """Return the bytes that a stage's layer outputs take on disk in half precision."""
+    arrays = sum(len(layers) for layers in plan.teacher.values())
+    return arrays * len(examples.token_ids) * hidden_size * 2
+
+
+def build_cache(
+    teacher: PreTrainedModel,
+    examples: TokenizedExamples,
+    wanted: Wanted,
+    folder: Path,
+    pad_token_id: int,
+    autocast_dtype: torch.dtype | None = None,
+) -> float:
+    """Compute what ``folder`` lacks of the wanted outputs, and the logits; return the seconds of one such pass.
+
+    Arrays are written under temporary names and renamed when all of them are finished, so that a killed run
+    finds either a whole array or none.
+
+    Raises:
+        UserError: an output does not fit half precision, or the disk is full.
+    """
+    missing = {
+        kind: [layer for layer in layers if not array_path(folder, kind, layer).exists()] for kind, layers in wanted.items()
+    }
+    missing = {kind: layers for kind, layers in missing.items() if layers}
+    timing = folder / f"seconds-{_plan_name(wanted)}.json"
+    if not missing and (folder / "logits.npy").exists() and timing.exists():
+        return json.loads(timing.read_text())["seconds"]
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(len(layers) for layers in missing.values()) * len(examples.token_ids) * teacher.config.hidden_size * 2
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise UserError(
+            f"the teacher's outputs need {needed / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free; "
+            "give another cache.dir or lower cache.max_gigabytes"
+        )
+    started = now()
+    _compute(teacher, examples, missing, folder, pad_token_id, autocast_dtype)
+    seconds = now() - started
+    write_atomically(timing, json.dumps({"seconds": seconds}))
+    return seconds
+
+
+def _compute(
+    teacher: PreTrainedModel,
+    examples: TokenizedExamples,
+    wanted: Wanted,
+    folder: Path,
+    pad_token_id: int,
+    autocast_dtype: torch.dtype | None,
+) -> None:
+    """Run the teacher once over all examples and write logits and wanted outputs."""
+    shape = (len(examples.token_ids), teacher.config.hidden_size)
+    paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
+    arrays = {
+        name: np.lib.format.open_memmap(path.with_suffix(".incomplete"), "w+", np.float16, shape)
+        for name, path in paths.items()
+    }
+    live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
+    logits = np.zeros((len(examples), teacher.config.num_labels), np.float32)
+    device = next(teacher.parameters()).device
+    for indices in tqdm(sorted_batches(examples.lengths, CACHE_BATCH_SIZE), desc="teacher outputs", unit="batch"):
+        inputs = collate(examples, indices, pad_token_id, device)
+        inputs.pop("labels")
+        inputs.pop("ids")
+        outputs = live.batch(indices, inputs)
+        logits[indices] = outputs["logits"].float().cpu().numpy()
+        mask = inputs["attention_mask"].bool()
+        rows = np.concatenate([np.arange(examples.offsets[i], examples.offsets[i + 1]) for i in indices])
+        for kind, layers in wanted.items():
+            for layer, states in zip(layers, outputs[kind], strict=True):
+                packed = states[mask].half()
+                if not torch.isfinite(packed).all():
+                    raise UserError(f"the teacher's {kind} of layer {layer} is not finite in half precision")
+                arrays[kind, layer][rows] = packed.cpu().numpy()
+    for name, array in arrays.items():
+        array.flush()
+        paths[name].with_suffix(".incomplete").replace(paths[name])
+    temporary = folder / "logits.incomplete.npy"
+    np.save(temporary, logits)
+    temporary.replace(folder / "logits.npy")
+
+
+def _plan_name(wanted: Wanted) -> str:
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]

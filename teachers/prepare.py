@@ -1,0 +1,74 @@
+"""Get the teacher of a run: take a finished one, reuse the run's own, or fine-tune it with the one loop."""
+
+from distill.batches import TokenizedExamples, tokenize
+from distill.config import Config, StageConfig
+from distill.data import Splits
+from distill.loop import Run, train
+from distill.run_folder import RunFolder, save_model
+from distill.scoring import held_out_scorer
+from distill.stages import StagePlan
+from distill.tasks import Task
+from teachers.load import Teacher, is_finished, load_teacher, teacher_from_scratch
+
+
+def prepare_teacher(run: Run, config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
+    """Return the teacher, fine-tuned if it was not, and leave it with its tokenizer in ``<run_dir>/teacher``."""
+    result = folder.result("teacher")
+    if result is not None:
+        teacher = load_teacher(str(folder.teacher), task)
+    else:
+        teacher = starting_point(config, task, splits)
+        seconds, history = 0.0, []
+        if not teacher.finished:
+            tokenized = [tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)]
+            seconds, history = finetune(run, config, task, teacher, *tokenized, folder)
+        if run.accelerator.is_main_process:
+            save_model(teacher.model, teacher.tokenizer, folder.teacher)
+            folder.finish("teacher", {"name": "teacher", "seconds": seconds, "history": history})
+        run.accelerator.wait_for_everyone()
+    teacher.model.to(run.accelerator.device)
+    return teacher
+
+
+def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
+    """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
+    if config.teacher.checkpoint is not None:
+        return load_teacher(config.teacher.checkpoint, task, config.seed)
+    texts = (text for texts in splits.train.texts for text in texts)
+    return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
+
+
+def label_free_start(config: Config, task: Task, splits: Splits, teacher: Teacher) -> Teacher:
+    """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
+
+    A finished teacher hides where it came from; then the baseline starts from that teacher's layers.
+    """
+    if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
+        return teacher
+    return starting_point(config, task, splits)
+
+
+def finetune(
+    run: Run,
+    config: Config,
+    task: Task,
+    teacher: Teacher,
+    train_examples: TokenizedExamples,
+    held_out: TokenizedExamples,
+    folder: RunFolder,
+) -> tuple[float, list[dict[str, float]]]:
+    """Fine-tune in place: a stage without a teacher, ending with the epoch that was best on held-out train."""
+    settings = config.teacher
+    stage = StageConfig(
+        name="teacher",
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        losses={"labels": 1.0},
+        train="encoder" if settings.freeze_word_embeddings else "all",
+        dropout=True,
+        batch_size=settings.batch_size,
+        keep_best_epoch=True,
+    )
+    evaluate = held_out_scorer(run, task, held_out)
+    progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), evaluate)
+    return progress.seconds, progress.history

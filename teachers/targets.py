@@ -1,0 +1,59 @@
+"""Choose where a stage gets the teacher's outputs from: the disk, or the teacher itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from distill.batches import TokenizedExamples
+from distill.config import CacheConfig
+from distill.launch import autocast_dtype
+from distill.stages import StagePlan
+from teachers.outputs import CachedTeacher, LiveTeacher, build_cache, bytes_needed, fingerprint
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher's outputs for one stage, and what computing them once costs and saves."""
+
+    outputs: CachedTeacher | LiveTeacher | None
+    seconds_per_pass: float | None = None
+    gigabytes: float = 0.0
+
+    def seconds_saved(self, epochs: int) -> float | None:
+        """Return the teacher's forward time that reading from disk avoided, or None where nothing was cached."""
+        return None if self.seconds_per_pass is None else self.seconds_per_pass * (epochs - 1)
+
+
+def stage_targets(
+    accelerator: Accelerator,
+    teacher: PreTrainedModel,
+    plan: StagePlan,
+    examples: TokenizedExamples,
+    cache: CacheConfig,
+    default_folder: Path,
+    pad_token_id: int,
+) -> Targets:
+    """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
+
+    The main process computes what is missing while the others wait; all of them read.
+    """
+    if not plan.needs_logits and not plan.teacher:
+        return Targets(None)
+    dtype = autocast_dtype(accelerator)
+    gigabytes = bytes_needed(plan, examples, teacher.config.hidden_size) / 1e9
+    if gigabytes > cache.max_gigabytes:
+        accelerator.print(
+            f"teacher outputs need {gigabytes:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
+            "computed anew in every step"
+        )
+        return Targets(LiveTeacher(teacher, plan, dtype))
+    root = Path(cache.dir) if cache.dir else default_folder
+    folder = root / fingerprint(teacher, examples, dtype)
+    if accelerator.is_main_process:
+        build_cache(teacher, examples, plan.teacher, folder, pad_token_id, dtype)
+    accelerator.wait_for_everyone()
+    seconds = build_cache(teacher, examples, plan.teacher, folder, pad_token_id, dtype)
+    outputs = CachedTeacher(folder, plan, examples, teacher.config.num_attention_heads)
+    return Targets(outputs, seconds, gigabytes)
