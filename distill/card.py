@@ -5,9 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distill.cells import Cells, Record, memory_cells, metric_label, model_cells, speed_cells, stage_cells
+from distill.cells import Cells, memory_cells, metric_label, model_cells, speed_cells, stage_cells
 from distill.errors import UserError
 from distill.files import write_atomically
+from distill.record import Record
 from distill.table import markdown_cells
 from distill.tasks import TASKS
 from distill.verdict import verdict_sentences

@@ -6,11 +6,10 @@ Terminal, markdown, HTML and the model card all print these cells, so a number r
 from dataclasses import dataclass
 from typing import Any
 
-Record = dict[str, Any]
+from distill.record import MODELS, Record
 
 MISSING = "n/a"
 NOT_APPLICABLE = "-"
-MODELS = ("teacher", "student", "baseline")
 METRIC_LABELS = {
     "matthews_correlation": "MCC",
     "pearson": "Pearson",
@@ -121,9 +120,9 @@ def model_cells(record: Record) -> Cells:
         "parameters",
         "layers",
         "attention",
-        "compute / example",
+        f"compute / {record['models']['teacher'].get('flops_length', 128)} tokens",
     )
-    rows, notes = [], []
+    rows, notes = [], _retention_notes(record, retained)
     for model in MODELS:
         entry = record["models"].get(model)
         if not entry or entry.get("metrics") is None:
@@ -138,31 +137,36 @@ def model_cells(record: Record) -> Cells:
             entry.get("attention") or MISSING,
         )
         rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
-    notes += _missing_retention(record, retained)
     title = (
         f"Teacher against student on {record['task']}, {record['split']} split, {record['num_examples']:,} examples"
     )
-    if retained:
-        notes.insert(0, "retention = student / teacher, with its 95 % interval (paired bootstrap over examples)")
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Cells(title, headers, tuple(rows), tuple(notes))
 
 
 def _retention_text(record: Record, model: str, name: str) -> str:
-    if model == "student":
-        return percent_interval(record["retention"][name])
-    if model == "baseline" and name == record["main_metric"]:
-        return percent(share_of_teacher(record, "baseline"))
-    return NOT_APPLICABLE
+    key = {"student": "retention", "baseline": "baseline_retention"}.get(model)
+    return percent_interval((record.get(key) or {}).get(name)) if key else NOT_APPLICABLE
 
 
-def _missing_retention(record: Record, names: list[str]) -> list[str]:
-    missing = [name for name in names if record["retention"][name].get("value") is None]
-    return [
-        f"retention of {metric_label(name)}: {record['retention'][name].get('reason') or 'could not be measured'}"
-        for name in missing
-    ]
+def _retention_notes(record: Record, names: list[str]) -> list[str]:
+    """Explain the intervals, name what is missing, and add the tests of teacher against student."""
+    notes = ["retention = student / teacher, with its 95 % interval (paired bootstrap over examples)"] if names else []
+    for name in names:
+        entry = record["retention"][name]
+        if entry.get("value") is None or entry.get("low") is None:
+            notes.append(f"retention of {metric_label(name)}: {entry.get('reason') or 'could not be measured'}")
+    if test := record.get("mcnemar"):
+        notes.append(
+            f"right where the other is wrong: teacher {test['only_teacher']:,}, student {test['only_student']:,} "
+            f"(McNemar's exact p = {test['p']:.2g})"
+        )
+    if record.get("kl_to_teacher") is not None:
+        notes.append(
+            f"mean KL divergence of the student's predictions from the teacher's: {record['kl_to_teacher']:.3f} nats"
+        )
+    return notes
 
 
 def speed_cells(record: Record) -> Cells:
@@ -189,6 +193,8 @@ def speed_cells(record: Record) -> Cells:
     where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
     if any(row[-1] != MISSING for row in rows):
         notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
+    if noise := noise_text(record):
+        notes.append(noise)
     if points and (crossover := crossover_text(record)):
         notes.append(crossover)
     return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
@@ -204,6 +210,15 @@ def _speed_mark(point: dict[str, Any]) -> tuple[str, str | None]:
     if point.get("speed_only"):
         return " *", "* beyond the teacher's position table: timed only, says nothing about quality there"
     return "", None
+
+
+def noise_text(record: Record) -> str | None:
+    """Say what the teacher measured against itself, None when that was not done."""
+    noise = record.get("noise") or {}
+    if noise.get("ratio") is None:
+        return None
+    interval = f"{noise['ratio']:.2f}× [{noise['low']:.2f}, {noise['high']:.2f}]"
+    return f"the machine's noise: the teacher against itself measured {interval} instead of 1.00×"
 
 
 def crossover_text(record: Record) -> str | None:
@@ -226,7 +241,12 @@ def memory_cells(record: Record) -> Cells:
         ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
         sizes = (MISSING if value is None else f"{value:,.0f} MB" for value in (teacher, student))
         rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
-    return Cells("Peak memory", ("batch", "tokens", "teacher", "student", "saving"), tuple(rows), tuple(notes))
+    return Cells(
+        "Peak memory of a forward pass, beside the weights",
+        ("batch", "tokens", "teacher", "student", "saving"),
+        tuple(rows),
+        tuple(notes),
+    )
 
 
 def stage_cells(record: Record) -> Cells:

@@ -1,12 +1,13 @@
 """How every script starts and ends: one-line errors for users, quiet libraries."""
 
+import argparse
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from distill.errors import UserError
+from distill.errors import UserError, choices_hint
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -29,6 +30,28 @@ def quiet_libraries() -> None:
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line without a configuration file, whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Refuse an unknown option here, where the known ones are at hand to name the nearest."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            raise UserError(f"unknown option {unknown[0]}; {choices_hint(unknown[0], known)}")
+        return options, unknown
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from distill.cells import Record, fidelity_by_layer, metric_label, metric_text, model_metrics, share_of_teacher
+from distill.cells import fidelity_by_layer, metric_label, metric_text, model_metrics, share_of_teacher
+from distill.record import Record
 
 TEACHER, STUDENT, BASELINE, CONTROL = "#4a5568", "#0b6e99", "#c05621", "#718096"
 STYLE: dict[Any, Any] = {
@@ -62,7 +63,10 @@ def retention_against_speedup(record: Record) -> Figure | None:
         return None
     figure = Figure(figsize=(7.2, 4.6))
     axes = figure.subplots()
-    value, low, high = (100 * retention[key] for key in ("value", "low", "high"))
+    # Where too few examples allow no interval, the band is a line.
+    value, low, high = (
+        100 * (retention["value"] if retention[key] is None else retention[key]) for key in ("value", "low", "high")
+    )
     axes.axhspan(low, high, color=STUDENT, alpha=0.13, lw=0)
     axes.axhline(value, color=STUDENT, lw=1, alpha=0.6)
     axes.plot(1, 100, marker="*", ms=15, color=TEACHER, ls="", label="teacher", zorder=4)

@@ -7,10 +7,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from distill.cells import Cells, Record, environment_cells, memory_cells, model_cells, speed_cells, stage_cells
+from distill.cells import Cells, environment_cells, memory_cells, model_cells, speed_cells, stage_cells
 from distill.errors import UserError
 from distill.files import write_atomically
 from distill.plots import LossHistory, draw_plots
+from distill.record import Record
 from distill.table import escape_markdown, markdown_cells
 from distill.verdict import verdict_sentences
 
@@ -21,7 +22,7 @@ WIDE_PICTURE = 850
 CAPTIONS = {
     "retention_speedup.png": "What was kept against what was gained. Band and bars are 95 % intervals.",
     "speed_by_length.png": "Time by length on logarithmic axes; below it the speedup and its two factors.",
-    "memory_by_length.png": "Peak memory by length.",
+    "memory_by_length.png": "Peak memory of a forward pass by length, beside the weights.",
     "fidelity.png": "How much of its teacher layer every student layer reproduces, after each stage.",
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",

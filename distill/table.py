@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from distill.cells import Cells, Record, memory_cells, model_cells, speed_cells
+from distill.cells import Cells, memory_cells, model_cells, speed_cells
+from distill.record import Record
 from distill.verdict import verdict
 
 

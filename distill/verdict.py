@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.cells import (
-    Record,
+    MISSING,
     metric_label,
     metric_text,
     percent,
     percent_interval,
-    share_of_teacher,
     speedup_interval,
 )
+from distill.errors import UserError, choices_hint
+from distill.record import Record
 
 REFERENCE_LENGTH = 128
 REQUIREMENTS = ("retention", "speedup")
@@ -58,8 +59,8 @@ def _speed(record: Record) -> str | None:
 
 
 def _baseline(record: Record) -> str | None:
-    share = share_of_teacher(record, "baseline")
-    return None if share is None else f"The same student trained on labels alone keeps {percent(share)}."
+    kept = percent_interval((record.get("baseline_retention") or {}).get(record["main_metric"]))
+    return None if kept == MISSING else f"The same student trained on labels alone keeps {kept}."
 
 
 def _measured(record: Record) -> list[dict[str, Any]]:
@@ -77,6 +78,20 @@ def reference_point(record: Record) -> dict[str, Any] | None:
         key=lambda point: (point["batch_size"], abs(point["length"] - REFERENCE_LENGTH)),
         default=None,
     )
+
+
+def parse_requirements(text: str) -> dict[str, float]:
+    """Read ``retention=0.95,speedup=2.0``; UserError names what cannot be required."""
+    bars: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if name not in REQUIREMENTS:
+            raise UserError(f"--require {name!r}: {choices_hint(name, REQUIREMENTS)}")
+        try:
+            bars[name] = float(value)
+        except ValueError:
+            raise UserError(f"--require {part!r}: write {name}=NUMBER") from None
+    return bars
 
 
 def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> list[str]:

@@ -37,9 +37,10 @@ def test_a_record_without_numbers_draws_nothing(record):
 
 
 def test_nulls_are_left_out(record):
-    record["models"]["baseline"] = None
+    record["models"]["baseline"]["metrics"] = None
     record["memory"][0] |= {"teacher_mb": None, "student_mb": None, "reason": "no fresh process"}
     record["stages"][0] |= {"metrics": None, "fidelity": None}
+    record["retention"]["accuracy"] |= {"low": None, "high": None, "reason": "too few examples"}
     for point in record["speed"]:
         point |= {"depth_speedup": None, "attention_speedup": None, "low": None, "high": None}
     assert set(draw_plots(record)) == ALWAYS

@@ -114,7 +114,7 @@ def test_many_disagreements_are_counted(record, tmp_path):
 
 def test_a_bare_record_still_reports(record, tmp_path):
     record |= {"speed": [], "memory": [], "stages": [], "crossover_length": None, "environment": {}, "agreement": None}
-    record["models"]["baseline"] = None
+    record["models"]["baseline"]["metrics"] = None
     text = Page(write_report(record, tmp_path).read_text()).text
     assert any("97.5 %" in part for part in text)
     assert not (tmp_path / "plots").exists()

@@ -17,8 +17,10 @@ from distill.cells import (
     speed_cells,
     stage_cells,
 )
+from distill.errors import UserError
+from distill.record import validate_record
 from distill.table import comparison_table, escape_markdown, markdown_cells, markdown_table, text_table
-from distill.verdict import reference_point, unmet_requirements, verdict
+from distill.verdict import parse_requirements, reference_point, unmet_requirements, verdict
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "sample_record.json").read_text())
 
@@ -26,6 +28,15 @@ SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "sample_record.json").
 @pytest.fixture
 def record():
     return copy.deepcopy(SAMPLE)
+
+
+def without_baseline(record):
+    record["models"]["baseline"] |= {"metrics": None, "reason": "no such model was given"}
+    del record["baseline_retention"]
+
+
+def test_the_sample_is_a_record():
+    validate_record(SAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +93,16 @@ def test_model_rows_hold_the_record(record):
         "parameters": "17.4 M",
         "layers": "3",
         "attention": "performer",
-        "compute / example": "1.58 GFLOP",
+        "compute / 128 tokens": "1.58 GFLOP",
     }
-    assert dict(zip(cells.headers, cells.rows[2], strict=True))["retention of accuracy"] == "90.7 %"
+    assert dict(zip(cells.headers, cells.rows[2], strict=True))["retention of accuracy"] == "90.7 % [88.4, 93.0]"
 
 
 def test_a_missing_baseline_is_said_and_not_shown(record):
-    record["models"]["baseline"] = None
+    without_baseline(record)
     cells = model_cells(record)
     assert [row[0] for row in cells.rows] == ["teacher", "student"]
-    assert "baseline: not compared" in cells.notes
+    assert "baseline: no such model was given" in cells.notes
 
 
 def test_a_retention_without_meaning_gives_its_reason(record):
@@ -160,7 +171,7 @@ def test_verdict_says_everything(record):
     assert verdict(record) == (
         "The 3-layer performer student keeps 97.5 % [95.9, 99.1] of its teacher's accuracy on sst2. "
         "It runs 2.12× [2.06, 2.20] as fast at 128 tokens and batch 1 (cpu, float32), "
-        "4.79× [4.64, 4.95] at 2,048 tokens. The same student trained on labels alone keeps 90.7 %."
+        "4.79× [4.64, 4.95] at 2,048 tokens. The same student trained on labels alone keeps 90.7 % [88.4, 93.0]."
     )
 
 
@@ -174,7 +185,7 @@ def test_verdict_does_not_praise_a_slow_student(record, low, high, words):
 
 def test_nothing_measured(record):
     record["speed"] = []
-    record["models"]["baseline"] = None
+    without_baseline(record)
     assert reference_point(record) is None
     assert (
         verdict(record) == "The 3-layer performer student keeps 97.5 % [95.9, 99.1] of its teacher's accuracy on sst2."
@@ -199,3 +210,24 @@ def test_what_could_not_be_measured_proves_nothing(record):
     assert unmet_requirements(record, {"speedup": 1.0}) == ["speedup: no speed was measured"]
     record["retention"]["accuracy"]["low"] = None
     assert len(unmet_requirements(record, {"retention": 0.1})) == 1
+
+
+def test_tests_and_noise_are_said(record):
+    notes = "\n".join((*model_cells(record).notes, *speed_cells(record).notes))
+    assert "teacher 37, student 17 (McNemar's exact p = 0.0091)" in notes
+    assert "0.087 nats" in notes
+    assert "the teacher against itself measured 1.00× [0.99, 1.01]" in notes
+    for key in ("mcnemar", "kl_to_teacher", "noise"):
+        record[key] = None
+    notes = "\n".join((*model_cells(record).notes, *speed_cells(record).notes))
+    assert not any(word in notes for word in ("McNemar", "nats", "itself"))
+
+
+@pytest.mark.parametrize("text", ["speed=2", "retention", "retention=high", ""])
+def test_requirements_that_cannot_be_read(text):
+    with pytest.raises(UserError, match="--require"):
+        parse_requirements(text)
+
+
+def test_requirements_are_read():
+    assert parse_requirements("retention=0.95,speedup=2") == {"retention": 0.95, "speedup": 2.0}
