@@ -4,7 +4,6 @@ One multiply-add counts 2, one example, no padding; only matrix products count, 
 which reports 0 for SDPA on CPU, so that a counted softmax model looks linear; the formulas here do not.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,7 @@ def _softmax_core(config: Any, length: int, head_size: int) -> int:
 
 def _performer_core(config: Any, length: int, head_size: int) -> int:
     """Features of Q and of K, then KᵀV, then Q's features times it (FAVOR+, arXiv:2009.14794): 8 N m d per head."""
-    num_features = getattr(config, "num_features", None) or round(head_size * math.log(head_size))
-    return 8 * length * num_features * head_size
+    return 8 * length * config.num_features * head_size
 
 
 CORE_FLOPS: dict[str, Callable[[Any, int, int], int]] = {"softmax": _softmax_core, "performer": _performer_core}
@@ -38,7 +36,7 @@ def model_flops(config: Any, length: int) -> int:
 
     Args:
         config: with ``num_hidden_layers``, ``hidden_size``, ``num_attention_heads``, ``intermediate_size``,
-            ``num_labels`` and, for students, ``attention`` and ``num_features``.
+            ``num_labels`` and, for students, ``attention``, ``num_features`` and ``softmax_layers``.
         length: number of tokens N.
 
     Raises:
@@ -49,11 +47,13 @@ def model_flops(config: Any, length: int) -> int:
         raise UserError(f"no FLOP count for attention {attention!r}: {choices_hint(attention, CORE_FLOPS)}")
     try:
         layers, hidden, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
-        intermediate, num_labels = config.intermediate_size, config.num_labels
+        dense = 8 * length * hidden**2 + 4 * length * hidden * config.intermediate_size
+        head = 2 * hidden**2 + 2 * hidden * config.num_labels
+        softmax_layers = len(getattr(config, "softmax_layers", None) or ())
+        core = (layers - softmax_layers) * CORE_FLOPS[attention](config, length, hidden // heads)
+        core += softmax_layers * CORE_FLOPS["softmax"](config, length, hidden // heads)
     except AttributeError as error:
         raise UserError(
             f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
         ) from None
-    core = heads * CORE_FLOPS[attention](config, length, hidden // heads)
-    per_layer = 8 * length * hidden**2 + 4 * length * hidden * intermediate + core
-    return layers * per_layer + 2 * hidden**2 + 2 * hidden * num_labels
+    return layers * dense + heads * core + head

@@ -15,14 +15,8 @@ from scipy.stats import binomtest
 
 CHUNK_ELEMENTS = 4_000_000  # resamples are drawn in chunks of about this many counts: 32 MB each
 MAX_UNDEFINED = 0.01  # share of resamples in which the ratio may be undefined before the interval is
-REGRESSION_F1_THRESHOLD = 3.0  # KLUE-STS: a pair scored 3 or more out of 5 is a paraphrase
 
 Metric = str | Callable[[np.ndarray, np.ndarray], float]
-
-
-def predictions_from_logits(logits: np.ndarray) -> np.ndarray:
-    """Turn logits (n, C) into what a metric reads: class indices (n,), or the score itself (n,) where C = 1."""
-    return logits[:, 0].astype(np.float64) if logits.shape[1] == 1 else logits.argmax(axis=1)
 
 
 # ---------------------------------------------------------------- metrics of many resamples at once
@@ -148,9 +142,6 @@ def bootstrap_metric(
     """
     if callable(metric):
         return _bootstrap_function(metric, labels, predictions, resamples=resamples, seed=seed)
-    if metric == "f1" and np.issubdtype(np.asarray(labels).dtype, np.floating):
-        labels = (labels >= REGRESSION_F1_THRESHOLD).astype(np.int64)
-        predictions = [(scores >= REGRESSION_F1_THRESHOLD).astype(np.int64) for scores in predictions]
     if metric in CLASSIFICATION_METRICS:
         return _bootstrap_cells(metric, labels, predictions, resamples=resamples, seed=seed)
     labels = np.asarray(labels, dtype=np.float64)
@@ -203,7 +194,7 @@ def retention(
     Args:
         metric: as in :func:`bootstrap_metric`.
         labels: (n,) classes or scores.
-        teacher: (n,) predictions of the teacher; see :func:`predictions_from_logits`.
+        teacher: (n,) predictions of the teacher, classes or scores.
         student: (n,) predictions of the student on the same examples.
         resamples: number of bootstrap resamples.
         seed: of the resampling.

@@ -53,6 +53,12 @@ def test_break_even_of_the_cores_is_at_twice_the_features():
         assert (softmax > performer) - (softmax < performer) == sign
 
 
+def test_layers_that_kept_softmax_count_as_softmax():
+    all_softmax, none = (model_flops(performer_config(attention=name), 64) for name in ("softmax", "performer"))
+    mixed = model_flops(performer_config(softmax_layers=[1]), 64)
+    assert 2 * mixed == all_softmax + none
+
+
 def test_unknown_attention_and_foreign_shapes_are_refused():
     with pytest.raises(UserError, match="did you mean 'performer'"):
         model_flops(performer_config(attention="perfomer"), 8)

@@ -1,0 +1,315 @@
+"""Teacher against student against baseline: the one function that turns models into a record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from distill import statistics
+from distill.batches import TokenizedExamples
+from distill.environment import describe_environment
+from distill.errors import UserError, choices_hint
+from distill.flops import attention_name, model_flops
+from distill.memory import measure_memory
+from distill.metrics import SIMILAR_FROM, metrics_over_splits, predictions
+from distill.predict import predict_logits
+from distill.predictions import Logits, predictions_frame
+from distill.record import SCHEMA, Record, not_finite, plain, validate_record
+from distill.speed import NO_CONTROL, crossover_length, measure_noise, measure_speed
+from distill.tasks import Task
+
+FLOPS_LENGTH = 128
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What is measured, and how long it may take."""
+
+    batch_sizes: tuple[int, ...] = (1, 32)
+    lengths: tuple[int, ...] = (32, 128, 512)
+    """In tokens."""
+    dtype: str = "float32"
+    """Of weights and activations while speed and memory are measured."""
+    seconds_per_point: float = 2.0
+    resamples: int = 10_000
+    """Of the paired bootstrap."""
+    measure_memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype {self.dtype!r} is unknown; {choices_hint(self.dtype, DTYPES)}")
+        for name in ("batch_sizes", "lengths"):
+            if not all(value > 0 for value in getattr(self, name)):
+                raise UserError(f"{name} must be positive, got {list(getattr(self, name))}")
+        for name in ("seconds_per_point", "resamples"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+# ---------------------------------------------------------------- quality
+
+
+def _scored(task: Task, metric: str, values: np.ndarray) -> np.ndarray:
+    """Return labels or predictions as ``metric`` reads them: F1 of a similarity is F1 of 'similar'."""
+    return (values >= SIMILAR_FROM).astype(np.int64) if task.is_regression and metric == "f1" else values
+
+
+def retention_over_splits(
+    task: Task,
+    logits: Logits,
+    labels: Mapping[str, np.ndarray],
+    model: str = "student",
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Retention of every metric of every split, named as in `metrics_over_splits`.
+
+    Args:
+        logits: role -> split -> (n, C), with ``teacher`` and ``model`` among the roles.
+        labels: split -> (n,).
+        model: whose retention.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for position, split in enumerate(task.validation_splits):
+        suffix = f"_{split.removeprefix('validation_')}" if position else ""
+        teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", model))
+        for metric in task.metrics:
+            arrays = (_scored(task, metric, values) for values in (labels[split], teacher, student))
+            found[metric + suffix] = statistics.retention(metric, *arrays, resamples=resamples, seed=seed)
+    return found
+
+
+def _quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamples: int, seed: int) -> Record:
+    """Everything that follows from logits and labels; agreement and tests are on the first validation split."""
+    split = task.validation_splits[0]
+    teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", "student"))
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    quality: Record = {
+        "retention": retention_over_splits(task, logits, labels, **options),
+        "agreement": statistics.agreement(teacher, student),
+    }
+    if "baseline" in logits:
+        quality["baseline_retention"] = retention_over_splits(task, logits, labels, "baseline", **options)
+    if not task.is_regression:
+        quality["kl_to_teacher"] = statistics.mean_kl(logits["teacher"][split], logits["student"][split])
+        test = statistics.mcnemar(labels[split], teacher, student)
+        quality["mcnemar"] = {"only_teacher": test["only_first"], "only_student": test["only_second"], "p": test["p"]}
+    return quality
+
+
+# ---------------------------------------------------------------- the record
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, Any]:
+    """Size, depth, attention and FLOPs (of one example of 128 tokens) of a model; null with a reason where unknown."""
+    described: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": getattr(model.config, "num_hidden_layers", None),
+        "attention": attention_name(model.config),
+        "flops": None,
+        "flops_length": FLOPS_LENGTH,
+    }
+    try:
+        described["flops"] = model_flops(model.config, FLOPS_LENGTH)
+    except UserError as error:
+        described["flops_reason"] = str(error)
+    return described
+
+
+def build_record(
+    task: Task,
+    logits: Logits,
+    labels: Mapping[str, np.ndarray],
+    models: Mapping[str, Mapping[str, Any]],
+    *,
+    stages: Sequence[Mapping[str, Any]] = (),
+    speed: Sequence[Mapping[str, Any]] = (),
+    memory: Sequence[Mapping[str, Any]] = (),
+    crossover: tuple[int | None, str | None] = (None, "speed was not measured"),
+    noise: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Record:
+    """Put a record together: valid, plain JSON, every null with its reason.
+
+    Args:
+        task: names the metrics and the validation splits; all of these are used.
+        logits: role -> split -> (n, C); ``teacher`` and ``student``, and ``baseline`` where there is one.
+        labels: split -> (n,).
+        models: role -> `describe_model`.
+        stages: what each stage of the distillation bought.
+        speed: of `measure_speed`.
+        memory: of `measure_memory`.
+        crossover: of `crossover_length`.
+        noise: of `measure_noise`.
+        environment: of `describe_environment`.
+        resamples: bootstrap resamples behind every interval.
+        seed: of the run, and of the resampling.
+    """
+    split = task.validation_splits[0]
+    entries: dict[str, Any] = {}
+    for role in ("teacher", "student", "baseline"):
+        if role not in logits:
+            empty = dict.fromkeys(("metrics", "parameters", "layers", "attention", "flops"))
+            entries[role] = {**empty, "reason": "no such model was given"}
+            continue
+        entries[role] = {"metrics": metrics_over_splits(task, logits[role], labels), **models[role]}
+        if not task.is_regression:
+            error = statistics.expected_calibration_error(logits[role][split], labels[split])
+            entries[role]["calibration_error"] = error
+    length, reason = crossover
+    record: Record = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "split": split,
+        "num_examples": len(labels[split]),
+        "main_metric": task.main_metric,
+        "seed": seed,
+        "models": entries,
+        **_quality(task, logits, labels, resamples, seed),
+        "speed": list(speed),
+        "noise": noise,
+        "memory": list(memory),
+        "crossover_length": length,
+        **({"crossover_reason": reason} if reason else {}),
+        "stages": list(stages),
+        "environment": environment or {},
+    }
+    if broken := not_finite(record):
+        record["reasons"] = dict.fromkeys(broken, "not a finite number")
+    return validate_record(plain(record))
+
+
+# ---------------------------------------------------------------- the whole comparison
+
+
+def compare_models(
+    task: Task,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    baseline: PreTrainedModel | None,
+    control: PreTrainedModel | None,
+    validation: Mapping[str, TokenizedExamples],
+    settings: CompareSettings,
+    *,
+    device: torch.device | str,
+    pad_token_id: int = 0,
+    batch_size: int = 64,
+    seed: int = 0,
+    stages: Sequence[Mapping[str, Any]] = (),
+    folders: Mapping[str, Path | str] | None = None,
+) -> tuple[Record, pd.DataFrame]:
+    """Predict with all models, measure teacher and student, and return the record and all predictions.
+
+    Every process predicts its share; speed and memory are measured by the main process alone and are empty in the
+    record of the others.
+
+    Args:
+        task: what the models were trained for.
+        teacher: sequence classifier.
+        student: the same interface and labels.
+        baseline: the same student trained on labels alone, or None.
+        control: softmax student of the student's depth, for speed only, or None; the student itself counts as its own
+            where its attention is softmax.
+        validation: split -> tokenised examples, all validation splits of the task.
+        settings: what is measured.
+        device: where the models run.
+        pad_token_id: of the tokenizer.
+        batch_size: of the predictions.
+        seed: of the run, and of the resampling.
+        stages: goes into the record as it is.
+        folders: checkpoints of ``teacher`` and ``student`` for the memory measurement, or None for none; the
+            student's own code in its folder is run.
+    """
+    models = {"teacher": teacher, "student": student} | ({"baseline": baseline} if baseline is not None else {})
+    check_comparable(task, models)
+    logits: dict[str, dict[str, np.ndarray]] = {}
+    for role, model in models.items():
+        model.to(device)  # type: ignore[arg-type]
+        logits[role] = {
+            split: predict_logits(model, examples, pad_token_id=pad_token_id, batch_size=batch_size, device=device)
+            for split, examples in validation.items()
+        }
+    measured = _measure(teacher, student, control, settings, device, folders) if PartialState().is_main_process else {}
+    record = build_record(
+        task,
+        logits,
+        {split: examples.labels for split, examples in validation.items()},
+        {role: describe_model(model) for role, model in models.items()},
+        stages=stages,
+        environment=describe_environment(device),
+        resamples=settings.resamples,
+        seed=seed,
+        **measured,
+    )
+    return record, predictions_frame(logits, validation)
+
+
+def check_comparable(task: Task, models: Mapping[str, PreTrainedModel]) -> None:
+    """Refuse models whose number of labels is not the task's, or whose vocabularies differ."""
+    for role, model in models.items():
+        if model.config.num_labels != task.num_labels:
+            raise UserError(
+                f"the {role} has {model.config.num_labels} labels, task {task.name} has {task.num_labels}; "
+                f"give a checkpoint that was fine-tuned on {task.name}"
+            )
+    sizes = {role: model.config.vocab_size for role, model in models.items()}
+    if len(set(sizes.values())) > 1:
+        text = ", ".join(f"{role} {size}" for role, size in sizes.items())
+        raise UserError(f"the vocabularies differ ({text} entries); teacher and student must share one tokenizer")
+
+
+def _measure(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    control: PreTrainedModel | None,
+    settings: CompareSettings,
+    device: torch.device | str,
+    folders: Mapping[str, Path | str] | None,
+) -> dict[str, Any]:
+    """Measure noise, speed, crossover and memory, as the keyword arguments of `build_record`."""
+    if not settings.batch_sizes or not settings.lengths:
+        return {}
+    is_softmax = attention_name(student.config) == "softmax"
+    control = student if control is None and is_softmax else control
+    batch_sizes, lengths = sorted(settings.batch_sizes), sorted(settings.lengths)
+    shared: dict[str, Any] = {
+        "device": device,
+        "dtype": DTYPES[settings.dtype],
+        "vocabulary_size": teacher.config.vocab_size,
+    }
+    seconds = settings.seconds_per_point
+    noise = measure_noise(teacher, **shared, batch_size=batch_sizes[0], length=lengths[0], seconds=seconds)
+    speed = measure_speed(
+        teacher, student, control, **shared, batch_sizes=batch_sizes, lengths=lengths, seconds_per_point=seconds
+    )
+    for point in speed:
+        for role, model in (("teacher", teacher), ("student", student)):
+            try:
+                point[f"{role}_flops"] = point["batch_size"] * model_flops(model.config, point["length"])
+            except UserError:
+                point[f"{role}_flops"] = None
+    if is_softmax:
+        crossover: tuple[int | None, str | None] = (None, "the student's attention is softmax")
+    elif control is None:
+        crossover = (None, NO_CONTROL)
+    else:
+        crossover = crossover_length(speed, student, control, **shared, seconds_per_point=seconds)
+    memory: list[dict[str, Any]] = []
+    if settings.measure_memory and folders is not None:
+        points = [(batch_sizes[0], length) for length in lengths]
+        memory = measure_memory(
+            folders, device=device, dtype=shared["dtype"], points=points, remote_code=("student", "baseline")
+        )
+    return {"noise": noise, "speed": speed, "crossover": crossover, "memory": memory}
