@@ -58,7 +58,9 @@ def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[C
         for position, index in enumerate(indices):
             module = _hooked_module(layers[index], kind)
             if kind == "layer_input":
-                handles.append(module.register_forward_pre_hook(_input_hook(captured[kind], position), with_kwargs=True))
+                handles.append(
+                    module.register_forward_pre_hook(_input_hook(captured[kind], position), with_kwargs=True)
+                )
             else:
                 handles.append(module.register_forward_hook(_output_hook(captured[kind], position)))
     try:

@@ -28,7 +28,7 @@ class DataConfig:
     """Where the examples come from and how long they may be."""
 
     dir: str | None = None
-    """Folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>; `embedded` writes miniature GLUE; null: the Hub."""
+    """Folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>; embedded: miniature GLUE; null: the Hub."""
     max_length: int = 128
     """Longest sequence in tokens; longer texts are cut."""
     max_train_examples: int | None = None
@@ -233,7 +233,9 @@ def _parse(arguments: Sequence[str] | None) -> Config:
 
 def _one_line(message: str) -> str:
     """Turn a parser message into one line that names the key and, for an unknown one, the nearest match."""
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|arguments: --([\w.]+)", message)
+    unknown = re.search(
+        r"Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|arguments: --([\w.]+)", message
+    )
     group = re.search(r"Group '([\w.]+)' does not accept", message)
     in_stages = 'key "stages"' in message
     if unknown:
@@ -295,7 +297,9 @@ def check_config(config: Config, attentions: Collection[str] | None = None) -> N
         _check_stage(stage)
     training = config.training
     _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
-    _require_positive("training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm"))
+    _require_positive(
+        "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
+    )
     if training.mixed_precision is not None:
         _require_choice("training.mixed_precision", training.mixed_precision, ("no", "bf16", "fp16"))
     _require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
@@ -322,7 +326,9 @@ def _check_data(config: Config) -> None:
         columns = data.text_columns or []
         _require(len(columns) in (1, 2), "data.text_columns", columns, "task custom needs one or two text columns")
         both = data.regression and data.label_names is not None
-        _require(not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two")
+        _require(
+            not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
+        )
     else:
         given = data.text_columns is not None or data.label_names is not None or data.regression
         _require(not given, "task", config.task, "columns and labels are given only with task custom")
@@ -333,7 +339,9 @@ def _check_teacher(teacher: TeacherConfig) -> None:
     scratch = teacher.scratch
     _require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
     divisible = scratch.hidden_size % scratch.num_heads == 0
-    _require(divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}")
+    _require(
+        divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}"
+    )
 
 
 def _check_student(student: StudentSettings, attentions: Collection[str] | None) -> None:
@@ -345,7 +353,9 @@ def _check_student(student: StudentSettings, attentions: Collection[str] | None)
         _require_choice("student.layer_map", student.layer_map, ("even", "first", "last"))
     else:
         right = len(student.layer_map) == student.num_layers
-        _require(right, "student.layer_map", student.layer_map, f"name student.num_layers = {student.num_layers} layers")
+        _require(
+            right, "student.layer_map", student.layer_map, f"name student.num_layers = {student.num_layers} layers"
+        )
     if isinstance(student.initial_temperature, str):
         _require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
     else:
@@ -357,8 +367,12 @@ def _check_student(student: StudentSettings, attentions: Collection[str] | None)
 def _check_stage(stage: StageConfig) -> None:
     section = f"stages.{stage.name}"
     _require(bool(re.fullmatch(r"[\w-]+", stage.name)), "stages.name", stage.name, "use letters, digits, _ and -")
-    _require(stage.name not in ("teacher", "baseline"), "stages.name", stage.name, "this name is taken by the run itself")
-    _require_positive(section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size"))
+    _require(
+        stage.name not in ("teacher", "baseline"), "stages.name", stage.name, "this name is taken by the run itself"
+    )
+    _require_positive(
+        section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
+    )
     _require_positive(section, stage, ("patience",))
     _require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
     for name, weight in stage.losses.items():
@@ -368,7 +382,9 @@ def _check_stage(stage: StageConfig) -> None:
     _require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
     allowed = {"attention_output", "attention_context", "attention_map"}
     only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
-    _require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
+    _require(
+        only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}"
+    )
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:

@@ -124,7 +124,9 @@ def train(
             if progress.global_step % run.training.log_every == 0:
                 line = meter.flush(progress.global_step, stage.learning_rate * factor)
                 progress.history.append(line)
-                bar.set_postfix({name: f"{value:.3g}" for name, value in line.items() if name in stage.losses})
+                bar.set_postfix(
+                    {name: f"{value:.3g}" for name, value in line.items() if name in stage.losses}, refresh=False
+                )
                 log(accelerator, stage.name, line)
             if progress.global_step % run.training.checkpoint_every == 0:
                 progress.seconds += now() - started
@@ -255,7 +257,9 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 def out_of_patience(progress: Progress, patience: int | None) -> bool:
     """Tell whether the last ``patience`` epochs brought no better held-out score."""
-    return patience is not None and progress.best_epoch is not None and progress.epoch - progress.best_epoch >= patience
+    return (
+        patience is not None and progress.best_epoch is not None and progress.epoch - progress.best_epoch >= patience
+    )
 
 
 def set_dropout(model: nn.Module, enabled: bool) -> None:

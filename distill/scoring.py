@@ -22,15 +22,15 @@ def held_out_scorer(
     """Return a function that gives a model's main metric and all metrics on the held-out part of train."""
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
-        metrics = compute_metrics(task, logits_of(run, model, held_out, autocast_dtype(run.accelerator)), held_out.labels)
+        metrics = compute_metrics(
+            task, logits_of(run, model, held_out, autocast_dtype(run.accelerator)), held_out.labels
+        )
         return metrics[task.main_metric], metrics
 
     return score
 
 
-def logits_of(
-    run: Run, model: nn.Module, examples: TokenizedExamples, dtype: torch.dtype | None = None
-) -> np.ndarray:
+def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: torch.dtype | None = None) -> np.ndarray:
     """Return logits (n, C) on every process; ``dtype`` None computes in the weights' precision."""
     return predict_logits(
         model,

@@ -1,36 +1,94 @@
-"""The phases between teacher and report: build the student, run its stages, train the baseline, compare."""
+"""The phases of a run, in order: open, teacher, stages, baseline, comparison. Each is skipped once it is finished."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
-from distill.clock import now
 from distill.config import Config, StageConfig
-from distill.data import Splits
+from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
+from distill.launch import make_accelerator, start_trackers
 from distill.loop import Progress, Run, train
-from distill.run_folder import RunFolder, save_model
+from distill.run_folder import RunFolder, open_run_folder, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
-from distill.tasks import Task
-from students import (
-    StudentForSequenceClassification,
-    calibrate_temperature,
-    resolve_layer_map,
-    student_from_teacher,
-)
-from teachers.load import Teacher
-from teachers.prepare import label_free_start
+from distill.tasks import Task, get_task
+from students import StudentForSequenceClassification, calibrate_temperature, resolve_layer_map, student_from_teacher
+from teachers.checks import check_teacher
+from teachers.load import freeze
+from teachers.prepare import label_free_start, prepare_teacher
 from teachers.targets import Targets, stage_targets
 
 CALIBRATION_EXAMPLES = 64
 
-Validation = Mapping[str, TokenizedExamples]
+
+@dataclass(frozen=True)
+class Work:
+    """What every phase of a run reads."""
+
+    config: Config
+    run: Run
+    folder: RunFolder
+    task: Task
+    splits: Splits
+
+    @property
+    def device(self) -> Any:
+        return self.run.accelerator.device
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The finished teacher, and the data in its tokens."""
+
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train: TokenizedExamples
+    held_out: TokenizedExamples
+    validation: Mapping[str, TokenizedExamples]
+    layer_map: list[int]
+
+
+def open_run(config: Config) -> Work:
+    """Open the run folder and read the data."""
+    accelerator = make_accelerator(config)
+    folder = open_run_folder(config, accelerator.is_main_process)
+    start_trackers(accelerator, config)
+    task = get_task(config.task, config.data)
+    splits = load_splits(
+        task,
+        source=config.data.dir,
+        seed=config.data.seed,
+        max_train_examples=config.data.max_train_examples,
+        held_out_fraction=config.data.held_out_fraction,
+    )
+    return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
+
+
+def prepare_lesson(work: Work) -> Lesson:
+    """Get the teacher, print its validation score before anything is distilled from it, and check it."""
+    config, task, splits = work.config, work.task, work.splits
+    teacher = prepare_teacher(work.run, config, task, splits, work.folder)
+    freeze(teacher.model)
+    validation = {
+        name: tokenize(part, teacher.tokenizer, config.data.max_length) for name, part in splits.validation.items()
+    }
+    logits, metrics = validation_metrics(work.run, task, teacher.model, validation)
+    work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
+    for name, split_logits in logits.items():
+        score = metrics[task.main_metric]
+        check_teacher(task, split_logits, validation[name].labels, score, config.teacher.margin_over_majority)
+    train_examples, held_out = (
+        tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
+    )
+    layer_map = student_layer_map(config, teacher.model)
+    return Lesson(teacher.model, teacher.tokenizer, train_examples, held_out, validation, layer_map)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -45,141 +103,71 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
         raise UserError(f"student.num_layers, student.layer_map: {error}") from error
 
 
-def build_student(
-    config: Config, teacher: PreTrainedModel, attention: str, examples: TokenizedExamples
-) -> StudentForSequenceClassification:
-    """Build a student out of ``teacher`` as configured, and say which of its weights are copies."""
-    settings = config.student
-    calibrated = settings.initial_temperature == "calibrated"
+def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> StudentForSequenceClassification:
+    """Build the configured student out of ``source`` and say which of its weights are copies."""
+    settings = work.config.student
+    temperature = settings.initial_temperature
     student, report = student_from_teacher(
-        teacher,
-        layer_map=student_layer_map(config, teacher),
-        attention=attention,
+        source,
+        layer_map=lesson.layer_map,
+        attention=settings.attention,
         num_features=settings.num_features,
         features=settings.features,
-        seed=config.seed,
+        seed=work.config.seed,
         softmax_layers=settings.softmax_layers,
-        initial_temperature=1.0 if calibrated else float(settings.initial_temperature),
+        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
     )
-    if calibrated:
-        count = min(CALIBRATION_EXAMPLES, len(examples))
-        calibrate_temperature(student, collate(examples, np.arange(count), 0, teacher.device))
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in report.new})
-    print(f"student: {len(report.copied)} tensors copied from the teacher, {len(report.new)} new ({', '.join(kinds) or 'none'})")
+    student.to(work.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
+    if isinstance(temperature, str):
+        sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
+        calibrate_temperature(student, collate(lesson.train, sample, work.run.pad_token_id, work.device))
+    new = ", ".join(sorted({name.rpartition(".")[2] for name in report.new})) or "none"
+    work.run.accelerator.print(f"student: {len(report.copied)} tensors copied, {len(report.new)} new ({new})")
     return student
 
 
-def load_student(folder: Path) -> StudentForSequenceClassification:
+def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
     """Load a student that a finished phase saved."""
-    return StudentForSequenceClassification.from_pretrained(folder)
+    return StudentForSequenceClassification.from_pretrained(folder).to(work.device)
 
 
-def distil_stages(
-    run: Run,
-    config: Config,
-    task: Task,
-    teacher: Teacher,
-    splits: Splits,
-    validation: Validation,
-    folder: RunFolder,
-) -> tuple[StudentForSequenceClassification, list[dict[str, Any]]]:
-    """Take the student through every stage and return it with the stages' results."""
-    layer_map = student_layer_map(config, teacher.model)
-    train_examples = tokenize(splits.train, teacher.tokenizer, config.data.max_length)
-    held_out = tokenize(splits.held_out, teacher.tokenizer, config.data.max_length)
-    student: StudentForSequenceClassification | None = None
-    results: list[dict[str, Any]] = []
-    for stage in config.stages:
-        result = folder.result(stage.name)
-        if result is None:
-            if student is None:
-                previous = folder.phase(results[-1]["name"]) / "student" if results else None
-                student = load_student(previous) if previous else build_student(
-                    config, teacher.model, config.student.attention, train_examples
-                )
-                student.to(run.accelerator.device)
-            plan = plan_stage(stage, layer_map, teacher.model.config.num_hidden_layers)
-            targets = stage_targets(
-                run.accelerator, teacher.model, plan, train_examples, config.cache, folder.path / "checkpoints" / "cache", 0
-            )
-            scorer = held_out_scorer(run, task, held_out)
-            progress = train(run, student, stage, plan, train_examples, folder.phase(stage.name), scorer, targets.outputs)
-            _, metrics = validation_metrics(run, task, student, validation)
-            fidelity = layer_fidelity(teacher.model, student, layer_map, held_out, 0)
-            result = stage_result(stage, progress, len(train_examples), metrics, fidelity, targets)
-            announce(run, result)
-            if run.accelerator.is_main_process:
-                save_model(student, teacher.tokenizer, folder.phase(stage.name) / "student")
-                folder.finish(stage.name, result)
-            run.accelerator.wait_for_everyone()
-        results.append(result)
-    if student is None:
-        student = load_student(folder.phase(config.stages[-1].name) / "student").to(run.accelerator.device)
-    if run.accelerator.is_main_process and not folder.student.exists():
-        save_model(student, teacher.tokenizer, folder.student)
-    return student, results
+def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
+    """Take the student through every stage that is not finished, and return it."""
+    folder, stages = work.folder, work.config.stages
+    finished = [stage.name for stage in stages if folder.result(stage.name) is not None]
+    if finished:
+        student = load_student(work, folder.phase(finished[-1]) / "student")
+    else:
+        student = build_student(work, lesson.teacher, lesson)
+    for stage in stages[len(finished) :]:
+        run_stage(work, lesson, student, stage)
+    if work.run.accelerator.is_main_process and not folder.student.exists():
+        save_model(student, lesson.tokenizer, folder.student)
+    return student
 
 
-def stage_result(
-    stage: StageConfig,
-    progress: Progress,
-    num_examples: int,
-    metrics: Mapping[str, float],
-    fidelity: Sequence[Mapping[str, float]],
-    targets: Targets,
-) -> dict[str, Any]:
-    """Return what the record says of a finished stage."""
-    return {
-        "name": stage.name,
-        "seconds": progress.seconds,
-        "examples_per_second": num_examples * progress.epoch / progress.seconds,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch if stage.keep_best_epoch else None,
-        "metrics": dict(metrics),
-        "held_out": progress.held_out,
-        "fidelity": list(fidelity),
-        "teacher_cache": {
-            "gigabytes": targets.gigabytes,
-            "seconds_per_pass": targets.seconds_per_pass,
-            "seconds_saved": targets.seconds_saved(progress.epoch),
-        },
-        "history": progress.history,
-    }
-
-
-def announce(run: Run, result: Mapping[str, Any]) -> None:
-    """Print a finished stage in one line and send its metrics and fidelity to TensorBoard."""
-    metrics = ", ".join(f"{name} {100 * value:.1f}" for name, value in result["metrics"].items())
-    saved = result["teacher_cache"]["seconds_saved"]
-    cache = f"; teacher outputs from disk saved {saved:.0f} s of teacher forward" if saved else ""
-    run.accelerator.print(
-        f"{result['name']}: {metrics} on validation; {result['seconds']:.0f} s, "
-        f"{result['examples_per_second']:.0f} examples/s{cache}"
+def run_stage(work: Work, lesson: Lesson, student: StudentForSequenceClassification, stage: StageConfig) -> None:
+    """Train the student in place through one stage, measure what it bought and mark it finished."""
+    run, folder = work.run, work.folder
+    plan = plan_stage(stage, lesson.layer_map, lesson.teacher.config.num_hidden_layers)
+    cache_folder = folder.path / "checkpoints" / "teacher_outputs"
+    targets = stage_targets(
+        run.accelerator, lesson.teacher, plan, lesson.train, work.config.cache, cache_folder, run.pad_token_id
     )
-    values = {f"{result['name']}/validation_{name}": value for name, value in result["metrics"].items()}
-    for layer in result["fidelity"]:
-        for kind in ("attention_output", "hidden_states"):
-            values[f"{result['name']}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
-    run.accelerator.log(values, step=int(result["history"][-1]["step"]) if result["history"] else 0)
+    scorer = held_out_scorer(run, work.task, lesson.held_out)
+    progress = train(run, student, stage, plan, lesson.train, folder.phase(stage.name), scorer, targets.outputs)
+    fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out, run.pad_token_id)
+    finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 
-def train_baseline(
-    run: Run,
-    config: Config,
-    task: Task,
-    teacher: Teacher,
-    splits: Splits,
-    validation: Validation,
-    folder: RunFolder,
-) -> StudentForSequenceClassification:
+def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
     """Train the same student on labels alone, for as many epochs as all stages together."""
+    config, folder = work.config, work.folder
     if folder.result("baseline") is not None:
-        return load_student(folder.baseline).to(run.accelerator.device)
-    train_examples = tokenize(splits.train, teacher.tokenizer, config.data.max_length)
-    held_out = tokenize(splits.held_out, teacher.tokenizer, config.data.max_length)
-    start = label_free_start(config, task, splits, teacher)
-    baseline = build_student(config, start.model, config.student.attention, train_examples).to(run.accelerator.device)
+        return load_student(work, folder.baseline)
+    start = label_free_start(config, work.task, work.splits, lesson.teacher)
+    baseline = build_student(work, start, lesson)
     stage = StageConfig(
         name="baseline",
         epochs=config.baseline.epochs or sum(stage.epochs for stage in config.stages),
@@ -190,14 +178,57 @@ def train_baseline(
         batch_size=config.baseline.batch_size,
         keep_best_epoch=True,
     )
-    started = now()
-    scorer = held_out_scorer(run, task, held_out)
-    progress = train(run, baseline, stage, StagePlan(), train_examples, folder.phase("baseline"), scorer)
-    _, metrics = validation_metrics(run, task, baseline, validation)
-    result = stage_result(stage, progress, len(train_examples), metrics, [], Targets(None))
-    announce(run, result)
-    if run.accelerator.is_main_process:
-        save_model(baseline, teacher.tokenizer, folder.baseline)
-        folder.finish("baseline", result)
-    run.accelerator.wait_for_everyone()
+    scorer = held_out_scorer(work.run, work.task, lesson.held_out)
+    progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
+    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
     return baseline
+
+
+def finish_phase(
+    work: Work,
+    lesson: Lesson,
+    model: StudentForSequenceClassification,
+    stage: StageConfig,
+    progress: Progress,
+    fidelity: Sequence[Mapping[str, float]],
+    targets: Targets,
+    destination: Path,
+) -> None:
+    """Score a trained model on validation, print and log the phase, save the model and mark the phase finished."""
+    _, metrics = validation_metrics(work.run, work.task, model, lesson.validation)
+    saved = targets.seconds_saved(progress.epoch)
+    result = {
+        "name": stage.name,
+        "seconds": progress.seconds,
+        "examples_per_second": len(lesson.train) * progress.epoch / progress.seconds,
+        "metrics": metrics,
+        "fidelity": list(fidelity),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch if stage.keep_best_epoch else None,
+        "held_out": progress.held_out,
+        "teacher_cache": {
+            "gigabytes": targets.gigabytes,
+            "seconds_per_pass": targets.seconds_per_pass,
+            "seconds_saved": saved,
+        },
+        "history": progress.history,
+    }
+    cache = f"; teacher outputs from disk saved {saved:.0f} s" if saved else ""
+    work.run.accelerator.print(
+        f"{stage.name}: {in_words(metrics)} on validation; {progress.seconds:.0f} s, "
+        f"{result['examples_per_second']:.0f} examples/s{cache}"
+    )
+    values = {f"{stage.name}/validation_{name}": value for name, value in metrics.items()}
+    for layer in fidelity:
+        for kind in ("attention_output", "hidden_states"):
+            values[f"{stage.name}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
+    work.run.accelerator.log(values, step=progress.global_step)
+    if work.run.accelerator.is_main_process:
+        save_model(model, lesson.tokenizer, destination)
+        work.folder.finish(stage.name, result)
+    work.run.accelerator.wait_for_everyone()
+
+
+def in_words(metrics: Mapping[str, float]) -> str:
+    """Return metrics as `accuracy 91.2, f1 88.0`, in percent."""
+    return ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())

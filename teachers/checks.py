@@ -50,7 +50,9 @@ def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> Non
     rows, columns = linear_sum_assignment(-confusion)
     gain = (confusion[rows, columns].sum() - np.trace(confusion)) / len(labels)
     if gain > PERMUTATION_MARGIN:
-        order = ", ".join(f"{task.label_names[row]} = output {column}" for row, column in zip(rows, columns, strict=True))
+        order = ", ".join(
+            f"{task.label_names[row]} = output {column}" for row, column in zip(rows, columns, strict=True)
+        )
         raise UserError(
             f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points of accuracy are "
             f"lost; it fits {order}); give a teacher of this label order or reorder the rows of its classifier"

@@ -41,7 +41,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:
     tokenizer = load_tokenizer(checkpoint)
     if len(tokenizer) > config.vocab_size:
         raise UserError(
-            f"the tokenizer of {checkpoint} has {len(tokenizer)} entries but the model's vocabulary {config.vocab_size}; "
+            f"the tokenizer of {checkpoint} has {len(tokenizer)} entries but the model knows {config.vocab_size}; "
             "put the tokenizer that the model was trained with beside it"
         )
     set_seed(seed)
@@ -84,7 +84,9 @@ def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no tokenizer for {checkpoint}: {_first_line(error)}; put its files beside the weights") from error
+        raise UserError(
+            f"no tokenizer for {checkpoint}: {_first_line(error)}; put its files beside the weights"
+        ) from error
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -104,7 +106,9 @@ def _load_config(checkpoint: str) -> BertConfig:
         kind = "folder" if Path(checkpoint).exists() else "folder or Hub name (is the network there?)"
         raise UserError(f"teacher.checkpoint {checkpoint}: no readable {kind}: {_first_line(error)}") from error
     if config.model_type != "bert":
-        raise UserError(f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'")
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'"
+        )
     return config
 
 

@@ -39,9 +39,9 @@ class LiveTeacher:
         assert not self.teacher.training, "the teacher must be in eval mode"
         device_type = next(self.teacher.parameters()).device.type
         enabled = self.autocast_dtype is not None
-        with torch.no_grad(), torch.autocast(device_type, self.autocast_dtype, enabled=enabled):
-            with capture(self.teacher, self.plan.teacher) as captured:
-                logits = self.teacher(**inputs).logits
+        autocast = torch.autocast(device_type, self.autocast_dtype, enabled=enabled)
+        with torch.no_grad(), autocast, capture(self.teacher, self.plan.teacher) as captured:
+            logits = self.teacher(**inputs).logits
         return captured | {"logits": logits}
 
 
@@ -113,7 +113,8 @@ def build_cache(
         UserError: an output does not fit half precision, or the disk is full.
     """
     missing = {
-        kind: [layer for layer in layers if not array_path(folder, kind, layer).exists()] for kind, layers in wanted.items()
+        kind: [layer for layer in layers if not array_path(folder, kind, layer).exists()]
+        for kind, layers in wanted.items()
     }
     missing = {kind: layers for kind, layers in missing.items() if layers}
     timing = folder / f"seconds-{_plan_name(wanted)}.json"

@@ -1,5 +1,7 @@
 """Get the teacher of a run: take a finished one, reuse the run's own, or fine-tune it with the one loop."""
 
+from transformers import BertForSequenceClassification
+
 from distill.batches import TokenizedExamples, tokenize
 from distill.config import Config, StageConfig
 from distill.data import Splits
@@ -18,9 +20,11 @@ def prepare_teacher(run: Run, config: Config, task: Task, splits: Splits, folder
         teacher = load_teacher(str(folder.teacher), task)
     else:
         teacher = starting_point(config, task, splits)
-        seconds, history = 0.0, []
+        seconds, history = 0.0, list[dict[str, float]]()
         if not teacher.finished:
-            tokenized = [tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)]
+            tokenized = [
+                tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
+            ]
             seconds, history = finetune(run, config, task, teacher, *tokenized, folder)
         if run.accelerator.is_main_process:
             save_model(teacher.model, teacher.tokenizer, folder.teacher)
@@ -38,14 +42,16 @@ def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
 
 
-def label_free_start(config: Config, task: Task, splits: Splits, teacher: Teacher) -> Teacher:
+def label_free_start(
+    config: Config, task: Task, splits: Splits, teacher: BertForSequenceClassification
+) -> BertForSequenceClassification:
     """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
 
     A finished teacher hides where it came from; then the baseline starts from that teacher's layers.
     """
     if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
         return teacher
-    return starting_point(config, task, splits)
+    return starting_point(config, task, splits).model
 
 
 def finetune(

@@ -1,0 +1,131 @@
+"""Compare two sequence classifiers: what the student kept of its teacher, and how much faster it is.
+
+    python pipelines/compare.py --teacher runs/sst2/teacher --student runs/sst2/student --task sst2
+    python pipelines/compare.py --teacher DIR --student DIR --task sst2 --data.dir DATA --output report
+    python pipelines/compare.py --teacher DIR --student DIR --task sst2 --require retention=0.95,speedup=2.0
+
+Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals; 2 for a mistake in the command.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from distill.console import Parser, positive, run
+from distill.tasks import task_names
+from distill.verdict import parse_requirements, unmet_requirements
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    start, _, codes = (__doc__ or "").partition("\n\nExit")
+    parser = Parser(
+        description=start,
+        epilog=f"Exit{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--teacher", required=True, metavar="DIR", help="fine-tuned classifier, as save_pretrained leaves it")
+    add("--student", required=True, metavar="DIR", help="classifier to judge by it")
+    add("--baseline", metavar="DIR", help="the student's architecture trained on labels alone")
+    add("--task", required=True, help=", ".join(task_names()))
+    add("--data.dir", metavar="DIR", help="folder of <task>/<split> files, or `embedded`; without it: the Hub")
+    add("--data.max_length", type=positive, default=128, metavar="TOKENS", help="texts are cut there (default 128)")
+    add("--data.seed", type=int, default=0, help="of the embedded data (default 0)")
+    add("--data.text_columns", nargs="+", metavar="NAME", help="task custom: one or two text columns")
+    add("--data.label_column", default="label", metavar="NAME", help="task custom: column to predict (default label)")
+    add("--data.label_names", nargs="+", metavar="NAME", help="task custom: class names in label order")
+    add("--data.regression", action="store_true", help="task custom: the label is a number")
+    add(
+        "--lengths", type=positive, nargs="+", default=[32, 128, 512], metavar="TOKENS", help="where speed is measured"
+    )
+    add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help="default 1 32")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the speed measurement")
+    add("--seconds-per-point", type=float, default=2.0, help="time for each batch size and length (default 2)")
+    add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    add("--format", choices=("table", "md", "json"), default="table", help="what is printed")
+    add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
+    add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
+    add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Compare, print, write, and hold the record against what is required."""
+    options = parse()
+    record = compare(options)
+    print(render(record, options.format), end="")
+    failures = unmet_requirements(record, options.require)
+    for failure in failures:
+        print(f"not met: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Load both models and the data, measure, and write what ``--output`` asks for."""
+    # Here and not above: --help and a mistyped option need not wait for torch.
+    import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.batches import tokenize
+    from distill.classifiers import load_comparable, saved_copies, softmax_control
+    from distill.compare import CompareSettings, check_comparable, compare_models
+    from distill.config import DataConfig
+    from distill.data import load_splits
+    from distill.disagreements import find_disagreements
+    from distill.predictions import write_predictions
+    from distill.record import write_record
+    from distill.report import write_report
+    from distill.tasks import get_task
+
+    given = vars(options)
+    data = DataConfig(**{key.removeprefix("data."): given[key] for key in given if key.startswith("data.")})
+    task = get_task(options.task, data)
+    settings = CompareSettings(
+        tuple(options.batch_sizes), tuple(options.lengths), options.dtype, options.seconds_per_point
+    )
+    roles = {role: given[role] for role in ("teacher", "student", "baseline")}
+    loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
+    models = {role: classifier.model for role, classifier in loaded.items()}
+    check_comparable(task, models)
+    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    tokenizer = loaded["teacher"].tokenizer
+    with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
+        record, predicted = compare_models(
+            task,
+            models["teacher"],
+            models["student"],
+            models.get("baseline"),
+            softmax_control(models["student"]),
+            {name: tokenize(part, tokenizer, data.max_length) for name, part in splits.validation.items()},
+            settings,
+            device=options.device,
+            pad_token_id=tokenizer.pad_token_id or 0,
+            seed=options.seed,
+            folders=folders,
+        )
+    if options.output:
+        output = Path(options.output)
+        write_report(record, output, find_disagreements(task, predicted, splits.validation))
+        write_predictions(predicted, output / "predictions.parquet")
+        write_record(record, output / "record.json")
+    return record
+
+
+def render(record: Mapping[str, Any], form: str) -> str:
+    """Return the record as a terminal table, markdown or JSON."""
+    from distill.table import comparison_table, markdown_table
+
+    if form == "json":
+        return json.dumps(record, indent=1) + "\n"
+    return (markdown_table if form == "md" else comparison_table)(dict(record))
+
+
+if __name__ == "__main__":
+    run(main)
