@@ -139,13 +139,13 @@ class StudentModel(StudentPreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens."""
-        if (input_ids is None) == (inputs_embeds is None):
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if tokens is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
-        if position_ids is None and length > self.config.max_position_embeddings:
+        if position_ids is None and tokens.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
-                f"{length} tokens are more than the {self.config.max_position_embeddings} positions of this model; "
-                "truncate the text to that length"
+                f"{tokens.shape[1]} tokens are more than the {self.config.max_position_embeddings} positions of this "
+                "model; truncate the text to that length"
             )
         hidden_states = self.embeddings(
             input_ids=input_ids,

@@ -171,6 +171,26 @@ def test_softmax_layers_mix_mechanisms():
     assert kinds == ["PerformerAttention", "SoftmaxAttention"]
 
 
+def test_dropout_is_berts(bert_pair):
+    logits = []
+    for model in bert_pair:
+        model.train()
+        torch.manual_seed(3)
+        logits.append(model(input_ids=batch()["input_ids"]).logits)
+        model.eval()
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    assert (logits[0] - bert_pair[0](input_ids=batch()["input_ids"]).logits).abs().max() > 1e-2
+
+
+def test_loading_in_half_precision_keeps_learned_features_in_full(tmp_path):
+    student(features="learned").save_pretrained(tmp_path)
+    loaded = StudentForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    attention = loaded.bert.encoder.layer[0].attention.self
+    assert {parameter.dtype for parameter in attention.feature_parameters()} == {torch.float32}
+    assert attention.query.weight.dtype == torch.bfloat16
+    assert loaded(**batch()).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_the_random_features(dtype, tmp_path):
     model = student()
