@@ -72,10 +72,14 @@ class MacroF1(OfflineMetric):
 
 
 class MatthewsCorrelation(OfflineMetric):
-    """Matthews correlation of predicted and true classes; 0 for a constant prediction."""
+    """Matthews correlation of predicted and true classes; 0 where either is constant."""
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
-        return sklearn_metrics.matthews_corrcoef(references, predictions)
+        return (
+            0.0
+            if _is_constant(predictions, references)
+            else sklearn_metrics.matthews_corrcoef(references, predictions)
+        )
 
 
 class Pearson(OfflineMetric):

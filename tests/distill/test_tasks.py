@@ -1,0 +1,105 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from distill.errors import UserError
+from distill.tasks import TASKS, custom_task, get_task, task_names
+
+
+def data(**given):
+    empty = dict.fromkeys(("dir", "text_columns", "label_names"))
+    return SimpleNamespace(**(empty | {"label_column": "label", "regression": False} | given))
+
+
+def test_names_are_the_published_ones():
+    names = "cola sst2 mrpc stsb qqp mnli qnli rte wnli imdb klue_tc klue_nli klue_sts custom"
+    assert sorted(task_names()) == sorted(names.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("cola", ("matthews_correlation",)),
+        ("sst2", ("accuracy",)),
+        ("mrpc", ("f1", "accuracy")),
+        ("qqp", ("f1", "accuracy")),
+        ("stsb", ("pearson", "spearmanr")),
+        ("mnli", ("accuracy",)),
+        ("klue_tc", ("macro_f1",)),
+        ("klue_sts", ("pearson", "f1")),
+    ],
+)
+def test_official_metrics(name, metrics):
+    assert TASKS[name].metrics == metrics
+    assert TASKS[name].main_metric == metrics[0]
+
+
+def test_label_order_of_the_official_sets():
+    assert TASKS["mnli"].label_names == ("entailment", "neutral", "contradiction")
+    assert TASKS["rte"].label_names == ("entailment", "not_entailment")
+    assert TASKS["wnli"].label_names == ("not_entailment", "entailment")
+
+
+def test_regression_has_one_output():
+    assert TASKS["stsb"].num_labels == 1
+    assert TASKS["stsb"].is_regression
+    assert TASKS["klue_tc"].num_labels == 7
+    assert not TASKS["klue_tc"].is_regression
+
+
+def test_unknown_task_names_choices_and_nearest():
+    with pytest.raises(UserError, match=r"'ssst2'.*cola.*did you mean 'sst2'"):
+        get_task("ssst2")
+
+
+def test_custom_labels_are_found_in_train_and_sorted_as_numbers(tmp_path):
+    (tmp_path / "train.csv").write_text("review,stars\na,10\nb,2\nc,10\n")
+    task = get_task("custom", data(dir=str(tmp_path), text_columns=["review"], label_column="stars"))
+    assert task.label_names == ("2", "10")
+    assert task.metrics == ("accuracy", "macro_f1")
+
+
+def test_custom_labels_that_are_words(tmp_path):
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "train.jsonl").write_text('{"a": "x", "label": "spam"}\n{"a": "y", "label": "ham"}\n')
+    assert get_task("custom", data(dir=str(tmp_path), text_columns=["a"])).label_names == ("ham", "spam")
+
+
+def test_custom_with_fractions_for_labels_suggests_regression(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"a": "x", "label": 0.5}\n{"a": "y", "label": 1.5}\n')
+    with pytest.raises(UserError, match=r"0\.5.*data\.regression"):
+        get_task("custom", data(dir=str(tmp_path), text_columns=["a"]))
+    task = get_task("custom", data(dir=str(tmp_path), text_columns=["a"], regression=True))
+    assert task.is_regression
+    assert task.metrics == ("pearson", "spearmanr")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a", "b", "c"], "label", ["x", "y"], False), r"data\.text_columns"),
+        ((["a"], "a", ["x", "y"], False), r"data\.label_column"),
+        ((["a"], "label", ["x"], False), "two or more"),
+        ((["a"], "label", ["x", "x"], False), "two or more different"),
+        ((["a"], "label", ["x", "y"], True), "regression"),
+    ],
+)
+def test_impossible_custom_tasks(arguments, message):
+    with pytest.raises(UserError, match=message):
+        custom_task(*arguments)
+
+
+@pytest.mark.parametrize("given", [{}, {"dir": "somewhere"}])
+def test_custom_needs_folder_and_columns(given):
+    with pytest.raises(UserError, match=r"data\.(dir|text_columns)"):
+        get_task("custom", data(**given))
+
+
+def test_names_cost_no_heavy_import():
+    code = (
+        "import sys, distill.tasks; print([m for m in ('torch', 'pandas', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
