@@ -1,8 +1,9 @@
 """Peak memory of a forward pass, every point in a fresh process.
 
 A process that already ran something keeps memory that the next run takes without asking, so its peak says little. One
-helper process imports the libraries once and forks a new process per point; that one loads the checkpoint, runs one
-tiny batch, notes what it holds, runs the real batch, and reports how far the peak rose above what it held.
+helper process imports the libraries once and forks a new process per point; that one loads the checkpoint, runs the
+batch once so that weights and kernels are in memory, notes what it holds, runs the batch again, and reports how far
+the peak rose above what it held: what is alive at the same time during a forward pass, beside the weights.
 """
 
 import json
@@ -157,12 +158,11 @@ def _peak_of_forward(job: dict[str, Any]) -> int:
         model = extend_positions(model, job["length"])
     model = model.to(device).eval()
     vocabulary_size = model.config.vocab_size
-    small = make_inputs(model, 1, 8, vocabulary_size=vocabulary_size, device=device)
-    real = make_inputs(model, job["batch_size"], job["length"], vocabulary_size=vocabulary_size, device=device)
+    inputs = make_inputs(model, job["batch_size"], job["length"], vocabulary_size=vocabulary_size, device=device)
     with torch.inference_mode():
-        model(**small)
+        model(**inputs)
         peak = _start_cuda_peak(device) if device.type == "cuda" else _start_resident_peak()
-        model(**real)
+        model(**inputs)
         return max(0, peak())
 
 

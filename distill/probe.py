@@ -40,12 +40,15 @@ def extend_positions(model: nn.Module, length: int) -> nn.Module:
     For measuring speed only: what such a model says about text beyond its table means nothing.
     """
     model = copy.deepcopy(model)
+    config = getattr(model, "config", None)
     for module, table in _position_tables(model):
         start = _first_position(table)
         usable = table.weight.data[start:]
         tiled = usable.repeat(-(-length // len(usable)), 1)[:length]
         weight = torch.cat([table.weight.data[:start], tiled])
         module.position_embeddings = nn.Embedding.from_pretrained(weight, padding_idx=table.padding_idx)
+        if config is not None and hasattr(config, "max_position_embeddings"):
+            config.max_position_embeddings = len(weight)  # some models refuse longer inputs by this number
         for name, fill in (("position_ids", torch.arange), ("token_type_ids", torch.zeros)):
             if isinstance(getattr(module, name, None), Tensor):
                 row = fill(len(weight), dtype=torch.long, device=weight.device)

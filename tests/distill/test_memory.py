@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
 def test_peaks_failures_and_lengths_beyond_the_table(checkpoint, tmp_path):
     entries = memory.measure_memory(
         {"teacher": checkpoint, "student": tmp_path / "missing"},
@@ -34,9 +34,9 @@ def test_peaks_failures_and_lengths_beyond_the_table(checkpoint, tmp_path):
     )
     short, long = entries
     assert (short["device"], short["dtype"], short["batch_size"], short["length"]) == ("cpu", "float32", 8, 64)
-    # The feed-forward activation alone is 8 * N * 2048 * 4 bytes: 4.2 MB and 67 MB; GELU keeps a second one.
-    assert 4 < short["teacher_mb"] < 30
-    assert 67 < long["teacher_mb"] < 250
+    # GELU's input and output live together, 8 * N * 2048 * 4 bytes each: 8.4 MB, and 134 MB at 1024 tokens.
+    assert 8.3 < short["teacher_mb"] < 13
+    assert 134 < long["teacher_mb"] < 160
     assert short["student_mb"] is None
     assert short["reason"].startswith("student: ")
 

@@ -40,6 +40,7 @@ def test_extended_positions_run_longer_and_agree_where_both_run(family):
         assert extended(**long).logits.shape == (2, 2)
     assert not probe.is_speed_only([extended], 40)
     assert probe.is_speed_only([model], 40), "the model given must stay as it was"
+    assert model.config.max_position_embeddings < 40 <= extended.config.max_position_embeddings
 
 
 def test_positions_are_tiled():
