@@ -13,9 +13,11 @@ Shapes: B batch, N sequence length, H heads, d head size, m features.
 
 import difflib
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 FORMS = ("auto", "linear", "two_attention", "quadratic")
 
@@ -39,70 +41,246 @@ def _haar(q_factor: Tensor, r_factor: Tensor) -> Tensor:
 
 
 def favor_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor, form: str = "linear"
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor, form: str = "auto"
 ) -> Tensor:
     """Attend by random features and return (B, H, N, d) in ``value``'s dtype.
 
     Query, key and value are (B, H, N, d), the projection is (m, d) or, one per head, (H, m, d), and the mask is (B, N)
     bool, True at real tokens. All forms give the same numbers: ``linear`` O(Nmd); ``two_attention`` reads it as the
-    projection attending to the keys and the queries to the projection; ``quadratic`` O(N²(m + d)), cheaper for N < m;
-    ``auto`` takes the cheapest. Computes in fp32 (fp64 for fp64 inputs), under autocast too. An example without real
-    tokens gives zeros.
+    projection attending to the keys and the queries to the projection; ``quadratic`` O(Nmd + N²(m + d)), cheaper for
+    the shortest sequences; ``auto`` is the cheaper of linear and quadratic. Computes in fp32 (fp64 for fp64 inputs),
+    under autocast too. An example without real tokens gives zeros.
     """
     if form not in FORMS:
         nearest = difflib.get_close_matches(form, FORMS, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"FAVOR+ form {form!r} is unknown; choose one of {', '.join(FORMS)}{hint}")
+    dtype = value.dtype
     with torch.autocast(query.device.type, enabled=False):
-        context = _attend(*_prepare(query, key, value, mask, projection), form)
-    return context.to(value.dtype)
+        query, key, value, projection = _prepare(query, key, value, mask, projection)
+        if form == "two_attention":
+            context = _two_attention(query, key, value, mask, projection)
+        elif form == "quadratic" or (form == "auto" and _is_short(query, projection)):
+            weights = _unnormalised_map(query, key, mask, projection)
+            context = (weights @ value) / weights.sum(-1, keepdim=True)
+        else:
+            context = _linear(query, key, value, mask, projection)
+    return context.to(dtype)
 
 
 def favor_attention_map(query: Tensor, key: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
     """Return the (B, H, N, N) row-stochastic map that ``favor_attention`` applies to the values; O(N²m)."""
     with torch.autocast(query.device.type, enabled=False):
-        query, key, _, key_bias, projection = _prepare(query, key, key, mask, projection)
-        query_features, key_features = _features(query, key, key_bias, projection)
-        weights = query_features @ key_features.mT
+        query, key, _, projection = _prepare(query, key, key, mask, projection)
+        weights = _unnormalised_map(query, key, mask, projection)
         weights = weights / weights.sum(-1, keepdim=True)
         return weights if mask is None else weights.masked_fill(~mask[:, None, None, :], 0)
 
 
 def _prepare(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Cast, blank the pads, scale the projection by d^-¼ and compute the keys' bias -|k|²/(2√d), (B, H, N, 1)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cast, blank the pads and fold d^-¼ into the projection."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key, value, projection = (tensor.to(dtype) for tensor in (query, key, value, projection))
-    head_size = query.shape[-1]
     if mask is not None:
-        # Zeros stop NaN in pads from reaching real tokens; what excludes the pads is the bias below.
+        # Zeros keep NaN in pads from reaching real tokens; what excludes the pads is the bias of the keys.
         pad = ~mask[:, None, :, None]
         key, value = key.masked_fill(pad, 0), value.masked_fill(pad, 0)
-    key_bias = key.square().sum(-1, keepdim=True) * (-0.5 * head_size**-0.5)
-    if mask is not None:
-        # Finite, not -inf: an example without real tokens then averages zeros instead of computing inf - inf.
-        key_bias = key_bias.masked_fill(pad, torch.finfo(dtype).min)
-    return query, key, value, key_bias, projection * head_size**-0.25
+    return query, key, value, projection * query.shape[-1] ** -0.25
 
 
-def _features(query: Tensor, key: Tensor, key_bias: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
-    """Return query and key features (B, H, N, m), both in [0, 1]; the maxima cancel and get no gradient."""
-    key_logits = key @ projection.mT + key_bias
+def _is_short(query: Tensor, projection: Tensor) -> bool:
+    """Whether N² work beats linear work: by operation count N < 2md / (m + d), measured at two thirds of that."""
+    (length, head_size), num_features = query.shape[-2:], projection.shape[-2]
+    return 3 * length * (num_features + head_size) < 4 * num_features * head_size
+
+
+def _key_bias(key: Tensor, mask: Tensor | None) -> Tensor:
+    """Return what is added to the logits of a key, -|k|²/(2√d), and almost -infinity at pads; (B, H, N, 1)."""
+    bias = key.square().sum(-1, keepdim=True) * (-0.5 * key.shape[-1] ** -0.5)
+    # Finite, so that an example without real tokens averages zeros instead of computing inf - inf.
+    return bias if mask is None else bias.masked_fill(~mask[:, None, :, None], torch.finfo(key.dtype).min / 2)
+
+
+def _unnormalised_map(query: Tensor, key: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
+    """Return query features times key features, (B, H, N, N), each row up to a factor."""
+    key_logits = key @ projection.mT + _key_bias(key, mask)
     key_maximum = key_logits.detach().amax(-2, keepdim=True)
-    query_logits = query @ projection.mT + key_maximum
-    query_maximum = query_logits.detach().amax(-1, keepdim=True)
-    return (query_logits - query_maximum).exp(), (key_logits - key_maximum).exp()
+    query_features = (query @ projection.mT + key_maximum).softmax(-1)  # any factor per query cancels
+    return query_features @ (key_logits - key_maximum).exp().mT
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, projection: Tensor, form: str) -> Tensor:
-    if form == "two_attention":
-        pool_logits = (key @ projection.mT + key_bias).mT
-        pooled = pool_logits.softmax(-1) @ value
-        return (query @ projection.mT + pool_logits.logsumexp(-1).unsqueeze(-2)).softmax(-1) @ pooled
-    query_features, key_features = _features(query, key, key_bias, projection)
-    if form == "quadratic" or (form == "auto" and query.shape[-2] < projection.shape[-2]):
-        weights = query_features @ key_features.mT
-        return (weights @ value) / weights.sum(-1, keepdim=True)
-    numerator = query_features @ (key_features.mT @ value)
-    return numerator / (query_features @ key_features.sum(-2).unsqueeze(-1))
+def _two_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
+    pool_logits = (key @ projection.mT + _key_bias(key, mask)).mT
+    pooled = pool_logits.softmax(-1) @ value
+    read_logits = query @ projection.mT + pool_logits.logsumexp(-1).unsqueeze(-2)
+    return read_logits.softmax(-1) @ pooled
+
+
+def _linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
+    inputs = (query, key, value, mask, projection)
+    if (
+        torch.compiler.is_compiling()
+    ):  # a compiler fuses plain operations itself, and cannot trace the loop over chunks
+        return _two_attention(*inputs)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, projection)):
+        return _LinearAttention.apply(*inputs)
+    return _linear_forward(*inputs, saved=None, keep_features=False)
+
+
+LOG2_E = math.log2(math.e)
+CHUNK_ELEMENTS = 2**20  # features computed at a time on a CPU: 4 MiB stay in its caches
+KEPT_ELEMENTS = 2**24  # up to 2 x 64 MiB of features are kept for backward, more are computed again
+
+
+def _linear_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    projection: Tensor,
+    saved: list[Tensor] | None,
+    keep_features: bool,
+) -> Tensor:
+    """Compute the linear form chunk by chunk, in place, in powers of two (exp2 is 3x faster than exp on a CPU).
+
+    Per chunk ``saved`` receives the pooled values and, for backward, either both normalised features or the two
+    logsumexps from which they are computed again.
+    """
+    batch, heads, length, head_size = query.shape
+    key_bias = _key_bias(key, mask) * LOG2_E
+    context = query.new_empty(batch, length, heads, head_size).transpose(1, 2)  # heads merge later without a copy
+    for chunk in _chunks(query, projection):
+        to_features = _chunk_projection(projection * LOG2_E, query, chunk).mT
+        features = torch.baddbmm(_flat(key_bias, chunk), _flat(key, chunk), to_features)
+        maximum = features.amax(-2, keepdim=True)
+        features.sub_(maximum).exp2_()
+        total = features.sum(-2, keepdim=True)
+        pooled = torch.bmm(features.mT, _flat(value, chunk)).div_(total.mT)
+        key_features = features
+        if keep_features:
+            key_features.div_(total)
+            features = torch.empty_like(key_features)
+        key_logsumexp = maximum.add_(total.log2_())
+
+        torch.baddbmm(key_logsumexp, _flat(query, chunk), to_features, out=features)
+        maximum = features.amax(-1, keepdim=True)
+        features.sub_(maximum).exp2_()
+        total = features.sum(-1, keepdim=True)
+        if keep_features:
+            _store(context, chunk, features.div_(total), pooled)
+        else:
+            _store(context, chunk, features, pooled)
+            context[chunk].div_(_like(total, context[chunk]))
+        if saved is not None:
+            query_logsumexp = maximum.add_(total.log2_())
+            saved += [pooled, features, key_features] if keep_features else [pooled, query_logsumexp, key_logsumexp]
+    return context
+
+
+class _LinearAttention(torch.autograd.Function):
+    """The linear form with its gradient: two softmax backward passes; the keys' logsumexp is an output too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor
+    ) -> Tensor:
+        saved: list[Tensor] = []
+        ctx.kept = query.shape[:-1].numel() * projection.shape[-2] <= KEPT_ELEMENTS
+        context = _linear_forward(query, key, value, mask, projection, saved, ctx.kept)
+        ctx.save_for_backward(query, key, value, mask, projection, context, *saved)
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _linear_backward(gradient, ctx.kept, ctx.needs_input_grad[4], *ctx.saved_tensors)
+
+
+def _linear_backward(
+    gradient: Tensor,
+    kept: bool,
+    projection_learns: bool,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    projection: Tensor,
+    context: Tensor,
+    *saved: Tensor,
+) -> tuple[Tensor | None, ...]:
+    query_gradient, key_gradient, value_gradient = (torch.empty_like(context) for _ in range(3))
+    heads, head_size = query.shape[1], query.shape[-1]
+    projection_gradient = projection.new_zeros(heads, *projection.shape[-2:]) if projection_learns else None
+    key_bias = _key_bias(key, mask) * LOG2_E
+    for index, chunk in enumerate(_chunks(query, projection)):
+        pooled, query_saved, key_saved = saved[3 * index : 3 * index + 3]
+        rows = _chunk_projection(projection, query, chunk)
+        q, k, v, dout = (_flat(tensor, chunk) for tensor in (query, key, value, gradient))
+        if kept:
+            query_weights, key_weights = query_saved, key_saved
+        else:
+            query_weights = torch.baddbmm(key_saved, q, rows.mT * LOG2_E).sub_(query_saved).exp2_()
+            key_weights = torch.baddbmm(_flat(key_bias, chunk), k, rows.mT * LOG2_E).sub_(key_saved).exp2_()
+
+        pooled_gradient = torch.bmm(query_weights.mT, dout)
+        delta = torch.linalg.vecdot(dout, _flat(context, chunk)).unsqueeze(-1)
+        logits_gradient = torch.baddbmm(delta, dout, pooled.mT, beta=-1).mul_(query_weights)
+        _store(query_gradient, chunk, logits_gradient, rows)
+        # Softmax backward subtracts <pooled, its gradient>; the key logsumexp, read by every query, adds its own.
+        delta = torch.linalg.vecdot(pooled_gradient, pooled).unsqueeze(-2) - logits_gradient.sum(-2, keepdim=True)
+        if projection_gradient is not None:
+            projection_gradient[chunk[1]] += _like(logits_gradient.mT @ q, query[chunk]).sum(0)
+
+        _store(value_gradient, chunk, key_weights, pooled_gradient)
+        torch.baddbmm(delta, v, pooled_gradient.mT, beta=-1, out=logits_gradient).mul_(key_weights)
+        _store(key_gradient, chunk, logits_gradient, rows)
+        bias_gradient = logits_gradient.sum(-1, keepdim=True)
+        key_gradient[chunk].addcmul_(key[chunk], _like(bias_gradient, key[chunk]), value=-(head_size**-0.5))
+        if projection_gradient is not None:
+            projection_gradient[chunk[1]] += _like(logits_gradient.mT @ k, query[chunk]).sum(0)
+    if projection_gradient is not None:
+        projection_gradient = projection_gradient.sum_to_size(projection.shape)
+    return query_gradient, key_gradient, value_gradient, None, projection_gradient
+
+
+def _chunks(query: Tensor, projection: Tensor) -> list[tuple[slice, slice]]:
+    """Cut (B, H) into whole examples or, where one is too large, heads of one example; everything at once on a GPU."""
+    batch, heads, length, _ = query.shape
+    head_elements = length * projection.shape[-2]
+    if query.device.type != "cpu":
+        return [(slice(None), slice(None))]
+    if heads * head_elements <= CHUNK_ELEMENTS:
+        step = CHUNK_ELEMENTS // (heads * head_elements)
+        return [(slice(start, start + step), slice(None)) for start in range(0, batch, step)]
+    step = max(1, CHUNK_ELEMENTS // head_elements)
+    return [(slice(b, b + 1), slice(start, start + step)) for b in range(batch) for start in range(0, heads, step)]
+
+
+def _flat(tensor: Tensor, chunk: tuple[slice, slice]) -> Tensor:
+    """Return the chunk with batch and heads merged; of a single example without a copy."""
+    tensor = tensor[chunk]
+    return tensor[0] if tensor.shape[0] == 1 else tensor.flatten(0, 1)
+
+
+def _like(flat: Tensor, chunk: Tensor) -> Tensor:
+    """Split the first dimension of ``flat`` into the batch and heads of ``chunk``."""
+    return flat.unflatten(0, chunk.shape[:2])
+
+
+def _chunk_projection(projection: Tensor, query: Tensor, chunk: tuple[slice, slice]) -> Tensor:
+    """Return the projection once per example and head of the chunk; where it is shared, without a copy."""
+    examples = query[chunk].shape[0]
+    per_head = projection.expand(query.shape[1], *projection.shape[-2:])[chunk[1]]
+    return per_head.expand(examples, *per_head.shape).flatten(0, 1)
+
+
+def _store(destination: Tensor, chunk: tuple[slice, slice], left: Tensor, right: Tensor) -> None:
+    """Write the batched product into its chunk; for a single example without a temporary."""
+    place = destination[chunk]
+    if place.shape[0] == 1:
+        torch.bmm(left, right, out=place[0])
+    else:
+        place.copy_(_like(left @ right, place))
