@@ -57,7 +57,8 @@ def _predict_own_share(
     use_autocast = autocast_dtype is not None
     autocast = torch.autocast(torch.device(device).type, dtype=autocast_dtype) if use_autocast else nullcontext()
     predicted = []
-    with torch.inference_mode(), autocast:
+    # Not inference_mode: ZeRO-3 gathers weights in here, and training could not use an inference tensor afterwards.
+    with torch.no_grad(), autocast:
         for first in range(0, len(batches), state.num_processes):
             # Sharded weights are gathered in the forward pass, by all processes together: one that has no batch
             # left computes the last batch again and drops the result, instead of leaving the others waiting.

@@ -117,6 +117,17 @@ def test_training_goes_on_after_predicting(model):
     model.eval()
 
 
+def test_a_tensor_the_model_keeps_from_predicting_can_be_trained_with(model):
+    # As ZeRO-3 does with gathered weights; under inference_mode the multiplication below cannot be trained.
+    kept = []
+    hook = model.classifier.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    predict(model, random_examples(5))
+    hook.remove()
+    weight = torch.ones(3, requires_grad=True)
+    (kept[0] * weight).sum().backward()
+    assert weight.grad is not None
+
+
 def test_autocast_returns_float32_near_the_exact_logits(model):
     examples = random_examples(9)
     logits = predict(model, examples, autocast_dtype=torch.bfloat16)
