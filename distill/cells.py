@@ -84,6 +84,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} ms"
 
 
+def megabytes(value: float | None) -> str:
+    """Write a memory size in MB (10⁶ bytes), small ones with a decimal."""
+    return MISSING if value is None else f"{value:,.{0 if value >= 10 else 1}f} MB"
+
+
 def duration(seconds: float | None) -> str:
     """Write a wall-clock time as ``12 s``, ``6 min 52 s`` or ``2 h 05 min``."""
     if seconds is None:
@@ -239,7 +244,7 @@ def memory_cells(record: Record) -> Cells:
         if point.get("reason"):
             notes.append(f"batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
         ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
-        sizes = (MISSING if value is None else f"{value:,.0f} MB" for value in (teacher, student))
+        sizes = (megabytes(value) for value in (teacher, student))
         rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
     return Cells(
         "Peak memory of a forward pass, beside the weights",

@@ -1,6 +1,7 @@
 """How every script starts and ends: one-line errors for users, quiet libraries."""
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # DeepSpeed writes to stdout, where our results go, that it found no GPU; its own level is set when it is imported.
+    logging.getLogger("DeepSpeed").addFilter(lambda line: line.levelno >= logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if "transformers" in sys.modules:

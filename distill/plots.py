@@ -26,6 +26,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
 }
+MAX_TICKS = 8
 NOT_LOSSES = ("step", "learning_rate", "examples_per_second")
 LossHistory = Mapping[str, Sequence[Mapping[str, float]]]
 
@@ -175,7 +176,7 @@ def _log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
     if len(ticks) < 3:
         ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_ticks(ticks if len(ticks) <= 8 else ticks[::2])
+    axis.set_ticks(ticks[:: -(-len(ticks) // MAX_TICKS)])
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
     axis.set_minor_locator(NullLocator())
 
@@ -271,8 +272,11 @@ def losses(history: LossHistory) -> Figure | None:
     stages = {stage: lines for stage, lines in history.items() if lines}
     if not stages:
         return None
-    figure = Figure(figsize=(max(6.0, 4.4 * len(stages)), 3.8), layout="constrained")
-    for axes, (stage, lines) in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages.items(), strict=True):
+    columns = min(2, len(stages))
+    rows = -(-len(stages) // columns)
+    figure = Figure(figsize=(4.8 * columns, 3.4 * rows), layout="constrained")
+    for place, (stage, lines) in enumerate(stages.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
         for name in lines[0]:
             if name not in NOT_LOSSES and not name.endswith("_weighted"):
                 axes.plot([line["step"] for line in lines], [line[name] for line in lines], lw=1.4, label=name)

@@ -9,6 +9,7 @@ Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,11 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.console import Parser, positive, run
-from distill.tasks import task_names
+from distill.errors import UserError
+from distill.tasks import CUSTOM, task_names
 from distill.verdict import parse_requirements, unmet_requirements
+
+CUSTOM_ONLY = ("text_columns", "label_names", "regression")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +59,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
     add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    given = [name for name in CUSTOM_ONLY if vars(options)[f"data.{name}"]]
+    if given and options.task != CUSTOM:
+        raise UserError(
+            f"--data.{given[0]} works only with --task {CUSTOM}; {options.task} has its own columns and labels"
+        )
+    return options
 
 
 def main() -> int:
@@ -74,7 +84,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.batches import tokenize
-    from distill.classifiers import load_comparable, saved_copies, softmax_control
+    from distill.classifiers import check_device, check_max_length, load_comparable, saved_copies, softmax_control
     from distill.compare import CompareSettings, check_comparable, compare_models
     from distill.config import DataConfig
     from distill.data import load_splits
@@ -90,10 +100,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     settings = CompareSettings(
         tuple(options.batch_sizes), tuple(options.lengths), options.dtype, options.seconds_per_point
     )
+    check_device(options.device)
+    output = writable_folder(options.output)
     roles = {role: given[role] for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
+    check_max_length(loaded, data.max_length)
     splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
@@ -110,12 +123,25 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             seed=options.seed,
             folders=folders,
         )
-    if options.output:
-        output = Path(options.output)
+    if output:
         write_report(record, output, find_disagreements(task, predicted, splits.validation))
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
     return record
+
+
+def writable_folder(name: str | None) -> Path | None:
+    """Create the output folder before minutes are spent on what could not be written."""
+    if name is None:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {name} cannot be created: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output {name}: no write permission")
+    return folder
 
 
 def render(record: Mapping[str, Any], form: str) -> str:
