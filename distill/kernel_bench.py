@@ -1,7 +1,7 @@
 """Time implementations of core attention, the map from query, key and value to the context, against each other.
 
 All implementations of a length are timed in the same interleaved rounds; a speedup is the ratio of two medians of
-those rounds with a 95 % interval from the pairs. The inputs lie in memory as a BERT layer leaves them, without padding.
+those rounds with a 95 % interval from the pairs. The inputs lie in memory as BERT leaves them, without padding.
 
 Shapes: B batch, N sequence length, H heads, d head size.
 """
