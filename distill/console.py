@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from distill.errors import UserError, choices_hint
@@ -55,6 +56,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def writable_folder(name: str) -> Path:
+    """Create the output folder before minutes are spent on what could not be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {name} cannot be created: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output {name}: no write permission")
+    return folder
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

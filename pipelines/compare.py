@@ -9,7 +9,6 @@ Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import Parser, positive, run
+from distill.console import Parser, positive, run, writable_folder
 from distill.errors import UserError
 from distill.tasks import CUSTOM, task_names
 from distill.verdict import parse_requirements, unmet_requirements
@@ -101,7 +100,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         tuple(options.batch_sizes), tuple(options.lengths), options.dtype, options.seconds_per_point
     )
     check_device(options.device)
-    output = writable_folder(options.output)
+    output = writable_folder(options.output) if options.output else None
     roles = {role: given[role] for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
@@ -128,20 +127,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
     return record
-
-
-def writable_folder(name: str | None) -> Path | None:
-    """Create the output folder before minutes are spent on what could not be written."""
-    if name is None:
-        return None
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {name} cannot be created: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"--output {name}: no write permission")
-    return folder
 
 
 def render(record: Mapping[str, Any], form: str) -> str:
