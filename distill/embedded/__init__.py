@@ -26,6 +26,7 @@ Writer = Callable[[random.Random, int], tuple[str, ...]]
 Draw = Callable[[random.Random, int], tuple[tuple[str, ...], float]]
 
 LABEL_NOISE = 0.03
+NUM_TRAIN = 12000
 NUM_VALIDATION = 1000  # in each validation split
 
 
@@ -34,7 +35,6 @@ class _Recipe:
     columns: tuple[str, ...]
     shares: tuple[float, ...]  # of each label; for STS-B of the number of redrawn parts
     draw: Draw
-    num_train: int = 6000
     mismatched: Draw | None = None  # for a second validation split of another genre
 
 
@@ -49,14 +49,14 @@ def _labelled(writer: Writer, shares: tuple[float, ...]) -> Draw:
     return draw
 
 
-def _recipe(columns: str, shares: tuple[float, ...], writer: Writer, num_train: int = 6000) -> _Recipe:
-    return _Recipe(tuple(columns.split()), shares, _labelled(writer, shares), num_train)
+def _recipe(columns: str, shares: tuple[float, ...], writer: Writer) -> _Recipe:
+    return _Recipe(tuple(columns.split()), shares, _labelled(writer, shares))
 
 
 _THIRDS = (1 / 3, 1 / 3, 1 / 3)
 _RECIPES = {
     "cola": _recipe("sentence", (0.3, 0.7), write_cola),
-    "sst2": _recipe("sentence", (0.45, 0.55), write_sst2, num_train=12000),
+    "sst2": _recipe("sentence", (0.45, 0.55), write_sst2),
     "mrpc": _recipe("sentence1 sentence2", (0.32, 0.68), write_mrpc),
     "stsb": _Recipe(("sentence1", "sentence2"), (1 / 6,) * 6, write_stsb),
     "qqp": _recipe("question1 question2", (0.63, 0.37), write_qqp),
@@ -101,7 +101,7 @@ def generate(task_name: str, seed: int) -> dict[str, list[Row]]:
     if task_name not in _RECIPES:
         raise UserError(f"no embedded task {task_name!r}; {choices_hint(task_name, EMBEDDED_TASKS)}")
     recipe = _RECIPES[task_name]
-    plan = {"train": (recipe.draw, recipe.num_train), "validation": (recipe.draw, NUM_VALIDATION)}
+    plan = {"train": (recipe.draw, NUM_TRAIN), "validation": (recipe.draw, NUM_VALIDATION)}
     if recipe.mismatched is not None:
         plan["validation_matched"] = plan.pop("validation")
         plan["validation_mismatched"] = (recipe.mismatched, NUM_VALIDATION)
