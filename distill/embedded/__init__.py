@@ -28,6 +28,7 @@ Draw = Callable[[random.Random, int], tuple[tuple[str, ...], float]]
 LABEL_NOISE = 0.03
 NUM_TRAIN = 12000
 NUM_VALIDATION = 1000  # in each validation split
+_MAX_DRAWS = 1000  # for a text that was not there before
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,12 @@ def _labels(rng: random.Random, shares: tuple[float, ...], size: int) -> list[in
 def _write_split(rng: random.Random, recipe: _Recipe, draw: Draw, size: int, seen: set[tuple[str, ...]]) -> list[Row]:
     rows: list[Row] = []
     for index, wanted in enumerate(_labels(rng, recipe.shares, size)):
-        texts, label = draw(rng, wanted)
-        while tuple(sorted(texts)) in seen:
+        for _ in range(_MAX_DRAWS):
             texts, label = draw(rng, wanted)
+            if tuple(sorted(texts)) not in seen:
+                break
+        else:
+            raise RuntimeError(f"the grammar has too few texts of label {wanted}")
         seen.add(tuple(sorted(texts)))
         rows.append({**dict(zip(recipe.columns, texts, strict=True)), "label": label, "idx": index})
     return rows

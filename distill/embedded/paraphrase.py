@@ -8,8 +8,8 @@ direction of a relation, or in one word.
 import random
 from dataclasses import dataclass, replace
 
-from .lexicon import MONTHS, PEOPLE, PLACES
-from .sampling import maybe, sentence
+from .lexicon import MONTHS, PEOPLE, PLACES, words
+from .sampling import maybe, sentence, weighted
 
 # Past forms; one row is a set of synonyms, rows differ in meaning.
 _VERBS = (
@@ -70,13 +70,55 @@ def _altered(rng: random.Random, event: _Event) -> _Event:
     return replace(event, agent=newcomer) if rng.random() < 0.5 else replace(event, patient=newcomer)
 
 
+def _deal(rng: random.Random, label: int) -> tuple[str, str]:
+    event, passive = _event(rng), rng.random() < 0.3
+    other = event if label == 1 else _altered(rng, event)
+    return _tell(rng, event, passive), _tell(rng, other, passive ^ (rng.random() < 0.4))
+
+
+_MOVES = (("fell", "dropped", "slid"), ("rose", "climbed", "gained"))
+_COMPANIES = words("acme zenith orion delta apex nova")
+_AMOUNTS = words("two five ten")
+_DAYS = words("monday tuesday friday")
+
+
+def _quote(rng: random.Random, company: str, rises: bool, amount: str, day: str) -> str:
+    name = rng.choice((f"shares of {company}", f"{company} shares", f"{company} stock"))
+    clause = f"{name} {rng.choice(_MOVES[rises])} {amount} percent"
+    return sentence(f"on {day} ,", clause) if rng.random() < 0.3 else sentence(clause, f"on {day}")
+
+
+def _market(rng: random.Random, label: int) -> tuple[str, str]:
+    company, rises, amount, day = rng.choice(_COMPANIES), rng.random() < 0.5, rng.choice(_AMOUNTS), rng.choice(_DAYS)
+    first, how = _quote(rng, company, rises, amount, day), rng.random()
+    if label == 0 and how < 0.6:
+        rises = not rises
+    elif label == 0 and how < 0.8:
+        amount = rng.choice([other for other in _AMOUNTS if other != amount])
+    elif label == 0:
+        company = rng.choice([other for other in _COMPANIES if other != company])
+    return first, _quote(rng, company, rises, amount, day)
+
+
+def _opposed(rng: random.Random, label: int) -> tuple[str, str]:
+    """One rises and one falls; told in either order."""
+    riser, faller = rng.sample(_COMPANIES, 2)
+    day = rng.choice(_DAYS)
+
+    def tell(riser: str, faller: str) -> str:
+        clauses = [f"{riser} {rng.choice(_MOVES[True])}", f"{faller} {rng.choice(_MOVES[False])}"]
+        rng.shuffle(clauses)
+        return sentence(rng.choice((" while ", " but ", " and ")).join(clauses), f"on {day}")
+
+    first = tell(riser, faller)
+    return first, tell(riser, faller) if label == 1 else tell(faller, riser)
+
+
 def write_mrpc(rng: random.Random, label: int) -> tuple[str, str]:
     """Write two reports of one event (label 1) or of two that are easily confused (label 0)."""
+    writer = weighted(rng, {_market: 0.4, _opposed: 0.3, _deal: 0.3})
     while True:
-        event = _event(rng)
-        passive = rng.random() < 0.3
-        first = _tell(rng, event, passive)
-        second = _tell(rng, event if label == 1 else _altered(rng, event), passive ^ (rng.random() < 0.4))
+        first, second = writer(rng, label)
         if first != second:
             return first, second
 
@@ -108,9 +150,10 @@ _COMPARED = (("bigger", "smaller"), ("older", "younger"), ("richer", "poorer"), 
 
 def _wanted(rng: random.Random, label: int) -> tuple[str, str]:
     intent, deed, thing = rng.choice(list(_INTENTS)), rng.choice(_DEEDS), rng.choice(_OBJECTS)
+    place = maybe(rng, 0.5, [f"in {place}" for place in PLACES])
 
     def ask() -> str:
-        return rng.choice(_INTENTS[intent]).format(v=rng.choice(deed), o=rng.choice(thing))
+        return f"{rng.choice(_INTENTS[intent]).format(v=rng.choice(deed), o=rng.choice(thing))} {place}"
 
     first = ask()
     if label == 0:

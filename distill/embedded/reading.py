@@ -55,8 +55,8 @@ def _event(rng: random.Random, agent: str, base: str, thing: str, asked: str, ho
         agent if said["who"] else "",
         base,
         thing,
-        rng.choice(PLACES) if said["where"] else "",
-        rng.choice(MONTHS) if said["when"] else "",
+        rng.choice(PLACES[:5]) if said["where"] else "",
+        rng.choice(MONTHS[:5]) if said["when"] else "",
     )
 
 
@@ -73,7 +73,7 @@ def write_qnli(rng: random.Random, label: int) -> tuple[str, str]:
     """Write a question and a sentence that answers it (label 0) or does not (label 1)."""
     asked = rng.choice(_ASKED)
     (one, two), (base, other_base), (thing, other_thing) = (
-        rng.sample(choices, 2) for choices in (NAMES, list(MAKING), GOODS)
+        rng.sample(choices, 2) for choices in (NAMES[:8], list(MAKING)[:6], GOODS[:6])
     )
     denied = label == 1 and rng.random() < 0.2
     event = _event(rng, one, base, thing, asked, holds=label == 0 or denied)
@@ -128,7 +128,8 @@ def write_wnli(rng: random.Random, label: int) -> tuple[str, str]:
     cue = rng.choice(schema.x_cues if through_x else schema.y_cues)
     cue = _OPPOSITES[cue] if denied != concessive else cue
     frame = schema.frames[denied].format(x=x, y=y)
-    reason = f"{'although' if concessive else 'because'} {schema.pronoun} is {cue}"
+    degree = rng.choice(("", "very", "rather", "so"))
+    reason = f"{'although' if concessive else 'because'} {schema.pronoun} is {degree} {cue}"
     meant, other = (x, y) if through_x else (y, x)
     told = sentence(frame, reason) if rng.random() < 0.7 else sentence(reason, ",", frame)
     return told, sentence(meant if label == 1 else other, "is", cue)
