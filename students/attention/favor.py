@@ -130,7 +130,7 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, proj
 
 
 LOG2_E = math.log2(math.e)
-CHUNK_ELEMENTS = 2**20  # features computed at a time on a CPU: 4 MiB stay in its caches
+CHUNK_ELEMENTS = 2**18  # features computed at a time by each thread of a CPU: 1 MiB stays in its cache
 KEPT_ELEMENTS = 2**24  # up to 2 x 64 MiB of features are kept for backward, more are computed again
 
 
@@ -149,11 +149,10 @@ def _linear_forward(
     logsumexps from which they are computed again.
     """
     batch, heads, length, head_size = query.shape
-    key_bias = _key_bias(key, mask) * LOG2_E
     context = query.new_empty(batch, length, heads, head_size).transpose(1, 2)  # heads merge later without a copy
     for chunk in _chunks(query, projection):
         to_features = _chunk_projection(projection * LOG2_E, query, chunk).mT
-        features = torch.baddbmm(_flat(key_bias, chunk), _flat(key, chunk), to_features)
+        features = torch.baddbmm(_chunk_bias(key, mask, chunk), _flat(key, chunk), to_features)
         maximum = features.amax(-2, keepdim=True)
         features.sub_(maximum).exp2_()
         total = features.sum(-2, keepdim=True)
@@ -168,11 +167,7 @@ def _linear_forward(
         maximum = features.amax(-1, keepdim=True)
         features.sub_(maximum).exp2_()
         total = features.sum(-1, keepdim=True)
-        if keep_features:
-            _store(context, chunk, features.div_(total), pooled)
-        else:
-            _store(context, chunk, features, pooled)
-            context[chunk].div_(_like(total, context[chunk]))
+        _store(context, chunk, features.div_(total), pooled)
         if saved is not None:
             query_logsumexp = maximum.add_(total.log2_())
             saved += [pooled, features, key_features] if keep_features else [pooled, query_logsumexp, key_logsumexp]
@@ -214,7 +209,6 @@ def _linear_backward(
     query_gradient, key_gradient, value_gradient = (torch.empty_like(context) for _ in range(3))
     heads, head_size = query.shape[1], query.shape[-1]
     projection_gradient = projection.new_zeros(heads, *projection.shape[-2:]) if projection_learns else None
-    key_bias = _key_bias(key, mask) * LOG2_E
     for index, chunk in enumerate(_chunks(query, projection)):
         pooled, query_saved, key_saved = saved[3 * index : 3 * index + 3]
         rows = _chunk_projection(projection, query, chunk)
@@ -223,7 +217,7 @@ def _linear_backward(
             query_weights, key_weights = query_saved, key_saved
         else:
             query_weights = torch.baddbmm(key_saved, q, rows.mT * LOG2_E).sub_(query_saved).exp2_()
-            key_weights = torch.baddbmm(_flat(key_bias, chunk), k, rows.mT * LOG2_E).sub_(key_saved).exp2_()
+            key_weights = torch.baddbmm(_chunk_bias(key, mask, chunk), k, rows.mT * LOG2_E).sub_(key_saved).exp2_()
 
         pooled_gradient = torch.bmm(query_weights.mT, dout)
         delta = torch.linalg.vecdot(dout, _flat(context, chunk)).unsqueeze(-1)
@@ -236,9 +230,9 @@ def _linear_backward(
 
         _store(value_gradient, chunk, key_weights, pooled_gradient)
         torch.baddbmm(delta, v, pooled_gradient.mT, beta=-1, out=logits_gradient).mul_(key_weights)
-        _store(key_gradient, chunk, logits_gradient, rows)
-        bias_gradient = logits_gradient.sum(-1, keepdim=True)
-        key_gradient[chunk].addcmul_(key[chunk], _like(bias_gradient, key[chunk]), value=-(head_size**-0.5))
+        bias_gradient = _like(logits_gradient.sum(-1, keepdim=True), key[chunk])
+        through_logits = _like(logits_gradient @ rows, key[chunk])
+        torch.addcmul(through_logits, key[chunk], bias_gradient, value=-(head_size**-0.5), out=key_gradient[chunk])
         if projection_gradient is not None:
             projection_gradient[chunk[1]] += _like(logits_gradient.mT @ k, query[chunk]).sum(0)
     if projection_gradient is not None:
@@ -249,20 +243,24 @@ def _linear_backward(
 def _chunks(query: Tensor, projection: Tensor) -> list[tuple[slice, slice]]:
     """Cut (B, H) into whole examples or, where one is too large, heads of one example; everything at once on a GPU."""
     batch, heads, length, _ = query.shape
-    head_elements = length * projection.shape[-2]
     if query.device.type != "cpu":
         return [(slice(None), slice(None))]
-    if heads * head_elements <= CHUNK_ELEMENTS:
-        step = CHUNK_ELEMENTS // (heads * head_elements)
+    num_heads = max(1, CHUNK_ELEMENTS * torch.get_num_threads() // (length * projection.shape[-2]))
+    if num_heads >= heads:
+        step = num_heads // heads
         return [(slice(start, start + step), slice(None)) for start in range(0, batch, step)]
-    step = max(1, CHUNK_ELEMENTS // head_elements)
-    return [(slice(b, b + 1), slice(start, start + step)) for b in range(batch) for start in range(0, heads, step)]
+    return [(slice(b, b + 1), slice(h, h + num_heads)) for b in range(batch) for h in range(0, heads, num_heads)]
 
 
 def _flat(tensor: Tensor, chunk: tuple[slice, slice]) -> Tensor:
     """Return the chunk with batch and heads merged; of a single example without a copy."""
     tensor = tensor[chunk]
     return tensor[0] if tensor.shape[0] == 1 else tensor.flatten(0, 1)
+
+
+def _chunk_bias(key: Tensor, mask: Tensor | None, chunk: tuple[slice, slice]) -> Tensor:
+    """Return the bias of the chunk's keys for logits to the base 2."""
+    return (_key_bias(key[chunk], None if mask is None else mask[chunk[0]]) * LOG2_E).flatten(0, 1)
 
 
 def _like(flat: Tensor, chunk: Tensor) -> Tensor:

@@ -145,6 +145,7 @@ def test_every_form_equals_the_naive_one_with_its_gradients(
 def test_chunks_and_recomputed_features_change_nothing(
     monkeypatch: pytest.MonkeyPatch, chunk_elements: int, kept_elements: int
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(favor, "CHUNK_ELEMENTS", chunk_elements)  # 90 features per head, 270 per example
     monkeypatch.setattr(favor, "KEPT_ELEMENTS", kept_elements)
     mask = _mask(5, 9)
