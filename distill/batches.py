@@ -41,6 +41,8 @@ class TokenizedExamples:
     """int64 (n,) class indices, or float32 (n,) scores."""
     ids: np.ndarray
     """int64 (n,): position in the source."""
+    pad_token_id: int = 0
+    """What the tokenizer fills short examples up with."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,7 +74,12 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
         token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return TokenizedExamples(
-        np.concatenate(token_ids), np.concatenate(token_type_ids), offsets, examples.labels, examples.ids
+        np.concatenate(token_ids),
+        np.concatenate(token_type_ids),
+        offsets,
+        examples.labels,
+        examples.ids,
+        tokenizer.pad_token_id or 0,
     )
 
 
@@ -110,7 +117,7 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def collate(
-    examples: TokenizedExamples, indices: np.ndarray, pad_token_id: int, device: torch.device | str | None = None
+    examples: TokenizedExamples, indices: np.ndarray, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
     """Return one padded batch: N is the longest of its examples, rounded up to a multiple of 8.
 
@@ -123,7 +130,7 @@ def collate(
     positions = np.arange(width)
     is_token = positions < lengths[:, None]
     source = (starts[:, None] + positions)[is_token]
-    input_ids = np.full(is_token.shape, pad_token_id, np.int64)
+    input_ids = np.full(is_token.shape, examples.pad_token_id, np.int64)
     input_ids[is_token] = examples.token_ids[source]
     token_type_ids = np.zeros(is_token.shape, np.int64)
     token_type_ids[is_token] = examples.token_type_ids[source]

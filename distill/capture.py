@@ -15,7 +15,7 @@ Captured = dict[str, list[Tensor]]
 CAPTURABLE = ("layer_input", "query", "key", "value", "attention_context", "attention_output", "hidden_states")
 
 
-def encoder_layers(model: nn.Module) -> nn.ModuleList:
+def encoder_layers(model: nn.Module) -> Sequence[Any]:
     """Return the encoder's layers of a BERT-shaped classifier.
 
     Raises:
@@ -24,10 +24,10 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     layers = getattr(getattr(getattr(model, "bert", None), "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList):
         raise ValueError(f"{type(model).__name__} is not a BERT: it has no bert.encoder.layer")
-    return layers
+    return list(layers)
 
 
-def _hooked_module(layer: nn.Module, kind: str) -> nn.Module:
+def _hooked_module(layer: Any, kind: str) -> nn.Module:
     """Return the module whose output (for ``layer_input`` whose input) is ``kind``."""
     attention = layer.attention
     if kind in ("query", "key", "value"):

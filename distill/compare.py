@@ -204,7 +204,6 @@ def compare_models(
     settings: CompareSettings,
     *,
     device: torch.device | str,
-    pad_token_id: int = 0,
     batch_size: int = 64,
     seed: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
@@ -225,7 +224,6 @@ def compare_models(
         validation: split -> tokenised examples, all validation splits of the task.
         settings: what is measured.
         device: where the models run.
-        pad_token_id: of the tokenizer.
         batch_size: of the predictions.
         seed: of the run, and of the resampling.
         stages: goes into the record as it is.
@@ -238,7 +236,7 @@ def compare_models(
     for role, model in models.items():
         model.to(device)  # type: ignore[arg-type]
         logits[role] = {
-            split: predict_logits(model, examples, pad_token_id=pad_token_id, batch_size=batch_size, device=device)
+            split: predict_logits(model, examples, batch_size=batch_size, device=device)
             for split, examples in validation.items()
         }
     measured = _measure(teacher, student, control, settings, device, folders) if PartialState().is_main_process else {}

@@ -20,7 +20,6 @@ def layer_fidelity(
     student: PreTrainedModel,
     layer_map: Sequence[int],
     examples: TokenizedExamples,
-    pad_token_id: int,
 ) -> list[dict[str, float]]:
     """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
 
@@ -32,7 +31,7 @@ def layer_fidelity(
     """
     indices = np.arange(min(NUM_EXAMPLES, len(examples)))
     device = next(student.parameters()).device
-    inputs = collate(examples, indices, pad_token_id, device)
+    inputs = collate(examples, indices, device)
     inputs = {key: inputs[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
     mask = inputs["attention_mask"].bool()
     was_training = student.training

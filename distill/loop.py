@@ -15,6 +15,7 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate, length_grouped_batches
 from distill.checkpoints import load_checkpoint, save_checkpoint
@@ -55,8 +56,6 @@ class Run:
     accelerator: Accelerator
     training: TrainingConfig
     seed: int
-    pad_token_id: int = 0
-    pad_token_id: int
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
@@ -74,7 +73,7 @@ def phase_seed(seed: int, name: str) -> int:
 
 def train(
     run: Run,
-    model: nn.Module,
+    model: PreTrainedModel,
     stage: StageConfig,
     plan: StagePlan,
     examples: TokenizedExamples,
@@ -165,7 +164,7 @@ def train_step(
     for part in parts:
         counted = len(part) > 0
         part = part if counted else indices[:1]  # every process must take part in every step
-        inputs = collate(examples, part, run.pad_token_id, accelerator.device)
+        inputs = collate(examples, part, accelerator.device)
         labels = inputs.pop("labels")
         inputs.pop("ids")
         teacher = teacher_outputs.batch(part, inputs) if teacher_outputs is not None else {}
@@ -262,7 +261,7 @@ def out_of_patience(progress: Progress, patience: int | None) -> bool:
     )
 
 
-def set_dropout(model: nn.Module, enabled: bool) -> None:
+def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
     """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
     config = model.config
     for name, module in model.named_modules():
@@ -271,7 +270,7 @@ def set_dropout(model: nn.Module, enabled: bool) -> None:
             module.p = rate if enabled else 0.0
 
 
-def redraw_features(model: nn.Module, global_step: int, total_steps: int) -> None:
+def redraw_features(model: Any, global_step: int, total_steps: int) -> None:
     """Draw new random features where the student asks for it, but not in the last fifth of a stage."""
     config = model.config
     if getattr(config, "features", None) != "redrawn" or global_step > 0.8 * total_steps:

@@ -15,7 +15,6 @@ def predict_logits(
     model: nn.Module,
     examples: TokenizedExamples,
     *,
-    pad_token_id: int,
     batch_size: int,
     device: torch.device | str,
     autocast_dtype: torch.dtype | None = None,
@@ -33,7 +32,7 @@ def predict_logits(
     training_modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        parts = gather_object(_predict_own_share(model, examples, pad_token_id, batch_size, device, autocast_dtype))
+        parts = gather_object(_predict_own_share(model, examples, batch_size, device, autocast_dtype))
     finally:
         for module, training in training_modes.items():
             module.training = training
@@ -46,7 +45,6 @@ def predict_logits(
 def _predict_own_share(
     model: nn.Module,
     examples: TokenizedExamples,
-    pad_token_id: int,
     batch_size: int,
     device: torch.device | str,
     autocast_dtype: torch.dtype | None,
@@ -64,7 +62,7 @@ def _predict_own_share(
             # left computes the last batch again and drops the result, instead of leaving the others waiting.
             index = first + state.process_index
             batch_indices = batches[min(index, len(batches) - 1)]
-            batch = collate(examples, batch_indices, pad_token_id, device)
+            batch = collate(examples, batch_indices, device)
             inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
             logits = model(**inputs).logits
             if index < len(batches):

@@ -35,7 +35,6 @@ def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: to
     return predict_logits(
         model,
         examples,
-        pad_token_id=run.pad_token_id,
         batch_size=BATCH_SIZE,
         device=run.accelerator.device,
         autocast_dtype=dtype,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def student_attention_maps(student: nn.Module, captured: Captured, mask: Tensor) -> list[Tensor]:
+def student_attention_maps(student: Any, captured: Captured, mask: Tensor) -> list[Tensor]:
     """Return each student layer's attention map (B, H, N, N) from its captured queries and keys."""
     heads = student.config.num_attention_heads
     layers = encoder_layers(student)
@@ -156,7 +157,7 @@ def _mean(per_layer: Iterable[Tensor]) -> Tensor:
 
 def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that the attention mechanism added to BERT (maps, temperatures, projections)."""
-    modules = [module for module in model.modules() if hasattr(module, "feature_parameters")]
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "feature_parameters")]
     return [parameter for module in modules for parameter in module.feature_parameters()]
 
 

@@ -118,7 +118,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             {name: tokenize(part, tokenizer, data.max_length) for name, part in splits.validation.items()},
             settings,
             device=options.device,
-            pad_token_id=tokenizer.pad_token_id or 0,
             seed=options.seed,
             folders=folders,
         )

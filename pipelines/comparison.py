@@ -39,7 +39,6 @@ def compare_and_report(
             settings.memory,
         ),
         device=work.device,
-        pad_token_id=work.run.pad_token_id,
         seed=work.config.seed,
         stages=[{key: value for key, value in stage.items() if key != "history"} for stage in stages],
         folders={"teacher": folder.teacher, "student": folder.student},

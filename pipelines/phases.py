@@ -118,10 +118,10 @@ def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> Studen
         initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
     )
-    student.to(work.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
+    student.to(work.device)
     if isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
-        calibrate_temperature(student, collate(lesson.train, sample, work.run.pad_token_id, work.device))
+        calibrate_temperature(student, collate(lesson.train, sample, work.device))
     new = ", ".join(sorted({name.rpartition(".")[2] for name in report.new})) or "none"
     work.run.accelerator.print(f"student: {len(report.copied)} tensors copied, {len(report.new)} new ({new})")
     return student
@@ -152,12 +152,10 @@ def run_stage(work: Work, lesson: Lesson, student: StudentForSequenceClassificat
     run, folder = work.run, work.folder
     plan = plan_stage(stage, lesson.layer_map, lesson.teacher.config.num_hidden_layers)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
-    targets = stage_targets(
-        run.accelerator, lesson.teacher, plan, lesson.train, work.config.cache, cache_folder, run.pad_token_id
-    )
+    targets = stage_targets(run.accelerator, lesson.teacher, plan, lesson.train, work.config.cache, cache_folder)
     scorer = held_out_scorer(run, work.task, lesson.held_out)
     progress = train(run, student, stage, plan, lesson.train, folder.phase(stage.name), scorer, targets.outputs)
-    fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out, run.pad_token_id)
+    fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out)
     finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -47,11 +48,12 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:
     set_seed(seed)
     extra = {} if finished else _label_settings(task)
     try:
-        model, info = BertForSequenceClassification.from_pretrained(
+        loaded: Any = BertForSequenceClassification.from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True, **extra
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot read the weights of {checkpoint}: {_first_line(error)}; fetch it again") from error
+    model, info = loaded
     allowed = () if finished else ("classifier.", "bert.pooler.")
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(allowed or ("\0",)))
     if missing:

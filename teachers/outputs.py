@@ -101,7 +101,6 @@ def build_cache(
     examples: TokenizedExamples,
     wanted: Wanted,
     folder: Path,
-    pad_token_id: int,
     autocast_dtype: torch.dtype | None = None,
 ) -> float:
     """Compute what ``folder`` lacks of the wanted outputs, and the logits; return the seconds of one such pass.
@@ -129,7 +128,7 @@ def build_cache(
             "give another cache.dir or lower cache.max_gigabytes"
         )
     started = now()
-    _compute(teacher, examples, missing, folder, pad_token_id, autocast_dtype)
+    _compute(teacher, examples, missing, folder, autocast_dtype)
     seconds = now() - started
     write_atomically(timing, json.dumps({"seconds": seconds}))
     return seconds
@@ -140,21 +139,20 @@ def _compute(
     examples: TokenizedExamples,
     wanted: Wanted,
     folder: Path,
-    pad_token_id: int,
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """Run the teacher once over all examples and write logits and wanted outputs."""
-    shape = (len(examples.token_ids), teacher.config.hidden_size)
+    shape = (len(examples.token_ids), int(teacher.config.hidden_size or 0))
     paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
     arrays = {
         name: np.lib.format.open_memmap(path.with_suffix(".incomplete"), "w+", np.float16, shape)
         for name, path in paths.items()
     }
     live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
-    logits = np.zeros((len(examples), teacher.config.num_labels), np.float32)
+    logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
     for indices in tqdm(sorted_batches(examples.lengths, CACHE_BATCH_SIZE), desc="teacher outputs", unit="batch"):
-        inputs = collate(examples, indices, pad_token_id, device)
+        inputs = collate(examples, indices, device)
         inputs.pop("labels")
         inputs.pop("ids")
         outputs = live.batch(indices, inputs)

@@ -1,8 +1,8 @@
 """Get the teacher of a run: take a finished one, reuse the run's own, or fine-tune it with the one loop."""
 
-from transformers import BertForSequenceClassification
+from transformers import PreTrainedModel
 
-from distill.batches import TokenizedExamples, tokenize
+from distill.batches import tokenize
 from distill.config import Config, StageConfig
 from distill.data import Splits
 from distill.loop import Run, train
@@ -22,10 +22,7 @@ def prepare_teacher(run: Run, config: Config, task: Task, splits: Splits, folder
         teacher = starting_point(config, task, splits)
         seconds, history = 0.0, list[dict[str, float]]()
         if not teacher.finished:
-            tokenized = [
-                tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
-            ]
-            seconds, history = finetune(run, config, task, teacher, *tokenized, folder)
+            seconds, history = finetune(run, config, task, teacher, splits, folder)
         if run.accelerator.is_main_process:
             save_model(teacher.model, teacher.tokenizer, folder.teacher)
             folder.finish("teacher", {"name": "teacher", "seconds": seconds, "history": history})
@@ -42,9 +39,7 @@ def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
 
 
-def label_free_start(
-    config: Config, task: Task, splits: Splits, teacher: BertForSequenceClassification
-) -> BertForSequenceClassification:
+def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:
     """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
 
     A finished teacher hides where it came from; then the baseline starts from that teacher's layers.
@@ -55,13 +50,7 @@ def label_free_start(
 
 
 def finetune(
-    run: Run,
-    config: Config,
-    task: Task,
-    teacher: Teacher,
-    train_examples: TokenizedExamples,
-    held_out: TokenizedExamples,
-    folder: RunFolder,
+    run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder
 ) -> tuple[float, list[dict[str, float]]]:
     """Fine-tune in place: a stage without a teacher, ending with the epoch that was best on held-out train."""
     settings = config.teacher
@@ -74,6 +63,9 @@ def finetune(
         dropout=True,
         batch_size=settings.batch_size,
         keep_best_epoch=True,
+    )
+    train_examples, held_out = (
+        tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
     )
     evaluate = held_out_scorer(run, task, held_out)
     progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), evaluate)

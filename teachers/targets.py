@@ -33,7 +33,6 @@ def stage_targets(
     examples: TokenizedExamples,
     cache: CacheConfig,
     default_folder: Path,
-    pad_token_id: int,
 ) -> Targets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
 
@@ -52,8 +51,8 @@ def stage_targets(
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / fingerprint(teacher, examples, dtype)
     if accelerator.is_main_process:
-        build_cache(teacher, examples, plan.teacher, folder, pad_token_id, dtype)
+        build_cache(teacher, examples, plan.teacher, folder, dtype)
     accelerator.wait_for_everyone()
-    seconds = build_cache(teacher, examples, plan.teacher, folder, pad_token_id, dtype)
+    seconds = build_cache(teacher, examples, plan.teacher, folder, dtype)
     outputs = CachedTeacher(folder, plan, examples, teacher.config.num_attention_heads)
     return Targets(outputs, seconds, gigabytes)

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, with the reason."""
     for item in items:
         if item.get_closest_marker("real") and not (SHARED / "models").is_dir():
-            item.add_marker(pytest.mark.skip(reason=f"real data and encoder not found in {SHARED}; set DISTILL_SHARED"))
+            item.add_marker(pytest.mark.skip(reason=f"no real data and encoder in {SHARED}; set DISTILL_SHARED"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         if item.get_closest_marker("network") and os.environ["HF_HUB_OFFLINE"] == "1":

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_inference_batches_are_longest_first():
 def test_collate_against_the_obvious_loop():
     examples = packed(3, 17, 1, 8)
     indices = np.array([1, 3, 2])
-    batch = collate(examples, indices, pad_token_id=99)
+    batch = collate(dataclasses.replace(examples, pad_token_id=99), indices)
     assert batch["input_ids"].shape == (3, 24)
     for row, index in enumerate(indices):
         start, end = examples.offsets[index], examples.offsets[index + 1]
@@ -112,7 +114,7 @@ def test_collate_against_the_obvious_loop():
 
 @pytest.mark.parametrize(("length", "width"), [(1, 8), (8, 8), (9, 16)])
 def test_width_is_a_multiple_of_eight(length, width):
-    assert collate(packed(length, 1), np.array([0, 1]), 0)["input_ids"].shape == (2, width)
+    assert collate(packed(length, 1), np.array([0, 1]))["input_ids"].shape == (2, width)
 
 
 def test_scores_stay_float32():
@@ -120,4 +122,4 @@ def test_scores_stay_float32():
     scored = TokenizedExamples(
         examples.token_ids, examples.token_type_ids, examples.offsets, np.array([0.5, 4.5], np.float32), examples.ids
     )
-    assert collate(scored, np.array([1]), 0)["labels"].dtype == torch.float32
+    assert collate(scored, np.array([1]))["labels"].dtype == torch.float32

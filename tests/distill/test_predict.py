@@ -54,7 +54,7 @@ def model():
 
 
 def predict(model, examples, batch_size=8, **options):
-    return predict_logits(model, examples, pad_token_id=0, batch_size=batch_size, device="cpu", **options)
+    return predict_logits(model, examples, batch_size=batch_size, device="cpu", **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
