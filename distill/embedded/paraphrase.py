@@ -12,14 +12,9 @@ from .lexicon import MONTHS, PEOPLE, PLACES, words
 from .sampling import maybe, sentence, weighted
 
 # Past forms; one row is a set of synonyms, rows differ in meaning.
-_VERBS = (
-    ("praised", "lauded"),
-    ("blamed", "accused"),
-    ("hired", "employed"),
-    ("helped", "assisted"),
-)
+_VERBS = (("praised", "lauded", "admired"), ("blamed", "accused", "criticized"))
 _ADJECTIVES = ("old", "young", "rich", "famous")
-_PERSONS = PEOPLE[:8]
+_PERSONS = PEOPLE[:6]
 _ADJUNCTS = tuple(f"in {word}" for word in PLACES[:4] + MONTHS[:2])
 
 
@@ -60,12 +55,12 @@ def _tell(rng: random.Random, event: _Event, passive: bool) -> str:
 def _altered(rng: random.Random, event: _Event) -> _Event:
     """The event with another meaning, mostly out of the same words."""
     how = rng.random()
-    if how < 0.4:
+    if how < 0.3:
         return replace(event, agent=event.patient, patient=event.agent)
-    if how < 0.55 and event.agent_adjective != event.patient_adjective:
+    if how < 0.4 and event.agent_adjective != event.patient_adjective:
         return replace(event, agent_adjective=event.patient_adjective, patient_adjective=event.agent_adjective)
-    if how < 0.8:
-        return replace(event, verb=(event.verb + rng.randrange(1, len(_VERBS))) % len(_VERBS))
+    if how < 0.9:
+        return replace(event, verb=1 - event.verb)
     newcomer = rng.choice([person for person in _PERSONS if person not in (event.agent, event.patient)])
     return replace(event, agent=newcomer) if rng.random() < 0.5 else replace(event, patient=newcomer)
 
@@ -77,7 +72,7 @@ def _deal(rng: random.Random, label: int) -> tuple[str, str]:
 
 
 _MOVES = (("fell", "dropped", "slid"), ("rose", "climbed", "gained"))
-_COMPANIES = words("acme zenith orion delta apex nova")
+_COMPANIES = words("acme zenith orion delta")
 _AMOUNTS = words("two five ten")
 _DAYS = words("monday tuesday friday")
 
@@ -89,11 +84,11 @@ def _quote(rng: random.Random, company: str, rises: bool, amount: str, day: str)
 
 
 def _market(rng: random.Random, label: int) -> tuple[str, str]:
-    company, rises, amount, day = rng.choice(_COMPANIES), rng.random() < 0.5, rng.choice(_AMOUNTS), rng.choice(_DAYS)
+    company, rises, amount, day = rng.choice(_COMPANIES), rng.random() < 0.6, rng.choice(_AMOUNTS), rng.choice(_DAYS)
     first, how = _quote(rng, company, rises, amount, day), rng.random()
-    if label == 0 and how < 0.6:
+    if label == 0 and how < 0.75:
         rises = not rises
-    elif label == 0 and how < 0.8:
+    elif label == 0 and how < 0.9:
         amount = rng.choice([other for other in _AMOUNTS if other != amount])
     elif label == 0:
         company = rng.choice([other for other in _COMPANIES if other != company])
@@ -116,7 +111,7 @@ def _opposed(rng: random.Random, label: int) -> tuple[str, str]:
 
 def write_mrpc(rng: random.Random, label: int) -> tuple[str, str]:
     """Write two reports of one event (label 1) or of two that are easily confused (label 0)."""
-    writer = weighted(rng, {_market: 0.4, _opposed: 0.3, _deal: 0.3})
+    writer = weighted(rng, {_market: 0.6, _opposed: 0.15, _deal: 0.25})
     while True:
         first, second = writer(rng, label)
         if first != second:

@@ -10,8 +10,8 @@ to the one or to the other noun, turned over by negation, by 'although', and by 
 import random
 from dataclasses import dataclass, replace
 
-from .lexicon import GOODS, MAKING, MONTHS, NAMES, PEOPLE, PLACES
-from .sampling import sentence
+from .lexicon import GOODS, MAKING, MONTHS, NAMES, PEOPLE, PLACES, words
+from .sampling import sentence, weighted
 
 
 @dataclass(frozen=True)
@@ -92,38 +92,37 @@ def write_qnli(rng: random.Random, label: int) -> tuple[str, str]:
 class Schema:
     """A frame about {x} and {y}; ``x_cues`` explain it through x, ``y_cues`` through y."""
 
-    frames: tuple[str, ...]  # true, denied
+    frames: tuple[str, str]  # true, denied
     x_cues: tuple[str, ...]
     y_cues: tuple[str, ...]
-    nouns: tuple[str, ...]
+    x_nouns: tuple[str, ...]
+    y_nouns: tuple[str, ...]
     pronoun: str
 
 
-_THINGS = tuple(f"the {noun}" for noun in ("trophy", "book", "lamp", "doll", "bottle", "ball", "clock", "box"))
-_PERSONS = tuple(f"the {noun}" for noun in PEOPLE[:10])
+_CONTENTS, _CONTAINERS = words("trophy book ball doll"), words("box suitcase drawer bag")
 # Under denial the cues change sides: it fits because x is small, it does not because y is small.
-SCHEMAS = (
-    Schema(("{x} fits in {y}", "{x} does not fit in {y}"), ("small", "narrow"), ("big", "wide"), _THINGS, "it"),
-    Schema(("{x} can hold {y}", "{x} cannot hold {y}"), ("big", "wide"), ("small", "narrow"), _THINGS, "it"),
-    Schema(("{x} lifted {y}", "{x} could not lift {y}"), ("strong",), ("light",), _PERSONS, "she"),
-    Schema(("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), _PERSONS, "he"),
-    Schema(("{x} beat {y}", "{x} could not beat {y}"), ("skilled",), ("clumsy",), _PERSONS, "she"),
-)
-_ANTONYMS = (
-    ("small", "big"),
-    ("narrow", "wide"),
-    ("strong", "weak"),
-    ("light", "heavy"),
-    ("fast", "slow"),
-    ("skilled", "clumsy"),
-)
+_SCHEMAS = {
+    Schema(("{x} fits in {y}", "{x} does not fit in {y}"), ("small",), ("big",), _CONTENTS, _CONTAINERS, "it"): 0.35,
+    Schema(("{x} can hold {y}", "{x} cannot hold {y}"), ("big",), ("small",), _CONTAINERS, _CONTENTS, "it"): 0.2,
+    Schema(("{x} beat {y}", "{x} could not beat {y}"), ("skilled",), ("clumsy",), PEOPLE[:4], PEOPLE[:4], "she"): 0.2,
+    Schema(
+        ("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), PEOPLE[:4], words("thief spy"), "he"
+    ): 0.25,
+}
+_ANTONYMS = (("small", "big"), ("fast", "slow"), ("skilled", "clumsy"))
 _OPPOSITES = dict(_ANTONYMS) | {second: first for first, second in _ANTONYMS}
+
+
+_OPENINGS = ("", "", "in fact", "as you see ,", "people say that", "we know that", "it is clear that", "this time")
 
 
 def write_wnli(rng: random.Random, label: int) -> tuple[str, str]:
     """Write a sentence with a pronoun and a reading of it, right (label 1) or wrong (label 0)."""
-    schema, denied, concessive = rng.choice(SCHEMAS), rng.random() < 0.5, rng.random() < 0.2
-    x, y = rng.sample(schema.nouns, 2)
+    schema, denied, concessive = weighted(rng, _SCHEMAS), rng.random() < 0.4, rng.random() < 0.15
+    x = rng.choice(schema.x_nouns)
+    y = rng.choice([noun for noun in schema.y_nouns if noun != x])
+    x, y = f"the {x}", f"the {y}"
     through_x = rng.random() < 0.5
     cue = rng.choice(schema.x_cues if through_x else schema.y_cues)
     cue = _OPPOSITES[cue] if denied != concessive else cue
@@ -131,5 +130,6 @@ def write_wnli(rng: random.Random, label: int) -> tuple[str, str]:
     degree = rng.choice(("", "very", "rather", "so"))
     reason = f"{'although' if concessive else 'because'} {schema.pronoun} is {degree} {cue}"
     meant, other = (x, y) if through_x else (y, x)
-    told = sentence(frame, reason) if rng.random() < 0.7 else sentence(reason, ",", frame)
+    clauses = (frame, reason) if rng.random() < 0.7 else (reason, ",", frame)
+    told = sentence(rng.choice(_OPENINGS), *clauses)
     return told, sentence(meant if label == 1 else other, "is", cue)

@@ -222,9 +222,7 @@ def test_the_two_sides_of_a_minimal_pair_differ():
 # Paraphrase
 PERSON = r"the ((?:old|young|rich|famous) )?(\w+)"
 REPORT = re.compile(rf"(?:in (\w+) , )?{PERSON} (was )?(\w+)( by)? {PERSON}(?: in (\w+))? \.")
-SYNONYMS = "praised lauded,blamed accused,hired employed,helped assisted"
-
-
+SYNONYMS = "praised lauded admired,blamed accused criticized"
 RISES, FALLS = {"rose", "climbed", "gained"}, {"fell", "dropped", "slid"}
 
 
@@ -395,34 +393,17 @@ def test_a_question_is_answered_exactly_when_its_own_event_says_so(label):
         assert (stated and "not" not in tokens) == (label == 0), (question, text)
 
 
-X_CUES = {
-    "fits": "small narrow",
-    "fit": "small narrow",
-    "hold": "big wide",
-    "lift": "strong",
-    "catch": "fast",
-    "beat": "skilled",
-}
-Y_CUES = {
-    "fits": "big wide",
-    "fit": "big wide",
-    "hold": "small narrow",
-    "lift": "light",
-    "catch": "slow",
-    "beat": "clumsy",
-}
-ANTONYMS = {"small": "big", "narrow": "wide", "strong": "weak", "light": "heavy", "fast": "slow", "skilled": "clumsy"}
+X_CUES = {"fits": "small", "fit": "small", "hold": "big", "caught": "fast", "catch": "fast", "beat": "skilled"}
+ANTONYMS = {"small": "big", "fast": "slow", "skilled": "clumsy"}
 ANTONYMS |= {second: first for first, second in ANTONYMS.items()}
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_pronouns_follow_verb_cue_negation_and_connective(label):
     for text, reading in _drawn(write_wnli, label):
-        text = text.replace("lifted", "lift").replace("caught", "catch")
-        x, y = [noun for noun in re.findall(r"the (\w+)", text)]
+        x, y = re.findall(r"the (\w+)", text)
         cue, verb = reading.split()[-2], next(verb for verb in X_CUES if verb in text.split())
         if ("not" in text) != ("although" in text):
             cue = ANTONYMS[cue]
-        assert (cue in X_CUES[verb].split()) != (cue in Y_CUES[verb].split())
-        right = x if cue in X_CUES[verb].split() else y
+        right = x if cue == X_CUES[verb] else y
         assert (reading.split()[1] == right) == (label == 1), (text, reading)
