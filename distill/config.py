@@ -128,6 +128,8 @@ class StageConfig:
 class BaselineConfig:
     """The same student trained on labels alone, from the teacher's own starting point."""
 
+    checkpoint: str | None = None
+    """What it starts from: an encoder that has seen no label of the task; null: what the teacher started from."""
     epochs: int | None = None
     """null: as many epochs as all stages together, so that both see the same number of examples."""
     learning_rate: float = 1e-4

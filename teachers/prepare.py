@@ -13,22 +13,24 @@ from distill.tasks import Task
 from teachers.load import Teacher, is_finished, load_teacher, teacher_from_scratch
 
 
-def prepare_teacher(run: Run, config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
-    """Return the teacher, fine-tuned if it was not, and leave it with its tokenizer in ``<run_dir>/teacher``."""
-    result = folder.result("teacher")
-    if result is not None:
-        teacher = load_teacher(str(folder.teacher), task)
-    else:
-        teacher = starting_point(config, task, splits)
-        seconds, history = 0.0, list[dict[str, float]]()
-        if not teacher.finished:
-            seconds, history = finetune(run, config, task, teacher, splits, folder)
-        if run.accelerator.is_main_process:
-            save_model(teacher.model, teacher.tokenizer, folder.teacher)
-            folder.finish("teacher", {"name": "teacher", "seconds": seconds, "history": history})
-        run.accelerator.wait_for_everyone()
-    teacher.model.to(run.accelerator.device)
-    return teacher
+def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
+    """Load the run's own teacher if it is finished, else what it starts from."""
+    if folder.result("teacher") is not None:
+        return load_teacher(str(folder.teacher), task)
+    return starting_point(config, task, splits)
+
+
+def prepare_teacher(run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder) -> None:
+    """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
+    if folder.result("teacher") is not None:
+        return
+    seconds, history = 0.0, list[dict[str, float]]()
+    if not teacher.finished:
+        seconds, history = finetune(run, config, task, teacher, splits, folder)
+    if run.accelerator.is_main_process:
+        save_model(teacher.model, teacher.tokenizer, folder.teacher)
+        folder.finish("teacher", {"name": "teacher", "seconds": seconds, "history": history})
+    run.accelerator.wait_for_everyone()
 
 
 def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
@@ -42,8 +44,11 @@ def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
 def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:
     """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
 
-    A finished teacher hides where it came from; then the baseline starts from that teacher's layers.
+    A finished teacher hides where it came from; unless ``baseline.checkpoint`` tells, the baseline then starts
+    from that teacher's layers.
     """
+    if config.baseline.checkpoint is not None:
+        return load_teacher(config.baseline.checkpoint, task, config.seed).model
     if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
         return teacher
     return starting_point(config, task, splits).model
