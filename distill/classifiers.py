@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.errors import UserError
+from distill.tokenizer import is_empty
 
 PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
 """Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
@@ -52,8 +53,7 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
         raise UserError(
             f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing"
         )
-    if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
-        # transformers would go on with a vocabulary of nothing but special tokens.
+    if is_empty(tokenizer):
         raise UserError(
             f"--{role} {folder} has no tokenizer; put the tokenizer it was trained with beside the weights"
         )

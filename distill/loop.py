@@ -21,8 +21,7 @@ from distill.batches import TokenizedExamples, collate, length_grouped_batches
 from distill.checkpoints import load_checkpoint, save_checkpoint
 from distill.clock import now
 from distill.config import StageConfig, TrainingConfig
-from distill.errors import UserError
-from distill.files import write_atomically
+from distill.meter import LossMeter
 from distill.stages import StageModel, StagePlan, compute_losses, parameter_groups
 
 
@@ -47,6 +46,10 @@ class Progress:
     best_score: float = -math.inf
     held_out: list[dict[str, float]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    unlogged: list[float] = field(default_factory=list)
+    """Sums of the losses since the last line of the history."""
+    logged_seconds: float = 0.0
+    """``seconds`` at that line."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def train(
         The final progress with the loss history; ``model`` carries the last or the best epoch's weights.
 
     Raises:
-        UserError: the loss stops being finite.
+        UserError: a loss stops being finite.
     """
     accelerator = run.accelerator
     set_seed(phase_seed(run.seed, stage.name) % 2**32, device_specific=True)
@@ -103,37 +106,33 @@ def train(
     progress = Progress(**saved) if saved else Progress()
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
     total_steps = steps_per_epoch * stage.epochs
+    meter = LossMeter(accelerator, stage.name, stage.losses, progress.unlogged)
     bar = progress_bar(accelerator, stage.name, total_steps, progress.global_step)
 
     while progress.epoch < stage.epochs and not out_of_patience(progress, stage.patience):
         wrapped.train()
-        started, meter = now(), LossMeter(accelerator, stage)
         epoch_batches = length_grouped_batches(
             examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
         )
         for indices in epoch_batches[progress.step :]:
-            factor = learning_rate_factor(progress.global_step, total_steps, run.training.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+            started = now()
+            set_learning_rate(optimizer, progress.global_step, total_steps, run.training.warmup)
             train_step(run, wrapped, optimizer, stage, examples, indices, teacher_outputs, meter)
             redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
             progress.step += 1
             progress.global_step += 1
             bar.update()
+            progress.seconds += now() - started
             if progress.global_step % run.training.log_every == 0:
-                line = meter.flush(progress.global_step, stage.learning_rate * factor)
-                progress.history.append(line)
-                bar.set_postfix(
-                    {name: f"{value:.3g}" for name, value in line.items() if name in stage.losses}, refresh=False
-                )
-                log(accelerator, stage.name, line)
+                write_line(run, stage, progress, total_steps, meter, bar)
             if progress.global_step % run.training.checkpoint_every == 0:
-                progress.seconds += now() - started
+                progress.unlogged = meter.collect(progress.global_step)
                 save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
-                started = now()
-        progress.seconds += now() - started
+        progress.unlogged = meter.collect(progress.global_step)
         progress.epoch, progress.step = progress.epoch + 1, 0
         finish_epoch(accelerator, wrapped, stage, progress, folder, evaluate)
+    if progress.global_step % run.training.log_every:
+        write_line(run, stage, progress, total_steps, meter, bar)
     bar.close()
     if stage.keep_best_epoch and progress.best_epoch is not None:
         accelerator.unwrap_model(wrapped).model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
@@ -149,7 +148,7 @@ def train_step(
     examples: TokenizedExamples,
     indices: np.ndarray,
     teacher_outputs: TeacherOutputs | None,
-    meter: "LossMeter | None" = None,
+    meter: LossMeter,
 ) -> None:
     """Take one optimizer step on the examples at ``indices``, however many processes share them.
 
@@ -179,45 +178,32 @@ def train_step(
                 accelerator.clip_grad_norm_(wrapped.parameters(), run.training.max_gradient_norm)
             optimizer.step()
             optimizer.zero_grad()
-        if meter is not None:
-            meter.add(sums, len(part) * counted)
+        meter.add(sums, len(part) * counted)
 
 
-class LossMeter:
-    """Sums of losses on the device, fetched only when a line is logged."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total_steps: int, warmup: float) -> None:
+    """Set every group's learning rate to its own peak times the share of this step."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * learning_rate_factor(step, total_steps, warmup)
 
-    def __init__(self, accelerator: Accelerator, stage: StageConfig) -> None:
-        self.accelerator, self.stage = accelerator, stage
-        self.reset()
 
-    def reset(self) -> None:
-        self.sums = torch.zeros(len(self.stage.losses), device=self.accelerator.device)
-        self.count, self.started = 0, now()
+def write_line(
+    run: Run, stage: StageConfig, progress: Progress, total_steps: int, meter: LossMeter, bar: tqdm
+) -> None:
+    """Add the mean losses since the last line to the history; the speed goes to TensorBoard and the bar alone.
 
-    def add(self, sums: Mapping[str, Tensor], count: int) -> None:
-        self.sums += torch.stack([sums[name].detach() for name in self.stage.losses])
-        self.count += count
-
-    def flush(self, global_step: int, learning_rate: float) -> dict[str, float]:
-        """Return mean raw and weighted losses since the last line, over all processes.
-
-        Raises:
-            UserError: a loss is not finite.
-        """
-        counts = torch.tensor([float(self.count)], device=self.accelerator.device)
-        totals = self.accelerator.reduce(torch.cat([self.sums, counts])).tolist()
-        line: dict[str, float] = {"step": global_step, "learning_rate": learning_rate}
-        for (name, weight), total in zip(self.stage.losses.items(), totals, strict=False):
-            line[name] = total / totals[-1]
-            line[f"{name}_weighted"] = weight * line[name]
-        if not all(math.isfinite(value) for value in line.values()):
-            raise UserError(
-                f"stage {self.stage.name}: loss is not finite at step {global_step}; "
-                "lower its learning_rate or use training.mixed_precision no"
-            )
-        line["examples_per_second"] = totals[-1] / (now() - self.started)
-        self.reset()
-        return line
+    A history without times is the same in a run that was killed and in one that was not.
+    """
+    started = now()
+    factor = learning_rate_factor(progress.global_step - 1, total_steps, run.training.warmup)
+    line, count = meter.flush(progress.global_step, stage.learning_rate * factor)
+    progress.seconds += now() - started  # the device finishes its queue here
+    rate = count / (progress.seconds - progress.logged_seconds)
+    progress.history.append(line)
+    progress.logged_seconds = progress.seconds
+    losses = {name: f"{line[name]:.3g}" for name in stage.losses}
+    bar.set_postfix(losses | {"examples/s": f"{rate:.0f}"}, refresh=False)
+    log(run.accelerator, stage.name, line | {"examples_per_second": rate})
 
 
 def finish_epoch(
@@ -230,6 +216,7 @@ def finish_epoch(
 ) -> None:
     """Score the epoch on the held-out part of train, keep its weights if they are the best, save a checkpoint."""
     score, metrics = evaluate(accelerator.unwrap_model(wrapped).model)
+    score = -math.inf if math.isnan(score) else score  # the correlation of constant predictions
     progress.held_out.append(metrics)
     log(accelerator, stage.name, {"step": progress.global_step} | {f"held_out_{k}": v for k, v in metrics.items()})
     if progress.best_epoch is None or score > progress.best_score:
@@ -304,10 +291,3 @@ def log(accelerator: Accelerator, stage: str, line: Mapping[str, float]) -> None
     """Send one line to TensorBoard under the stage's name."""
     values = {f"{stage}/{name}": value for name, value in line.items() if name != "step"}
     accelerator.log(values, step=int(line["step"]))
-
-
-def write_history(progress: Progress, path: Path) -> None:
-    """Write the loss history as JSON lines."""
-    import json
-
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in progress.history))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizer
+from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 # In this order they get the ids 0 to 4; [PAD] = 0 is BertConfig's default pad_token_id.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -33,3 +33,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer
     )
     tokenizer.train_from_iterator(lines, trainer)
     return BertTokenizer(vocab=tokenizer.get_vocab(with_added_tokens=True))
+
+
+def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer knows only special tokens; transformers builds such a one where files are missing."""
+    return len(tokenizer) <= len(set(tokenizer.all_special_ids))

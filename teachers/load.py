@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceC
 from distill.config import ScratchConfig
 from distill.errors import UserError
 from distill.tasks import Task
-from distill.tokenizer import train_tokenizer
+from distill.tokenizer import is_empty, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,16 @@ def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
         UserError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"no tokenizer for {checkpoint}: {_first_line(error)}; put its files beside the weights"
         ) from error
+    if is_empty(tokenizer):
+        raise UserError(
+            f"no tokenizer for {checkpoint}; put the files of the one it was trained with beside the weights"
+        )
+    return tokenizer
 
 
 def freeze(model: nn.Module) -> nn.Module:

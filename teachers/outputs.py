@@ -116,7 +116,7 @@ def build_cache(
         for kind, layers in wanted.items()
     }
     missing = {kind: layers for kind, layers in missing.items() if layers}
-    timing = folder / f"seconds-{_plan_name(wanted)}.json"
+    timing = folder / "seconds.json"
     if not missing and (folder / "logits.npy").exists() and timing.exists():
         return json.loads(timing.read_text())["seconds"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,3 @@ def _compute(
     temporary = folder / "logits.incomplete.npy"
     np.save(temporary, logits)
     temporary.replace(folder / "logits.npy")
-
-
-def _plan_name(wanted: Wanted) -> str:
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
