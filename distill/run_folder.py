@@ -63,8 +63,8 @@ class RunFolder:
         return (self.path / "report.html").exists() and self.record.exists()
 
 
-def open_run_folder(config: Config, is_main_process: bool) -> RunFolder:
-    """Create the folder, or go on in one that was made with the same configuration.
+def find_run_folder(config: Config) -> RunFolder:
+    """Return the folder of a run, new or made with the same configuration; nothing is written yet.
 
     Raises:
         UserError: it belongs to another configuration, or cannot be written.
@@ -72,6 +72,10 @@ def open_run_folder(config: Config, is_main_process: bool) -> RunFolder:
     assert config.run_dir is not None
     folder = RunFolder(Path(config.run_dir))
     saved = folder.path / "config.yaml"
+    existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problem = "no write permission for" if existing.is_dir() else "there is a file in its place:"
+        raise UserError(f"run folder {folder.path} cannot be made: {problem} {existing}; give another --run_dir")
     if saved.exists():
         different = differing_keys(load_config(saved), config)
         if different:
@@ -81,16 +85,20 @@ def open_run_folder(config: Config, is_main_process: bool) -> RunFolder:
             )
     elif folder.path.exists() and any(folder.path.iterdir()):
         raise UserError(f"run folder {folder.path} holds other files and no config.yaml; give another --run_dir")
-    if is_main_process:
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder.path, os.W_OK | os.X_OK):
-                raise PermissionError(f"no write permission for {folder.path}")
-            if not saved.exists():
-                save_config(config, saved)
-        except OSError as error:
-            raise UserError(f"run folder {folder.path} cannot be written: {error}; give another --run_dir") from error
     return folder
+
+
+def create_run_folder(config: Config, folder: RunFolder) -> None:
+    """Make the folder and write its configuration, from which moment on it belongs to this run.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        if not (folder.path / "config.yaml").exists():
+            save_config(config, folder.path / "config.yaml")
+    except OSError as error:
+        raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -19,20 +19,24 @@ def main() -> None:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
     config = parse_config()
     # Here and not above: `--help` and a misspelt key should not wait for torch.
+    from distill.launch import make_accelerator
+    from distill.run_folder import find_run_folder
     from pipelines.comparison import compare_and_report
     from pipelines.phases import distil_stages, open_run, prepare_lesson, train_baseline
     from students import ATTENTIONS
 
     check_config(config, ATTENTIONS)
-    work = open_run(config)
-    if work.folder.finished:
-        work.run.accelerator.print(f"{work.folder.path} is finished; its report is {work.folder.path / 'report.html'}")
+    folder = find_run_folder(config)
+    accelerator = make_accelerator(config)
+    if folder.finished:
+        accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
         return
+    work = open_run(config, accelerator, folder)
     lesson = prepare_lesson(work)
     student = distil_stages(work, lesson)
     baseline = train_baseline(work, lesson)
     compare_and_report(work, lesson, student, baseline)
-    work.run.accelerator.end_training()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -16,13 +16,16 @@ from distill.console import run
 def main() -> None:
     """Fine-tune, score on validation and check."""
     config = parse_config()
+    from distill.launch import make_accelerator
+    from distill.run_folder import find_run_folder
     from pipelines.phases import open_run, prepare_lesson
     from students import ATTENTIONS
 
     check_config(config, ATTENTIONS)
-    work = open_run(config)
-    prepare_lesson(work)
-    work.run.accelerator.end_training()
+    folder = find_run_folder(config)
+    accelerator = make_accelerator(config)
+    prepare_lesson(open_run(config, accelerator, folder))
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
@@ -13,16 +14,16 @@ from distill.config import Config, StageConfig
 from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
-from distill.launch import make_accelerator, start_trackers
+from distill.launch import start_trackers
 from distill.loop import Progress, Run, train
-from distill.run_folder import RunFolder, open_run_folder, save_model
+from distill.run_folder import RunFolder, create_run_folder, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from distill.tasks import Task, get_task
 from students import StudentForSequenceClassification, calibrate_temperature, resolve_layer_map, student_from_teacher
 from teachers.checks import check_teacher
 from teachers.load import freeze
-from teachers.prepare import label_free_start, prepare_teacher
+from teachers.prepare import label_free_start, prepare_teacher, starting_teacher
 from teachers.targets import Targets, stage_targets
 
 CALIBRATION_EXAMPLES = 64
@@ -55,11 +56,8 @@ class Lesson:
     layer_map: list[int]
 
 
-def open_run(config: Config) -> Work:
-    """Open the run folder and read the data."""
-    accelerator = make_accelerator(config)
-    folder = open_run_folder(config, accelerator.is_main_process)
-    start_trackers(accelerator, config)
+def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
+    """Read the data; nothing is written yet."""
     task = get_task(config.task, config.data)
     splits = load_splits(
         task,
@@ -72,23 +70,46 @@ def open_run(config: Config) -> Work:
 
 
 def prepare_lesson(work: Work) -> Lesson:
-    """Get the teacher, print its validation score before anything is distilled from it, and check it."""
+    """Get the teacher, print its validation score before anything is distilled from it, and check it.
+
+    The run folder is made only when everything that can be refused without training has been looked at: a folder
+    left behind by a mistake would refuse the corrected command.
+    """
     config, task, splits = work.config, work.task, work.splits
-    teacher = prepare_teacher(work.run, config, task, splits, work.folder)
-    freeze(teacher.model)
+    teacher = starting_teacher(config, task, splits, work.folder)
+    teacher.model.to(work.device)
+    layer_map = student_layer_map(config, teacher.model)
     validation = {
         name: tokenize(part, teacher.tokenizer, config.data.max_length) for name, part in splits.validation.items()
     }
-    logits, metrics = validation_metrics(work.run, task, teacher.model, validation)
-    work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
-    for name, split_logits in logits.items():
-        score = metrics[task.main_metric]
-        check_teacher(task, split_logits, validation[name].labels, score, config.teacher.margin_over_majority)
+    if teacher.finished:
+        check_on_validation(work, teacher.model, validation)
+    begin(work)
+    prepare_teacher(work.run, config, task, teacher, splits, work.folder)
+    freeze(teacher.model)
+    if not teacher.finished:
+        check_on_validation(work, teacher.model, validation)
     train_examples, held_out = (
         tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
     )
-    layer_map = student_layer_map(config, teacher.model)
     return Lesson(teacher.model, teacher.tokenizer, train_examples, held_out, validation, layer_map)
+
+
+def begin(work: Work) -> None:
+    """Make the run folder and open TensorBoard in it."""
+    if work.run.accelerator.is_main_process:
+        create_run_folder(work.config, work.folder)
+    work.run.accelerator.wait_for_everyone()
+    start_trackers(work.run.accelerator, work.config)
+
+
+def check_on_validation(work: Work, teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples]) -> None:
+    """Print the teacher's score on validation and refuse one that has nothing to teach."""
+    task, margin = work.task, work.config.teacher.margin_over_majority
+    logits, metrics = validation_metrics(work.run, task, teacher, validation)
+    work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
+    for name, split_logits in logits.items():
+        check_teacher(task, split_logits, validation[name].labels, metrics[task.main_metric], margin)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:

@@ -1,0 +1,117 @@
+"""A run of the whole pipeline that is small enough to be repeated in tests."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = """
+task: sst2
+data: {dir: embedded, max_length: 32, max_train_examples: 300}
+teacher:
+  checkpoint: null
+  scratch: {num_layers: 2, hidden_size: 32, num_heads: 2, intermediate_size: 64, vocabulary_size: 400}
+  epochs: 1
+  learning_rate: 1.0e-3
+  margin_over_majority: -1        # what is tested is the way through the phases, not the quality
+student: {attention: performer, num_layers: 1, features: redrawn, redraw_interval: 3, num_features: 16}
+stages:
+  - name: layers
+    epochs: 1
+    learning_rate: 1.0e-3
+    losses: {attention_output: 1.0, hidden_states: 0.5}
+  - name: logits
+    epochs: 2
+    learning_rate: 1.0e-3
+    losses: {logits: 0.9, labels: 0.1}
+    dropout: true
+    keep_best_epoch: true
+baseline: {epochs: 1}
+training: {checkpoint_every: 3, log_every: 2, mixed_precision: "no"}
+comparison: {batch_sizes: [2], lengths: [16], seconds_per_point: 0.05, resamples: 200, memory: false}
+"""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The tiny run: its configuration file, and how it is started."""
+
+    config: Path
+
+    def command(self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)) -> list[str]:
+        """Return the command line; ``launcher`` is what stands before the script."""
+        start = [str(Path(sys.executable).with_name(launcher[0])), *launcher[1:]]
+        script = str(ROOT / "pipelines" / "distill.py")
+        return [*start, script, "--config", str(self.config), "--run_dir", str(run_dir), *more]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return an environment in which two runs give the same bits: one thread, no GPU."""
+        return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def start(self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)) -> subprocess.Popen[str]:
+        """Start the run and return its process."""
+        return subprocess.Popen(
+            self.command(run_dir, *more, launcher=launcher),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+            cwd=self.config.parent,
+        )
+
+    def run(
+        self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end, whatever the exit code."""
+        process = self.start(run_dir, *more, launcher=launcher)
+        output, errors = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went through without a disturbance, and what it printed."""
+
+    folder: Path
+    output: str
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Return the configuration of the tiny run."""
+    config = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    config.write_text(TINY)
+    return Tiny(config)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Run the tiny configuration once for all tests that only read what it left."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = tiny.run(folder)
+    assert done.returncode == 0, done.stderr
+    return Finished(folder, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
+    """Return a function that reads the loss history of every phase of a run, the clock's figures left out."""
+
+    def read(run_dir: Path) -> dict[str, list[dict[str, float]]]:
+        found = {}
+        for path in sorted((run_dir / "checkpoints").glob("*/result.json")):
+            lines = json.loads(path.read_text())["history"]
+            found[path.parent.name] = [
+                {name: value for name, value in line.items() if name != "examples_per_second"} for line in lines
+            ]
+        return found
+
+    return read
