@@ -11,18 +11,16 @@ from .sampling import sentence
 
 # Each family holds near relatives; each relative is its set of synonyms.
 _AGENTS = (
-    (("man", "guy"), ("woman", "lady"), ("child", "kid")),
-    (("dog", "hound"), ("cat", "kitten"), ("horse", "pony")),
+    (("man", "guy"), ("woman", "lady")),
+    (("dog", "hound"), ("cat", "kitten")),
 )
 _ACTIONS = (
-    (("cutting", "slicing"), ("peeling",), ("cooking", "frying")),
-    (("watching", "observing"), ("filming", "recording"), ("photographing",)),
-    (("carrying", "lifting"), ("pushing", "shoving"), ("pulling", "dragging")),
+    (("watching", "observing"), ("filming", "recording")),
+    (("carrying", "lifting"), ("pushing", "shoving")),
 )
 _OBJECTS = (
-    (("potato",), ("leek",), ("carrot",)),
-    (("rock", "stone"), ("log",), ("box", "crate")),
-    (("bird",), ("sheep", "lamb"), ("cow",)),
+    (("rock", "stone"), ("box", "crate")),
+    (("bird",), ("sheep", "lamb")),
 )
 _PLACES = (
     (("forest", "woods"), ("field", "meadow")),
@@ -31,7 +29,7 @@ _PLACES = (
 _DETAILS = ((("small", "little"), ("large", "big")), (("calm", "quiet"), ("nervous", "tense")))
 
 _SLOTS = {"agent": _AGENTS, "action": _ACTIONS, "object": _OBJECTS, "place": _PLACES, "detail": _DETAILS}
-_COSTS = {"agent": 1.2, "action": 1.5, "object": 1.2, "place": 0.7, "detail": 0.4}
+_COSTS = {"agent": 1.4, "action": 1.8, "object": 1.0, "place": 0.5, "detail": 0.3}
 _SPREAD = 0.2  # standard deviation of the annotators' mean, in grades
 
 Meaning = tuple[int, int] | None  # family and relative, None where the part is not mentioned
@@ -40,7 +38,7 @@ Meaning = tuple[int, int] | None  # family and relative, None where the part is 
 def _draw(rng: random.Random, slot: str) -> Meaning:
     if slot in ("place", "detail") and rng.random() < 0.4:
         return None
-    family = rng.randrange(len(_SLOTS[slot]))
+    family = int(rng.random() < 0.4)
     return family, rng.randrange(len(_SLOTS[slot][family]))
 
 

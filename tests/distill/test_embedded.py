@@ -268,9 +268,9 @@ def test_a_question_turned_over_twice_stays_the_same(label):
 # Similarity
 def test_costs_of_a_differing_part():
     assert cost("action", (0, 1), (0, 1)) == 0.0
-    assert cost("action", (0, 1), (0, 2)) == pytest.approx(0.75)
-    assert cost("action", (0, 1), (1, 1)) == pytest.approx(1.5)
-    assert cost("place", None, (1, 1)) == cost("place", (1, 1), None) == pytest.approx(0.35)
+    assert cost("action", (0, 1), (0, 0)) == pytest.approx(0.9)
+    assert cost("action", (0, 1), (1, 1)) == pytest.approx(1.8)
+    assert cost("place", None, (1, 1)) == cost("place", (1, 1), None) == pytest.approx(0.25)
 
 
 def test_grades_fall_with_every_part_that_is_redrawn():
