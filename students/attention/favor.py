@@ -47,9 +47,9 @@ def favor_attention(
 
     Query, key and value are (B, H, N, d), the projection is (m, d) or, one per head, (H, m, d), and the mask is (B, N)
     bool, True at real tokens. All forms give the same numbers: ``linear`` O(Nmd); ``two_attention`` reads it as the
-    projection attending to the keys and the queries to the projection; ``quadratic`` O(Nmd + N²(m + d)), cheaper for
-    the shortest sequences; ``auto`` is the cheaper of linear and quadratic. Computes in fp32 (fp64 for fp64 inputs),
-    under autocast too. An example without real tokens gives zeros.
+    projection attending to the keys and the queries to the projection; ``quadratic`` O(Nmd + N²(m + d)), faster in
+    training on the shortest sequences; ``auto`` is linear but there. Computes in fp32 (fp64 for fp64 inputs), under
+    autocast too. An example without real tokens gives zeros.
     """
     if form not in FORMS:
         nearest = difflib.get_close_matches(form, FORMS, n=1)
@@ -60,7 +60,7 @@ def favor_attention(
         query, key, value, projection = _prepare(query, key, value, mask, projection)
         if form == "two_attention":
             context = _two_attention(query, key, value, mask, projection)
-        elif form == "quadratic" or (form == "auto" and _is_short(query, projection)):
+        elif form == "quadratic" or (form == "auto" and _prefers_quadratic(query, key, value, projection)):
             weights = _unnormalised_map(query, key, mask, projection)
             context = (weights @ value) / weights.sum(-1, keepdim=True)
         else:
@@ -90,10 +90,16 @@ def _prepare(
     return query, key, value, projection * query.shape[-1] ** -0.25
 
 
-def _is_short(query: Tensor, projection: Tensor) -> bool:
-    """Whether N² work beats linear work: by operation count N < 2md / (m + d), measured at two thirds of that."""
+def _needs_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _prefers_quadratic(query: Tensor, key: Tensor, value: Tensor, projection: Tensor) -> bool:
+    """Whether N² work is the faster: in training, at half the length where operation counts meet, 2md / (m + d)."""
+    if torch.compiler.is_compiling() or not _needs_gradient(query, key, value, projection):
+        return False
     (length, head_size), num_features = query.shape[-2:], projection.shape[-2]
-    return 3 * length * (num_features + head_size) < 4 * num_features * head_size
+    return length * (num_features + head_size) < num_features * head_size
 
 
 def _key_bias(key: Tensor, mask: Tensor | None) -> Tensor:
@@ -122,9 +128,9 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, proj
     inputs = (query, key, value, mask, projection)
     if (
         torch.compiler.is_compiling()
-    ):  # a compiler fuses plain operations itself, and cannot trace the loop over chunks
+    ):  # a compiler fuses plain operations itself; the loop over chunks fixes the shapes
         return _two_attention(*inputs)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, projection)):
+    if _needs_gradient(query, key, value, projection):
         return _LinearAttention.apply(*inputs)
     return _linear_forward(*inputs, saved=None, keep_features=False)
 

@@ -283,3 +283,18 @@ def test_an_unknown_form_names_the_choices_and_the_nearest() -> None:
     query, key, value = _inputs(1, 1, 3, 4)
     with pytest.raises(ValueError, match=r"'linaer' is unknown; choose one of auto, linear.*did you mean 'linear'"):
         favor_attention(query, key, value, None, draw_projection(4, 4, _generator()).double(), "linaer")
+
+
+def test_export_keeps_batch_and_length_dynamic() -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, projection: Tensor) -> Tensor:
+            return favor_attention(query, key, value, mask, projection)
+
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=512)
+    operand = {0: batch, 2: length}
+    projection = torch.nn.Parameter(draw_projection(8, 4, _generator()).double())
+    example = (*_inputs(2, 3, 6, 4), _mask(2, 6), projection)
+    shapes = (operand, operand, operand, {0: batch, 1: length}, None)
+    exported = torch.export.export(Attention(), example, dynamic_shapes=shapes).module()
+    other = (*_inputs(5, 3, 41, 4), _mask(5, 41), projection)
+    assert (exported(*other) - favor_attention(*other)).abs().max() < 1e-12
