@@ -43,6 +43,8 @@ class TokenizedExamples:
     """int64 (n,): position in the source."""
     pad_token_id: int = 0
     """What the tokenizer fills short examples up with."""
+    pad_multiple: int = PAD_MULTIPLE
+    """Batches are padded to their longest example, rounded up to a multiple of this."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,14 +121,14 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def collate(
     examples: TokenizedExamples, indices: np.ndarray, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
-    """Return one padded batch: N is the longest of its examples, rounded up to a multiple of 8.
+    """Return one padded batch: N is the longest of its examples, rounded up to a multiple of ``pad_multiple``.
 
     Keys: ``input_ids``, ``attention_mask`` (1 = token), ``token_type_ids`` int64 (B, N); ``labels`` int64 or
     float32 (B,); ``ids`` int64 (B,).
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
-    width = max(1, -(-int(lengths.max()) // PAD_MULTIPLE)) * PAD_MULTIPLE
+    width = max(1, -(-int(lengths.max()) // examples.pad_multiple)) * examples.pad_multiple
     positions = np.arange(width)
     is_token = positions < lengths[:, None]
     source = (starts[:, None] + positions)[is_token]
