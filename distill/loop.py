@@ -216,7 +216,6 @@ def finish_epoch(
 ) -> None:
     """Score the epoch on the held-out part of train, keep its weights if they are the best, save a checkpoint."""
     score, metrics = evaluate(accelerator.unwrap_model(wrapped).model)
-    score = -math.inf if math.isnan(score) else score  # the correlation of constant predictions
     progress.held_out.append(metrics)
     log(accelerator, stage.name, {"step": progress.global_step} | {f"held_out_{k}": v for k, v in metrics.items()})
     if progress.best_epoch is None or score > progress.best_score:

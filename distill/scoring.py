@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distill.batches import TokenizedExamples
+from distill.errors import UserError
 from distill.launch import autocast_dtype
 from distill.loop import Run
 from distill.metrics import compute_metrics, metrics_over_splits
@@ -31,14 +32,24 @@ def held_out_scorer(
 
 
 def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: torch.dtype | None = None) -> np.ndarray:
-    """Return logits (n, C) on every process; ``dtype`` None computes in the weights' precision."""
-    return predict_logits(
+    """Return logits (n, C) on every process; ``dtype`` None computes in the weights' precision.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    logits = predict_logits(
         model,
         examples,
         batch_size=BATCH_SIZE,
         device=run.accelerator.device,
         autocast_dtype=dtype,
     )
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "the model's outputs are not finite; lower the learning_rate of the phase that trained it, "
+            "or use training.mixed_precision no"
+        )
+    return logits
 
 
 def validation_metrics(

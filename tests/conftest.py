@@ -1,6 +1,7 @@
 """Shared fixtures: offline, few threads, and skips that say why."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -8,8 +9,14 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from transformers import BertConfig, BertForSequenceClassification
+
+from distill.batches import TokenizedExamples
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DISTILL_SHARED", ROOT.parent / "shared"))
@@ -30,3 +37,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """The folder with real data and the real encoder."""
     return SHARED
+
+
+@pytest.fixture
+def make_bert() -> Callable[..., BertForSequenceClassification]:
+    """Return a function that builds a BERT classifier of hidden size 32 with weights large enough to matter."""
+
+    def make(
+        num_layers: int = 2, num_labels: int = 2, seed: int = 0, **settings: object
+    ) -> BertForSequenceClassification:
+        torch.manual_seed(seed)
+        sizes = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+        sizes |= {"max_position_embeddings": 32, "initializer_range": 0.2}
+        return BertForSequenceClassification(
+            BertConfig(**sizes | settings, num_hidden_layers=num_layers, num_labels=num_labels)
+        ).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_examples() -> Callable[..., TokenizedExamples]:
+    """Return a function that draws examples of 3 to 12 tokens, labelled by their second token."""
+
+    def make(count: int = 20, seed: int = 0) -> TokenizedExamples:
+        generator = np.random.default_rng(seed)
+        offsets = np.concatenate([[0], np.cumsum(generator.integers(3, 13, count))])
+        tokens = generator.integers(5, 60, offsets[-1]).astype(np.int32)
+        tokens[offsets[:-1]] = 2
+        labels = (tokens[offsets[:-1] + 1] > 32).astype(np.int64)
+        types = (np.arange(len(tokens)) % 3 == 0).astype(np.uint8)
+        return TokenizedExamples(tokens, types, offsets, labels, np.arange(count))
+
+    return make
+
+
+@pytest.fixture
+def make_accelerator() -> Iterator[Callable[..., Accelerator]]:
+    """Return a function that builds an Accelerator on the CPU; its shared state is forgotten before and after."""
+
+    def forget() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    def make(**settings: object) -> Accelerator:
+        forget()
+        return Accelerator(cpu=True, mixed_precision="no", **settings)
+
+    yield make
+    forget()
