@@ -5,7 +5,9 @@ is refused here, in one line that names the key.
 """
 
 import dataclasses
+import itertools
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidde
 LOSSES = (*LAYER_LOSSES, "logits", "labels")
 TRAINABLE = ("features", "attention", "encoder", "all")
 EMBEDDED = "embedded"
+WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
+"""Keys that may change between a run and its continuation."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,8 @@ def load_config(path: Path) -> Config:
 
 
 def _parse(arguments: Sequence[str] | None) -> Config:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, description=__doc__)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, description=__doc__)
     parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
     parser.add_class_arguments(Config)
     try:
@@ -229,7 +234,10 @@ def _parse(arguments: Sequence[str] | None) -> Config:
         namespace.pop("config", None)
         values = parser.instantiate(namespace).as_dict()
     except jsonargparse.ArgumentError as error:
-        raise UserError(_one_line(str(error))) from error
+        # The parser does not say which file it could not read.
+        files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
+        message = str(error).replace("Problems parsing config", f"cannot read {', '.join(files)}")
+        raise UserError(_one_line(message)) from error
     return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
 
 
@@ -242,9 +250,12 @@ def _one_line(message: str) -> str:
     in_stages = 'key "stages"' in message
     if unknown:
         name = next(part for part in unknown.groups() if part)
-        key = f"{group.group(1)}.{name}" if group else f"stages.{name}" if in_stages else name
+        in_stage = f"stages.{name.partition('.')[0]}"  # the parser flattens what an unknown key holds
+        key = f"{group.group(1)}.{name}" if group else in_stage if in_stages else name
         return f"unknown key {key!r}: {_keys_hint(key)}"
     missing = re.search(r"arguments are required: ([\w., ]+)", message)
+    if missing and in_stages:
+        return f"missing key stages.{missing.group(1)}: give it to every stage"
     if missing:
         return f"missing key {missing.group(1)}: give it in the --config file or as --{missing.group(1)} VALUE"
     message = re.sub(r"Problem with given class_path '[\w.]+':", "", message)
@@ -390,7 +401,7 @@ def _check_stage(stage: StageConfig) -> None:
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:
-    """Name the dotted keys in which two configurations differ, run_dir aside."""
+    """Name the dotted keys in which two configurations differ, those aside that change no number of the run."""
 
     def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -399,4 +410,4 @@ def differing_keys(one: Config, other: Config) -> list[str]:
         return result
 
     first, second = flat(dataclasses.asdict(one)), flat(dataclasses.asdict(other))
-    return sorted(key for key in first | second if key != "run_dir" and first.get(key) != second.get(key))
+    return sorted(key for key in first | second if key not in WITHOUT_EFFECT and first.get(key) != second.get(key))

@@ -12,26 +12,34 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 
 from distill.config import Config
+from distill.errors import UserError
 
 WAIT = timedelta(hours=12)
 """How long processes wait for the main one, which alone tokenises and computes the teacher's outputs."""
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Build the one Accelerator of a run from the launcher's settings and the configuration."""
+    """Build the one Accelerator of a run from the launcher's settings and the configuration.
+
+    Raises:
+        UserError: the precision does not exist on this machine.
+    """
     # Attention stages leave the classifier without a gradient.
     handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         backend = "nccl" if torch.cuda.is_available() else "gloo"  # DeepSpeed on CPU must be told
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=WAIT))
     run_dir = Path(config.run_dir or ".")
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.training.mixed_precision,
         gradient_accumulation_steps=config.training.gradient_accumulation,
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
         kwargs_handlers=handlers,
     )
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("mixed precision fp16 needs a GPU and none is visible; use bf16 or no")
+    return accelerator
 
 
 def start_trackers(accelerator: Accelerator, config: Config) -> None:

@@ -1,0 +1,171 @@
+"""The whole pipeline on a tiny configuration: what it prints, what it leaves, and what it does when run again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distill.record import validate_record
+
+FILES = {"config.yaml", "record.json", "report.md", "report.html", "predictions.parquet"}
+FOLDERS = {"plots", "teacher", "student", "baseline", "checkpoints", "tensorboard"}
+
+
+def test_exactly_the_promised_files_are_left(finished) -> None:
+    assert {path.name for path in finished.folder.iterdir() if path.is_file()} == FILES
+    assert {path.name for path in finished.folder.iterdir() if path.is_dir()} == FOLDERS
+    assert {path.suffix for path in (finished.folder / "plots").iterdir()} == {".png"}
+    for name in ("teacher", "student", "baseline"):
+        left = {path.name for path in (finished.folder / name).iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= left
+    assert (finished.folder / "student" / "README.md").read_text().startswith("---\n")
+    unfinished = [path for path in finished.folder.rglob("*") if "incomplete" in path.name or path.suffix == ".tmp"]
+    assert unfinished == []
+
+
+def test_step_checkpoints_and_teacher_outputs_are_gone(finished) -> None:
+    left = {path.name for path in (finished.folder / "checkpoints").iterdir()}
+    assert left == {"teacher", "layers", "logits", "baseline"}
+    assert list((finished.folder / "checkpoints").glob("*/step-*")) == []
+
+
+def test_teacher_score_is_printed_before_the_stages(finished) -> None:
+    lines = [line for line in finished.output.splitlines() if " on validation" in line]
+    assert [line.partition(":")[0] for line in lines] == ["teacher", "layers", "logits", "baseline"]
+    assert "accuracy" in lines[0]
+    assert f"report: {finished.folder / 'report.html'}" in finished.output.splitlines()[-1]
+
+
+def test_record_has_the_promised_keys(finished) -> None:
+    record = json.loads((finished.folder / "record.json").read_text())
+    validate_record(record)
+    assert (record["task"], record["split"], record["main_metric"]) == ("sst2", "validation", "accuracy")
+    assert record["seed"] == 42
+    assert set(record["models"]) == {"teacher", "student", "baseline"}
+    for model in record["models"].values():
+        assert {"metrics", "parameters", "layers", "attention", "flops"} <= set(model)
+    assert {"value", "low", "high"} <= set(record["retention"]["accuracy"])
+    assert [(point["batch_size"], point["length"]) for point in record["speed"]] == [(2, 16)]
+    assert [stage["name"] for stage in record["stages"]] == ["layers", "logits"]
+    for stage in record["stages"]:
+        assert {"name", "seconds", "examples_per_second", "metrics", "fidelity"} <= set(stage)
+        assert stage["seconds"] > 0
+    for key in ("agreement", "memory", "crossover_length", "environment", "num_examples", "schema"):
+        assert key in record
+
+
+def test_resolved_configuration_is_kept(finished) -> None:
+    config = yaml.safe_load((finished.folder / "config.yaml").read_text())
+    assert config["student"]["num_layers"] == 1
+    assert config["baseline"]["learning_rate"] > 0  # a default, which the file does not name
+
+
+def test_predictions_hold_every_example_once(finished) -> None:
+    predictions = pandas.read_parquet(finished.folder / "predictions.parquet")
+    assert list(predictions.columns) == [
+        "id",
+        "split",
+        "label",
+        "teacher_logits",
+        "student_logits",
+        "baseline_logits",
+    ]
+    assert predictions["id"].tolist() == list(range(1000))
+    logits = {role: np.stack(predictions[f"{role}_logits"].to_list()) for role in ("teacher", "student", "baseline")}
+    for role, values in logits.items():
+        assert values.shape == (1000, 2)
+        record = json.loads((finished.folder / "record.json").read_text())
+        accuracy = (values.argmax(1) == predictions["label"]).mean()
+        assert record["models"][role]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=1e-9)
+    assert not np.array_equal(logits["student"], logits["baseline"])
+
+
+def test_tensorboard_holds_every_promised_figure(finished) -> None:
+    events = EventAccumulator(str(finished.folder / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    losses = {"teacher": ["labels"], "layers": ["attention_output", "hidden_states"], "logits": ["logits", "labels"]}
+    for stage, names in (losses | {"baseline": ["labels"]}).items():
+        for name in names:
+            assert {f"{stage}/{name}", f"{stage}/{name}_weighted"} <= tags
+        assert {f"{stage}/learning_rate", f"{stage}/examples_per_second", f"{stage}/held_out_accuracy"} <= tags
+    for stage in ("layers", "logits"):
+        assert f"{stage}/validation_accuracy" in tags
+        assert {f"{stage}/fidelity_attention_output/layer_0", f"{stage}/fidelity_hidden_states/layer_0"} <= tags
+    steps = [event.step for event in events.Scalars("layers/hidden_states")]
+    assert steps == [2, 4, 6, 8]
+    raw, weighted = (events.Scalars(f"layers/hidden_states{suffix}")[-1].value for suffix in ("", "_weighted"))
+    assert weighted == pytest.approx(0.5 * raw)
+    hparams = yaml.safe_load(next((finished.folder / "tensorboard").glob("*/hparams.yml")).read_text())
+    assert hparams["student.attention"] == "performer"
+
+
+def test_baseline_is_not_the_student_and_the_teacher_was_trained(finished) -> None:
+    student, baseline = (load_file(finished.folder / name / "model.safetensors") for name in ("student", "baseline"))
+    assert set(student) == set(baseline)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert not student[name].equal(baseline[name])
+
+
+LOAD_ELSEWHERE = """
+import sys
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+folder = sys.argv[1]
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+with torch.no_grad():
+    logits = model(**tokenizer(["a fine film", "no"], padding=True, return_tensors="pt")).logits
+assert logits.shape == (2, 2) and logits.isfinite().all()
+assert not any(name.split(".")[0] in ("students", "distill") for name in sys.modules)
+print(type(model).__name__)
+"""
+
+
+def test_student_loads_from_any_directory_without_this_repository(finished, tmp_path: Path) -> None:
+    copied = shutil.copytree(finished.folder / "student", tmp_path / "somewhere" / "else")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOAD_ELSEWHERE, str(copied)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "StudentForSequenceClassification"
+
+
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of everything in a folder."""
+    found = {path: path.stat() for path in folder.rglob("*")}
+    return {str(path): (state.st_size, state.st_mtime_ns) for path, state in found.items()}
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, tiny) -> None:
+    before = states(finished.folder)
+    done = tiny.run(finished.folder)
+    assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stdout
+    assert str(finished.folder / "report.html") in done.stdout
+    assert states(finished.folder) == before
+
+
+def test_another_configuration_is_refused_in_the_same_folder(finished, tiny) -> None:
+    before = states(finished.folder)
+    done = tiny.run(finished.folder, "--seed", "7")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "different: seed" in done.stderr
+    assert states(finished.folder) == before
