@@ -8,17 +8,28 @@ The losses are those of the first stage. Four ways: `ours` (batches of one lengt
 teacher runs in every step). Ratios of examples/s with 95 % intervals go to <run_dir>/bench_training.json.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.config import check_config, parse_config
+from distill.config import Config, check_config, parse_config
 from distill.console import run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distill.batches import TokenizedExamples
+    from pipelines.phases import Work
+    from teachers.outputs import CachedTeacher, LiveTeacher
 
 EXAMPLES = 6400
 STEPS_PER_ROUND = 10
@@ -29,29 +40,49 @@ def main() -> None:
     """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
     config = parse_config()
     import numpy as np
+
+    from distill.environment import describe_environment
+    from distill.files import write_atomically
+    from distill.timing import ratio_of_medians, time_interleaved
+    from students import ATTENTIONS
+
+    limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_train_examples=limit))
+    check_config(config, ATTENTIONS)
+    with tempfile.TemporaryDirectory() as temporary:
+        work, ways = make_ways(config, Path(temporary))
+        times = time_interleaved(ways, seconds=SECONDS)
+    stage, output = config.stages[0], work.folder.path / "bench_training.json"
+    rows = []
+    for name, seconds in times.items():
+        ratio, low, high = ratio_of_medians(seconds, times["ours"])
+        speed = STEPS_PER_ROUND * stage.batch_size / float(np.median(seconds))
+        rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
+        print(f"{name:22} {speed:7.0f} examples/s   ours is {ratio:.2f}x [{low:.2f}, {high:.2f}]")
+    record = {"task": config.task, "losses": stage.losses, "rounds": len(times["ours"]), "rows": rows}
+    record["environment"] = describe_environment(work.device)
+    write_atomically(output, json.dumps(record, indent=1) + "\n")
+    print(f"written to {output}")
+
+
+def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[], None]]]:
+    """Return a function per way that takes ten training steps on batches drawn anew, the same numbers for all."""
+    import numpy as np
     import torch
 
     from distill.batches import length_grouped_batches, tokenize
-    from distill.environment import describe_environment
-    from distill.files import write_atomically
     from distill.launch import autocast_dtype, make_accelerator
-    from distill.loop import StageModel, prepare, train_step
+    from distill.loop import prepare, train_step
     from distill.meter import LossMeter
     from distill.run_folder import RunFolder
-    from distill.stages import parameter_groups, plan_stage
-    from distill.timing import ratio_of_medians, time_interleaved
+    from distill.stages import StageModel, parameter_groups, plan_stage
     from pipelines.phases import Lesson, build_student, open_run, student_layer_map
-    from students import ATTENTIONS
     from teachers.load import freeze
     from teachers.outputs import LiveTeacher
     from teachers.prepare import starting_point
     from teachers.targets import stage_targets
 
-    limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_train_examples=limit))
-    check_config(config, ATTENTIONS)
-    folder = RunFolder(Path(config.run_dir or "runs"))
-    work = open_run(config, make_accelerator(config), folder)
+    work = open_run(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
     accelerator, stage = work.run.accelerator, config.stages[0]
     teacher = starting_point(config, work.task, work.splits)
     freeze(teacher.model.to(accelerator.device))
@@ -60,45 +91,35 @@ def main() -> None:
     lesson = Lesson(teacher.model, teacher.tokenizer, examples, examples, {}, layer_map)
     plan = plan_stage(stage, layer_map, teacher.model.config.num_hidden_layers)
     live = LiveTeacher(teacher.model, plan, autocast_dtype(accelerator))
+    cached = stage_targets(accelerator, teacher.model, plan, examples, config.cache, cache).outputs
+    order = np.random.default_rng(0).permutation(len(examples))
+    in_random_order = [order[start : start + stage.batch_size] for start in range(0, len(order), stage.batch_size)]
+    of_one_length = length_grouped_batches(examples.lengths, stage.batch_size, seed=0, epoch=0)
+    padded = dataclasses.replace(examples, pad_multiple=config.data.max_length)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        cached = stage_targets(accelerator, teacher.model, plan, examples, config.cache, Path(temporary)).outputs
-        order = np.random.default_rng(0).permutation(len(examples))
-        random_batches = [order[start : start + stage.batch_size] for start in range(0, len(order), stage.batch_size)]
-        grouped = length_grouped_batches(examples.lengths, stage.batch_size, seed=0, epoch=0)
-        padded = dataclasses.replace(examples, pad_multiple=config.data.max_length)
-        ways = {
-            "ours": (examples, grouped, cached),
-            "random order, cached": (examples, random_batches, cached),
-            "random order": (examples, random_batches, live),
-            "padded": (padded, random_batches, live),
-        }
-        rounds = {}
-        for name, (tokens, batches, outputs) in ways.items():
-            student = build_student(work, teacher.model, lesson)
-            optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
-            wrapped, optimizer = prepare(accelerator, StageModel(student, plan), optimizer, stage.batch_size)
-            wrapped.train()
-            meter = LossMeter(accelerator, stage)
-            draw = np.random.default_rng(1)
+    def way(
+        tokens: TokenizedExamples, batches: list[np.ndarray], outputs: CachedTeacher | LiveTeacher | None
+    ) -> Callable[[], None]:
+        student = build_student(work, teacher.model, lesson)
+        optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
+        wrapped, optimizer = prepare(accelerator, StageModel(student, plan), optimizer, stage.batch_size)
+        wrapped.train()
+        meter = LossMeter(accelerator, stage.name, stage.losses)
+        draw = np.random.default_rng(1)
+        whole = [batch for batch in batches if len(batch) == stage.batch_size]
 
-            def one_round(
-                tokens=tokens, batches=batches, outputs=outputs, wrapped=wrapped, optimizer=optimizer, meter=meter, draw=draw
-            ) -> None:
-                for index in draw.choice(len(batches) - 1, STEPS_PER_ROUND, replace=False):
-                    train_step(work.run, wrapped, optimizer, stage, tokens, batches[index], outputs, meter)
+        def take_steps() -> None:
+            for index in draw.choice(len(whole), STEPS_PER_ROUND, replace=False):
+                train_step(work.run, wrapped, optimizer, stage, tokens, whole[index], outputs, meter)
 
-            rounds[name] = one_round
-        times = time_interleaved(rounds, seconds=SECONDS)
-    rows = []
-    for name, seconds in times.items():
-        ratio, low, high = ratio_of_medians(seconds, times["ours"])
-        speed = STEPS_PER_ROUND * stage.batch_size / float(np.median(seconds))
-        rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
-        print(f"{name:22} {speed:7.0f} examples/s   ours is {ratio:.2f}x [{low:.2f}, {high:.2f}]")
-    record = {"rounds": len(times["ours"]), "task": config.task, "environment": describe_environment(accelerator.device)}
-    write_atomically(folder.path / "bench_training.json", json.dumps(record | {"rows": rows}, indent=1) + "\n")
-    print(f"written to {folder.path / 'bench_training.json'}")
+        return take_steps
+
+    return work, {
+        "ours": way(examples, of_one_length, cached),
+        "random order, cached": way(examples, in_random_order, cached),
+        "random order": way(examples, in_random_order, live),
+        "padded": way(padded, in_random_order, live),
+    }
 
 
 if __name__ == "__main__":
