@@ -105,12 +105,14 @@ def generate(task_name: str, seed: int) -> dict[str, list[Row]]:
     if task_name not in _RECIPES:
         raise UserError(f"no embedded task {task_name!r}; {choices_hint(task_name, EMBEDDED_TASKS)}")
     recipe = _RECIPES[task_name]
-    plan = {"train": (recipe.draw, NUM_TRAIN), "validation": (recipe.draw, NUM_VALIDATION)}
+    # Validation is drawn first, so that what train leaves over does not shape it.
+    plan = {"validation": recipe.draw}
     if recipe.mismatched is not None:
-        plan["validation_matched"] = plan.pop("validation")
-        plan["validation_mismatched"] = (recipe.mismatched, NUM_VALIDATION)
+        plan = {"validation_matched": recipe.draw, "validation_mismatched": recipe.mismatched}
     seen: set[tuple[str, ...]] = set()
-    return {
-        split: _write_split(random.Random(f"{task_name} {split} {seed}"), recipe, draw, size, seen)
-        for split, (draw, size) in plan.items()
-    }
+
+    def write(split: str, draw: Draw, size: int) -> list[Row]:
+        return _write_split(random.Random(f"{task_name} {split} {seed}"), recipe, draw, size, seen)
+
+    validation = {split: write(split, draw, NUM_VALIDATION) for split, draw in plan.items()}
+    return {"train": write("train", recipe.draw, NUM_TRAIN), **validation}

@@ -37,7 +37,7 @@ def _event(rng: random.Random) -> _Event:
         patient=patient,
         agent_adjective=adjective if described < 0.4 else "",
         patient_adjective=adjective if described > 0.6 else "",
-        verb=rng.randrange(len(_VERBS)),
+        verb=int(rng.random() < 0.3),
         adjunct=maybe(rng, 0.4, _ADJUNCTS),
     )
 
@@ -84,7 +84,7 @@ def _quote(rng: random.Random, company: str, rises: bool, amount: str, day: str)
 
 
 def _market(rng: random.Random, label: int) -> tuple[str, str]:
-    company, rises, amount, day = rng.choice(_COMPANIES), rng.random() < 0.6, rng.choice(_AMOUNTS), rng.choice(_DAYS)
+    company, rises, amount, day = rng.choice(_COMPANIES), rng.random() < 0.7, rng.choice(_AMOUNTS), rng.choice(_DAYS)
     first, how = _quote(rng, company, rises, amount, day), rng.random()
     if label == 0 and how < 0.75:
         rises = not rises

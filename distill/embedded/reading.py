@@ -100,30 +100,30 @@ class Schema:
     pronoun: str
 
 
-_CONTENTS, _CONTAINERS = words("trophy book ball doll"), words("box suitcase drawer bag")
+_CONTENTS, _CONTAINERS = words("trophy book ball doll lamp"), words("box suitcase drawer bag chest")
 # Under denial the cues change sides: it fits because x is small, it does not because y is small.
 _SCHEMAS = {
     Schema(("{x} fits in {y}", "{x} does not fit in {y}"), ("small",), ("big",), _CONTENTS, _CONTAINERS, "it"): 0.35,
     Schema(("{x} can hold {y}", "{x} cannot hold {y}"), ("big",), ("small",), _CONTAINERS, _CONTENTS, "it"): 0.2,
     Schema(("{x} beat {y}", "{x} could not beat {y}"), ("skilled",), ("clumsy",), PEOPLE[:4], PEOPLE[:4], "she"): 0.2,
     Schema(
-        ("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), PEOPLE[:4], words("thief spy"), "he"
+        ("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), PEOPLE[:4], words("thief spy thug"), "he"
     ): 0.25,
 }
 _ANTONYMS = (("small", "big"), ("fast", "slow"), ("skilled", "clumsy"))
 _OPPOSITES = dict(_ANTONYMS) | {second: first for first, second in _ANTONYMS}
 
 
-_OPENINGS = ("", "", "in fact", "as you see ,", "people say that", "we know that", "it is clear that", "this time")
+_OPENINGS = ("", "in fact", "as you see ,", "we know that", *(f"{name} says that" for name in NAMES[:8]))
 
 
 def write_wnli(rng: random.Random, label: int) -> tuple[str, str]:
     """Write a sentence with a pronoun and a reading of it, right (label 1) or wrong (label 0)."""
-    schema, denied, concessive = weighted(rng, _SCHEMAS), rng.random() < 0.4, rng.random() < 0.15
+    schema, denied, concessive = weighted(rng, _SCHEMAS), rng.random() < 0.3, rng.random() < 0.1
     x = rng.choice(schema.x_nouns)
     y = rng.choice([noun for noun in schema.y_nouns if noun != x])
     x, y = f"the {x}", f"the {y}"
-    through_x = rng.random() < 0.5
+    through_x = rng.random() < 0.65
     cue = rng.choice(schema.x_cues if through_x else schema.y_cues)
     cue = _OPPOSITES[cue] if denied != concessive else cue
     frame = schema.frames[denied].format(x=x, y=y)

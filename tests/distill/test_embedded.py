@@ -57,12 +57,12 @@ SHARES = {
 BAG_OF_WORDS_CEILING = {
     "cola": 0.73,
     "sst2": 0.66,
-    "mrpc": 0.72,
+    "mrpc": 0.83,
     "qqp": 0.7,
     "mnli": 0.62,
     "qnli": 0.68,
     "rte": 0.72,
-    "wnli": 0.56,
+    "wnli": 0.62,
 }
 
 
@@ -116,7 +116,7 @@ def test_rows_are_the_same_on_every_machine(tasks):
     assert (
         tasks["sst2"]["train"][0]["sentence"] == "this script feels not honest and nobody found the sequel playful ."
     )
-    assert tasks["rte"]["validation"][0]["sentence1"] == "dora did not remember to paint the boat ."
+    assert tasks["rte"]["validation"][0]["sentence1"] == "the queen was followed by bob ."
 
 
 @pytest.mark.parametrize("task", SHARES)
