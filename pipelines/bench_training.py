@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from teachers.outputs import CachedTeacher, LiveTeacher
 
 EXAMPLES = 6400
-STEPS_PER_ROUND = 10
+STEPS_PER_ROUND = 4
 SECONDS = 90.0
 
 
@@ -102,7 +102,7 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     ) -> Callable[[], None]:
         student = build_student(work, teacher.model, lesson)
         optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
-        wrapped, optimizer = prepare(accelerator, StageModel(student, plan), optimizer, stage.batch_size)
+        wrapped, optimizer = prepare(work.run, StageModel(student, plan), optimizer, stage.batch_size)
         wrapped.train()
         meter = LossMeter(accelerator, stage.name, stage.losses)
         draw = np.random.default_rng(1)
