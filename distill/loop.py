@@ -1,5 +1,6 @@
 """The one loop: teacher fine-tuning, every distillation stage and the baseline run through it."""
 
+import copy
 import dataclasses
 import math
 import sys
@@ -99,9 +100,10 @@ def train(
     accelerator = run.accelerator
     set_seed(phase_seed(run.seed, stage.name) % 2**32, device_specific=True)
     set_dropout(model, stage.dropout)
-    groups = parameter_groups(model, stage, run.training.weight_decay)
+    trained = copy.deepcopy(model) if uses_deepspeed(accelerator) else model
+    groups = parameter_groups(trained, stage, run.training.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
-    wrapped, optimizer = prepare(accelerator, StageModel(model, plan), optimizer, stage.batch_size)
+    wrapped, optimizer = prepare(run, StageModel(trained, plan), optimizer, stage.batch_size)
     saved = load_checkpoint(accelerator, folder)
     progress = Progress(**saved) if saved else Progress()
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
@@ -130,12 +132,13 @@ def train(
                 save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
         progress.unlogged = meter.collect(progress.global_step)
         progress.epoch, progress.step = progress.epoch + 1, 0
-        finish_epoch(accelerator, wrapped, stage, progress, folder, evaluate)
+        finish_epoch(accelerator, wrapped, model, stage, progress, folder, evaluate)
     if progress.global_step % run.training.log_every:
         write_line(run, stage, progress, total_steps, meter, bar)
     bar.close()
+    collect_weights(accelerator, wrapped, model)
     if stage.keep_best_epoch and progress.best_epoch is not None:
-        accelerator.unwrap_model(wrapped).model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
+        model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
     release(accelerator)
     return progress
 
@@ -209,21 +212,21 @@ def write_line(
 def finish_epoch(
     accelerator: Accelerator,
     wrapped: nn.Module,
+    model: PreTrainedModel,
     stage: StageConfig,
     progress: Progress,
     folder: Path,
     evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
 ) -> None:
     """Score the epoch on the held-out part of train, keep its weights if they are the best, save a checkpoint."""
-    score, metrics = evaluate(accelerator.unwrap_model(wrapped).model)
+    collect_weights(accelerator, wrapped, model)
+    score, metrics = evaluate(model)
     progress.held_out.append(metrics)
     log(accelerator, stage.name, {"step": progress.global_step} | {f"held_out_{k}": v for k, v in metrics.items()})
     if progress.best_epoch is None or score > progress.best_score:
         progress.best_epoch, progress.best_score = progress.epoch, score
-        if stage.keep_best_epoch:
-            weights = accelerator.get_state_dict(wrapped)
-            if accelerator.is_main_process:
-                save_weights(weights, best_path(folder, progress.epoch))
+        if stage.keep_best_epoch and accelerator.is_main_process:
+            save_weights(model.state_dict(), best_path(folder, progress.epoch))
     save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
 
 
@@ -233,10 +236,10 @@ def best_path(folder: Path, epoch: int) -> Path:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write the inner model's weights so that a reader sees all of them or none."""
+    """Write a model's weights so that a reader sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".incomplete")
-    save_file({name.removeprefix("model."): tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
     temporary.replace(path)
 
 
@@ -265,13 +268,41 @@ def redraw_features(model: Any, global_step: int, total_steps: int) -> None:
         model.redraw_projections((global_step + 1) // config.redraw_interval)
 
 
-def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Any:
-    """Hand model and optimizer to the launcher's backend; DeepSpeed wants to know the batch, having no data loader."""
-    plugin = accelerator.state.deepspeed_plugin
-    if plugin is not None:
-        micro_batch = max(1, batch_size // (accelerator.num_processes * accelerator.gradient_accumulation_steps))
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = micro_batch
+def prepare(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Any:
+    """Hand model and optimizer to the launcher's backend.
+
+    DeepSpeed clips gradients itself, and wants to know the batch, having no data loader to ask.
+    """
+    accelerator = run.accelerator
+    if uses_deepspeed(accelerator):
+        parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
+        micro_batch = max(1, batch_size // parts)
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "train_batch_size": micro_batch * parts,
+            "gradient_clipping": run.training.max_gradient_norm,
+        }
     return accelerator.prepare(model, optimizer)
+
+
+def uses_deepspeed(accelerator: Accelerator) -> bool:
+    """Tell whether DeepSpeed trains.
+
+    It takes the parameters of a module apart for good (ZeRO-3 leaves each process a shard), so it gets a copy of the
+    model, from which :func:`collect_weights` brings the weights back.
+    """
+    return accelerator.state.deepspeed_plugin is not None
+
+
+def collect_weights(accelerator: Accelerator, wrapped: nn.Module, model: nn.Module) -> None:
+    """Bring ``model`` up to date, on every process, where a copy of it is trained."""
+    source = accelerator.unwrap_model(wrapped).model
+    if source is model:
+        return
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters(list(source.parameters())):
+        model.load_state_dict(source.state_dict())
 
 
 def release(accelerator: Accelerator) -> None:
