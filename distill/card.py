@@ -22,7 +22,7 @@ The folder holds its own model code; nothing else needs to be installed but tran
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder = "path/to/this/folder"
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
 logits = model(**tokenizer({example}, return_tensors="pt")).logits
 ```"""

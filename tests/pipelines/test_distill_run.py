@@ -121,7 +121,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder = sys.argv[1]
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     logits = model(**tokenizer(["a fine film", "no"], padding=True, return_tensors="pt")).logits
 assert logits.shape == (2, 2) and logits.isfinite().all()
