@@ -1,0 +1,202 @@
+"""Every shipped configuration is good, and every bad one is refused in one line that says what to do."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill.config import StageConfig, differing_keys, load_config, parse_config, save_config
+from distill.errors import UserError
+from students import ATTENTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+PRESETS = sorted(path.name for path in (ROOT / "configs" / "students").glob("*.yaml"))
+
+GOOD = """
+task: sst2
+stages:
+  - {name: one, epochs: 1, learning_rate: 1e-3, losses: {attention_output: 1}}
+  - {name: two, epochs: 2, learning_rate: 1e-4, losses: {logits: 0.9, labels: 0.1}}
+"""
+
+
+def stages(**changes: object) -> str:
+    """Return an override with one stage, as YAML in one line."""
+    stage = {"name": "one", "epochs": 1, "learning_rate": 0.001, "losses": {"logits": 1.0}} | changes
+    kept = {key: value for key, value in stage.items() if value is not None}
+    return f"--stages=[{yaml.safe_dump(kept, default_flow_style=True, width=10_000).strip()}]"
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Return a function that parses a good configuration with overrides."""
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    return lambda *overrides: parse_config(["--config", str(path), *overrides], ATTENTIONS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_file_is_good(name):
+    path = ROOT / "configs" / name
+    config = parse_config(["--config", str(path)], ATTENTIONS)
+    assert config.run_dir == f"runs/{path.stem}"
+    assert config.task == ("sst2" if name == "demo.yaml" else path.stem)
+    assert f"configs/{name}" in path.read_text(), "the header names the command"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_merges_into_a_task_file(name):
+    preset = ROOT / "configs" / "students" / name
+    arguments = ["--config", str(ROOT / "configs" / "sst2.yaml")]
+    config = parse_config([*arguments, "--student", str(preset)], ATTENTIONS)
+    for key, value in yaml.safe_load(preset.read_text()).items():
+        assert getattr(config.student, key) == value
+    changed = differing_keys(config, parse_config(arguments, ATTENTIONS))
+    assert all(key.startswith("student.") for key in changed)
+
+
+def test_values_have_their_types(parse):
+    config = parse("--student.num_layers", "6", "--teacher.checkpoint=null", "--student.layer_map=[0,1,2,3,4,11]")
+    assert config.student.num_layers == 6
+    assert config.student.layer_map == [0, 1, 2, 3, 4, 11]
+    assert config.teacher.checkpoint is None
+    assert config.stages[0].learning_rate == 0.001
+    assert isinstance(config.stages[1], StageConfig)
+    assert config.run_dir == "runs/sst2"
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1
+
+
+def test_of_several_files_the_later_wins(parse, tmp_path):
+    (tmp_path / "more.yaml").write_text("seed: 5\nstudent: {num_layers: 2}\n")
+    config = parse("--config", str(tmp_path / "more.yaml"))
+    assert (config.seed, config.student.num_layers, config.task) == (5, 2, "sst2")
+
+
+REFUSED = {
+    "--studnt.num_layers=3": "unknown key 'studnt.num_layers'|choose one of task, |did you mean 'student.num_layers'?",
+    "--student.atention=softmax": "student.num_layers, |did you mean 'student.attention'?",
+    "--data.max_lenght=3": "data.dir, data.max_length|did you mean 'data.max_length'?",
+    "--teacher.scratch.hiden_size=3": "did you mean 'teacher.scratch.hidden_size'?",
+    "--training.warmpu=0.1": "did you mean 'training.warmup'?",
+    "--student.num_layers=three": "student.num_layers|int|three",
+    "--student.num_layers=2.5": "student.num_layers|int|2.5",
+    "--training.warmup=much": "training.warmup|float|much",
+    "--seed=true": "seed|int|True",
+    "--stages={name: a}": "stages|list",
+    "--task=sst": "task is 'sst'|cola, sst2|did you mean 'sst2'?",
+    "--student.attention=performr": "student.attention|performer, softmax|did you mean 'performer'?",
+    "--student.features=learnd": "student.features|fixed, redrawn, learned|did you mean 'learned'?",
+    "--student.layer_map=evn": "student.layer_map|even, first, last|did you mean 'even'?",
+    "--student.layer_map=[0, 1]": "student.layer_map is [0, 1]|student.num_layers = 3",
+    "--student.softmax_layers=[3]": "student.softmax_layers|0 to 2",
+    "--student.initial_temperature=calibratd": "student.initial_temperature|did you mean 'calibrated'?",
+    "--student.initial_temperature=-1": "student.initial_temperature is -1|above 0",
+    "--student.num_layers=0": "student.num_layers is 0|above 0",
+    "--data.max_train_examples=0": "data.max_train_examples is 0|above 0",
+    "--data.max_length=4": "data.max_length is 4|at least 8",
+    "--data.held_out_fraction=0.5": "data.held_out_fraction is 0.5",
+    "--data.text_columns=[a]": "task custom",
+    "--teacher.scratch.num_heads=3": "teacher.scratch.num_heads is 3|hidden_size 128",
+    "--teacher.epochs=0": "teacher.epochs is 0",
+    "--training.mixed_precision=fp8": "training.mixed_precision|no, bf16, fp16",
+    "--training.warmup=1": "training.warmup is 1",
+    "--training.gradient_accumulation=0": "training.gradient_accumulation is 0",
+    "--training.checkpoint_every=0": "training.checkpoint_every is 0",
+    "--comparison.dtype=float64": "comparison.dtype|float32, bfloat16, float16",
+    "--comparison.lengths=[0]": "comparison.lengths is [0]",
+    "--cache.max_gigabytes=-1": "cache.max_gigabytes is -1",
+    "--stages=[]": "stages is []|at least one stage",
+    stages(loss={"logits": 1}): "unknown key 'stages.loss'|stages.losses|did you mean 'stages.losses'?",
+    stages(epochs=None): "missing key stages.epochs|every stage",
+    stages(epochs="x"): "stages|epochs|int|x",
+    stages(epochs=0): "stages.one.epochs is 0",
+    stages(losses={"logit": 1.0}): "stages.one.losses|attention_output, |did you mean 'logits'?",
+    stages(losses={"logits": 0.0}): "stages.one.losses.logits is 0.0|above 0",
+    stages(losses={}): "stages.one.losses|at least one of attention_output",
+    stages(losses=["logits"]): "stages|losses|dict",
+    stages(train="everything"): "stages.one.train|features, attention, encoder, all",
+    stages(inputs="teachr"): "stages.one.inputs|did you mean 'teacher'?",
+    stages(inputs="teacher"): "stages.one.inputs|works only with the losses attention_context",
+    stages(patience=0): "stages.one.patience is 0",
+    stages(temperature=0.0): "stages.one.temperature is 0.0",
+    stages(name="a/b"): "stages.name is 'a/b'",
+    stages(name="baseline"): "stages.name is 'baseline'|taken",
+    "--task=custom": "data.dir|task custom",
+    "nonsense": "nonsense",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_cannot_work_is_refused_in_one_line(override, parse):
+    with pytest.raises(UserError) as refusal:
+        parse(override)
+    message = str(refusal.value)
+    for part in REFUSED[override].split("|"):
+        assert part in message, message
+    assert "\n" not in message
+
+
+def test_two_stages_of_one_name_are_refused(parse):
+    stage = "{name: same, epochs: 1, learning_rate: 1e-3, losses: {labels: 1}}"
+    with pytest.raises(UserError, match="name of its own"):
+        parse(f"--stages=[{stage}, {stage}]")
+
+
+def test_custom_needs_columns_and_not_both_kinds_of_label(parse):
+    custom = ["--task=custom", "--data.dir=/somewhere"]
+    assert parse(*custom, "--data.text_columns=[a, b]").data.text_columns == ["a", "b"]
+    with pytest.raises(UserError, match=r"data\.text_columns"):
+        parse(*custom, "--data.text_columns=[a, b, c]")
+    with pytest.raises(UserError, match=r"data\.label_names"):
+        parse(*custom, "--data.text_columns=[a]", "--data.regression=true", "--data.label_names=[x, y]")
+
+
+@pytest.mark.parametrize("content", ["task: [sst2\n", "just text\n", ""])
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError) as refusal:
+        parse_config(["--config", str(path)], ATTENTIONS)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_and_missing_keys_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        parse_config(["--config", str(tmp_path / "nowhere.yaml")], ATTENTIONS)
+    with pytest.raises(UserError, match="missing key task"):
+        parse_config([], ATTENTIONS)
+    with pytest.raises(UserError, match="missing key stages"):
+        parse_config(["--task", "sst2"], ATTENTIONS)
+
+
+def test_a_configuration_is_read_back_as_it_was_written(parse, tmp_path):
+    config = parse("--student.layer_map=[0,1,2]", "--student.initial_temperature=0.5", "--data.dir=Größe 1")
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    assert parse_config(["--config", str(tmp_path / "saved.yaml")], ATTENTIONS) == config
+
+
+def test_differing_keys_are_dotted_and_leave_the_folder_out(parse):
+    one = parse("--run_dir=a")
+    other = parse("--run_dir=b", "--seed=1", "--student.num_layers=2", "--teacher.scratch.num_heads=2")
+    assert differing_keys(one, other) == ["seed", "student.num_layers", "teacher.scratch.num_heads"]
+    assert differing_keys(one, replace(one, run_dir="c")) == []
+    shorter = replace(one, stages=one.stages[:1])
+    assert differing_keys(one, shorter) == ["stages"]
+
+
+@pytest.mark.parametrize("script", ["distill.py", "finetune_teacher.py"])
+def test_help_names_the_keys(script):
+    environment = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / "pipelines" / script), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    for key in ("--config", "--student.num_layers", "--training.warmup", "--run_dir"):
+        assert re.search(rf"^\s+{key}\b", result.stdout, re.MULTILINE), key
