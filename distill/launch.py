@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+)
 
 from distill.config import Config
 from distill.errors import UserError
@@ -32,7 +37,8 @@ def make_accelerator(config: Config) -> Accelerator:
     run_dir = Path(config.run_dir or ".")
     accelerator = Accelerator(
         mixed_precision=config.training.mixed_precision,
-        gradient_accumulation_steps=config.training.gradient_accumulation,
+        # As a plugin, because a number is overruled by what the launcher exports, even by DeepSpeed's "auto".
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.gradient_accumulation),
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
         kwargs_handlers=handlers,

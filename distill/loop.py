@@ -275,11 +275,12 @@ def prepare(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch_
     """
     accelerator = run.accelerator
     if uses_deepspeed(accelerator):
-        parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
+        parts = accelerator.num_processes * run.training.gradient_accumulation
         micro_batch = max(1, batch_size // parts)
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
             "train_micro_batch_size_per_gpu": micro_batch,
             "train_batch_size": micro_batch * parts,
+            "gradient_accumulation_steps": run.training.gradient_accumulation,
             "gradient_clipping": run.training.max_gradient_norm,
         }
     return accelerator.prepare(model, optimizer)
@@ -299,7 +300,7 @@ def collect_weights(accelerator: Accelerator, wrapped: nn.Module, model: nn.Modu
     source = accelerator.unwrap_model(wrapped).model
     if source is model:
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters(list(source.parameters())):
         model.load_state_dict(source.state_dict())

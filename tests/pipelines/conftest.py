@@ -2,13 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from distill.embedded import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +69,19 @@ class Tiny:
             text=True,
             env=self.environment,
             cwd=self.config.parent,
+            start_new_session=True,  # a launcher and its processes are killed together
         )
+
+    def kill_when(self, process: subprocess.Popen[str], run_dir: Path, pattern: str) -> bool:
+        """Kill the run as soon as a path of its folder exists; tell whether it lived until then."""
+        killed = False
+        while process.poll() is None and not killed:
+            if any(run_dir.glob(pattern)):
+                os.killpg(process.pid, signal.SIGKILL)
+                killed = True
+            time.sleep(0.002)
+        process.communicate()
+        return killed
 
     def run(
         self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)
@@ -115,3 +131,42 @@ def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
         return found
 
     return read
+
+
+STAGES = """
+stages:
+  - name: layers
+    epochs: 1
+    learning_rate: 1.0e-3
+    losses: {attention_output: 1.0, hidden_states: 0.5}
+  - name: logits
+    epochs: 2
+    learning_rate: 1.0e-3
+    losses: {logits: 0.9, labels: 0.1}
+    keep_best_epoch: true
+"""
+
+
+@dataclass(frozen=True)
+class WithoutChance:
+    """A run that gives the same losses however many processes share it, and one process's result."""
+
+    options: tuple[str, ...]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def without_chance(tiny: Tiny, finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> WithoutChance:
+    """Distil the finished tiny teacher without dropout on data whose sizes no number of processes divides."""
+    folder = tmp_path_factory.mktemp("without_chance")
+    (folder / "stages.yaml").write_text(STAGES)
+    (folder / "data" / "sst2").mkdir(parents=True)
+    rows = generate("sst2", 0)
+    for split, count in (("train", 133), ("validation", 37)):
+        lines = [json.dumps(row) + "\n" for row in rows[split][:count]]
+        (folder / "data" / "sst2" / f"{split}.jsonl").write_text("".join(lines))
+    teacher = ("--teacher.checkpoint", str(finished.folder / "teacher"))
+    options = ("--config", str(folder / "stages.yaml"), "--data.dir", str(folder / "data"), *teacher)
+    done = tiny.run(folder / "run", *options)
+    assert done.returncode == 0, done.stderr
+    return WithoutChance(options, folder / "run")

@@ -1,0 +1,59 @@
+"""DeepSpeed for real, on two CPU processes: trains as without it, resumes, and leaves an ordinary student."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles an operation with g++"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
+def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run under ZeRO what ``without_chance`` ran on one process, killed once on the way."""
+    configuration = ROOT / "configs" / "accelerate" / f"deepspeed_zero{request.param}.yaml"
+    launcher = ("accelerate", "launch", "--config_file", str(configuration))
+    folder = tmp_path_factory.mktemp(f"zero{request.param}") / "run"
+    started = tiny.start(folder, *without_chance.options, launcher=launcher)
+    assert tiny.kill_when(started, folder, "checkpoints/logits/step-*")
+    done = tiny.run(folder, *without_chance.options, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_same_losses_as_without(sharded_run: Path, without_chance, histories: Callable) -> None:
+    plain, sharded = histories(without_chance.folder), histories(sharded_run)
+    for stage in ("layers", "logits"):
+        assert [line["step"] for line in plain[stage]] == [line["step"] for line in sharded[stage]]
+        for expected, got in zip(plain[stage], sharded[stage], strict=True):
+            assert got == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+def test_student_is_an_ordinary_checkpoint(sharded_run: Path, without_chance) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(sharded_run / "student", trust_remote_code=True)
+    expected = json.loads((without_chance.folder / "record.json").read_text())["models"]["student"]["parameters"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+    plain, sharded = (
+        pandas.read_parquet(folder / "predictions.parquet") for folder in (without_chance.folder, sharded_run)
+    )
+    assert sharded["id"].tolist() == plain["id"].tolist()
+    left, right = (np.stack(frame["student_logits"].to_list()) for frame in (plain, sharded))
+    np.testing.assert_allclose(left, right, atol=2e-3)
+
+
+def test_record_is_complete(sharded_run: Path) -> None:
+    record = json.loads((sharded_run / "record.json").read_text())
+    assert set(record["models"]) == {"teacher", "student", "baseline"}
+    assert [stage["name"] for stage in record["stages"]] == ["layers", "logits"]
+    assert all(np.isfinite(list(layer.values())).all() for stage in record["stages"] for layer in stage["fidelity"])
