@@ -1,0 +1,74 @@
+"""Teachers that nothing should be distilled from."""
+
+import numpy as np
+import pytest
+
+from distill.errors import UserError
+from distill.tasks import get_task
+from teachers.checks import check_label_order, check_teacher
+
+SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
+
+
+def logits_for(classes: np.ndarray, num_labels: int) -> np.ndarray:
+    """Return logits whose largest is that of the given classes."""
+    return np.eye(num_labels)[classes] * 3.0
+
+
+@pytest.fixture
+def labels():
+    return np.array([0, 1, 2] * 20)
+
+
+def test_a_good_teacher_passes(labels):
+    predicted = labels.copy()
+    predicted[:6] = 0
+    check_teacher(MNLI, logits_for(predicted, 3), labels, score=0.93, margin=0.02)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_not_finite(bad, labels):
+    logits = logits_for(labels, 3)
+    logits[7, 1] = bad
+    with pytest.raises(UserError, match=r"not finite.*teacher\.learning_rate"):
+        check_teacher(MNLI, logits, labels, score=1.0, margin=0.02)
+
+
+def test_the_floor_is_the_majority_class_and_a_margin():
+    labels = np.array([1] * 6 + [0] * 4)
+    logits = logits_for(labels, 2)
+    check_teacher(SST2, logits, labels, score=0.63, margin=0.02)
+    with pytest.raises(UserError, match=r"accuracy on validation is 61\.0, below the floor 62\.0"):
+        check_teacher(SST2, logits, labels, score=0.61, margin=0.02)
+    check_teacher(SST2, logits, labels, score=0.61, margin=0.0)
+
+
+def test_the_floor_of_a_regression_is_above_no_correlation():
+    labels, logits = np.linspace(0, 5, 10).astype(np.float32), np.zeros((10, 1))
+    check_teacher(STSB, logits, labels, score=0.03, margin=0.02)
+    with pytest.raises(UserError, match="pearson"):
+        check_teacher(STSB, logits, labels, score=0.01, margin=0.02)
+
+
+def test_two_swapped_labels_are_named():
+    labels = np.array([0, 1] * 30)
+    with pytest.raises(UserError, match="fits negative = output 1, positive = output 0") as refusal:
+        check_teacher(SST2, logits_for(1 - labels, 2), labels, score=0.0, margin=0.02)
+    assert "100 points" in str(refusal.value)
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]])
+def test_every_permutation_of_three_labels_is_found(order, labels):
+    predicted = np.array(order)[labels]
+    noise = np.random.default_rng(0).random(len(labels)) < 0.2
+    predicted[noise] = 0
+    fits = ", ".join(f"{name} = output {order[index]}" for index, name in enumerate(MNLI.label_names))
+    with pytest.raises(UserError, match=f"it fits {fits}"):
+        check_label_order(MNLI, logits_for(predicted, 3), labels)
+
+
+def test_chance_is_not_taken_for_a_permutation():
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 2, 1000), generator.integers(0, 2, 1000)
+    check_label_order(SST2, logits_for(predicted, 2), labels)
+    check_label_order(SST2, logits_for(np.ones(1000, int), 2), labels)

@@ -1,0 +1,192 @@
+"""The teacher's outputs from disk are those of the teacher, and nothing half-written is taken for them."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import teachers.outputs as outputs
+from distill.batches import collate
+from distill.config import CacheConfig, StageConfig
+from distill.errors import UserError
+from distill.stages import StagePlan, plan_stage
+from teachers.load import freeze
+from teachers.outputs import CachedTeacher, LiveTeacher, array_path, build_cache, bytes_needed, fingerprint
+from teachers.targets import stage_targets
+
+STAGE = StageConfig(
+    "one", 1, 0.1, {"attention_output": 1.0, "hidden_states": 1.0, "attention_map": 1.0, "logits": 1.0}
+)
+PLAN = plan_stage(STAGE, [0, 2], 3)
+
+
+@pytest.fixture
+def teacher(make_bert):
+    return freeze(make_bert(num_layers=3))
+
+
+@pytest.fixture
+def examples(make_examples):
+    return make_examples(30)
+
+
+def batch_of(examples, indices):
+    inputs = collate(examples, indices)
+    return {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def test_from_disk_as_live_within_half_precision(teacher, examples, tmp_path):
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    cached = CachedTeacher(tmp_path, PLAN, examples, 2)
+    indices = np.array([17, 3, 29, 4, 0])
+    inputs = batch_of(examples, indices)
+    got, want = cached.batch(indices, inputs), LiveTeacher(teacher, PLAN).batch(indices, inputs)
+    assert set(got) == set(want) == {"attention_output", "hidden_states", "query", "key", "logits"}
+    assert torch.allclose(got["logits"], want["logits"], atol=1e-5)  # kept in full precision
+    real = inputs["attention_mask"].bool()
+    for kind, layers in PLAN.teacher.items():
+        assert len(got[kind]) == len(layers)
+        for one, other in zip(got[kind], want[kind], strict=True):
+            assert one.dtype == torch.float32
+            assert one.shape == other.shape
+            assert torch.allclose(one[real], other[real], rtol=2e-3, atol=2e-3)
+            assert one[~real].abs().sum() == 0
+    assert cached.num_heads == LiveTeacher(teacher, PLAN).num_heads == 2
+
+
+def test_room_on_disk_is_what_was_announced(teacher, examples, tmp_path):
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    arrays = [path for path in tmp_path.glob("*.npy") if path.name != "logits.npy"]
+    assert len(arrays) == 8
+    header = 128
+    assert sum(path.stat().st_size - header for path in arrays) == bytes_needed(PLAN, examples, 32)
+
+
+def test_other_weights_tokens_or_precision_have_another_folder(teacher, examples, make_bert, make_examples):
+    name = fingerprint(teacher, examples, None)
+    assert name == fingerprint(freeze(make_bert(num_layers=3)), make_examples(30), None)
+    names = {name, fingerprint(teacher, examples, torch.bfloat16), fingerprint(teacher, make_examples(29), None)}
+    types = replace(examples, token_type_ids=1 - examples.token_type_ids)
+    names.add(fingerprint(teacher, types, None))
+    shifted = replace(examples, offsets=np.concatenate([[0, examples.offsets[1] - 1], examples.offsets[2:]]))
+    names.add(fingerprint(teacher, shifted, None))
+    with torch.no_grad():
+        teacher.bert.encoder.layer[1].output.LayerNorm.bias[0] += 1e-6
+    names.add(fingerprint(teacher, examples, None))
+    assert len(names) == 6
+
+
+def test_the_labels_are_not_part_of_the_teachers_outputs(teacher, examples):
+    other = replace(examples, labels=1 - examples.labels)
+    assert fingerprint(teacher, examples, None) == fingerprint(teacher, other, None)
+
+
+def count_passes(monkeypatch) -> list[int]:
+    """Return a list that grows by one with every batch that goes through the teacher."""
+    batches: list[int] = []
+    original = LiveTeacher.batch
+    monkeypatch.setattr(
+        LiveTeacher,
+        "batch",
+        lambda self, indices, inputs: (batches.append(len(indices)), original(self, indices, inputs))[1],
+    )
+    return batches
+
+
+def test_everything_is_computed_once(teacher, examples, tmp_path, monkeypatch):
+    batches = count_passes(monkeypatch)
+    seconds = build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    assert sum(batches) == 30
+    assert build_cache(teacher, examples, PLAN.teacher, tmp_path) == seconds
+    assert build_cache(teacher, examples, {}, tmp_path) == seconds  # a later stage that reads the logits alone
+    assert sum(batches) == 30
+    build_cache(teacher, examples, {"hidden_states": [0, 2]}, tmp_path)
+    assert sum(batches) == 60
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "CACHE_BATCH_SIZE", 8)
+    original, calls = LiveTeacher.batch, []
+
+    def dying(self, indices, inputs):
+        calls.append(None)
+        if len(calls) > batches:
+            raise KeyboardInterrupt
+        return original(self, indices, inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveTeacher, "batch", dying)
+        with pytest.raises(KeyboardInterrupt):
+            build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    assert not list(tmp_path.glob("*incomplete*"))
+    indices = np.arange(30)
+    inputs = batch_of(examples, indices)
+    got = CachedTeacher(tmp_path, PLAN, examples, 2).batch(indices, inputs)
+    want = LiveTeacher(teacher, PLAN).batch(indices, inputs)
+    real = inputs["attention_mask"].bool()
+    assert torch.allclose(got["hidden_states"][1][real], want["hidden_states"][1][real], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("lost", ["logits.npy", "seconds.json", array_path.__name__])
+def test_what_was_lost_is_computed_again(lost, teacher, examples, tmp_path):
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    path = array_path(tmp_path, "query", 0) if lost == "array_path" else tmp_path / lost
+    content = path.read_bytes()
+    path.unlink()
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    assert path.suffix == ".json" or path.read_bytes() == content
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(teacher, examples, tmp_path, monkeypatch):
+    needed = bytes_needed(PLAN, examples, 32)
+    batches = count_passes(monkeypatch)
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed))
+    with pytest.raises(UserError, match=r"give another cache\.dir or lower cache\.max_gigabytes") as refusal:
+        build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    assert str(tmp_path) in str(refusal.value)
+    assert not batches
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * needed))
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+
+
+def test_an_output_beyond_half_precision_is_refused(teacher, examples, tmp_path):
+    with torch.no_grad():
+        teacher.bert.encoder.layer[2].attention.output.dense.bias[0] = 1e6
+    with pytest.raises(UserError, match="attention_output of layer 2 is not finite in half precision"):
+        build_cache(teacher, examples, {"attention_output": [2]}, tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def targets(accelerator, teacher, plan, examples, cache, folder):
+    return stage_targets(accelerator, teacher, plan, examples, cache, folder)
+
+
+def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator, capsys):
+    accelerator = make_accelerator()
+    nothing = targets(accelerator, teacher, StagePlan(), examples, CacheConfig(), tmp_path / "run")
+    assert (nothing.outputs, nothing.seconds_saved(3)) == (None, None)
+    assert not (tmp_path / "run").exists()
+
+    disk = targets(accelerator, teacher, PLAN, examples, CacheConfig(), tmp_path / "run")
+    assert isinstance(disk.outputs, CachedTeacher)
+    assert disk.seconds_saved(1) == 0
+    assert disk.seconds_saved(3) == 2 * disk.seconds_per_pass
+    assert disk.gigabytes == bytes_needed(PLAN, examples, 32) / 1e9
+    (folder,) = (tmp_path / "run").iterdir()
+    assert folder.name == fingerprint(teacher, examples, None)
+
+    shared = targets(accelerator, teacher, PLAN, examples, CacheConfig(dir=str(tmp_path / "shared")), tmp_path / "run")
+    assert isinstance(shared.outputs, CachedTeacher)
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == [folder.name]
+    assert capsys.readouterr().out == ""
+
+    live = targets(accelerator, teacher, PLAN, examples, CacheConfig(max_gigabytes=1e-9), tmp_path / "other")
+    assert isinstance(live.outputs, LiveTeacher)
+    assert live.seconds_saved(3) is None
+    assert not (tmp_path / "other").exists()
+    assert "above cache.max_gigabytes" in capsys.readouterr().out

@@ -1,0 +1,107 @@
+"""What holds for the repository as a whole: who may import whom, one clock, names at the top level."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("students", "distill", "teachers", "pipelines")
+MAY_IMPORT = {
+    "students": {"students"},
+    "distill": {"distill"},
+    "teachers": {"teachers", "distill"},
+    "pipelines": set(PACKAGES),
+}
+TOP_LEVEL = {
+    *(
+        "README.md",
+        "requirements.txt",
+        "distill",
+        "students",
+        "teachers",
+        "pipelines",
+        "configs",
+        "notebooks",
+        "tests",
+    ),
+    *("Makefile", "LICENSE", "CHANGELOG.md"),
+}
+MADE_BY_RUNS = {"runs"}
+
+
+def sources(package: str) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield path.relative_to(ROOT), ast.parse(path.read_text())
+
+
+def absolute_imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the top-level package of every absolute import, those inside functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_direction_of_imports(package):
+    seen = 0
+    for path, tree in sources(package):
+        ours = set(absolute_imports(tree)) & set(PACKAGES)
+        assert ours <= MAY_IMPORT[package], f"{path} imports {sorted(ours - MAY_IMPORT[package])}"
+        seen += 1
+    assert seen > 1
+
+
+def test_students_are_self_contained():
+    """A saved student carries this code alone, under another package name: its own imports must be relative."""
+    for path, tree in sources("students"):
+        assert not set(absolute_imports(tree)) & set(PACKAGES), path
+        levels = [node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        depth = len(path.parts) - 1
+        assert all(level <= depth for level in levels), f"{path} leaves the package"
+
+
+def test_one_place_reads_the_clock():
+    for package in PACKAGES:
+        for path, tree in sources(package):
+            names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            names |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+            clocks = names & {"perf_counter", "perf_counter_ns", "monotonic", "process_time"}
+            assert not clocks or path == Path("distill/clock.py"), f"{path} reads {clocks}"
+
+
+def test_one_place_reads_yaml():
+    readers = [path for package in PACKAGES for path, tree in sources(package) if "yaml" in absolute_imports(tree)]
+    assert readers == [Path("distill/config.py")]
+
+
+def test_top_level():
+    entries = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - MADE_BY_RUNS
+    assert entries <= TOP_LEVEL
+    assert entries >= TOP_LEVEL - {"notebooks"}  # a folder without a notebook cannot be checked in
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_launcher_files_are_accelerates(path):
+    config = load_config_from_file(str(path))
+    assert isinstance(config, ClusterConfig)
+    assert config.num_processes >= 1
+    assert f"configs/accelerate/{path.name}" in path.read_text(), "the header names the command"
+    deepspeed = re.fullmatch(r"deepspeed_zero(\d)", path.stem)
+    if deepspeed:
+        assert config.deepspeed_config["zero_stage"] == int(deepspeed.group(1))
+    assert config.use_cpu is (path.stem == "cpu")
+
+
+def test_there_is_a_launcher_file_for_every_kind_of_machine():
+    found = {path.stem for path in (ROOT / "configs" / "accelerate").glob("*.yaml")}
+    assert found == {"cpu", "single_gpu", "multi_gpu", "multi_node", "deepspeed_zero2", "deepspeed_zero3"}
+
+
+def test_torch_is_pinned():
+    assert re.search(r"^torch==2\.13\.0\b", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
