@@ -40,7 +40,8 @@ def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> Non
     """Detect a teacher that was trained with its labels in another order than the data's.
 
     The confusion matrix is matched as an assignment problem: a permutation that explains the labels much
-    better than the identity means that the order is wrong.
+    better than the identity means that the order is wrong — unless it explains no more than the most frequent class
+    does, for a teacher that answers one class only has learned nothing rather than another order.
 
     Raises:
         UserError: names the order that fits.
@@ -48,8 +49,9 @@ def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> Non
     confusion = np.zeros((task.num_labels, task.num_labels))
     np.add.at(confusion, (labels, logits.argmax(1)), 1)
     rows, columns = linear_sum_assignment(-confusion)
-    gain = (confusion[rows, columns].sum() - np.trace(confusion)) / len(labels)
-    if gain > PERMUTATION_MARGIN:
+    reordered = confusion[rows, columns].sum() / len(labels)
+    gain = reordered - np.trace(confusion) / len(labels)
+    if gain > PERMUTATION_MARGIN and reordered > confusion.sum(1).max() / len(labels) + PERMUTATION_MARGIN / 2:
         order = ", ".join(
             f"{task.label_names[row]} = output {column}" for row, column in zip(rows, columns, strict=True)
         )

@@ -10,7 +10,14 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification, BertModel, DistilBertConfig, DistilBertModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+)
 
 from distill.console import run
 from distill.tokenizer import train_tokenizer
@@ -270,14 +277,18 @@ def test_finished_teacher_below_the_floor(refused: Callable[..., str], place: Pl
 
 
 def test_finished_teacher_of_another_label_order(refused: Callable[..., str], place: Place) -> None:
-    weights = load_file(place / "teacher" / "model.safetensors")
-    spoilt = {name: torch.zeros_like(tensor) for name, tensor in weights.items() if name.startswith("classifier")}
-    spoilt["classifier.bias"][0] = 1.0
-    save_file(weights | spoilt, place / "teacher" / "model.safetensors", metadata={"format": "pt"})
-    always_positive = pandas.DataFrame({"sentence": ["good film", "bad film"] * 5, "label": [1] * 9 + [0]})
-    always_positive.to_csv(place / "data" / "sst2" / "validation.csv", index=False)
-    options = ("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
-    message = refused(*options, "--teacher.margin_over_majority", "-1")
+    """A teacher that answers half of the texts with either class, and always the other one than the label."""
+    model = BertForSequenceClassification.from_pretrained(place / "teacher").eval()
+    tokenizer = AutoTokenizer.from_pretrained(place / "teacher")
+    texts = [f"{word} film number {number}" for number in range(20) for word in ("good", "bad")]
+    with torch.no_grad():
+        difference = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits @ torch.tensor([-1.0, 1.0])
+        model.classifier.bias[0] += difference.median()
+    model.save_pretrained(place / "teacher")
+    labels = (difference <= difference.median()).long()
+    frame = pandas.DataFrame({"sentence": texts, "label": labels})
+    frame.to_csv(place / "data" / "sst2" / "validation.csv", index=False)
+    message = refused("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
     assert "another order" in message
     assert "negative = output 1" in message
 

@@ -72,3 +72,10 @@ def test_chance_is_not_taken_for_a_permutation():
     labels, predicted = generator.integers(0, 2, 1000), generator.integers(0, 2, 1000)
     check_label_order(SST2, logits_for(predicted, 2), labels)
     check_label_order(SST2, logits_for(np.ones(1000, int), 2), labels)
+
+
+def test_a_teacher_of_one_answer_is_not_taken_for_a_permuted_one():
+    labels = np.array([0] * 13 + [1] * 24)
+    check_label_order(SST2, logits_for(np.zeros(37, int), 2), labels)
+    with pytest.raises(UserError, match="below the floor"):
+        check_teacher(SST2, logits_for(np.zeros(37, int), 2), labels, score=13 / 37, margin=0.02)
