@@ -1,8 +1,10 @@
 """Miniature versions of the nine GLUE tasks, written at run time by a seeded grammar.
 
 Columns, label order and split names are GLUE's (``nyu-mll/glue``), without its unlabelled test
-splits. The label is drawn first and the text written for it, so that shares are exact; words are
-drawn alike for all labels, so that a bag of words is left with little. A share of the labels
+splits. The label is drawn first and the text written for it, so that shares are exact. Most of what
+decides is composition; word counts alone are left with little. They are not left with nothing where
+a model from scratch needs a first hint to learn from: MRPC and WNLI prefer some words, and
+quantifiers are not spread evenly over RTE's and MNLI's labels. A share of the labels
 (``LABEL_NOISE``, in every split) is then drawn again at random, as annotators disagree, which keeps
 the best possible score below 100; STS-B's grades have a spread instead. No text, and no pair in
 either order, stands twice.

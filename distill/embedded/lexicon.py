@@ -31,7 +31,7 @@ MALE = words("boy uncle king father actor brother")
 FEMALE = words("girl aunt queen mother actress sister")
 THINGS = words("key box letter picture door table lamp chair bottle coat")
 
-# (base, past and participle) of verbs that need an object, with a synonym or None.
+# Base -> past and participle of verbs that need an object.
 TRANSITIVE = {
     "praise": "praised",
     "blame": "blamed",

@@ -101,19 +101,21 @@ class Schema:
 
 
 _CONTENTS, _CONTAINERS = words("trophy book ball doll lamp"), words("box suitcase drawer bag chest")
+_TOOLS, _TARGETS, _FUGITIVES = (
+    words("hammer stone rock axe"),
+    words("window mirror vase door"),
+    words("thief spy thug"),
+)
 # Under denial the cues change sides: it fits because x is small, it does not because y is small.
 _SCHEMAS = {
-    Schema(("{x} fits in {y}", "{x} does not fit in {y}"), ("small",), ("big",), _CONTENTS, _CONTAINERS, "it"): 0.35,
-    Schema(("{x} can hold {y}", "{x} cannot hold {y}"), ("big",), ("small",), _CONTAINERS, _CONTENTS, "it"): 0.2,
-    Schema(("{x} beat {y}", "{x} could not beat {y}"), ("skilled",), ("clumsy",), PEOPLE[:4], PEOPLE[:4], "she"): 0.2,
-    Schema(
-        ("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), PEOPLE[:4], words("thief spy thug"), "he"
-    ): 0.25,
+    Schema(("{x} fits in {y}", "{x} does not fit in {y}"), ("small",), ("big",), _CONTENTS, _CONTAINERS, "it"): 0.3,
+    Schema(("{x} can hold {y}", "{x} cannot hold {y}"), ("big",), ("small",), _CONTAINERS, _CONTENTS, "it"): 0.1,
+    Schema(("{x} broke {y}", "{x} did not break {y}"), ("hard",), ("fragile",), _TOOLS, _TARGETS, "it"): 0.25,
+    Schema(("{x} caught {y}", "{x} could not catch {y}"), ("fast",), ("slow",), PEOPLE[:4], _FUGITIVES, "he"): 0.25,
+    Schema(("{x} beat {y}", "{x} could not beat {y}"), ("skilled",), ("clumsy",), PEOPLE[:4], PEOPLE[:4], "she"): 0.1,
 }
-_ANTONYMS = (("small", "big"), ("fast", "slow"), ("skilled", "clumsy"))
+_ANTONYMS = (("small", "big"), ("hard", "soft"), ("fragile", "sturdy"), ("fast", "slow"), ("skilled", "clumsy"))
 _OPPOSITES = dict(_ANTONYMS) | {second: first for first, second in _ANTONYMS}
-
-
 _OPENINGS = ("", "in fact", "as you see ,", "we know that", *(f"{name} says that" for name in NAMES[:8]))
 
 
@@ -123,7 +125,7 @@ def write_wnli(rng: random.Random, label: int) -> tuple[str, str]:
     x = rng.choice(schema.x_nouns)
     y = rng.choice([noun for noun in schema.y_nouns if noun != x])
     x, y = f"the {x}", f"the {y}"
-    through_x = rng.random() < 0.65
+    through_x = rng.random() < 0.6
     cue = rng.choice(schema.x_cues if through_x else schema.y_cues)
     cue = _OPPOSITES[cue] if denied != concessive else cue
     frame = schema.frames[denied].format(x=x, y=y)

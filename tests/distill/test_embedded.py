@@ -62,7 +62,7 @@ BAG_OF_WORDS_CEILING = {
     "mnli": 0.62,
     "qnli": 0.68,
     "rte": 0.72,
-    "wnli": 0.62,
+    "wnli": 0.64,
 }
 
 
@@ -393,8 +393,16 @@ def test_a_question_is_answered_exactly_when_its_own_event_says_so(label):
         assert (stated and "not" not in tokens) == (label == 0), (question, text)
 
 
-X_CUES = {"fits": "small", "fit": "small", "hold": "big", "caught": "fast", "catch": "fast", "beat": "skilled"}
-ANTONYMS = {"small": "big", "fast": "slow", "skilled": "clumsy"}
+# What x is where the sentence is true, and y likewise.
+CUES = {
+    "fits": ("small", "big"),
+    "hold": ("big", "small"),
+    "broke": ("hard", "fragile"),
+    "caught": ("fast", "slow"),
+    "beat": ("skilled", "clumsy"),
+}
+INFINITIVES = {"fit": "fits", "break": "broke", "catch": "caught"}
+ANTONYMS = {"small": "big", "fast": "slow", "skilled": "clumsy", "hard": "soft", "fragile": "sturdy"}
 ANTONYMS |= {second: first for first, second in ANTONYMS.items()}
 
 
@@ -402,8 +410,11 @@ ANTONYMS |= {second: first for first, second in ANTONYMS.items()}
 def test_pronouns_follow_verb_cue_negation_and_connective(label):
     for text, reading in _drawn(write_wnli, label):
         x, y = re.findall(r"the (\w+)", text)
-        cue, verb = reading.split()[-2], next(verb for verb in X_CUES if verb in text.split())
-        if ("not" in text) != ("although" in text):
+        tokens = {INFINITIVES.get(token, token) for token in text.split()}
+        (verb,) = tokens & set(CUES)
+        cue = reading.split()[-2]
+        if (tokens & {"not", "cannot"} != set()) != ("although" in tokens):
             cue = ANTONYMS[cue]
-        right = x if cue == X_CUES[verb] else y
+        assert cue in CUES[verb]
+        right = x if cue == CUES[verb][0] else y
         assert (reading.split()[1] == right) == (label == 1), (text, reading)
