@@ -113,6 +113,11 @@ def share_of_teacher(record: Record, model: str) -> float | None:
     return None if other is None or not teacher or teacher < 0 else other / teacher
 
 
+def dataset(record: Record) -> str:
+    """Name the data so that the miniature of a task is never taken for the task itself."""
+    return f"embedded miniature {record['task']}" if record.get("source") == "embedded" else record["task"]
+
+
 def model_cells(record: Record) -> Cells:
     """One row per model: every metric by its name, retention with interval, agreement, size, depth, attention."""
     metrics = list(model_metrics(record, "teacher"))
@@ -142,9 +147,8 @@ def model_cells(record: Record) -> Cells:
             entry.get("attention") or MISSING,
         )
         rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
-    title = (
-        f"Teacher against student on {record['task']}, {record['split']} split, {record['num_examples']:,} examples"
-    )
+    examples = f"{record['split']} split, {record['num_examples']:,} examples"
+    title = f"Teacher against student on {dataset(record)}, {examples}"
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Cells(title, headers, tuple(rows), tuple(notes))

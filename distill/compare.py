@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from distill import statistics
 from distill.batches import TokenizedExamples
+from distill.data import EMBEDDED
 from distill.environment import describe_environment
 from distill.errors import UserError, choices_hint
 from distill.flops import attention_name, model_flops
@@ -208,6 +209,7 @@ def compare_models(
     seed: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
     folders: Mapping[str, Path | str] | None = None,
+    source: str | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher and student, and return the record and all predictions.
 
@@ -227,6 +229,7 @@ def compare_models(
         batch_size: of the predictions.
         seed: of the run, and of the resampling.
         stages: goes into the record as it is.
+        source: where the examples came from, as ``data.dir`` says it; None is the Hub.
         folders: checkpoints of ``teacher`` and ``student`` for the memory measurement, or None for none; the
             student's own code in its folder is run.
     """
@@ -251,6 +254,7 @@ def compare_models(
         seed=seed,
         **measured,
     )
+    record["source"] = {None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder")
     return record, predictions_frame(logits, validation)
 
 

@@ -22,6 +22,7 @@ from distill.batches import TokenizedExamples, collate, length_grouped_batches
 from distill.checkpoints import load_checkpoint, save_checkpoint
 from distill.clock import now
 from distill.config import StageConfig, TrainingConfig
+from distill.launch import collect_weights, prepare, uses_deepspeed
 from distill.meter import LossMeter
 from distill.stages import StageModel, StagePlan, compute_losses, parameter_groups
 
@@ -103,7 +104,7 @@ def train(
     trained = copy.deepcopy(model) if uses_deepspeed(accelerator) else model
     groups = parameter_groups(trained, stage, run.training.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
-    wrapped, optimizer = prepare(run, StageModel(trained, plan), optimizer, stage.batch_size)
+    wrapped, optimizer = prepare(accelerator, run.training, StageModel(trained, plan), optimizer, stage.batch_size)
     saved = load_checkpoint(accelerator, folder)
     progress = Progress(**saved) if saved else Progress()
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
@@ -266,44 +267,6 @@ def redraw_features(model: Any, global_step: int, total_steps: int) -> None:
         return
     if (global_step + 1) % config.redraw_interval == 0:
         model.redraw_projections((global_step + 1) // config.redraw_interval)
-
-
-def prepare(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Any:
-    """Hand model and optimizer to the launcher's backend.
-
-    DeepSpeed clips gradients itself, and wants to know the batch, having no data loader to ask.
-    """
-    accelerator = run.accelerator
-    if uses_deepspeed(accelerator):
-        parts = accelerator.num_processes * run.training.gradient_accumulation
-        micro_batch = max(1, batch_size // parts)
-        accelerator.state.deepspeed_plugin.deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": micro_batch,
-            "train_batch_size": micro_batch * parts,
-            "gradient_accumulation_steps": run.training.gradient_accumulation,
-            "gradient_clipping": run.training.max_gradient_norm,
-        }
-    return accelerator.prepare(model, optimizer)
-
-
-def uses_deepspeed(accelerator: Accelerator) -> bool:
-    """Tell whether DeepSpeed trains.
-
-    It takes the parameters of a module apart for good (ZeRO-3 leaves each process a shard), so it gets a copy of the
-    model, from which :func:`collect_weights` brings the weights back.
-    """
-    return accelerator.state.deepspeed_plugin is not None
-
-
-def collect_weights(accelerator: Accelerator, wrapped: nn.Module, model: nn.Module) -> None:
-    """Bring ``model`` up to date, on every process, where a copy of it is trained."""
-    source = accelerator.unwrap_model(wrapped).model
-    if source is model:
-        return
-    from deepspeed.runtime.zero import GatheredParameters
-
-    with GatheredParameters(list(source.parameters())):
-        model.load_state_dict(source.state_dict())
 
 
 def release(accelerator: Accelerator) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.cells import (
     MISSING,
+    dataset,
     metric_label,
     metric_text,
     percent,
@@ -31,7 +32,7 @@ def verdict_sentences(record: Record) -> list[str]:
 def _quality(record: Record) -> str:
     student, name = record["models"]["student"], record["main_metric"]
     who = f"The {student['layers']}-layer {student['attention']} student"
-    label, where = metric_label(name), f"on {record['task']}"
+    label, where = metric_label(name), f"on {dataset(record)}"
     retention = record["retention"].get(name) or {}
     if retention.get("value") is None:
         reason = retention.get("reason") or "retention could not be measured"

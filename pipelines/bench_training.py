@@ -71,8 +71,8 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     import torch
 
     from distill.batches import length_grouped_batches, tokenize
-    from distill.launch import autocast_dtype, make_accelerator
-    from distill.loop import prepare, train_step
+    from distill.launch import autocast_dtype, make_accelerator, prepare
+    from distill.loop import train_step
     from distill.meter import LossMeter
     from distill.run_folder import RunFolder
     from distill.stages import StageModel, parameter_groups, plan_stage
@@ -102,7 +102,9 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     ) -> Callable[[], None]:
         student = build_student(work, teacher.model, lesson)
         optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
-        wrapped, optimizer = prepare(work.run, StageModel(student, plan), optimizer, stage.batch_size)
+        wrapped, optimizer = prepare(
+            accelerator, config.training, StageModel(student, plan), optimizer, stage.batch_size
+        )
         wrapped.train()
         meter = LossMeter(accelerator, stage.name, stage.losses)
         draw = np.random.default_rng(1)

@@ -120,6 +120,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             device=options.device,
             seed=options.seed,
             folders=folders,
+            source=data.dir,
         )
     if output:
         write_report(record, output, find_disagreements(task, predicted, splits.validation))

@@ -1,6 +1,9 @@
 """The last phase of a run: teacher, student and baseline compared, and everything that people read."""
 
 import shutil
+from pathlib import Path
+
+from matplotlib.image import imread
 
 from distill.card import write_model_card
 from distill.classifiers import softmax_control
@@ -42,6 +45,7 @@ def compare_and_report(
         seed=work.config.seed,
         stages=[{key: value for key, value in stage.items() if key != "history"} for stage in stages],
         folders={"teacher": folder.teacher, "student": folder.student},
+        source=work.config.data.dir,
     )
     if not work.run.accelerator.is_main_process:
         return
@@ -50,7 +54,14 @@ def compare_and_report(
     write_model_card(record, folder.student, source=work.config.data.dir)
     history = {name: result.get("history", []) for name, result in results.items()}
     report = write_report(record, folder.path, find_disagreements(work.task, frame, work.splits.validation), history)
+    show_picture(work, folder.path / "plots" / "retention_speedup.png")
     if work.config.cache.dir is None:
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
     print(comparison_table(record))
     print(f"report: {report}")
+
+
+def show_picture(work: Work, path: Path) -> None:
+    """Show a picture of the report in TensorBoard."""
+    image = imread(path)[None, ..., :3]
+    work.run.accelerator.get_tracker("tensorboard").log_images({path.stem: image}, step=0, dataformats="NHWC")
