@@ -233,6 +233,6 @@ def test_requirements_are_read():
     assert parse_requirements("retention=0.95,speedup=2") == {"retention": 0.95, "speedup": 2.0}
 
 
-def test_the_miniature_of_a_task_is_never_called_the_task(record: dict[str, Any]) -> None:
+def test_the_miniature_of_a_task_is_never_called_the_task(record):
     assert "on embedded miniature sst2" in comparison_table(record | {"source": "embedded"})
     assert "miniature" not in comparison_table(record | {"source": "folder"})
