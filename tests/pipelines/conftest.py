@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distill.embedded import generate
-
 ROOT = Path(__file__).resolve().parents[2]
+Launcher = tuple[str, ...]
+PYTHON: Launcher = ("python",)
 
 TINY = """
 task: sst2
@@ -49,21 +50,21 @@ class Tiny:
 
     config: Path
 
-    def command(self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)) -> list[str]:
+    def command(self, run_dir: Path, *more: str, launcher: Launcher = PYTHON, script: str = "distill.py") -> list[str]:
         """Return the command line; ``launcher`` is what stands before the script."""
         start = [str(Path(sys.executable).with_name(launcher[0])), *launcher[1:]]
-        script = str(ROOT / "pipelines" / "distill.py")
-        return [*start, script, "--config", str(self.config), "--run_dir", str(run_dir), *more]
+        path = str(ROOT / "pipelines" / script)
+        return [*start, path, "--config", str(self.config), "--run_dir", str(run_dir), *more]
 
     @property
     def environment(self) -> dict[str, str]:
         """Return an environment in which two runs give the same bits: one thread, no GPU."""
         return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
-    def start(self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)) -> subprocess.Popen[str]:
+    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
         """Start the run and return its process."""
         return subprocess.Popen(
-            self.command(run_dir, *more, launcher=launcher),
+            self.command(run_dir, *more, **how),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -83,11 +84,9 @@ class Tiny:
         process.communicate()
         return killed
 
-    def run(
-        self, run_dir: Path, *more: str, launcher: tuple[str, ...] = ("python",)
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, run_dir: Path, *more: str, **how: Any) -> subprocess.CompletedProcess[str]:
         """Run to the end, whatever the exit code."""
-        process = self.start(run_dir, *more, launcher=launcher)
+        process = self.start(run_dir, *more, **how)
         output, errors = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -133,7 +132,9 @@ def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
     return read
 
 
-STAGES = """
+WITHOUT_CHANCE = """
+data: {dir: DATA, max_length: 16, max_train_examples: null}
+teacher: {checkpoint: TEACHER, epochs: 3, learning_rate: 1.0e-2, margin_over_majority: 0.3}
 stages:
   - name: layers
     epochs: 1
@@ -149,24 +150,30 @@ stages:
 
 @dataclass(frozen=True)
 class WithoutChance:
-    """A run that gives the same losses however many processes share it, and one process's result."""
+    """A distillation without dropout, which several processes share without changing its losses."""
 
-    options: tuple[str, ...]
+    config: Path
     folder: Path
+    """The run of one process."""
 
 
 @pytest.fixture(scope="session")
-def without_chance(tiny: Tiny, finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> WithoutChance:
-    """Distil the finished tiny teacher without dropout on data whose sizes no number of processes divides."""
+def without_chance(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> WithoutChance:
+    """Distil a teacher of an easy task on data whose sizes no number of processes divides."""
     folder = tmp_path_factory.mktemp("without_chance")
-    (folder / "stages.yaml").write_text(STAGES)
     (folder / "data" / "sst2").mkdir(parents=True)
-    rows = generate("sst2", 0)
+    words = (("dull", "bad", "weak"), ("fine", "good", "bright"))
     for split, count in (("train", 133), ("validation", 37)):
-        lines = [json.dumps(row) + "\n" for row in rows[split][:count]]
-        (folder / "data" / "sst2" / f"{split}.jsonl").write_text("".join(lines))
-    teacher = ("--teacher.checkpoint", str(finished.folder / "teacher"))
-    options = ("--config", str(folder / "stages.yaml"), "--data.dir", str(folder / "data"), *teacher)
-    done = tiny.run(folder / "run", *options)
+        rows = [
+            {"sentence": f"a {words[i % 2][i % 3]} film " + "of note " * (i % 4), "label": i % 2} for i in range(count)
+        ]
+        (folder / "data" / "sst2" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with_data = WITHOUT_CHANCE.replace("DATA", str(folder / "data"))
+    (folder / "first.yaml").write_text(with_data.replace("TEACHER", "null"))
+    first = tiny.run(folder / "teacher", "--config", str(folder / "first.yaml"), script="finetune_teacher.py")
+    assert first.returncode == 0, first.stderr
+    config = folder / "config.yaml"
+    config.write_text(with_data.replace("TEACHER", str(folder / "teacher" / "teacher")))
+    done = tiny.run(folder / "run", "--config", str(config))
     assert done.returncode == 0, done.stderr
-    return WithoutChance(options, folder / "run")
+    return WithoutChance(config, folder / "run")

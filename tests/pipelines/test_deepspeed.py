@@ -25,9 +25,9 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     configuration = ROOT / "configs" / "accelerate" / f"deepspeed_zero{request.param}.yaml"
     launcher = ("accelerate", "launch", "--config_file", str(configuration))
     folder = tmp_path_factory.mktemp(f"zero{request.param}") / "run"
-    started = tiny.start(folder, *without_chance.options, launcher=launcher)
+    started = tiny.start(folder, "--config", str(without_chance.config), launcher=launcher)
     assert tiny.kill_when(started, folder, "checkpoints/logits/step-*")
-    done = tiny.run(folder, *without_chance.options, launcher=launcher)
+    done = tiny.run(folder, "--config", str(without_chance.config), launcher=launcher)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -16,7 +16,7 @@ TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2")
 def shared_run(tiny, without_chance, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run on two processes what ``without_chance`` ran on one."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    done = tiny.run(folder, *without_chance.options, launcher=TORCHRUN)
+    done = tiny.run(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("teacher: accuracy") == 1  # only one process prints
     return folder
