@@ -6,12 +6,14 @@ folder whose name is the fingerprint of teacher and examples; position i of the 
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -144,9 +146,9 @@ def _compute(
     """Run the teacher once over all examples and write logits and wanted outputs."""
     shape = (len(examples.token_ids), int(teacher.config.hidden_size or 0))
     paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
+    workshop = make_workshop(folder)
     arrays = {
-        name: np.lib.format.open_memmap(path.with_suffix(".incomplete"), "w+", np.float16, shape)
-        for name, path in paths.items()
+        name: np.lib.format.open_memmap(workshop / path.name, "w+", np.float16, shape) for name, path in paths.items()
     }
     live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
@@ -167,7 +169,20 @@ def _compute(
                 arrays[kind, layer][rows] = packed.cpu().numpy()
     for name, array in arrays.items():
         array.flush()
-        paths[name].with_suffix(".incomplete").replace(paths[name])
-    temporary = folder / "logits.incomplete.npy"
-    np.save(temporary, logits)
-    temporary.replace(folder / "logits.npy")
+        (workshop / paths[name].name).replace(paths[name])
+    np.save(workshop / "logits.npy", logits)
+    (workshop / "logits.npy").replace(folder / "logits.npy")
+    workshop.rmdir()
+
+
+def make_workshop(folder: Path) -> Path:
+    """Make this process's own folder for unfinished arrays, and remove those that killed processes left behind.
+
+    Runs that share a cache may build it at the same time; the last to finish wins, with the same numbers.
+    """
+    for left in folder.glob("incomplete-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])) or left.name == f"incomplete-{os.getpid()}":
+            shutil.rmtree(left)
+    workshop = folder / f"incomplete-{os.getpid()}"
+    workshop.mkdir(parents=True)
+    return workshop
