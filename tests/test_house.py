@@ -82,8 +82,7 @@ def test_one_place_reads_yaml():
 
 def test_top_level():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - MADE_BY_RUNS
-    assert entries <= TOP_LEVEL
-    assert entries >= TOP_LEVEL - {"notebooks"}  # a folder without a notebook cannot be checked in
+    assert entries == TOP_LEVEL
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
