@@ -9,9 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config import Config, differing_keys, load_config, save_config
+from distill.config import Config
 from distill.errors import UserError
 from distill.files import replace_directory, write_atomically
+from distill.read_config import differing_keys, load_config, save_config
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_one_place_reads_the_clock():
 
 def test_one_place_reads_yaml():
     readers = [path for package in PACKAGES for path, tree in sources(package) if "yaml" in absolute_imports(tree)]
-    assert readers == [Path("distill/config.py")]
+    assert readers == [Path("distill/read_config.py")]
 
 
 def test_top_level():

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from transformers import BertForSequenceClassification
 
-from distill.config import Config, StageConfig, StudentSettings, load_config
+from distill.config import Config, StageConfig, StudentSettings
 from distill.errors import UserError
+from distill.read_config import load_config
 from distill.run_folder import RunFolder, create_run_folder, find_run_folder, save_model
 from distill.tokenizer import train_tokenizer
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.config import StageConfig, differing_keys, load_config, parse_config, save_config
+from distill.config import StageConfig
 from distill.errors import UserError
+from distill.read_config import differing_keys, load_config, parse_config, save_config
 from students import ATTENTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
