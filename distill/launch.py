@@ -17,6 +17,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 from torch import nn
+from transformers.integrations import unset_hf_deepspeed_config
 
 from distill.config import Config, TrainingConfig
 from distill.errors import UserError
@@ -52,6 +53,9 @@ def make_accelerator(config: Config) -> Accelerator:
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("mixed precision fp16 needs a GPU and none is visible; use bf16 or no")
+    if deepspeed:
+        # Under ZeRO-3 transformers would load every model in shards. Ours are whole; what trains is a sharded copy.
+        unset_hf_deepspeed_config()
     return accelerator
 
 
