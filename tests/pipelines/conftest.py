@@ -73,16 +73,15 @@ class Tiny:
             start_new_session=True,  # a launcher and its processes are killed together
         )
 
-    def kill_when(self, process: subprocess.Popen[str], run_dir: Path, pattern: str) -> bool:
-        """Kill the run as soon as a path of its folder exists; tell whether it lived until then."""
+    def kill_when(self, process: subprocess.Popen[str], run_dir: Path, pattern: str) -> tuple[bool, str]:
+        """Kill the run as soon as a path of its folder exists; tell whether it lived until then, and its stderr."""
         killed = False
         while process.poll() is None and not killed:
             if any(run_dir.glob(pattern)):
                 os.killpg(process.pid, signal.SIGKILL)
                 killed = True
             time.sleep(0.002)
-        process.communicate()
-        return killed
+        return killed, process.communicate()[1]
 
     def run(self, run_dir: Path, *more: str, **how: Any) -> subprocess.CompletedProcess[str]:
         """Run to the end, whatever the exit code."""
@@ -134,7 +133,7 @@ def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
 
 WITHOUT_CHANCE = """
 data: {dir: DATA, max_length: 16, max_train_examples: null}
-teacher: {checkpoint: TEACHER, epochs: 3, learning_rate: 1.0e-2, margin_over_majority: 0.3}
+teacher: {checkpoint: TEACHER, epochs: 10, learning_rate: 5.0e-3, batch_size: 16, margin_over_majority: 0.3}
 stages:
   - name: layers
     epochs: 1

@@ -26,7 +26,8 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     launcher = ("accelerate", "launch", "--config_file", str(configuration))
     folder = tmp_path_factory.mktemp(f"zero{request.param}") / "run"
     started = tiny.start(folder, "--config", str(without_chance.config), launcher=launcher)
-    assert tiny.kill_when(started, folder, "checkpoints/logits/step-*")
+    killed, errors = tiny.kill_when(started, folder, "checkpoints/logits/step-*")
+    assert killed, errors
     done = tiny.run(folder, "--config", str(without_chance.config), launcher=launcher)
     assert done.returncode == 0, done.stderr
     return folder

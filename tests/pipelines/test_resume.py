@@ -48,7 +48,9 @@ def test_two_undisturbed_runs_are_equal(finished, tiny, tmp_path: Path, historie
 def test_killed_in_every_phase_of_one_run(finished, tiny, tmp_path: Path, histories) -> None:
     """One run that is killed again and again, each time one phase later."""
     run_dir = tmp_path / "run"
-    killed = [moment for moment, pattern in MOMENTS.items() if tiny.kill_when(tiny.start(run_dir), run_dir, pattern)]
+    killed = [
+        moment for moment, pattern in MOMENTS.items() if tiny.kill_when(tiny.start(run_dir), run_dir, pattern)[0]
+    ]
     assert len(killed) >= 6, killed  # a fast machine may get past a moment before it is seen
     done = tiny.run(run_dir)
     assert done.returncode == 0, done.stderr
@@ -59,7 +61,7 @@ def test_killed_in_every_phase_of_one_run(finished, tiny, tmp_path: Path, histor
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_once(moment: str, finished, tiny, tmp_path: Path, histories) -> None:
     run_dir = tmp_path / "run"
-    assert tiny.kill_when(tiny.start(run_dir), run_dir, MOMENTS[moment])
+    assert tiny.kill_when(tiny.start(run_dir), run_dir, MOMENTS[moment])[0]
     done = tiny.run(run_dir)
     assert done.returncode == 0, done.stderr
     assert_same_end(run_dir, finished.folder, histories)
@@ -69,7 +71,7 @@ def test_killed_once(moment: str, finished, tiny, tmp_path: Path, histories) -> 
 def test_torn_checkpoint_is_skipped(finished, tiny, tmp_path: Path, histories) -> None:
     """The checkpoint before a torn one is used, with a warning, and the end is the same."""
     run_dir = tmp_path / "run"
-    assert tiny.kill_when(tiny.start(run_dir), run_dir, "checkpoints/logits/step-00000012/manifest.json")
+    assert tiny.kill_when(tiny.start(run_dir), run_dir, "checkpoints/logits/step-00000012/manifest.json")[0]
     newest = max((run_dir / "checkpoints" / "logits").glob("step-*"))
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
