@@ -171,7 +171,8 @@ class Config:
     """A whole run; see configs/ for one file per task."""
 
     task: str
-    stages: list[StageConfig]
+    stages: tuple[StageConfig, ...]
+    """A list; one given later replaces the whole list, where the parser would mix two lists of one length."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentSettings = StudentSettings()

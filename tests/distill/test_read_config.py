@@ -1,5 +1,6 @@
 """Every shipped configuration is good, and every bad one is refused in one line that says what to do."""
 
+import json
 import os
 import re
 import subprocess
@@ -60,6 +61,19 @@ def test_every_preset_merges_into_a_task_file(name):
         assert getattr(config.student, key) == value
     changed = differing_keys(config, parse_config(arguments, ATTENTIONS))
     assert all(key.startswith("student.") for key in changed)
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_later_list_of_stages_replaces_the_earlier_one_whole(as_file, parse, tmp_path):
+    first = parse()
+    stages = [
+        {"name": stage.name, "epochs": 1, "learning_rate": 0.1, "losses": {"labels": 1.0}} for stage in first.stages
+    ]
+    (tmp_path / "later.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    later = ["--config", str(tmp_path / "later.yaml")] if as_file else [f"--stages={json.dumps(stages)}"]
+    expected = tuple(StageConfig(stage.name, 1, 0.1, {"labels": 1.0}) for stage in first.stages)
+    assert parse(*later).stages == expected
+    assert first.stages != expected
 
 
 def test_values_have_their_types(parse):

@@ -15,7 +15,7 @@ from distill.tokenizer import train_tokenizer
 
 @pytest.fixture
 def config(tmp_path):
-    return Config("sst2", [StageConfig("one", 1, 0.1, {"logits": 1.0})], run_dir=str(tmp_path / "deep" / "run"))
+    return Config("sst2", (StageConfig("one", 1, 0.1, {"logits": 1.0}),), run_dir=str(tmp_path / "deep" / "run"))
 
 
 @pytest.fixture
