@@ -131,6 +131,25 @@ def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
     return read
 
 
+def assert_same_losses(expected: dict[str, list[dict[str, float]]], got: dict[str, list[dict[str, float]]]) -> None:
+    """Check that two ways to run the same stages computed the same losses.
+
+    Adam divides a gradient by its own size, so that where the student already agrees with its teacher rounding
+    grows from step to step: a stage must start alike to rounding and stay alike to a few percent.
+    """
+    for stage in ("layers", "logits"):
+        assert [line["step"] for line in expected[stage]] == [line["step"] for line in got[stage]]
+        assert got[stage][0] == pytest.approx(expected[stage][0], rel=1e-3, abs=1e-5)
+        for one, other in zip(expected[stage], got[stage], strict=True):
+            assert other == pytest.approx(one, rel=0.05, abs=1e-3)
+
+
+@pytest.fixture(scope="session")
+def same_losses() -> Callable[..., None]:
+    """Return :func:`assert_same_losses`; a test module cannot import from here."""
+    return assert_same_losses
+
+
 WITHOUT_CHANCE = """
 data: {dir: DATA, max_length: 16, max_train_examples: null}
 teacher: {checkpoint: TEACHER, epochs: 10, learning_rate: 5.0e-3, batch_size: 16, margin_over_majority: 0.3}

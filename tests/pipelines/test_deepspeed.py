@@ -33,12 +33,10 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_same_losses_as_without(sharded_run: Path, without_chance, histories: Callable) -> None:
-    plain, sharded = histories(without_chance.folder), histories(sharded_run)
-    for stage in ("layers", "logits"):
-        assert [line["step"] for line in plain[stage]] == [line["step"] for line in sharded[stage]]
-        for expected, got in zip(plain[stage], sharded[stage], strict=True):
-            assert got == pytest.approx(expected, rel=1e-3, abs=1e-7)
+def test_same_losses_as_without(
+    sharded_run: Path, without_chance, histories: Callable, same_losses: Callable
+) -> None:
+    same_losses(histories(without_chance.folder), histories(sharded_run))
 
 
 def test_student_is_an_ordinary_checkpoint(sharded_run: Path, without_chance) -> None:

@@ -22,12 +22,10 @@ def shared_run(tiny, without_chance, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_same_losses_as_one_process(shared_run: Path, without_chance, histories: Callable) -> None:
-    one, two = histories(without_chance.folder), histories(shared_run)
-    for stage in ("layers", "logits"):
-        assert [line["step"] for line in one[stage]] == [line["step"] for line in two[stage]]
-        for expected, got in zip(one[stage], two[stage], strict=True):
-            assert got == pytest.approx(expected, rel=1e-3, abs=1e-7)
+def test_same_losses_as_one_process(
+    shared_run: Path, without_chance, histories: Callable, same_losses: Callable
+) -> None:
+    same_losses(histories(without_chance.folder), histories(shared_run))
 
 
 def test_every_example_is_predicted_once_and_alike(shared_run: Path, without_chance) -> None:
