@@ -81,7 +81,7 @@ def _one_line(message: str) -> str:
         return f"missing key {missing.group(1)}: give it in the --config file or as --{missing.group(1)} VALUE"
     message = re.sub(r"Problem with given class_path '[\w.]+':", "", message)
     message = re.sub(r"Parser key \"([\w.]+)\":", r"\1:", message)
-    message = message.replace("Expected a tuple", "Expected a list")  # YAML knows no tuples
+    message = message.replace("<class 'tuple'>", "list")  # YAML knows no tuples
     return "configuration: " + re.sub(r"<class .(\w+).>", r"\1", " ".join(message.split()))
 
 
