@@ -132,16 +132,11 @@ def histories() -> Callable[[Path], dict[str, list[dict[str, float]]]]:
 
 
 def assert_same_losses(expected: dict[str, list[dict[str, float]]], got: dict[str, list[dict[str, float]]]) -> None:
-    """Check that two ways to run the same stages computed the same losses.
-
-    Adam divides a gradient by its own size, so that where the student already agrees with its teacher rounding
-    grows from step to step: a stage must start alike to rounding and stay alike to a few percent.
-    """
+    """Check that two ways to run the same stages without dropout computed the same losses."""
     for stage in ("layers", "logits"):
         assert [line["step"] for line in expected[stage]] == [line["step"] for line in got[stage]]
-        assert got[stage][0] == pytest.approx(expected[stage][0], rel=1e-3, abs=1e-5)
         for one, other in zip(expected[stage], got[stage], strict=True):
-            assert other == pytest.approx(one, rel=0.05, abs=1e-3)
+            assert other == pytest.approx(one, rel=1e-3, abs=1e-7)
 
 
 @pytest.fixture(scope="session")
