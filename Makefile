@@ -29,7 +29,7 @@ lint: $(VENV)/installed  ## style, format, types
 bench: $(VENV)/installed  ## speed as ratios measured in one run, written to runs/bench
 	# performer-pytorch is measured, not used; it lists packages that its attention does not import
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement .requirements-bench.txt
-	$(BIN)/python pipelines/bench.py
+	OMP_WAIT_POLICY=ACTIVE $(BIN)/python pipelines/bench.py
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -33,9 +33,7 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_same_losses_as_without(
-    sharded_run: Path, without_chance, histories: Callable, same_losses: Callable
-) -> None:
+def test_same_losses_as_without(sharded_run: Path, without_chance, histories: Callable, same_losses: Callable) -> None:
     same_losses(histories(without_chance.folder), histories(sharded_run))
 
 
