@@ -45,6 +45,7 @@ def test_two_undisturbed_runs_are_equal(finished, tiny, tmp_path: Path, historie
     assert_same_end(tmp_path / "run", finished.folder, histories)
 
 
+@pytest.mark.slow
 def test_killed_in_every_phase_of_one_run(finished, tiny, tmp_path: Path, histories) -> None:
     """One run that is killed again and again, each time one phase later."""
     run_dir = tmp_path / "run"
@@ -52,16 +53,6 @@ def test_killed_in_every_phase_of_one_run(finished, tiny, tmp_path: Path, histor
         moment for moment, pattern in MOMENTS.items() if tiny.kill_when(tiny.start(run_dir), run_dir, pattern)[0]
     ]
     assert len(killed) >= 6, killed  # a fast machine may get past a moment before it is seen
-    done = tiny.run(run_dir)
-    assert done.returncode == 0, done.stderr
-    assert_same_end(run_dir, finished.folder, histories)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_once(moment: str, finished, tiny, tmp_path: Path, histories) -> None:
-    run_dir = tmp_path / "run"
-    assert tiny.kill_when(tiny.start(run_dir), run_dir, MOMENTS[moment])[0]
     done = tiny.run(run_dir)
     assert done.returncode == 0, done.stderr
     assert_same_end(run_dir, finished.folder, histories)
