@@ -53,10 +53,10 @@ def compare_and_report(
     write_record(record, folder.record)
     write_model_card(record, folder.student, source=work.config.data.dir)
     history = {name: result.get("history", []) for name, result in results.items()}
+    if work.config.cache.dir is None:  # before the report, which marks the run as finished
+        shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
     report = write_report(record, folder.path, find_disagreements(work.task, frame, work.splits.validation), history)
     show_picture(work, folder.path / "plots" / "retention_speedup.png")
-    if work.config.cache.dir is None:
-        shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
     print(comparison_table(record))
     print(f"report: {report}")
 
