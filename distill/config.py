@@ -71,11 +71,13 @@ class StudentSettings:
     layer_map: str | list[int] = "even"
     """Teacher layers that the student starts from: even, first, last or an explicit list such as [0, 2, 4]."""
     num_features: int | None = None
-    """Features per head of the feature-map mechanisms; null: the mechanism's default (performer: d ln d)."""
+    """Features, landmarks or slots per head; null: the mechanism's default (performer: d ln d)."""
+    attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """The mechanism's own options, such as {window: 64}; students/attention/<name>.py lists them."""
     features: str = "fixed"
-    """performer: fixed, redrawn (a new draw every redraw_interval steps) or learned (a matrix per head)."""
+    """Random features: fixed, redrawn (a new draw every redraw_interval steps) or learned (a matrix per head)."""
     redraw_interval: int = 1000
-    """performer, features redrawn: optimizer steps between draws; off in the last fifth of a stage."""
+    """Features redrawn: optimizer steps between draws; off in the last fifth of a stage."""
     initial_temperature: float | str = "calibrated"
     """performer: start of the learnable temperature per head; `calibrated` measures the copied queries and keys."""
     softmax_layers: list[int] = field(default_factory=list)

@@ -24,7 +24,7 @@ WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 """Keys that may change between a run and its continuation."""
 
 
-def parse_config(arguments: Sequence[str] | None = None, attentions: Collection[str] | None = None) -> Config:
+def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str, Any] | None = None) -> Config:
     """Read ``--config FILE`` (several are merged, later ones win) and dotted overrides into a checked Config.
 
     Raises:
@@ -115,11 +115,11 @@ def _require_choice(key: str, value: str, choices: Collection[str]) -> None:
     _require(value in choices, key, value, choices_hint(value, choices))
 
 
-def check_config(config: Config, attentions: Collection[str] | None = None) -> None:
+def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
     """Refuse what cannot work, before anything is loaded.
 
     Args:
-        attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips that one check.
+        attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips the checks that need them.
     """
     _require_choice("task", config.task, task_names())
     _check_data(config)
@@ -130,6 +130,8 @@ def check_config(config: Config, attentions: Collection[str] | None = None) -> N
     _require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
     for stage in config.stages:
         _check_stage(stage)
+        if attentions is not None:
+            _check_losses_exist(stage, config.student.attention, attentions[config.student.attention])
     training = config.training
     _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
     _require_positive(
@@ -179,9 +181,10 @@ def _check_teacher(teacher: TeacherConfig) -> None:
     )
 
 
-def _check_student(student: StudentSettings, attentions: Collection[str] | None) -> None:
+def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
     if attentions is not None:
         _require_choice("student.attention", student.attention, attentions)
+        _check_options(student, attentions[student.attention])
     _require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
     _require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):
@@ -197,6 +200,24 @@ def _check_student(student: StudentSettings, attentions: Collection[str] | None)
         _require_positive("student", student, ("initial_temperature",))
     inside = all(0 <= layer < student.num_layers for layer in student.softmax_layers)
     _require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
+
+
+def _check_options(student: StudentSettings, mechanism: Any) -> None:
+    for name in student.attention_options:
+        hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
+        _require(name in mechanism.options, "student.attention_options", name, hint)
+
+
+def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> None:
+    """Refuse a loss on something that the mechanism does not compute; its output is always there."""
+    exists = {
+        "attention_map": mechanism.has_attention_map,
+        "attention_context": mechanism.has_context,
+        "value_relations": "value" in mechanism.projections,
+    }
+    for name in stage.losses:
+        key = f"stages.{stage.name}.losses"
+        _require(exists.get(name, True), key, name, f"{attention} attention has none; use attention_output")
 
 
 def _check_stage(stage: StageConfig) -> None:

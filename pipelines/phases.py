@@ -138,13 +138,13 @@ def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> Studen
         softmax_layers=settings.softmax_layers,
         initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
+        attention_options=settings.attention_options,
     )
     student.to(work.device)
     if isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
         calibrate_temperature(student, collate(lesson.train, sample, work.device))
-    new = ", ".join(sorted({name.rpartition(".")[2] for name in report.new})) or "none"
-    work.run.accelerator.print(f"student: {len(report.copied)} tensors copied, {len(report.new)} new ({new})")
+    work.run.accelerator.print(f"student: {report.in_words()}")
     return student
 
 

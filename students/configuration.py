@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from .attention import ATTENTIONS
+from .attention.base import SelfAttention, resolve_options
 
 FEATURES = ("fixed", "redrawn", "learned")
 
@@ -19,13 +20,6 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         nearest = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}{hint}")
-
-
-def default_num_features(head_size: int) -> int:
-    """The power of two nearest to d ln d, the count after which FAVOR+ features stop helping much (2009.14794, §4)."""
-    target = max(head_size * math.log(head_size), 1.0)
-    below = 2 ** math.floor(math.log2(target))
-    return below if target - below <= 2 * below - target else 2 * below
 
 
 @strict
@@ -42,7 +36,9 @@ class StudentConfig(BertConfig):
     softmax_layers: list[int] | None = None
     """Student layers, counted from 0, that keep softmax attention."""
     num_features: int | None = None
-    """Random features m per head; None takes the power of two nearest to d ln d."""
+    """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default."""
+    attention_options: dict[str, Any] | None = None
+    """The mechanism's own options (its class names them); those not given are filled in with their defaults."""
     features: str = "fixed"
     """``fixed`` (drawn once), ``redrawn`` (by ``redraw_projections``) or ``learned`` (trained, one set per head)."""
     redraw_interval: int = 1000
@@ -72,7 +68,8 @@ class StudentConfig(BertConfig):
         if self.is_decoder:
             raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
         if self.num_features is None:
-            self.num_features = default_num_features(self.hidden_size // self.num_attention_heads)
+            self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
+        self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
         if self.softmax_layers is None:
             self.softmax_layers = []
         for name in ("num_features", "redraw_interval", "initial_temperature", "target_norm"):
@@ -81,6 +78,22 @@ class StudentConfig(BertConfig):
         outside = [layer for layer in self.softmax_layers if not 0 <= layer < self.num_hidden_layers]
         if outside:
             raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {self.num_hidden_layers - 1}")
+
+    @property
+    def mechanisms(self) -> dict[str, type[SelfAttention]]:
+        """Every mechanism that a layer uses, by name."""
+        names = sorted({self.attention_of_layer(layer) for layer in range(self.num_hidden_layers)})
+        return {name: ATTENTIONS[name] for name in names}
+
+    @property
+    def mechanism(self) -> type[SelfAttention]:
+        """Class of the layers that ``softmax_layers`` does not name."""
+        return ATTENTIONS[self.attention]
+
+    def attention_flops(self, length: int) -> int:
+        """Operations of all attention blocks on one example of ``length`` tokens; a multiply-add counts 2."""
+        layers = range(self.num_hidden_layers)
+        return sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self, length) for layer in layers)
 
     def attention_of_layer(self, layer: int) -> str:
         """Name of the mechanism of one layer, counted from 0."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .attention.performer import PerformerAttention
+from .attention.base import SelfAttention
 from .configuration import StudentConfig
 from .layer_map import resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
@@ -32,8 +32,19 @@ class CopyReport:
 
     copied: tuple[str, ...]
     """Copied from the teacher."""
+    derived: tuple[str, ...]
+    """The mechanism's own, computed from the teacher's."""
     new: tuple[str, ...]
     """Freshly initialised: the mechanism's own, and a head that the teacher lacks."""
+
+    def in_words(self) -> str:
+        """Return how many tensors came from where, and what those not copied are called."""
+        parts = [f"{len(self.copied)} tensors copied"]
+        for kind, names in (("derived", self.derived), ("new", self.new)):
+            if names or kind == "new":
+                what = ", ".join(sorted({name.partition(".self.")[2] or name for name in names})) or "none"
+                parts.append(f"{len(names)} {kind} ({what})")
+        return ", ".join(parts)
 
 
 def student_from_teacher(
@@ -48,6 +59,7 @@ def student_from_teacher(
     initial_temperature: float = 1.0,
     redraw_interval: int = 1000,
     target_norm: float = 1.6,
+    attention_options: Mapping[str, Any] | None = None,
 ) -> tuple[StudentForSequenceClassification, CopyReport]:
     """Return an fp32 student on the teacher's device, holding the weights of its layers ``layer_map``, and a report.
 
@@ -68,6 +80,7 @@ def student_from_teacher(
             "attention": attention,
             "softmax_layers": list(softmax_layers),
             "num_features": num_features,
+            "attention_options": dict(attention_options or {}),
             "features": features,
             "redraw_interval": redraw_interval,
             "initial_temperature": initial_temperature,
@@ -92,10 +105,23 @@ def _copy_weights(teacher: nn.Module, student: nn.Module, layers: Sequence[int])
     new: list[str] = []
     for name, tensor in student.state_dict().items():
         teacher_name = _teacher_name(name, layers)
-        if teacher_name in source:
+        fits = teacher_name in source and source[teacher_name].shape == tensor.shape
+        if fits:
             tensor.copy_(source[teacher_name])
-        (copied if teacher_name in source else new).append(name)
-    return CopyReport(tuple(copied), tuple(new))
+        (copied if fits else new).append(name)
+    derived = _derive_weights(teacher, student, layers)
+    new = [name for name in new if name not in derived]
+    return CopyReport(tuple(copied), tuple(derived), tuple(new))
+
+
+def _derive_weights(teacher: Any, student: Any, layers: Sequence[int]) -> list[str]:
+    """Let every mechanism set its own parameters from the attention it replaces; return their names."""
+    teacher_layers = getattr(teacher, "bert", teacher).encoder.layer
+    names = []
+    for index, layer in enumerate(student.bert.encoder.layer):
+        derived = layer.attention.self.copy_from_teacher(teacher_layers[layers[index]].attention.self)
+        names += [f"bert.encoder.layer.{index}.attention.self.{name}" for name in derived]
+    return names
 
 
 def _teacher_name(name: str, layers: Sequence[int]) -> str:
@@ -109,20 +135,22 @@ def _teacher_name(name: str, layers: Sequence[int]) -> str:
 
 @torch.no_grad()
 def calibrate_temperature(student: StudentPreTrainedModel, batch: Mapping[str, Tensor]) -> dict[int, list[float]]:
-    """Set each Performer head's temperature from one batch, so that mean |q+k|²/√d is the configured ``target_norm``.
+    """Set each head's temperature from one batch, so that mean |q+k|²/√d is the configured ``target_norm``.
 
     The layers are set in order during one forward pass, each on what the calibrated ones below it produce; no
     temperature rises above 1, the teacher's. ``batch`` holds the model's inputs, on its device; labels are ignored.
-    Returns the temperatures by layer.
+    Returns the temperatures by layer, of mechanisms that have any.
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
     with _evaluating(student), _calibrating(student):
         student(**inputs)
-    return {module.layer: module.temperature.tolist() for module in _performers(student)}
+    return {
+        module.layer: module.temperature.tolist() for module in _mechanisms(student) if hasattr(module, "temperature")
+    }
 
 
-def _performers(student: nn.Module) -> list[PerformerAttention]:
-    return [module for module in student.modules() if isinstance(module, PerformerAttention)]
+def _mechanisms(student: nn.Module) -> list[Any]:
+    return [module for module in student.modules() if isinstance(module, SelfAttention)]
 
 
 @contextmanager
@@ -137,10 +165,10 @@ def _evaluating(student: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _calibrating(student: StudentPreTrainedModel) -> Iterator[None]:
-    def calibrate(module: PerformerAttention, inputs: tuple[Any, ...]) -> None:
+    def calibrate(module: SelfAttention, inputs: tuple[Any, ...]) -> None:
         module.calibrate(inputs[0], inputs[1], student.config.target_norm)
 
-    handles = [module.register_forward_pre_hook(calibrate) for module in _performers(student)]
+    handles = [module.register_forward_pre_hook(calibrate) for module in _mechanisms(student)]
     try:
         yield
     finally:

@@ -36,6 +36,8 @@ class StudentAttention(nn.Module):
         super().__init__()
         self.self = ATTENTIONS[config.attention_of_layer(layer)](config, layer)
         self.output = BertSelfOutput(config)
+        if not self.self.has_output_projection:
+            self.output.dense = nn.Identity()  # type: ignore[assignment]
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         return self.output(self.self(hidden_states, mask)[0], hidden_states)
@@ -108,7 +110,7 @@ class StudentPreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
-            write_source(Path(save_directory))
+            write_source(Path(save_directory), self.config.mechanisms)
 
 
 class StudentModel(StudentPreTrainedModel):

@@ -5,6 +5,7 @@ write them itself (`register_for_auto_class`), but fails on sub-packages; hence 
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -14,13 +15,15 @@ AUTO_MAP = {
     "AutoModel": "modeling.StudentModel",
     "AutoModelForSequenceClassification": "modeling.StudentForSequenceClassification",
 }
+REGISTRY = ("attention",)
 _RELATIVE_IMPORT = re.compile(r"^(\s*from )(\.+)([\w.]+)(?= import )", flags=re.MULTILINE)
 
 
-def write_source(folder: Path) -> None:
+def write_source(folder: Path, attentions: Mapping[str, type]) -> None:
     """Write flat copies of the model's modules into ``folder``: ``attention/favor.py`` becomes ``attention_favor.py``.
 
-    Only what the model imports is written, found by following relative imports from ``modeling``.
+    Only what the model imports is written, found by following relative imports from ``modeling``; of the attention
+    mechanisms only ``attentions``, by name, which the model uses.
     """
     waiting: list[tuple[str, ...]] = [ENTRY]
     written: set[tuple[str, ...]] = set()
@@ -29,16 +32,18 @@ def write_source(folder: Path) -> None:
         if module in written:
             continue
         written.add(module)
-        source, imported = _flatten(module)
+        source, imported = _flatten(module, attentions)
         (folder / f"{'_'.join(module)}.py").write_text(source, encoding="utf-8")
         waiting.extend(imported)
 
 
-def _flatten(module: tuple[str, ...]) -> tuple[str, list[tuple[str, ...]]]:
+def _flatten(module: tuple[str, ...], attentions: Mapping[str, type]) -> tuple[str, list[tuple[str, ...]]]:
     """Return a module's source with flat relative imports, and the modules that it imports."""
     path = PACKAGE.joinpath(*module)
     is_package = path.is_dir()
     source = (path / "__init__.py" if is_package else path.with_suffix(".py")).read_text(encoding="utf-8")
+    if module == REGISTRY:
+        source = _keep_used(source, attentions)
     here = module if is_package else module[:-1]
     imported: list[tuple[str, ...]] = []
 
@@ -49,3 +54,15 @@ def _flatten(module: tuple[str, ...]) -> tuple[str, list[tuple[str, ...]]]:
         return f"{prefix}.{'_'.join(target)}"
 
     return _RELATIVE_IMPORT.sub(flat_import, source), imported
+
+
+def _keep_used(registry: str, attentions: Mapping[str, type]) -> str:
+    """Drop the imports and entries of mechanisms that the model does not use, one line each, from the registry."""
+    classes = {"SelfAttention", *(attention.__name__ for attention in attentions.values())}
+
+    def used(line: str) -> bool:
+        entry = re.match(r'    "(\w+)": ', line)
+        imported = re.match(r"from \.\w+ import (\w+)$", line)
+        return (entry is None or entry[1] in attentions) and (imported is None or imported[1] in classes)
+
+    return "\n".join(line for line in registry.split("\n") if used(line))

@@ -1,74 +1,172 @@
-"""What every attention mechanism shares: BERT's projections, the split into heads and the contract of `attend`."""
+"""What every attention mechanism shares: BERT's projections, the split into heads and the contract it signs."""
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
+Option = bool | int | float | str | tuple[str, ...]
 
-class SelfAttention(nn.Module, ABC):
-    """Stands in for ``BertSelfAttention``: same parameter names, same output, another way to mix the values.
 
-    A mechanism derives from it, implements ``attend`` and states what it is in the class attributes, which decide the
-    contract tests it has to pass. Shapes: B batch, N sequence length, H heads, d head size, D hidden size.
+class SelfAttention(nn.Module):
+    """Stands in for ``BertSelfAttention``: same parameter names, same output, another way to mix the tokens.
+
+    A mechanism implements ``attend`` (heads of queries, keys and values in, heads of contexts out) and, for the tests,
+    ``naive_attend``, the slow obvious form of the same; one without such heads overrides ``mix`` and ``naive_mix``. It
+    states what it is in the class attributes, which decide the contract tests it has to pass. Shapes: B batch, N
+    sequence length, H heads, d head size, D hidden size.
 
     Contract of every mechanism: tokens outside the mask change nothing about the others and get no gradient, even if
     they hold NaN; an example's result depends neither on the rest of its batch nor on the padded length; an example
-    without a real token yields finite numbers.
+    without a real token yields finite numbers; one mechanism never reads or moves the global random state but for
+    dropout.
     """
 
     complexity: ClassVar[str] = "quadratic"
-    """Growth of the mechanism's cost with the sequence length: ``linear`` or ``quadratic``."""
+    """Growth of the mechanism's cost with the sequence length: ``linear``, ``subquadratic`` (N√N) or ``quadratic``."""
     has_attention_map: ClassVar[bool] = False
     """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values."""
+    has_context: ClassVar[bool] = True
+    """Whether the output before W_o is a mean of values per head, as in BERT, and can be matched with a teacher's."""
     has_random_features: ClassVar[bool] = False
-    """Whether the options ``num_features`` and ``features`` have an effect."""
+    """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
     row_stochastic: ClassVar[bool] = True
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
     permutation_equivariant: ClassVar[bool] = True
     """Whether reordering the tokens only reorders the outputs; False for mechanisms that know positions."""
+    projections: ClassVar[tuple[str, ...]] = ("query", "key", "value")
+    """Which of BERT's three linear maps the mechanism has."""
+    has_output_projection: ClassVar[bool] = True
+    """Whether BERT's output projection W_o follows."""
+    options: ClassVar[Mapping[str, Option]] = {}
+    """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
+    small_options: ClassVar[Mapping[str, bool | int | float | str]] = {}
+    """Options for sequences of a dozen tokens, at which the contract tests look: a window of 4, say."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.num_heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        for name in self.projections:
+            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor]:
-        """Mix the values of (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
+        """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
 
         Returns a tuple with the context (B, N, D), before the output projection.
         """
-        query = self.split_heads(self.query(hidden_states))
-        key = self.split_heads(self.key(hidden_states))
-        value = self.split_heads(self.value(hidden_states))
-        context = self.attend(query, key, value, mask)
-        return (context.transpose(1, 2).flatten(2),)
+        return (self.mix(hidden_states, mask),)
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states; by default with ``attend`` on heads of queries, keys and values."""
+        query, key, value = (self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections)
+        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
 
     def split_heads(self, hidden_states: Tensor) -> Tensor:
         """View (B, N, D) as (B, H, N, d)."""
         return hidden_states.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
 
-    @abstractmethod
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Mix the values: (B, H, N, d) each, mask (B, N) bool or None; returns (B, H, N, d)."""
+        raise NotImplementedError(f"{type(self).__name__} mixes hidden states, not heads")
+
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``attend`` by the definition, slow and obvious; for tests."""
+        raise NotImplementedError(f"{type(self).__name__} mixes hidden states, not heads")
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``mix`` by the definition, slow and obvious; for tests of mechanisms without ``attend``."""
+        raise NotImplementedError(f"the naive form of {type(self).__name__} is naive_attend")
+
+    @classmethod
+    def works_on_heads(cls) -> bool:
+        """Whether ``attend`` is implemented, rather than ``mix`` alone."""
+        return cls.attend is not SelfAttention.attend
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         """Return the weights (B, H, N, N) that ``attend`` gives to the values; only if ``has_attention_map``."""
         raise ValueError(f"{type(self).__name__} has no attention map; distil its output instead")
 
+    def receptive_field(self, length: int) -> Tensor | None:
+        """Which tokens' values (N, N) each token can see, True at [to, from]; None where it sees all."""
+        return None
+
     def feature_parameters(self) -> list[nn.Parameter]:
         """Parameters that BERT's attention does not have; they start untrained and bear a higher learning rate."""
-        return []
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if name.partition(".")[0] not in ("query", "key", "value")
+        ]
 
     def initialize_features(self) -> None:
         """Set the parameters and buffers of the mechanism, without touching any that a checkpoint has filled."""
 
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        """Set parameters that BERT does not have from its ``BertSelfAttention``; return their names.
+
+        Parameters of the same name and shape are already copied when this is called.
+        """
+        return []
+
+    def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:
+        """Set temperatures from the copied queries and keys of a batch; see ``students.calibrate_temperature``."""
+
     def redraw_features(self, redraw_index: int) -> None:
         """Replace random features by those of the given draw; nothing to do for mechanisms without any."""
+
+    @classmethod
+    def default_num_features(cls, head_size: int) -> int:
+        """How many features, landmarks or slots a head has when ``num_features`` is not given."""
+        return 64
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Operations of all heads of one layer on N tokens, projections aside; a multiply-add counts 2.
+
+        Only matrix products count, as in torch's FlopCounterMode.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not say what it costs")
+
+    @classmethod
+    def flops(cls, config: Any, length: int) -> int:
+        """Operations of one attention block on N tokens: its projections, 2ND² each, and its core."""
+        num_projections = len(cls.projections) + cls.has_output_projection
+        return 2 * num_projections * length * config.hidden_size**2 + cls.core_flops(config, length)
+
+
+def resolve_options(attention: type[SelfAttention], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every option of a mechanism, the given ones checked and the others at their defaults.
+
+    Raises:
+        ValueError: an option that the mechanism does not have, or a value of the wrong type or outside the choices.
+    """
+    unknown = [name for name in given if name not in attention.options]
+    if unknown:
+        known = ", ".join(attention.options) or "none"
+        raise ValueError(f"attention option {unknown[0]!r} is unknown; the mechanism's options: {known}")
+    return {name: _resolve(name, default, given.get(name)) for name, default in attention.options.items()}
+
+
+def _resolve(name: str, default: Option, value: Any) -> Any:
+    if isinstance(default, tuple):
+        if value is not None and value not in default:
+            raise ValueError(f"attention option {name} {value!r} is unknown; choose one of {', '.join(default)}")
+        return default[0] if value is None else value
+    if value is None:
+        return default
+    kind = type(default)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) if kind is float else type(value) is kind
+    if not fits:
+        raise ValueError(f"attention option {name} must be {kind.__name__}, got {value!r}")
+    if kind is not bool and kind is not str and value < 0:
+        raise ValueError(f"attention option {name} must not be negative, got {value}")
+    return kind(value)

@@ -1,6 +1,7 @@
 """The Performer: FAVOR+ attention with a learned temperature per head and fixed, redrawn or learned features."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from transformers import initialization
 
 from .base import SelfAttention
 from .favor import draw_projection, favor_attention, favor_attention_map
+from .naive import naive_favor_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -61,6 +63,10 @@ class PerformerAttention(SelfAttention):
         query, key = self._scale(query, key)
         return favor_attention_map(query, key, mask, self.projection)
 
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        query, key = self._scale(query, key)
+        return naive_favor_attention(query, key, value, mask, self.projection)
+
     def _scale(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply queries and keys by √t each, so that both |q|² and |k|² of the features know the temperature."""
         root = (0.5 * self.log_temperature).exp().view(-1, 1, 1)
@@ -73,9 +79,6 @@ class PerformerAttention(SelfAttention):
         norm = mean_pair_norm(query, key, mask)
         self.log_temperature.copy_((target_norm / norm).clamp(max=1.0).log())
 
-    def feature_parameters(self) -> list[nn.Parameter]:
-        return [parameter for name, parameter in self.named_parameters(recurse=False)]
-
     def initialize_features(self) -> None:
         initialization.copy_(self.log_temperature, torch.full((self.num_heads,), self.initial_temperature).log())
         if self.learned:
@@ -83,6 +86,18 @@ class PerformerAttention(SelfAttention):
         else:
             initialization.copy_(self.projection, self._draw(0)[0])
             initialization.copy_(self.redraw_index, torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def default_num_features(cls, head_size: int) -> int:
+        """The power of two nearest to d ln d, after which FAVOR+ features stop helping much (2009.14794, §4)."""
+        target = max(head_size * math.log(head_size), 1.0)
+        below = 2 ** math.floor(math.log2(target))
+        return below if target - below <= 2 * below - target else 2 * below
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Features of Q and of K, then KᵀV, then Q's features times it: 8 N m D."""
+        return 8 * length * config.num_features * config.hidden_size
 
     @torch.no_grad()
     def redraw_features(self, redraw_index: int) -> None:

@@ -1,12 +1,13 @@
 """Softmax attention, as in the teacher: the control that shows what depth alone costs and gains."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .base import SelfAttention
+from .naive import naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -37,3 +38,11 @@ class SoftmaxAttention(SelfAttention):
             logits = logits.masked_fill(~mask[:, None, None, :], torch.finfo(logits.dtype).min)
         weights = logits.softmax(-1)
         return weights if mask is None else weights.masked_fill(~mask[:, None, None, :], 0)
+
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return naive_softmax_attention(query, key, value, mask)
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """QKᵀ and AV: 4 N² D."""
+        return 4 * length**2 * config.hidden_size

@@ -1,10 +1,11 @@
-"""The contract that every attention mechanism signs, over every mechanism and kind of features.
+"""The contract that every attention mechanism signs, over every mechanism, its named choices and kinds of features.
 
 What a mechanism states about itself in its class attributes decides which of the tests C1 to C13 apply to it.
 Shapes: B batch, N sequence length, H heads, d head size. fp64 unless a test says otherwise.
 """
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -20,34 +21,29 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from students import ATTENTIONS, FEATURES, StudentConfig, StudentForSequenceClassification, student_from_teacher
-from students.attention.naive import naive_favor_attention, naive_softmax_attention
 
 HEADS, HEAD_SIZE, FEATURE_COUNT = 2, 8, 16
-VARIANTS = [
-    pytest.param(name, features, id=f"{name}-{features}" if attention.has_random_features else name)
-    for name, attention in ATTENTIONS.items()
-    for features in (FEATURES if attention.has_random_features else FEATURES[:1])
-]
-over_variants = pytest.mark.parametrize(("name", "features"), VARIANTS)
 
 
-def naive_performer(module, query, key, value, mask):
-    root = module.temperature.sqrt().view(-1, 1, 1)
-    return naive_favor_attention(query * root, key * root, value, mask, module.projection)
+def variants_of(name):
+    """Yield every combination of a mechanism's named choices, kinds of random features included."""
+    attention = ATTENTIONS[name]
+    choices = {option: values for option, values in attention.options.items() if isinstance(values, tuple)}
+    kinds = FEATURES if attention.has_random_features else FEATURES[:1]
+    for features, *values in itertools.product(kinds, *choices.values()):
+        label = [name, *([features] if attention.has_random_features else []), *values]
+        yield pytest.param(name, features, dict(zip(choices, values, strict=True)), id="-".join(label))
 
 
-# The slow form of each mechanism.
-NAIVE = {
-    "performer": naive_performer,
-    "softmax": lambda module, query, key, value, mask: naive_softmax_attention(query, key, value, mask),
-}
+VARIANTS = [variant for name in ATTENTIONS for variant in variants_of(name)]
+over_variants = pytest.mark.parametrize(("name", "features", "choices"), VARIANTS)
 
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def configuration(name, features, **options):
+def configuration(name, features="fixed", choices=(), **options):
     sizes = {
         "vocab_size": 50,
         "hidden_size": HEADS * HEAD_SIZE,
@@ -57,12 +53,14 @@ def configuration(name, features, **options):
         "max_position_embeddings": 64,
         "num_features": FEATURE_COUNT,
     }
-    return StudentConfig(attention=name, features=features, **sizes | options)
+    small = ATTENTIONS[name].small_options | dict(choices)
+    return StudentConfig(attention=name, features=features, attention_options=small, **sizes | options)
 
 
-def mechanism(name, features, dtype=torch.float64, **options):
-    """One mechanism with temperatures off their start, so that a forgotten one shows."""
-    module = ATTENTIONS[name](configuration(name, features, **options), layer=0)
+def mechanism(name, features="fixed", choices=(), dtype=torch.float64, **options):
+    """One mechanism with its parameters off their start, so that a forgotten one shows."""
+    torch.manual_seed(0)
+    module = ATTENTIONS[name](configuration(name, features, choices, **options), layer=0)
     module.initialize_features()
     with torch.no_grad():
         for index, parameter in enumerate(module.feature_parameters()):
@@ -70,9 +68,29 @@ def mechanism(name, features, dtype=torch.float64, **options):
     return module.to(dtype).eval()
 
 
-def inputs(batch=2, length=11, dtype=torch.float64, seed=0, heads=HEADS, head_size=HEAD_SIZE):
+def inputs(module, batch=2, length=11, dtype=torch.float64, seed=0):
+    """What the mechanism mixes: queries, keys and values (B, H, N, d), or hidden states (B, N, D); always a list."""
     random = generator(seed)
-    return [torch.randn(batch, heads, length, head_size, generator=random, dtype=dtype) for _ in range(3)]
+    if module.works_on_heads():
+        shape, count = (batch, module.num_heads, length, module.head_size), 3
+    else:
+        shape, count = (batch, length, module.num_heads * module.head_size), 1
+    return [torch.randn(shape, generator=random, dtype=dtype) for _ in range(count)]
+
+
+def run(module, tensors, mask):
+    """Return what the mechanism makes of :func:`inputs`, in the shape of one of them."""
+    return module.attend(*tensors, mask) if module.works_on_heads() else module.mix(*tensors, mask)
+
+
+def run_naive(module, tensors, mask):
+    return module.naive_attend(*tensors, mask) if module.works_on_heads() else module.naive_mix(*tensors, mask)
+
+
+def over_rows(mask, tensor):
+    """Broadcast a (B, N) mask over (B, H, N, d) or (B, N, D)."""
+    mask = mask[:, None, :, None] if tensor.dim() == 4 else mask[:, :, None]
+    return mask.expand_as(tensor)
 
 
 def mask_of(lengths, length):
@@ -80,41 +98,42 @@ def mask_of(lengths, length):
 
 
 def append_rows(tensor, rows):
-    return torch.cat([tensor, rows.expand(*tensor.shape[:2], 20, tensor.shape[-1])], dim=2)
+    """Append (20, d) rows to the tokens of every head or example."""
+    return torch.cat([tensor, rows.expand(*tensor.shape[:-2], 20, tensor.shape[-1])], dim=-2)
 
 
 @over_variants
 @pytest.mark.parametrize("masked", [False, True])
-def test_c1_padding_changes_nothing(name, features, masked):
-    module = mechanism(name, features)
-    query, key, value = inputs()
+def test_c1_padding_changes_nothing(name, features, choices, masked):
+    module = mechanism(name, features, choices)
+    tensors = inputs(module)
     mask = mask_of([11, 6] if masked else [11, 11], 11)
-    garbage = 7 * torch.randn(20, HEAD_SIZE, generator=generator(1), dtype=torch.float64)
+    garbage = 7 * torch.randn(20, tensors[0].shape[-1], generator=generator(1), dtype=torch.float64)
     longer_mask = F.pad(mask, (0, 20))
     with torch.no_grad():
-        expected = module.attend(query, key, value, mask if masked else None)
-        for pad_value in (garbage, torch.full_like(garbage, torch.nan)):
-            padded = append_rows(query, garbage), append_rows(key, garbage), append_rows(value, pad_value)
-            difference = module.attend(*padded, longer_mask)[:, :, :11] - expected
-            assert difference[mask[:, None].expand(-1, HEADS, -1)].abs().max() < 1e-9
+        expected = run(module, tensors, mask if masked else None)
+        for last in (garbage, torch.full_like(garbage, torch.nan)):
+            padded = [append_rows(tensor, garbage) for tensor in tensors[:-1]] + [append_rows(tensors[-1], last)]
+            difference = run(module, padded, longer_mask)[..., :11, :] - expected
+            assert difference[over_rows(mask, difference)].abs().max() < 1e-9
 
 
 @over_variants
-def test_c1_pads_get_no_gradient(name, features):
-    module = mechanism(name, features)
-    leaves = [tensor.requires_grad_() for tensor in inputs(length=9)]
+def test_c1_pads_get_no_gradient(name, features, choices):
+    module = mechanism(name, features, choices)
+    leaves = [tensor.requires_grad_() for tensor in inputs(module, length=9)]
     mask = mask_of([9, 4], 9)
-    context = module.attend(*leaves, mask)
-    (context.square() * mask[:, None, :, None]).sum().backward()
+    context = run(module, leaves, mask)
+    (context.square() * over_rows(mask, context)).sum().backward()
     for leaf in leaves:
-        assert leaf.grad[1, :, 4:].abs().max() == 0
-        assert leaf.grad[1, :, :4].abs().max() > 0
+        assert leaf.grad[1, ..., 4:, :].abs().max() == 0
+        assert leaf.grad[1, ..., :4, :].abs().max() > 0
 
 
 @over_variants
-def test_c1_left_padding_of_the_whole_model(name, features):
+def test_c1_left_padding_of_the_whole_model(name, features, choices):
     torch.manual_seed(0)
-    model = StudentForSequenceClassification(configuration(name, features)).double().eval()
+    model = StudentForSequenceClassification(configuration(name, features, choices)).double().eval()
     input_ids = torch.randint(1, 50, (2, 10), generator=generator(2))
     expected = model(input_ids).logits
     left = model(
@@ -129,52 +148,56 @@ def test_c1_left_padding_of_the_whole_model(name, features):
 
 
 @over_variants
-def test_c1_an_example_without_real_tokens_is_finite(name, features):
-    module = mechanism(name, features)
-    leaves = [tensor.requires_grad_() for tensor in inputs(length=5)]
-    context = module.attend(*leaves, mask_of([5, 0], 5))
+def test_c1_an_example_without_real_tokens_is_finite(name, features, choices):
+    module = mechanism(name, features, choices)
+    leaves = [tensor.requires_grad_() for tensor in inputs(module, length=5)]
+    context = run(module, leaves, mask_of([5, 0], 5))
     context.sum().backward()
     assert context.isfinite().all()
     assert all(leaf.grad.isfinite().all() for leaf in leaves)
 
 
 @over_variants
-def test_c2_examples_do_not_meet(name, features):
-    module = mechanism(name, features)
-    query, key, value = inputs(batch=3)
-    query[1:] *= 9  # a maximum over the batch would show
-    key[1:] *= 9
+def test_c2_examples_do_not_meet(name, features, choices):
+    module = mechanism(name, features, choices)
+    tensors = inputs(module, batch=3)
+    for tensor in tensors:
+        tensor[1:] *= 9  # a maximum over the batch would show
     mask = mask_of([7, 11, 3], 11)
-    alone = module.attend(query[:1], key[:1], value[:1], mask[:1])
-    torch.testing.assert_close(module.attend(query, key, value, mask)[:1], alone, rtol=0, atol=1e-10)
+    alone = run(module, [tensor[:1] for tensor in tensors], mask[:1])
+    torch.testing.assert_close(run(module, tensors, mask)[:1], alone, rtol=0, atol=1e-10)
 
 
 @over_variants
 @pytest.mark.parametrize("length", [1, 7, 40])  # below and above the number of features
-def test_c3_equals_the_naive_form_with_gradients(name, features, length):
-    module = mechanism(name, features)
+def test_c3_equals_the_naive_form_with_gradients(name, features, choices, length):
+    module = mechanism(name, features, choices)
     mask = mask_of([length, max(1, length // 2)], length)
-    weight = torch.randn(2, HEADS, length, HEAD_SIZE, generator=generator(3), dtype=torch.float64)
-    weight = weight * mask[:, None, :, None]
     results = []
-    for function in (module.attend, lambda *tensors: NAIVE[name](module, *tensors)):
-        leaves = [tensor.requires_grad_() for tensor in inputs(length=length)]
-        context = function(*leaves, mask)
-        results.append([context * weight.bool(), *torch.autograd.grad((context * weight).sum(), leaves)])
+    for function in (run, run_naive):
+        leaves = [tensor.requires_grad_() for tensor in inputs(module, length=length)]
+        context = function(module, leaves, mask)
+        real = over_rows(mask, context)
+        weight = torch.randn(context.shape, generator=generator(3), dtype=torch.float64) * real
+        parameters = module.feature_parameters()
+        gradients = torch.autograd.grad((context * weight).sum(), [*leaves, *parameters], allow_unused=True)
+        results.append([context[real], *gradients])
     for fast, naive in zip(*results, strict=True):
-        torch.testing.assert_close(fast, naive, rtol=0, atol=1e-9)
+        if fast is None or naive is None:  # a parameter that so few tokens do not reach
+            assert fast is naive or (fast if naive is None else naive).abs().max() == 0
+        else:
+            torch.testing.assert_close(fast, naive, rtol=1e-9, atol=1e-9)
 
 
 def test_c4_softmax_is_its_own_limit():
-    query, key, value = inputs()
-    expected = F.scaled_dot_product_attention(query, key, value)
-    torch.testing.assert_close(
-        mechanism("softmax", "fixed").attend(query, key, value, None), expected, rtol=0, atol=1e-10
-    )
+    module = mechanism("softmax")
+    tensors = inputs(module)
+    expected = F.scaled_dot_product_attention(*tensors)
+    torch.testing.assert_close(run(module, tensors, None), expected, rtol=0, atol=1e-10)
 
 
 def test_c4_performer_tends_to_softmax_with_more_features():
-    query, key, value = (0.5 * tensor for tensor in inputs(length=30))
+    query, key, value = (0.5 * tensor for tensor in inputs(mechanism("performer"), length=30))
     expected = F.scaled_dot_product_attention(query, key, value)
     errors = []
     for num_features in (16, 1024):
@@ -191,13 +214,13 @@ def test_c4_performer_tends_to_softmax_with_more_features():
 
 
 @over_variants
-def test_c5_weights_sum_to_one(name, features):
-    module = mechanism(name, features)
-    if not module.row_stochastic:
-        pytest.skip("not a mean of values")
-    query, key, value = inputs()
+def test_c5_weights_sum_to_one(name, features, choices):
+    module = mechanism(name, features, choices)
+    if not (module.row_stochastic and module.works_on_heads()):
+        return
+    query, key, value = inputs(module)
     mask = mask_of([11, 6], 11)
-    real = mask[:, None, :, None].expand_as(value)
+    real = over_rows(mask, value)
     ones = module.attend(query, key, torch.ones_like(value), mask)[real]
     torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=1e-10)
     shifted = module.attend(query, key, value + 3, mask)[real]
@@ -205,32 +228,33 @@ def test_c5_weights_sum_to_one(name, features):
 
 
 @over_variants
-def test_c5_attention_map_is_what_attend_applies(name, features):
-    module = mechanism(name, features)
-    query, key, value = inputs()
+def test_c5_attention_map_is_what_attend_applies(name, features, choices):
+    module = mechanism(name, features, choices)
     mask = mask_of([11, 6], 11)
     if not module.has_attention_map:
         with pytest.raises(ValueError, match="no attention map"):
-            module.attention_map(query, key, mask)
+            module.attention_map(torch.zeros(2, HEADS, 11, HEAD_SIZE), torch.zeros(2, HEADS, 11, HEAD_SIZE), mask)
         return
+    query, key, value = inputs(module)
     weights = module.attention_map(query, key, mask)
     assert weights.shape == (2, HEADS, 11, 11)
     assert (weights >= 0).all()
     assert weights[1, :, :, 6:].abs().max() == 0
-    real = mask[:, None, :, None].expand_as(value)
+    real = over_rows(mask, value)
     torch.testing.assert_close(
         (weights @ value)[real], module.attend(query, key, value, mask)[real], rtol=0, atol=1e-10
     )
 
 
 @over_variants
-def test_c6_permutation(name, features):
-    module = mechanism(name, features)
-    query, key, value = inputs()
+def test_c6_permutation(name, features, choices):
+    """Positional mechanisms must fail to be equivariant: their positions are live."""
+    module = mechanism(name, features, choices)
+    tensors = inputs(module)
     order = torch.randperm(11, generator=generator(4))
-    permuted = module.attend(query[:, :, order], key[:, :, order], value[:, :, order], None)
-    difference = (permuted - module.attend(query, key, value, None)[:, :, order]).abs().max()
-    assert (difference < 1e-10) == module.permutation_equivariant
+    permuted = run(module, [tensor[..., order, :] for tensor in tensors], None)
+    difference = (permuted - run(module, tensors, None)[..., order, :]).abs().max()
+    assert difference < 1e-10 if module.permutation_equivariant else difference > 1e-4
 
 
 class LargestOutput(TorchDispatchMode):
@@ -245,41 +269,56 @@ class LargestOutput(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(
-    ("name", "features"), [variant for variant in VARIANTS if ATTENTIONS[variant.values[0]].complexity == "linear"]
-)
-def test_c7_linear_mechanisms_build_nothing_quadratic(name, features):
-    module = mechanism(name, features, dtype=torch.float32)
-    tensors = [tensor.requires_grad_() for tensor in inputs(batch=1, length=1024, dtype=torch.float32)]
+@over_variants
+def test_c7_nothing_quadratic_is_built(name, features, choices):
+    module = mechanism(name, features, choices, dtype=torch.float32, max_position_embeddings=1024)
+    if module.complexity == "quadratic":
+        return
+    tensors = [tensor.requires_grad_() for tensor in inputs(module, batch=1, length=1024, dtype=torch.float32)]
     with LargestOutput() as largest:
-        module.attend(*tensors, None).sum().backward()
-    assert 0 < largest.numel <= 2 * HEADS * 1024 * max(FEATURE_COUNT, HEAD_SIZE)
+        run(module, tensors, None).sum().backward()
+    width = max(FEATURE_COUNT, HEAD_SIZE) if module.complexity == "linear" else 4 * 32  # √1024
+    assert 0 < largest.numel <= 4 * HEADS * 1024 * width
+
+
+def counted_operations(module, length):
+    # The counter knows nothing of the fused CPU kernel and would report 0.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        run(module, inputs(module, batch=1, length=length, dtype=torch.float32), None)
+    return counter.get_total_flops()
 
 
 @over_variants
-def test_c8_operations_grow_as_stated(name, features):
-    module = mechanism(name, features, dtype=torch.float32)
+def test_c8_operations_grow_as_stated(name, features, choices):
+    module = mechanism(name, features, choices, dtype=torch.float32, max_position_embeddings=1024)
+    growth = counted_operations(module, 1024) / max(1, counted_operations(module, 512))
+    limits = {"linear": (0, 2.1), "subquadratic": (2, 3), "quadratic": (3.8, 4.2)}
+    low, high = limits[module.complexity]
+    assert low <= growth <= high
 
-    def operations(length):
-        # The counter knows nothing of the fused CPU kernel and would report 0.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            module.attend(*inputs(batch=1, length=length, dtype=torch.float32), None)
-        return counter.get_total_flops()
 
-    growth = operations(512) / operations(256)
-    assert growth <= 2.1 if module.complexity == "linear" else growth >= 3.8
+@over_variants
+def test_c8_operations_are_what_the_mechanism_says(name, features, choices):
+    """The formula behind the FLOPs of a record, against torch's counter."""
+    config = configuration(name, features, choices, max_position_embeddings=512)
+    module = mechanism(name, features, choices, dtype=torch.float32, max_position_embeddings=512)
+    if module.works_on_heads():
+        stated = module.core_flops(config, 512)
+    else:
+        stated = module.flops(config, 512) - 2 * 512 * config.hidden_size**2 * module.has_output_projection
+    assert counted_operations(module, 512) == pytest.approx(stated, rel=0.05)
 
 
 @over_variants
 @pytest.mark.parametrize("masked", [False, True])
-def test_c9_gradcheck(name, features, masked):
-    module = mechanism(name, features, hidden_size=8, num_features=6)
-    leaves = [tensor.requires_grad_() for tensor in inputs(batch=1, length=7, head_size=4)]
+def test_c9_gradcheck(name, features, choices, masked):
+    module = mechanism(name, features, choices, hidden_size=8, num_features=6)
+    leaves = [tensor.requires_grad_() for tensor in inputs(module, batch=1, length=7)]
     mask = mask_of([5], 7) if masked else None
     parameters = module.feature_parameters()
 
-    def real_context(query, key, value, *_):
-        return module.attend(query, key, value, mask)[:, :, : 5 if masked else 7]
+    def real_context(*tensors):
+        return run(module, tensors[: len(leaves)], mask)[..., : 5 if masked else 7, :]
 
     assert torch.autograd.gradcheck(real_context, (*leaves, *parameters))
 
@@ -287,28 +326,34 @@ def test_c9_gradcheck(name, features, masked):
 @over_variants
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16_autocast"])
 @pytest.mark.parametrize("scale", [0.25, 1.0, 5.0, 30.0])
-def test_c10_any_norm_is_finite_and_not_mean_pooling(name, features, precision, scale):
-    query, key, value = inputs(length=24, dtype=torch.float32)
-    query, key = scale * query, scale * key
-    exact = mechanism(name, features).attend(query.double(), key.double(), value.double(), None)
+def test_c10_any_norm_is_finite_and_not_mean_pooling(name, features, choices, precision, scale):
+    module = mechanism(name, features, choices, dtype=torch.float32)
+    tensors = inputs(module, length=24, dtype=torch.float32)
+    mixed = tensors[:-1] if module.works_on_heads() else tensors
+    for tensor in mixed:
+        tensor *= scale
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16_autocast": torch.float16}[precision]
-    module = mechanism(name, features, dtype=torch.float32)
-    leaves = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
+    if precision == "bf16" and not module.works_on_heads():
+        module = module.to(dtype)  # its linear maps take what they are given
+    leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
     with torch.autocast("cpu", torch.float16, enabled=precision == "fp16_autocast"):
-        context = module.attend(*leaves, None)
-    context.float().square().sum().backward()
+        context = run(module, leaves, None)
+    context.float().square().mean().backward()
     assert context.dtype == dtype
     assert context.isfinite().all()
     assert all(leaf.grad.isfinite().all() for leaf in leaves)
-    uniform = value.double().mean(2, keepdim=True)
+    if not (module.works_on_heads() and module.row_stochastic):
+        return
+    exact = run(mechanism(name, features, choices), [tensor.double() for tensor in tensors], None)
+    uniform = tensors[-1].double().mean(2, keepdim=True)
     if (exact - uniform).norm() / uniform.norm() > 0.05:
         assert (context.double() - uniform).norm() / uniform.norm() > 1e-2
 
 
 @over_variants
-def test_c11_saved_and_loaded_state_is_bit_equal(name, features, tmp_path):
+def test_c11_saved_and_loaded_state_is_bit_equal(name, features, choices, tmp_path):
     torch.manual_seed(0)
-    model = StudentForSequenceClassification(configuration(name, features)).eval()
+    model = StudentForSequenceClassification(configuration(name, features, choices)).eval()
     if features == "redrawn" and ATTENTIONS[name].has_random_features:
         before = model.bert.encoder.layer[0].attention.self.projection.clone()
         model.redraw_projections(3)
@@ -366,14 +411,20 @@ def test_c11_projection_depends_on_seed_layer_and_draw():
 
 
 @over_variants
-def test_c12_every_real_token_is_seen_and_no_pad(name, features):
-    module = mechanism(name, features)
-    query, key, value = inputs(batch=1, length=6)
-    mask = mask_of([4], 6)
-    jacobian = torch.autograd.functional.jacobian(lambda v: module.attend(query, key, v, mask).sum(-1), value)
-    influence = jacobian.abs().sum((0, 3, -1)).diagonal(dim1=0, dim2=2)  # (N out, N in, H)
-    assert (influence[:4, :4] > 0).all()
-    assert (influence[:4, 4:] == 0).all()
+def test_c12_receptive_field(name, features, choices):
+    """A token depends exactly on the real tokens that the mechanism says it sees; every one where it says nothing."""
+    module = mechanism(name, features, choices)
+    length, real = 24, 20
+    *others, last = inputs(module, batch=1, length=length)
+    mask = mask_of([real], length)
+    jacobian = torch.autograd.functional.jacobian(lambda tensor: run(module, [*others, tensor], mask).sum(-1), last)
+    influence = jacobian.abs().sum(-1)
+    # (1, H, N, 1, H, N) to (N out, N in), any head
+    influence = influence[0, :, :, 0].sum((0, 2)) if module.works_on_heads() else influence[0, :, 0]
+    seen = module.receptive_field(length)
+    seen = torch.ones(length, length, dtype=torch.bool) if seen is None else seen
+    assert ((influence[:real, :real] > 0) == seen[:real, :real]).all()
+    assert (influence[:real, real:] == 0).all()
 
 
 def test_c13_softmax_student_of_full_depth_is_the_teacher():

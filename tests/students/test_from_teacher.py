@@ -55,6 +55,7 @@ def test_mapped_layers_are_copied(teacher, layers):
             assert torch.equal(tensor, source[teacher_name]), name
             assert tensor.data_ptr() != source[teacher_name].data_ptr(), name
     assert sorted(report.copied + report.new) == sorted(weights)
+    assert report.in_words().startswith(f"{len(report.copied)} tensors copied, {3 * len(layers)} new (log_temperature")
     assert {name.rpartition(".")[2] for name in report.new} == {"projection", "log_temperature", "redraw_index"}
     assert student.config.layer_map == layers
     assert student.config.num_hidden_layers == len(layers)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from students import StudentConfig, StudentForSequenceClassification, StudentModel
-from students.configuration import default_num_features
+from students.attention.performer import PerformerAttention
 
 SIZES = {
     "vocab_size": 60,
@@ -317,8 +317,8 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "attention.py",
         "attention_base.py",
         "attention_favor.py",
+        "attention_naive.py",
         "attention_performer.py",
-        "attention_softmax.py",
     }
     student().save_pretrained(tmp_path / "other_rank", is_main_process=False)
     assert not list((tmp_path / "other_rank").glob("*.py"))
@@ -328,7 +328,8 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
     ("options", "message"),
     [
         ({"attention": "perfomer"}, "did you mean 'performer'"),
-        ({"attention": "zzz"}, "choose one of performer, softmax"),
+        ({"attention": "zzz"}, "choose one of performer, "),
+        ({"attention_options": {"size": 3}}, "attention option 'size' is unknown"),
         ({"features": "learnt"}, "did you mean 'learned'"),
         ({"num_feature": 64}, "did you mean 'num_features'"),
         ({"num_features": 0}, "num_features must be positive"),
@@ -356,5 +357,5 @@ def test_inputs_refused():
 
 @pytest.mark.parametrize(("head_size", "expected"), [(64, 256), (32, 128), (16, 32), (1, 1)])
 def test_default_number_of_features(head_size, expected):
-    assert default_num_features(head_size) == expected
+    assert PerformerAttention.default_num_features(head_size) == expected
     assert StudentConfig(hidden_size=2 * head_size, num_attention_heads=2).num_features == expected
