@@ -1,24 +1,23 @@
 """Read, check and write the configuration of a run: one YAML file, dotted overrides.
 
-This is the one place that reads YAML. Everything that can be refused without loading data or weights
-is refused here, in one line that names the key.
+This is the one place that reads YAML.
 """
 
 import dataclasses
 import itertools
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
 
-from distill.config import LOSSES, TRAINABLE, Config, ScratchConfig, StageConfig, StudentSettings, TeacherConfig
+from distill.check_config import check_config
+from distill.config import Config, StageConfig
 from distill.errors import UserError, choices_hint
 from distill.files import write_atomically
-from distill.tasks import task_names
 
 WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 """Keys that may change between a run and its continuation."""
@@ -104,143 +103,6 @@ def _all_keys(section: type, prefix: str = "") -> list[str]:
         elif dataclasses.is_dataclass(entry.type) and isinstance(entry.type, type):
             keys += _all_keys(entry.type, f"{prefix}{entry.name}.")
     return keys
-
-
-def _require(condition: bool, key: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{key} is {value!r}: {expected}")
-
-
-def _require_choice(key: str, value: str, choices: Collection[str]) -> None:
-    _require(value in choices, key, value, choices_hint(value, choices))
-
-
-def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
-    """Refuse what cannot work, before anything is loaded.
-
-    Args:
-        attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips the checks that need them.
-    """
-    _require_choice("task", config.task, task_names())
-    _check_data(config)
-    _check_teacher(config.teacher)
-    _check_student(config.student, attentions)
-    _require(len(config.stages) > 0, "stages", [], "give at least one stage")
-    names = [stage.name for stage in config.stages]
-    _require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
-    for stage in config.stages:
-        _check_stage(stage)
-        if attentions is not None:
-            _check_losses_exist(stage, config.student.attention, attentions[config.student.attention])
-    training = config.training
-    _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
-    _require_positive(
-        "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
-    )
-    if training.mixed_precision is not None:
-        _require_choice("training.mixed_precision", training.mixed_precision, ("no", "bf16", "fp16"))
-    _require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
-    _require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
-    for key in ("batch_sizes", "lengths"):
-        values = getattr(config.comparison, key)
-        _require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
-    _require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
-
-
-def _require_positive(section: str, values: Any, keys: Sequence[str]) -> None:
-    for key in keys:
-        value = getattr(values, key)
-        _require(value is None or value > 0, f"{section}.{key}", value, "give a number above 0")
-
-
-def _check_data(config: Config) -> None:
-    data = config.data
-    _require_positive("data", data, ("max_train_examples",))
-    _require(data.max_length >= 8, "data.max_length", data.max_length, "give at least 8 tokens")
-    _require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
-    if config.task == "custom":
-        _require(data.dir is not None, "data.dir", None, "task custom needs the folder of its files")
-        columns = data.text_columns or []
-        _require(len(columns) in (1, 2), "data.text_columns", columns, "task custom needs one or two text columns")
-        both = data.regression and data.label_names is not None
-        _require(
-            not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
-        )
-    else:
-        given = data.text_columns is not None or data.label_names is not None or data.regression
-        _require(not given, "task", config.task, "columns and labels are given only with task custom")
-
-
-def _check_teacher(teacher: TeacherConfig) -> None:
-    _require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
-    scratch = teacher.scratch
-    _require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
-    divisible = scratch.hidden_size % scratch.num_heads == 0
-    _require(
-        divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}"
-    )
-
-
-def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
-    if attentions is not None:
-        _require_choice("student.attention", student.attention, attentions)
-        _check_options(student, attentions[student.attention])
-    _require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
-    _require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
-    if isinstance(student.layer_map, str):
-        _require_choice("student.layer_map", student.layer_map, ("even", "first", "last"))
-    else:
-        right = len(student.layer_map) == student.num_layers
-        _require(
-            right, "student.layer_map", student.layer_map, f"name student.num_layers = {student.num_layers} layers"
-        )
-    if isinstance(student.initial_temperature, str):
-        _require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
-    else:
-        _require_positive("student", student, ("initial_temperature",))
-    inside = all(0 <= layer < student.num_layers for layer in student.softmax_layers)
-    _require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
-
-
-def _check_options(student: StudentSettings, mechanism: Any) -> None:
-    for name in student.attention_options:
-        hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
-        _require(name in mechanism.options, "student.attention_options", name, hint)
-
-
-def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> None:
-    """Refuse a loss on something that the mechanism does not compute; its output is always there."""
-    exists = {
-        "attention_map": mechanism.has_attention_map,
-        "attention_context": mechanism.has_context,
-        "value_relations": "value" in mechanism.projections,
-    }
-    for name in stage.losses:
-        key = f"stages.{stage.name}.losses"
-        _require(exists.get(name, True), key, name, f"{attention} attention has none; use attention_output")
-
-
-def _check_stage(stage: StageConfig) -> None:
-    section = f"stages.{stage.name}"
-    _require(bool(re.fullmatch(r"[\w-]+", stage.name)), "stages.name", stage.name, "use letters, digits, _ and -")
-    _require(
-        stage.name not in ("teacher", "baseline"), "stages.name", stage.name, "this name is taken by the run itself"
-    )
-    _require_positive(
-        section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
-    )
-    _require_positive(section, stage, ("patience",))
-    _require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
-    for name, weight in stage.losses.items():
-        _require_choice(f"{section}.losses", name, LOSSES)
-        _require(weight > 0, f"{section}.losses.{name}", weight, "give a weight above 0, or leave the loss out")
-    _require_choice(f"{section}.train", stage.train, TRAINABLE)
-    _require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
-    allowed = {"attention_output", "attention_context", "attention_map"}
-    only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
-    _require(
-        only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}"
-    )
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.check_config import check_config
 from distill.config import Config
 from distill.console import run
-from distill.read_config import check_config, parse_config
+from distill.read_config import parse_config
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.check_config import check_config
 from distill.console import run
-from distill.read_config import check_config, parse_config
+from distill.read_config import parse_config
 
 
 def main() -> None:
