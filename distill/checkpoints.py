@@ -3,13 +3,16 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from safetensors.torch import save_file
+from torch import Tensor
 
-from distill.files import replace_directory, write_atomically
+from distill.files import UNFINISHED, remove, replace_directory, replace_file, write_atomically
 
 logger = get_logger(__name__)
 
@@ -45,7 +48,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any
 
     Every process must call this: each one saves its own random state, DeepSpeed its own shard.
     """
-    temporary = folder / "incomplete"
+    temporary = folder / f"checkpoint{UNFINISHED}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -61,6 +64,13 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any
     accelerator.wait_for_everyone()
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what only resuming a stage needs, once it is finished."""
+    for path in folder.iterdir():
+        if path.name.startswith(("step-", "best-epoch-", "checkpoint")):
+            remove(path)
+
+
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
     """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None."""
     for path in sorted(folder.glob("step-*"), reverse=True):
@@ -69,3 +79,16 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
             return json.loads((path / "state.json").read_text())
         logger.warning(f"checkpoint {path} is torn; trying the one before")
     return None
+
+
+def best_path(folder: Path, epoch: int) -> Path:
+    """Return where the weights of a best epoch lie."""
+    return folder / f"best-epoch-{epoch}.safetensors"
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a model's weights so that a reader sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(UNFINISHED)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    replace_file(temporary, path)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill.errors import UserError, choices_hint
+from distill.interrupts import Interrupted, ignore_signals, raise_on_signals
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128
+"""Added to the number of the signal that ended a process, as a shell does."""
 
 
 def quiet_libraries() -> None:
@@ -73,9 +76,10 @@ def writable_folder(name: str) -> Path:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and leave the process with its exit code (None counts as 0).
 
-    A :class:`UserError` becomes one ``error: …`` line on stderr and exit code 2, an interrupt one line and
-    exit code 130; anything else is a bug of ours and keeps its traceback.
+    A :class:`UserError` becomes one ``error: …`` line on stderr and exit code 2, Ctrl-C and SIGTERM one line and
+    exit code 130 or 143; anything else is a bug of ours and keeps its traceback.
     """
+    raise_on_signals()
     quiet_libraries()
     try:
         code = main()
@@ -83,9 +87,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print_error(" ".join(str(error).split()))
         code = EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print_error("interrupted; the same command goes on from the last checkpoint where it keeps any")
-        code = EXIT_INTERRUPTED
+    except Interrupted as interrupt:
+        ignore_signals()
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            name = signal.Signals(interrupt.number).name
+            print(f"stopped by {name}; the same command goes on from what was saved", file=sys.stderr, flush=True)
+        code = EXIT_SIGNAL + interrupt.number
     except BrokenPipeError:
         # The reader went away (`… | head`): Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

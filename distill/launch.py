@@ -64,6 +64,19 @@ def start_trackers(accelerator: Accelerator, config: Config) -> None:
     accelerator.init_trackers("tensorboard", config=flatten(dataclasses.asdict(config)))
 
 
+def flush_trackers(accelerator: Accelerator) -> None:
+    """Write out what TensorBoard still keeps in memory."""
+    for tracker in accelerator.trackers:
+        tracker.tracker.flush()
+
+
+def highest(accelerator: Accelerator, value: int) -> int:
+    """Return the highest ``value`` of all processes; where there are several, every one must call this."""
+    if accelerator.num_processes == 1:
+        return value
+    return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a configuration to dotted keys with scalar values: TensorBoard's hparams refuse lists and None."""
     flat: dict[str, Any] = {}

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate, length_grouped_batches
-from distill.checkpoints import load_checkpoint, save_checkpoint
+from distill.checkpoints import best_path, load_checkpoint, save_checkpoint, save_weights
 from distill.clock import now
 from distill.config import StageConfig, TrainingConfig
-from distill.launch import collect_weights, prepare, uses_deepspeed
+from distill.interrupts import Interrupted, postponed, received
+from distill.launch import collect_weights, flush_trackers, highest, prepare, uses_deepspeed
 from distill.meter import LossMeter
 from distill.stages import StageModel, StagePlan, compute_losses, parameter_groups
 
@@ -44,6 +45,9 @@ class Progress:
     step: int = 0
     global_step: int = 0
     seconds: float = 0.0
+    """Spent in steps."""
+    checkpoint_seconds: float = 0.0
+    """Spent in saving checkpoints."""
     best_epoch: int | None = None
     best_score: float = -math.inf
     held_out: list[dict[str, float]] = field(default_factory=list)
@@ -97,6 +101,7 @@ def train(
 
     Raises:
         UserError: a loss stops being finite.
+        Interrupted: a signal came; the running step was finished and a checkpoint saved.
     """
     accelerator = run.accelerator
     set_seed(phase_seed(run.seed, stage.name) % 2**32, device_specific=True)
@@ -110,33 +115,29 @@ def train(
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
     total_steps = steps_per_epoch * stage.epochs
     meter = LossMeter(accelerator, stage.name, stage.losses, progress.unlogged)
-    bar = progress_bar(accelerator, stage.name, total_steps, progress.global_step)
-
-    while progress.epoch < stage.epochs and not out_of_patience(progress, stage.patience):
-        wrapped.train()
-        epoch_batches = length_grouped_batches(
-            examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
-        )
-        for indices in epoch_batches[progress.step :]:
-            started = now()
-            set_learning_rate(optimizer, progress.global_step, total_steps, run.training.warmup)
-            train_step(run, wrapped, optimizer, stage, examples, indices, teacher_outputs, meter)
-            redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
-            progress.step += 1
-            progress.global_step += 1
-            bar.update()
-            progress.seconds += now() - started
-            if progress.global_step % run.training.log_every == 0:
-                write_line(run, stage, progress, total_steps, meter, bar)
-            if progress.global_step % run.training.checkpoint_every == 0:
-                progress.unlogged = meter.collect(progress.global_step)
-                save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
-        progress.unlogged = meter.collect(progress.global_step)
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        finish_epoch(accelerator, wrapped, model, stage, progress, folder, evaluate)
-    if progress.global_step % run.training.log_every:
-        write_line(run, stage, progress, total_steps, meter, bar)
-    bar.close()
+    with progress_bar(accelerator, stage.name, total_steps, progress.global_step) as bar, postponed():
+        while progress.epoch < stage.epochs and not out_of_patience(progress, stage.patience):
+            wrapped.train()
+            epoch_batches = length_grouped_batches(
+                examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
+            )
+            for indices in epoch_batches[progress.step :]:
+                started = now()
+                set_learning_rate(optimizer, progress.global_step, total_steps, run.training.warmup)
+                train_step(run, wrapped, optimizer, stage, examples, indices, teacher_outputs, meter)
+                redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
+                progress.step += 1
+                progress.global_step += 1
+                bar.update()
+                progress.seconds += now() - started
+                if progress.global_step % run.training.log_every == 0:
+                    write_line(run, stage, progress, total_steps, meter, bar)
+                save_where_due(run, progress, meter, folder)
+            progress.unlogged = meter.collect(progress.global_step)
+            progress.epoch, progress.step = progress.epoch + 1, 0
+            finish_epoch(accelerator, wrapped, model, stage, progress, folder, evaluate)
+        if progress.global_step % run.training.log_every:
+            write_line(run, stage, progress, total_steps, meter, bar)
     collect_weights(accelerator, wrapped, model)
     if stage.keep_best_epoch and progress.best_epoch is not None:
         model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
@@ -210,6 +211,28 @@ def write_line(
     log(run.accelerator, stage.name, line | {"examples_per_second": rate})
 
 
+def save_where_due(run: Run, progress: Progress, meter: LossMeter, folder: Path) -> None:
+    """Save a checkpoint at every ``checkpoint_every`` steps, and where a signal asks any of the processes to end.
+
+    Raises:
+        Interrupted: a signal did, after the checkpoint is saved, in all processes at the same step.
+    """
+    interrupted = highest(run.accelerator, received())
+    if interrupted or progress.global_step % run.training.checkpoint_every == 0:
+        progress.unlogged = meter.collect(progress.global_step)
+        save_progress(run.accelerator, progress, folder)
+    if interrupted:
+        raise Interrupted(interrupted)
+
+
+def save_progress(accelerator: Accelerator, progress: Progress, folder: Path) -> None:
+    """Save a checkpoint, and what TensorBoard would keep in memory for two minutes."""
+    started = now()
+    flush_trackers(accelerator)
+    save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
+    progress.checkpoint_seconds += now() - started
+
+
 def finish_epoch(
     accelerator: Accelerator,
     wrapped: nn.Module,
@@ -228,20 +251,7 @@ def finish_epoch(
         progress.best_epoch, progress.best_score = progress.epoch, score
         if stage.keep_best_epoch and accelerator.is_main_process:
             save_weights(model.state_dict(), best_path(folder, progress.epoch))
-    save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
-
-
-def best_path(folder: Path, epoch: int) -> Path:
-    """Return where the weights of a best epoch lie."""
-    return folder / f"best-epoch-{epoch}.safetensors"
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write a model's weights so that a reader sees all of them or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".incomplete")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-    temporary.replace(path)
+    save_progress(accelerator, progress, folder)
 
 
 def out_of_patience(progress: Progress, patience: int | None) -> bool:

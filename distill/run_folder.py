@@ -9,9 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.checkpoints import remove_checkpoints
 from distill.config import Config
 from distill.errors import UserError
-from distill.files import replace_directory, write_atomically
+from distill.files import UNFINISHED, clean_up, is_leftover, replace_directory, write_atomically
 from distill.read_config import differing_keys, load_config, save_config
 
 
@@ -54,9 +55,13 @@ class RunFolder:
     def finish(self, name: str, result: dict[str, Any]) -> None:
         """Mark a phase as finished and drop the checkpoints that only resuming needed."""
         write_atomically(self.phase(name) / "result.json", json.dumps(result, indent=1))
-        for path in self.phase(name).iterdir():
-            if path.name.startswith(("step-", "incomplete", "best-epoch-")):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_checkpoints(self.phase(name))
+
+    def clean_up(self) -> None:
+        """Finish what a killed run was about to rename or to remove."""
+        clean_up(self.path)
+        for result in self.path.glob("checkpoints/*/result.json"):
+            remove_checkpoints(result.parent)
 
     @property
     def finished(self) -> bool:
@@ -84,13 +89,13 @@ def find_run_folder(config: Config) -> RunFolder:
                 f"run folder {folder.path} belongs to another configuration (different: {', '.join(different)}); "
                 "give another --run_dir, or the configuration it was made with"
             )
-    elif folder.path.exists() and any(folder.path.iterdir()):
+    elif folder.path.exists() and not all(is_leftover(path) for path in folder.path.iterdir()):
         raise UserError(f"run folder {folder.path} holds other files and no config.yaml; give another --run_dir")
     return folder
 
 
 def create_run_folder(config: Config, folder: RunFolder) -> None:
-    """Make the folder and write its configuration, from which moment on it belongs to this run.
+    """Make the folder and write its configuration, from which moment on it belongs to this run; tidy an older one.
 
     Raises:
         UserError: it cannot be written.
@@ -98,13 +103,14 @@ def create_run_folder(config: Config, folder: RunFolder) -> None:
     try:
         if not (folder.path / "config.yaml").exists():
             save_config(config, folder.path / "config.yaml")
+        folder.clean_up()
     except OSError as error:
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint with its tokenizer so that it is whole or not there."""
-    temporary = folder.with_name(f"{folder.name}.incomplete")
+    temporary = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)

@@ -14,7 +14,7 @@ from distill.config import Config, StageConfig
 from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
-from distill.launch import start_trackers
+from distill.launch import flush_trackers, start_trackers
 from distill.loop import Progress, Run, train
 from distill.run_folder import RunFolder, create_run_folder, save_model
 from distill.scoring import held_out_scorer, validation_metrics
@@ -219,6 +219,7 @@ def finish_phase(
     result = {
         "name": stage.name,
         "seconds": progress.seconds,
+        "checkpoint_seconds": progress.checkpoint_seconds,
         "examples_per_second": len(lesson.train) * progress.epoch / progress.seconds,
         "metrics": metrics,
         "fidelity": list(fidelity),
@@ -243,6 +244,7 @@ def finish_phase(
             values[f"{stage.name}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
     work.run.accelerator.log(values, step=progress.global_step)
     if work.run.accelerator.is_main_process:
+        flush_trackers(work.run.accelerator)
         save_model(model, lesson.tokenizer, destination)
         work.folder.finish(stage.name, result)
     work.run.accelerator.wait_for_everyone()

@@ -23,7 +23,7 @@ from distill.batches import TokenizedExamples, collate, sorted_batches
 from distill.capture import capture
 from distill.clock import now
 from distill.errors import UserError
-from distill.files import write_atomically
+from distill.files import UNFINISHED, remove, replace_file, write_atomically
 from distill.stages import StagePlan, Wanted
 
 CACHE_BATCH_SIZE = 64
@@ -153,36 +153,39 @@ def _compute(
     live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
-    for indices in tqdm(sorted_batches(examples.lengths, CACHE_BATCH_SIZE), desc="teacher outputs", unit="batch"):
-        inputs = collate(examples, indices, device)
-        inputs.pop("labels")
-        inputs.pop("ids")
-        outputs = live.batch(indices, inputs)
-        logits[indices] = outputs["logits"].float().cpu().numpy()
-        mask = inputs["attention_mask"].bool()
-        rows = np.concatenate([np.arange(examples.offsets[i], examples.offsets[i + 1]) for i in indices])
-        for kind, layers in wanted.items():
-            for layer, states in zip(layers, outputs[kind], strict=True):
-                packed = states[mask].half()
-                if not torch.isfinite(packed).all():
-                    raise UserError(f"the teacher's {kind} of layer {layer} is not finite in half precision")
-                arrays[kind, layer][rows] = packed.cpu().numpy()
+    batches = sorted_batches(examples.lengths, CACHE_BATCH_SIZE)
+    with tqdm(batches, desc="teacher outputs", unit="batch") as bar:
+        for indices in bar:
+            inputs = collate(examples, indices, device)
+            inputs.pop("labels")
+            inputs.pop("ids")
+            outputs = live.batch(indices, inputs)
+            logits[indices] = outputs["logits"].float().cpu().numpy()
+            mask = inputs["attention_mask"].bool()
+            rows = np.concatenate([np.arange(examples.offsets[i], examples.offsets[i + 1]) for i in indices])
+            for kind, layers in wanted.items():
+                for layer, states in zip(layers, outputs[kind], strict=True):
+                    packed = states[mask].half()
+                    if not torch.isfinite(packed).all():
+                        raise UserError(f"the teacher's {kind} of layer {layer} is not finite in half precision")
+                    arrays[kind, layer][rows] = packed.cpu().numpy()
     for name, array in arrays.items():
         array.flush()
-        (workshop / paths[name].name).replace(paths[name])
+        replace_file(workshop / paths[name].name, paths[name])
     np.save(workshop / "logits.npy", logits)
-    (workshop / "logits.npy").replace(folder / "logits.npy")
+    replace_file(workshop / "logits.npy", folder / "logits.npy")
     workshop.rmdir()
 
 
 def make_workshop(folder: Path) -> Path:
-    """Make this process's own folder for unfinished arrays, and remove those that killed processes left behind.
+    """Make this process's own folder for unfinished arrays, and remove what killed processes left unfinished.
 
     Runs that share a cache may build it at the same time; the last to finish wins, with the same numbers.
     """
-    for left in folder.glob("incomplete-*"):
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])) or left.name == f"incomplete-{os.getpid()}":
-            shutil.rmtree(left)
-    workshop = folder / f"incomplete-{os.getpid()}"
+    for left in folder.glob(f"*{UNFINISHED}"):
+        process = int(left.name.split(".")[-2])
+        if process == os.getpid() or not psutil.pid_exists(process):
+            remove(left)
+    workshop = folder / f"arrays.{os.getpid()}{UNFINISHED}"
     workshop.mkdir(parents=True)
     return workshop

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 from distill.batches import tokenize
 from distill.config import Config, StageConfig
 from distill.data import Splits
-from distill.loop import Run, train
+from distill.loop import Progress, Run, train
 from distill.run_folder import RunFolder, save_model
 from distill.scoring import held_out_scorer
 from distill.stages import StagePlan
@@ -24,12 +24,11 @@ def prepare_teacher(run: Run, config: Config, task: Task, teacher: Teacher, spli
     """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
     if folder.result("teacher") is not None:
         return
-    seconds, history = 0.0, list[dict[str, float]]()
-    if not teacher.finished:
-        seconds, history = finetune(run, config, task, teacher, splits, folder)
+    progress = Progress() if teacher.finished else finetune(run, config, task, teacher, splits, folder)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher)
-        folder.finish("teacher", {"name": "teacher", "seconds": seconds, "history": history})
+        kept = ("seconds", "checkpoint_seconds", "held_out", "history")
+        folder.finish("teacher", {"name": "teacher"} | {name: getattr(progress, name) for name in kept})
     run.accelerator.wait_for_everyone()
 
 
@@ -54,9 +53,7 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     return starting_point(config, task, splits).model
 
 
-def finetune(
-    run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder
-) -> tuple[float, list[dict[str, float]]]:
+def finetune(run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder) -> Progress:
     """Fine-tune in place: a stage without a teacher, ending with the epoch that was best on held-out train."""
     settings = config.teacher
     stage = StageConfig(
@@ -73,5 +70,4 @@ def finetune(
         tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
     )
     evaluate = held_out_scorer(run, task, held_out)
-    progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), evaluate)
-    return progress.seconds, progress.history
+    return train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), evaluate)

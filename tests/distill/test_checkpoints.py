@@ -94,18 +94,18 @@ def test_an_additional_file_is_noticed(tmp_path):
 
 def test_what_a_killed_save_left_is_neither_loaded_nor_in_the_way(prepared, tmp_path):
     save(prepared, tmp_path, 1)
-    (tmp_path / "incomplete").mkdir()
-    (tmp_path / "incomplete" / "state.json").write_text(json.dumps({"global_step": 7}))
+    (tmp_path / "checkpoint.incomplete").mkdir()
+    (tmp_path / "checkpoint.incomplete" / "state.json").write_text(json.dumps({"global_step": 7}))
     assert load(prepared, tmp_path) == (1, 1)
     save(prepared, tmp_path, 2)
     assert load(prepared, tmp_path) == (2, 2)
-    assert not (tmp_path / "incomplete").exists()
+    assert not (tmp_path / "checkpoint.incomplete").exists()
 
 
 def test_a_checkpoint_that_a_kill_left_set_aside_is_still_good(prepared, tmp_path):
     save(prepared, tmp_path, 1)
     folder = save(prepared, tmp_path, 2)
-    folder.rename(folder.with_name(f"{folder.name}.old"))  # between the two renames of replace_directory
+    folder.rename(folder.with_name(f"{folder.name}.replaced"))  # between the two renames of replace_directory
     assert load(prepared, tmp_path) == (2, 2)
     save(prepared, tmp_path, 2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]

@@ -1,6 +1,7 @@
 """The wrapper that every script ends through."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,18 @@ import pytest
 
 from distill.console import run
 from distill.errors import UserError
+from distill.interrupts import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Give the test runner its own handlers back."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def leave(main):
@@ -34,12 +45,26 @@ def test_user_error_is_one_line_and_code_2(capsys):
     assert captured.out == ""
 
 
-def test_interrupt_is_one_line_and_code_130(capsys):
-    def main():
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_that_says_how_to_go_on(number, code, capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert leave(lambda: signal.raise_signal(number)) == code
+    captured = capsys.readouterr()
+    assert captured.err == f"stopped by {number.name}; the same command goes on from what was saved\n"
+    assert captured.out == ""
 
-    assert leave(main) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+
+def test_of_several_processes_one_speaks(capsys, monkeypatch):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert leave(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+        assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_a_signal_that_is_repeated_does_not_disturb_the_end(capsys):
+    assert leave(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_a_bug_keeps_its_traceback():

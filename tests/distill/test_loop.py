@@ -1,10 +1,13 @@
 """The loop: its learning rate, what a batch may be cut into, and a resume that is bit-equal."""
 
 import copy
+import itertools
 import math
+import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import distill.loop as loop
 from distill.batches import collate
 from distill.config import StageConfig, TrainingConfig
 from distill.errors import UserError
+from distill.interrupts import SIGNALS, Interrupted, raise_on_signals
 from distill.loop import Run, learning_rate_factor, out_of_patience, phase_seed, set_dropout, train
 from distill.stages import plan_stage
 from students import student_from_teacher
@@ -185,6 +189,137 @@ def test_resuming_after_a_kill_outside_the_steps_is_bit_equal(name, setting, mon
     assert same_weights(straight, student)
     assert progress.history == expected.history
     assert progress.held_out == expected.held_out
+
+
+@contextmanager
+def signal_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """Send SIGTERM to this process in the middle of a step."""
+    original, calls = loop.train_step, []
+
+    def signalled(*arguments):
+        calls.append(None)
+        if len(calls) == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    raise_on_signals()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", signalled)
+        yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "steps", [1, 3, 4, 8]
+)  # in an epoch, where a checkpoint is due, at the end of epoch and stage
+def test_a_signal_is_obeyed_after_the_running_step_is_saved(steps, setting, tmp_path, monkeypatch):
+    straight, expected = setting(BOTH, "straight")
+    with signal_after(monkeypatch, steps), pytest.raises(Interrupted) as interrupt:
+        setting(BOTH, "stopped")
+    assert interrupt.value.number == signal.SIGTERM
+    assert max(path.name for path in (tmp_path / "stopped").glob("step-*")) == f"step-{steps:08d}"
+    left = []
+    original = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *args: (left.append(None), original(*args)))
+    student, progress = setting(BOTH, "stopped")
+    assert len(left) == 8 - steps
+    assert same_weights(straight, student)
+    assert progress.history == expected.history
+    assert progress.held_out == expected.held_out
+
+
+def test_a_signal_while_an_epoch_is_scored_waits_for_its_checkpoint(setting, monkeypatch, tmp_path):
+    with signal_after(monkeypatch, 99), pytest.raises(Interrupted):
+        setting(replace(LABELS, epochs=1), scores=SignalledScores())
+    assert (tmp_path / "stage" / "step-00000004" / "manifest.json").exists()
+
+
+class SignalledScores:
+    """A held-out score during whose computation SIGINT comes."""
+
+    def pop(self, index: int) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 0.5
+
+
+def test_seconds_of_saving_are_added_up(setting, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(loop, "now", lambda: float(next(clock)))
+    _, progress = setting(LABELS)
+    assert progress.checkpoint_seconds == 4  # steps 3 and 6 and the ends of both epochs, one tick each
+    assert not any("seconds" in name for line in progress.history for name in line)
+
+
+def forget_optimizer(monkeypatch):
+    monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict", lambda self, state: None)
+
+
+def forget_random_state(monkeypatch):
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
+
+
+def forget_weights_named(part):
+    def forget(monkeypatch):
+        original = nn.Module.load_state_dict
+
+        def load(self, state, *arguments, **keywords):
+            own = self.state_dict()
+            kept = {name: own[name].clone() if part in name else tensor for name, tensor in state.items()}
+            return original(self, kept, *arguments, **keywords)
+
+        monkeypatch.setattr(nn.Module, "load_state_dict", load)
+
+    return forget
+
+
+def forget_progress(**values):
+    def forget(monkeypatch):
+        original = loop.load_checkpoint
+        monkeypatch.setattr(loop, "load_checkpoint", lambda *args: original(*args) | values)
+
+    return forget
+
+
+FORGETTING = {
+    "optimizer": forget_optimizer,
+    "random state": forget_random_state,
+    "projections": forget_weights_named("projection"),
+    "weights": forget_weights_named("classifier"),
+    "schedule": forget_progress(global_step=0),
+    "position in the epoch": forget_progress(step=0),
+    "epoch": forget_progress(epoch=0),
+    "losses since the last line": forget_progress(unlogged=[]),
+    "history": forget_progress(history=[]),
+    "held-out scores": forget_progress(held_out=[]),
+    "best epoch": forget_progress(best_epoch=None),
+    "best score": forget_progress(best_score=-math.inf),
+}
+
+
+def test_whatever_a_resume_would_forget_shows(setting, tmp_path, monkeypatch):
+    """A stage killed inside its third epoch; the first one is the best, and patience ends it after the fourth."""
+    stage = replace(BOTH, epochs=5, keep_best_epoch=True, patience=3)
+    how = {"training": replace(TRAINING, checkpoint_every=5), "features": "redrawn"}
+    scores = [0.9, 0.2, 0.4, 0.5]
+    straight, expected = setting(stage, "straight", scores=scores[:], **how)
+    assert expected.epoch == 4
+    with kill_after(monkeypatch, 11), pytest.raises(KilledError):
+        setting(stage, "killed", scores=scores[:], **how)
+    alike = []
+    for name, forget in {"nothing": lambda patch: None, **FORGETTING}.items():
+        shutil.copytree(tmp_path / "killed", tmp_path / name)
+        with monkeypatch.context() as patch:
+            forget(patch)
+            student, progress = setting(stage, name, scores=[*scores[2:], 0, 0, 0, 0, 0], **how)
+        if same_weights(straight, student) and without_times(progress) == without_times(expected):
+            alike.append(name)
+    assert alike == ["nothing"]
+
+
+def without_times(progress: loop.Progress) -> dict:
+    return {name: value for name, value in asdict(progress).items() if "seconds" not in name}
 
 
 def test_resuming_really_resumes(setting, monkeypatch):

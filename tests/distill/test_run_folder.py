@@ -69,6 +69,32 @@ def test_a_folder_of_something_else_is_refused(config):
     assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
+    folder = find_run_folder(config)
+    folder.path.mkdir(parents=True)
+    (folder.path / ".config.yaml.77.incomplete").write_text("task: ss")
+    create_run_folder(config, find_run_folder(config))
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+
+
+def test_the_next_start_tidies_what_a_kill_left(created, config):
+    created.finish("layers", {"name": "layers"})
+    for left in ("checkpoints/layers/step-00000003", "checkpoints/logits/step-00000001", "teacher.incomplete"):
+        (created.path / left).mkdir(parents=True)
+    (created.path / "student.replaced").mkdir()
+    create_run_folder(config, created)
+    left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
+    assert left == [
+        "checkpoints",
+        "checkpoints/layers",
+        "checkpoints/layers/result.json",
+        "checkpoints/logits",
+        "checkpoints/logits/step-00000001",
+        "config.yaml",
+        "student",
+    ]
+
+
 def test_an_empty_folder_is_taken(config, tmp_path):
     (tmp_path / "deep" / "run").mkdir(parents=True)
     assert find_run_folder(config).path == tmp_path / "deep" / "run"
@@ -104,7 +130,7 @@ def test_a_phase_is_finished_once_its_result_is_there(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.result("one") is None
     phase = folder.phase("one")
-    for name in ("step-00000001", "step-00000002", "incomplete"):
+    for name in ("step-00000001", "step-00000002", "checkpoint.incomplete"):
         (phase / name).mkdir(parents=True)
         (phase / name / "model.safetensors").write_text("weights")
     (phase / "best-epoch-1.safetensors").write_text("weights")

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distill.files import is_leftover
 from distill.record import validate_record
 
 FILES = {"config.yaml", "record.json", "report.md", "report.html", "predictions.parquet"}
@@ -28,7 +29,7 @@ def test_exactly_the_promised_files_are_left(finished) -> None:
         left = {path.name for path in (finished.folder / name).iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= left
     assert (finished.folder / "student" / "README.md").read_text().startswith("---\n")
-    unfinished = [path for path in finished.folder.rglob("*") if "incomplete" in path.name or path.suffix == ".tmp"]
+    unfinished = [path for path in finished.folder.rglob("*") if is_leftover(path)]
     assert unfinished == []
 
 
@@ -57,8 +58,9 @@ def test_record_has_the_promised_keys(finished) -> None:
     assert [(point["batch_size"], point["length"]) for point in record["speed"]] == [(2, 16)]
     assert [stage["name"] for stage in record["stages"]] == ["layers", "logits"]
     for stage in record["stages"]:
-        assert {"name", "seconds", "examples_per_second", "metrics", "fidelity"} <= set(stage)
+        assert {"name", "seconds", "checkpoint_seconds", "examples_per_second", "metrics", "fidelity"} <= set(stage)
         assert stage["seconds"] > 0
+        assert stage["checkpoint_seconds"] > 0
     for key in ("agreement", "memory", "crossover_length", "environment", "num_examples", "schema"):
         assert key in record
 
