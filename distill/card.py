@@ -5,10 +5,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distill.cells import Cells, memory_cells, metric_label, model_cells, speed_cells, stage_cells
+from distill.cells import Cells, metric_label, model_cells, stage_cells
 from distill.errors import UserError
 from distill.files import write_atomically
 from distill.record import Record
+from distill.speed_cells import memory_cells, speed_cells
 from distill.table import markdown_cells
 from distill.tasks import TASKS
 from distill.verdict import verdict_sentences

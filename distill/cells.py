@@ -18,8 +18,6 @@ METRIC_LABELS = {
     "macro_f1": "macro F1",
     "accuracy_mismatched": "accuracy (mismatched)",
 }
-WIDE_INTERVAL = 0.20
-"""Relative width from which a speed interval is pointed out: such a point was taken on a noisy machine."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +120,12 @@ def model_cells(record: Record) -> Cells:
     """One row per model: every metric by its name, retention with interval, agreement, size, depth, attention."""
     metrics = list(model_metrics(record, "teacher"))
     retained = [name for name in metrics if name in record["retention"]]
+    is_regression = "williams" in record
     headers = (
         "model",
         *(metric_label(name) for name in metrics),
         *(f"retention of {metric_label(name)}" for name in retained),
-        "agrees with teacher",
+        "Pearson with teacher" if is_regression else "agrees with teacher",
         "parameters",
         "layers",
         "attention",
@@ -140,12 +139,13 @@ def model_cells(record: Record) -> Cells:
             continue
         scores = [metric_text(name, entry["metrics"].get(name)) for name in metrics]
         retention = [_retention_text(record, model, name) for name in retained]
-        agreement = percent(record.get("agreement")) if model == "student" else NOT_APPLICABLE
+        agreement = metric_text("pearson" if is_regression else "accuracy", record.get("agreement"))
         size = (
             quantity(entry.get("parameters")),
             str(entry.get("layers") or MISSING),
             entry.get("attention") or MISSING,
         )
+        agreement = agreement if model == "student" else NOT_APPLICABLE
         rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
     examples = f"{record['split']} split, {record['num_examples']:,} examples"
     title = f"Teacher against student on {dataset(record)}, {examples}"
@@ -171,91 +171,16 @@ def _retention_notes(record: Record, names: list[str]) -> list[str]:
             f"right where the other is wrong: teacher {test['only_teacher']:,}, student {test['only_student']:,} "
             f"(McNemar's exact p = {test['p']:.2g})"
         )
+    for name, test in (record.get("williams") or {}).items():
+        said = test["reason"] if test["p"] is None else f"t = {test['t']:.2f}, p = {test['p']:.2g}"
+        notes.append(f"equal {metric_label(name)} of teacher and student (Williams' test): {said}")
     if record.get("kl_to_teacher") is not None:
         notes.append(
             f"mean KL divergence of the student's predictions from the teacher's: {record['kl_to_teacher']:.3f} nats"
         )
-    return notes
-
-
-def speed_cells(record: Record) -> Cells:
-    """One row per batch x length: both times, speedup with interval, and its split into depth x attention."""
-    points = record.get("speed") or []
-    places = {(point["device"], point["dtype"]) for point in points}
-    rows, notes = [], []
-    for point in points:
-        mark, note = _speed_mark(point)
-        parts = point.get("depth_speedup"), point.get("attention_speedup")
-        rows.append(
-            (
-                *((f"{point['device']} {point['dtype']}",) if len(places) > 1 else ()),
-                f"{point['batch_size']}",
-                f"{point['length']:,}{mark}",
-                milliseconds(point.get("teacher_ms")),
-                milliseconds(point.get("student_ms")),
-                speedup_interval(point),
-                MISSING if None in parts else f"{parts[0]:.2f}× · {parts[1]:.2f}×",
-            )
-        )
-        notes += [note] if note and note not in notes else []
-    headers = ("batch", "tokens", "teacher", "student", "speedup [95 %]", "depth · attention")
-    where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
-    if any(row[-1] != MISSING for row in rows):
-        notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
-    if noise := noise_text(record):
-        notes.append(noise)
-    if points and (crossover := crossover_text(record)):
-        notes.append(crossover)
-    return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
-
-
-def _speed_mark(point: dict[str, Any]) -> tuple[str, str | None]:
-    if point.get("speedup") is None:
-        reason = point.get("reason") or "could not be measured"
-        return "", f"batch {point['batch_size']}, {point['length']:,} tokens: {reason}"
-    low, high = point.get("low"), point.get("high")
-    if low is not None and high is not None and (high - low) / point["speedup"] > WIDE_INTERVAL:
-        return " ~", "~ interval wider than 20 %: the machine was busy or noisy"
-    if point.get("speed_only"):
-        return " *", "* beyond the teacher's position table: timed only, says nothing about quality there"
-    return "", None
-
-
-def noise_text(record: Record) -> str | None:
-    """Say what the teacher measured against itself, None when that was not done."""
-    noise = record.get("noise") or {}
-    if noise.get("ratio") is None:
-        return None
-    interval = f"{noise['ratio']:.2f}× [{noise['low']:.2f}, {noise['high']:.2f}]"
-    return f"the machine's noise: the teacher against itself measured {interval} instead of 1.00×"
-
-
-def crossover_text(record: Record) -> str | None:
-    """Say from which length on the student's attention is faster than softmax attention, None when unknown."""
-    length = record.get("crossover_length")
-    if length is None:
-        reason = record.get("crossover_reason")
-        return f"crossover length: {reason}" if reason else None
-    batch_size = min(point["batch_size"] for point in record["speed"])
-    return f"the student's attention overtakes softmax at about {length:,} tokens (batch {batch_size})"
-
-
-def memory_cells(record: Record) -> Cells:
-    """One row per batch x length: peak memory of teacher and student."""
-    rows, notes = [], []
-    for point in record.get("memory") or []:
-        teacher, student = point.get("teacher_mb"), point.get("student_mb")
-        if point.get("reason"):
-            notes.append(f"batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
-        ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
-        sizes = (megabytes(value) for value in (teacher, student))
-        rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
-    return Cells(
-        "Peak memory of a forward pass, beside the weights",
-        ("batch", "tokens", "teacher", "student", "saving"),
-        tuple(rows),
-        tuple(notes),
-    )
+    errors = {model: (record["models"].get(model) or {}).get("calibration_error") for model in MODELS}
+    known = [f"{model} {percent(error)}" for model, error in errors.items() if error is not None]
+    return [*notes, f"expected calibration error: {', '.join(known)}"] if known else notes
 
 
 def stage_cells(record: Record) -> Cells:

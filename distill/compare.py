@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
+from scipy.stats import rankdata
 from transformers import PreTrainedModel
 
 from distill import statistics
@@ -18,7 +19,7 @@ from distill.environment import describe_environment
 from distill.errors import UserError, choices_hint
 from distill.flops import attention_name, model_flops
 from distill.memory import measure_memory
-from distill.metrics import SIMILAR_FROM, metrics_over_splits, predictions
+from distill.metrics import metrics_over_splits, predictions, scored_values
 from distill.predict import predict_logits
 from distill.predictions import Logits, predictions_frame
 from distill.record import SCHEMA, Record, not_finite, plain, validate_record
@@ -57,11 +58,6 @@ class CompareSettings:
 # ---------------------------------------------------------------- quality
 
 
-def _scored(task: Task, metric: str, values: np.ndarray) -> np.ndarray:
-    """Return labels or predictions as ``metric`` reads them: F1 of a similarity is F1 of 'similar'."""
-    return (values >= SIMILAR_FROM).astype(np.int64) if task.is_regression and metric == "f1" else values
-
-
 def retention_over_splits(
     task: Task,
     logits: Logits,
@@ -85,7 +81,7 @@ def retention_over_splits(
         suffix = f"_{split.removeprefix('validation_')}" if position else ""
         teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", model))
         for metric in task.metrics:
-            arrays = (_scored(task, metric, values) for values in (labels[split], teacher, student))
+            arrays = (scored_values(task, metric, values) for values in (labels[split], teacher, student))
             found[metric + suffix] = statistics.retention(metric, *arrays, resamples=resamples, seed=seed)
     return found
 
@@ -105,7 +101,19 @@ def _quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resam
         quality["kl_to_teacher"] = statistics.mean_kl(logits["teacher"][split], logits["student"][split])
         test = statistics.mcnemar(labels[split], teacher, student)
         quality["mcnemar"] = {"only_teacher": test["only_first"], "only_student": test["only_second"], "p": test["p"]}
+    else:
+        quality["williams"] = _williams(task, labels[split], teacher, student)
     return quality
+
+
+def _williams(task: Task, *scores: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return Williams' test of labels, teacher's and student's scores for every correlation among the metrics."""
+    tested = {}
+    if "pearson" in task.metrics:
+        tested["pearson"] = statistics.williams(*scores)
+    if "spearmanr" in task.metrics:
+        tested["spearmanr"] = statistics.williams(*(rankdata(values) for values in scores))
+    return tested
 
 
 # ---------------------------------------------------------------- the record

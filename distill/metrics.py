@@ -150,12 +150,18 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
     return {name: _score(task, name, predicted, np.asarray(labels)) for name in task.metrics}
 
 
+def scored_values(task: Task, metric: str, values: np.ndarray) -> np.ndarray:
+    """Return labels or predictions as ``metric`` reads them: F1 of a similarity is F1 of "similar"."""
+    return (values >= SIMILAR_FROM).astype(np.int64) if task.is_regression and metric == "f1" else values
+
+
 def _score(task: Task, name: str, predicted: np.ndarray, labels: np.ndarray) -> float:
-    if task.is_regression and name == "f1":
-        predicted, labels = predicted >= SIMILAR_FROM, labels >= SIMILAR_FROM
     metric = METRICS[name]()
     dtype = np.dtype(metric.value_type)
-    inputs: dict[str, Any] = {"predictions": predicted.astype(dtype), "references": labels.astype(dtype)}
+    inputs: dict[str, Any] = {
+        "predictions": scored_values(task, name, predicted).astype(dtype),
+        "references": scored_values(task, name, labels).astype(dtype),
+    }
     return metric.compute(**inputs)["score"]
 
 

@@ -45,10 +45,11 @@ def draw_plots(record: Record, loss_history: LossHistory | None = None) -> dict[
             "stages.png": metric_after_stages(record),
             "losses.png": losses(loss_history or {}),
         }
-        return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+        return {name: png(figure) for name, figure in figures.items() if figure is not None}
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     # No software name and date inside: the same record gives the same bytes.
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
@@ -80,7 +81,7 @@ def retention_against_speedup(record: Record) -> Figure | None:
     lowest = min(low, 100 * baseline if baseline is not None else low)
     span = max(high, 100) - lowest
     axes.set_ylim(lowest - 0.22 * span - 0.5, max(high, 100) + 0.15 * span + 0.5)
-    _log_axis(axes, "x", [point["speedup"] for points in groups.values() for point in points] + [1.0])
+    log_axis(axes, "x", [point["speedup"] for points in groups.values() for point in points] + [1.0])
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0 if span > 4 else 1))
     axes.set_xlabel("speedup over the teacher (numbers at the points: length in tokens)")
     axes.set_ylabel(f"retention of {metric_label(name)}")
@@ -158,7 +159,7 @@ def _factor_panel(axes: Axes, points: list[dict[str, Any]], crossover: int | Non
         axes.axvline(crossover, color=BASELINE, lw=1, ls="--")
     axes.set_xscale("log", base=2)
     _length_ticks(axes, lengths)
-    _log_axis(axes, "y", [*low, *high, 1.0])
+    log_axis(axes, "y", [*low, *high, 1.0])
 
 
 def _length_ticks(axes: Axes, lengths: Sequence[int]) -> None:
@@ -167,7 +168,7 @@ def _length_ticks(axes: Axes, lengths: Sequence[int]) -> None:
     axes.set_xlabel("length (tokens)")
 
 
-def _log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
+def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
     """Make the x or y axis of factors logarithmic, with a few round numbers as ticks whatever the range."""
     axes.set(**{f"{which}scale": "log"})
     low, high = 0.98 * min(values), 1.02 * max(values)

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from distill.batches import TokenizedExamples
+from distill.errors import UserError
 from distill.files import write_atomically
+from distill.readers import first_line, require_columns
 
 Logits = Mapping[str, Mapping[str, np.ndarray]]
 """role -> split -> (n, C)"""
@@ -31,3 +34,19 @@ def write_predictions(predicted: pd.DataFrame, path: Path | str) -> None:
     buffer = io.BytesIO()
     predicted.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue())
+
+
+def read_predictions(path: Path | str) -> pd.DataFrame:
+    """Read ``predictions.parquet``.
+
+    Raises:
+        UserError: the file is missing or torn, or lacks a column.
+    """
+    try:
+        predicted = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; a finished run or pipelines/compare.py --output writes it") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); write it again") from error
+    require_columns(("id", "split", "label", "teacher_logits", "student_logits"), list(predicted.columns), path)
+    return predicted

@@ -7,11 +7,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from distill.cells import Cells, environment_cells, memory_cells, model_cells, speed_cells, stage_cells
+from distill.cells import Cells, environment_cells, model_cells, stage_cells
 from distill.errors import UserError
 from distill.files import write_atomically
 from distill.plots import LossHistory, draw_plots
 from distill.record import Record
+from distill.speed_cells import memory_cells, speed_cells
 from distill.table import escape_markdown, markdown_cells
 from distill.verdict import verdict_sentences
 
@@ -26,6 +27,8 @@ CAPTIONS = {
     "fidelity.png": "How much of its teacher layer every student layer reproduces, after each stage.",
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",
+    "front.png": "What was kept against what was gained, one point per student. Bars are 95 % intervals, the line is "
+    "the Pareto front: no student is better on both axes.",
 }
 Disagreement = Mapping[str, Any]
 Section = tuple[Cells, list[str]]
@@ -47,18 +50,15 @@ def write_report(
     folder = Path(folder)
     plots = draw_plots(record, loss_history)
     sections = _sections(record, plots, disagreements or ())
+    title, sentences = f"Distillation report: {record['task']}", verdict_sentences(record)
     try:
         for name, content in plots.items():
             write_atomically(folder / "plots" / name, content)
-        write_atomically(folder / "report.md", _markdown(record, sections))
-        write_atomically(folder / "report.html", _html(record, sections, plots))
+        write_atomically(folder / "report.md", markdown_page(title, sentences, sections))
+        write_atomically(folder / "report.html", html_page(title, sentences, sections, plots))
     except OSError as error:
         raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     return folder / "report.html"
-
-
-def _title(record: Record) -> str:
-    return f"Distillation report: {record['task']}"
 
 
 def _sections(record: Record, plots: Mapping[str, bytes], disagreements: Sequence[Disagreement]) -> list[Section]:
@@ -87,23 +87,25 @@ def disagreement_cells(disagreements: Sequence[Disagreement]) -> Cells:
     return Cells("Where they disagree", ("text", "label", "teacher", "student"), tuple(rows), notes)
 
 
-def _markdown(record: Record, sections: Sequence[Section]) -> str:
-    parts = [f"# {escape_markdown(_title(record))}", *(escape_markdown(line) for line in verdict_sentences(record))]
+def markdown_page(title: str, sentences: Sequence[str], sections: Sequence[Section]) -> str:
+    """Return a page as markdown, its pictures under ``plots/``."""
+    parts = [f"# {escape_markdown(title)}", *map(escape_markdown, sentences)]
     for cells, names in sections:
         parts.append(markdown_cells(cells))
         parts += [f"![{CAPTIONS[name]}](plots/{name})" for name in names]
     return "\n\n".join(parts) + "\n"
 
 
-def _html(record: Record, sections: Sequence[Section], plots: Mapping[str, bytes]) -> str:
+def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section], plots: Mapping[str, bytes]) -> str:
+    """Return a page as one self-contained HTML file: the sentences first, the first of them large."""
     parts = []
     for cells, names in sections:
         parts.append(f"<h2>{escape(cells.title)}</h2>")
         parts += [_html_table(cells)] if cells.rows else []
         parts += [_html_figure(name, plots[name]) for name in names]
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict_sentences(record))
-    return template.substitute(title=escape(_title(record)), verdict=sentences, sections="\n".join(parts))
+    verdict = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    return template.substitute(title=escape(title), verdict=verdict, sections="\n".join(parts))
 
 
 def _html_table(cells: Cells) -> str:

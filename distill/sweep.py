@@ -1,24 +1,30 @@
 """Many runs from one YAML: tasks x students x seeds, each an ordinary run of its own folder.
 
-Nothing is scheduled here: a cell is a command line, cells run one after another or a few at a time, and a cell
-that is finished says so and costs nothing, so that the same command resumes a sweep.
+Nothing is scheduled here: a cell is a command line, cells run a few at a time, as processes of this machine or as
+jobs that submitit hands to a cluster, and a cell that is finished costs nothing, so the same command resumes a sweep.
 """
 
-import csv
-import io
+import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import numpy as np
 
-from distill.errors import UserError
-from distill.files import write_atomically
-from distill.record import Record, read_record
-from distill.statistics import retention_over_runs
+from distill.errors import UserError, choices_hint
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINES = ("local", "submitit")
+MINUTES = 7 * 24 * 60
+"""Time limit of a submitted job unless the options name one; submitit's own is 5 minutes."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,12 @@ class SweepConfig:
     """Dotted keys for every run."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
     """What starts a run."""
-    jobs: int = 1
-    """Runs at a time; give each its own cores or GPU, or they slow each other down."""
+    workers: int = 1
+    """Runs at a time; on one machine they share its cores."""
+    engine: str = "local"
+    """local: processes of this machine; submitit: jobs of a cluster (pip install submitit)."""
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    """For submitit's executor: cluster (slurm or local), timeout_min, slurm_partition, gpus_per_node, …"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,21 @@ class Cell:
     seed: int
     run_dir: Path
     command: list[str]
+
+    @property
+    def task(self) -> str:
+        """Name of the task in tables: that of its configuration file."""
+        return Path(self.config).stem
+
+    @property
+    def log(self) -> Path:
+        """Where the output of the run goes."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last thing that a run writes is there."""
+        return (self.run_dir / "record.json").exists() and (self.run_dir / "report.html").exists()
 
 
 def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
@@ -69,8 +94,10 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     for name in ("configs", "students", "seeds", "launcher"):
         if not getattr(sweep, name):
             raise UserError(f"sweep: {name} is empty; name at least one")
-    if sweep.jobs < 1:
-        raise UserError(f"sweep: jobs is {sweep.jobs}; give 1 or more")
+    if sweep.workers < 1:
+        raise UserError(f"sweep: workers is {sweep.workers}; give 1 or more")
+    if sweep.engine not in ENGINES:
+        raise UserError(f"sweep: engine {sweep.engine!r} is unknown; {choices_hint(sweep.engine, ENGINES)}")
     for path in sweep.configs:
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")
@@ -78,117 +105,119 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
 
 
 def cells(sweep: SweepConfig) -> list[Cell]:
-    """Return every run of the grid, seeds innermost."""
+    """Return every run of the grid, seeds innermost.
+
+    Raises:
+        UserError: the launcher is not installed.
+    """
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which(sweep.launcher[0], path=beside_python)
+    if program is None:
+        raise UserError(f"sweep: launcher {sweep.launcher[0]!r} is not installed; name another in launcher")
     grid = []
     for config in sweep.configs:
         for student, keys in sweep.students.items():
             for seed in sweep.seeds:
                 run_dir = Path(sweep.dir) / f"{Path(config).stem}-{student}-seed{seed}"
-                command = [*sweep.launcher, "pipelines/distill.py", "--config", config]
+                command = [program, *sweep.launcher[1:], str(ROOT / "pipelines" / "distill.py"), "--config", config]
                 for key, value in {**sweep.overrides, **keys, "seed": seed, "run_dir": str(run_dir)}.items():
                     command += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
                 grid.append(Cell(config, student, seed, run_dir, command))
     return grid
 
 
-def is_finished(cell: Cell) -> bool:
-    """Tell whether a run has everything that it writes."""
-    return (cell.run_dir / "record.json").exists() and (cell.run_dir / "report.html").exists()
+# ---------------------------------------------------------------- running
 
 
-def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what ``summary.json`` says of the same student with several seeds.
+def cell_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
+    """Return a function that runs a cell to its end and returns None, or in one line why it failed.
 
-    Spread is the standard deviation over seeds (n - 1), null for one seed. Both definitions of retention are
-    given, because published ones differ in which they mean.
+    Raises:
+        UserError: the engine is not installed, or does not know an option.
     """
-    first = records[0]
-    metric = first["main_metric"]
-    scores = {
-        role: [record["models"][role]["metrics"][metric] for record in records]
-        for role in ("teacher", "student", "baseline")
-    }
-    return {
-        "task": first["task"],
-        "metric": metric,
-        "seeds": [record["seed"] for record in records],
-        **{role: {"mean": float(np.mean(values)), "spread": _spread(values)} for role, values in scores.items()},
-        "retention": {
-            **retention_over_runs(scores["teacher"], scores["student"]),
-            "spread": _spread(
-                [student / teacher for teacher, student in zip(scores["teacher"], scores["student"], strict=True)]
-            ),
-            "by_seed": [record["retention"][metric] for record in records],
-        },
-        "parameters": first["models"]["student"]["parameters"],
-        "layers": first["models"]["student"]["layers"],
-        "attention": first["models"]["student"]["attention"],
-        "speed": first["speed"],
-    }
+    if sweep.engine == "submitit":
+        return _submitit_runner(sweep)
+    shared = sweep.workers > 1 and "OMP_NUM_THREADS" not in os.environ
+    return partial(run_cell, threads=max(1, (os.cpu_count() or 1) // sweep.workers) if shared else None)
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _submitit_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("sweep: engine submitit is not installed; pip install submitit, or use engine local") from None
+    options = {"timeout_min": MINUTES, **sweep.engine_options}
+    executor = submitit.AutoExecutor(Path(sweep.dir) / "submitit", cluster=options.pop("cluster", None))
+    try:
+        executor.update_parameters(**options)
+    except (NameError, ValueError, TypeError) as error:
+        raise UserError(f"sweep: engine_options: {error}") from error
+    # A job starts in the folder where the sweep was started, which need not be that of our packages.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+    def submit(cell: Cell) -> str | None:
+        job = executor.submit(run_cell, cell)
+        error = job.exception()
+        return job.result() if error is None else f"job {job.job_id}: {str(error).strip().splitlines()[-1]}"
+
+    return submit
 
 
-def summaries(grid: Iterable[Cell]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Group the finished runs by task file and student and summarise each group."""
-    groups: dict[tuple[str, str], list[Record]] = {}
+def run_cell(cell: Cell, threads: int | None = None) -> str | None:
+    """Run one cell to its end and return None, or in one line why it failed; its output is appended to its log.
+
+    ``threads`` limits the run's computing threads; None leaves that to the launcher.
+    """
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    cell.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(cell.log, "ab") as log:
+        # The run inherits the lock with the file and keeps it when the sweep alone is killed: a sweep that is started
+        # again waits for such a run instead of starting a second one in its folder.
+        fcntl.flock(log, fcntl.LOCK_EX)
+        if cell.finished:
+            return None
+        start = log.seek(0, os.SEEK_END)
+        code = subprocess.run(cell.command, stdout=log, stderr=log, env=environment, check=False).returncode
+    if code == 0 and cell.finished:
+        return None
+    return f"{_last_error(cell.log, start)} (exit code {code}, log {cell.log})"
+
+
+def _last_error(log: Path, start: int) -> str:
+    """Return the last line of a log, from ``start`` bytes on, that names an error, or simply the last."""
+    text = log.read_bytes()[start:].decode(errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    # The launcher adds an error of its own, which says only that there was one.
+    errors = re.compile(r"(error|(?!\S*CalledProcess)[\w.]+(Error|Exception)): ")
+    named = [line for line in lines if errors.match(line)]
+    return (named or lines or ["it ended without a word"])[-1].removeprefix("error: ")
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def summaries(grid: Iterable[Cell]) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
+    """Summarise the finished runs of every task and student over their seeds.
+
+    Returns:
+        (task, student) to its summary, and name of a run that cannot be read to the reason.
+    """
+    # Here and not above: runs are started without waiting for torch.
+    from distill.summary import SeedRun, read_run, summarise
+
+    groups: dict[tuple[str, str], list[SeedRun]] = {}
+    failures = {}
     for cell in grid:
-        if is_finished(cell):
-            groups.setdefault((Path(cell.config).stem, cell.student), []).append(
-                read_record(cell.run_dir / "record.json")
-            )
-    return {name: summarise(records) for name, records in groups.items()}
-
-
-HEADERS = (
-    "task",
-    "student",
-    "metric",
-    "seeds",
-    "teacher",
-    "student score",
-    "baseline",
-    "retention",
-    "spread",
-    "speedup at 128",
-)
-
-
-def leaderboard_rows(summary: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[list[str]]:
-    """Return one row per task and student, best retention first."""
-    rows = []
-    order = sorted(summary.items(), key=lambda item: (item[0][0], -(item[1]["retention"]["mean_of_ratios"] or 0)))
-    for (task, student), values in order:
-        at_128 = [point["speedup"] for point in values["speed"] if point["length"] == 128 and point["speedup"]]
-        rows.append(
-            [
-                task,
-                student,
-                values["metric"],
-                str(len(values["seeds"])),
-                *(f"{100 * values[role]['mean']:.1f}" for role in ("teacher", "student", "baseline")),
-                _percent(values["retention"]["mean_of_ratios"]),
-                _percent(values["retention"]["spread"]),
-                f"{max(at_128):.2f}x" if at_128 else "-",
-            ]
-        )
-    return rows
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def write_leaderboard(summary: Mapping[tuple[str, str], Mapping[str, Any]], folder: Path) -> Path:
-    """Write summary.json, leaderboard.csv and leaderboard.md into ``folder`` and return the last."""
-    rows = leaderboard_rows(summary)
-    by_name = {f"{task}-{student}": values for (task, student), values in summary.items()}
-    write_atomically(folder / "summary.json", json.dumps(by_name, indent=1))
-    table = io.StringIO()
-    csv.writer(table).writerows([HEADERS, *rows])
-    write_atomically(folder / "leaderboard.csv", table.getvalue())
-    lines = [HEADERS, ["---"] * len(HEADERS), *rows]
-    write_atomically(folder / "leaderboard.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return folder / "leaderboard.md"
+        if cell.finished:
+            try:
+                groups.setdefault((cell.task, cell.student), []).append(read_run(cell.run_dir))
+            except UserError as error:
+                failures[cell.run_dir.name] = str(error)
+    found = {}
+    for key, runs in groups.items():
+        if runs:
+            try:
+                found[key] = summarise(runs)
+            except UserError as error:
+                failures["-".join(key)] = str(error)
+    return found, failures

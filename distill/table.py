@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from distill.cells import Cells, memory_cells, model_cells, speed_cells
+from distill.cells import Cells, model_cells
 from distill.record import Record
+from distill.speed_cells import memory_cells, speed_cells
 from distill.verdict import verdict
 
 

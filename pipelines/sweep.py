@@ -1,9 +1,12 @@
 """Run a grid of tasks, students and seeds, and write its leaderboard; run it again and it does what is left.
 
 python pipelines/sweep.py --config configs/sweeps/sst2.yaml
+python pipelines/sweep.py --config configs/sweeps/sst2.yaml --workers 2
+python pipelines/sweep.py --config configs/sweeps/sst2.yaml --engine submitit --engine_options.cluster slurm
+
+Exit code 0; 1 when a run failed (the others go on, and the leaderboard lists it); 2 for a mistake in the command.
 """
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,38 +14,41 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import run
-from distill.errors import UserError
+from distill.console import print_error, run
 
 
-def main() -> None:
+def main() -> int:
     """Run every cell that is not finished, then summarise all that are."""
     from tqdm import tqdm
 
-    from distill.sweep import Cell, cells, is_finished, parse_sweep, summaries, write_leaderboard
+    from distill.sweep import cell_runner, cells, parse_sweep, summaries
 
     sweep = parse_sweep()
     grid = cells(sweep)
-    waiting = [cell for cell in grid if not is_finished(cell)]
-    bar = tqdm(total=len(grid), initial=len(grid) - len(waiting), unit="run", desc="sweep")
+    start = cell_runner(sweep)
+    waiting = [cell for cell in grid if not cell.finished]
+    failures = {}
+    with (
+        ThreadPoolExecutor(sweep.workers) as pool,
+        tqdm(total=len(grid), initial=len(grid) - len(waiting), unit="run", desc="sweep") as bar,
+    ):
+        for cell, failure in zip(waiting, pool.map(start, waiting), strict=True):
+            bar.update()
+            if failure:
+                failures[cell.run_dir.name] = failure
 
-    def start(cell: Cell) -> str | None:
-        log = cell.run_dir.with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as output:
-            code = subprocess.run(cell.command, stdout=output, stderr=output, check=False).returncode
-        bar.update()
-        return None if code == 0 else f"{cell.run_dir} ended with exit code {code}; its log is {log}"
+    from distill.leaderboard import leaderboard_cells, write_leaderboard
+    from distill.table import text_table
 
-    with ThreadPoolExecutor(sweep.jobs) as pool:
-        failures = [failure for failure in pool.map(start, waiting) if failure]
-    bar.close()
-    if any(is_finished(cell) for cell in grid):
-        leaderboard = write_leaderboard(summaries(grid), Path(sweep.dir))
-        print(leaderboard.read_text(), end="")
-        print(f"leaderboard: {leaderboard}")
-    if failures:
-        raise UserError("; ".join(failures))
+    found, unreadable = summaries(grid)
+    failures |= unreadable
+    page = write_leaderboard(found, failures, Path(sweep.dir))
+    if found:
+        print(text_table(leaderboard_cells(found)))
+    print(f"leaderboard: {page}")
+    for name, reason in failures.items():
+        print_error(f"{name}: {reason}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -104,6 +104,8 @@ def test_record_of_a_regression():
     assert record["models"]["baseline"]["reason"]
     assert "mcnemar" not in record
     assert set(record["retention"]) == {"pearson", "f1"}
+    assert set(record["williams"]) == {"pearson"}
+    assert 0 <= record["williams"]["pearson"]["p"] <= 1
     for entry in record["retention"].values():
         assert entry["value"] is not None or entry["reason"]
     assert list(predicted.columns) == ["id", "split", "label", "teacher_logits", "student_logits"]

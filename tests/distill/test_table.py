@@ -14,11 +14,11 @@ from distill.cells import (
     model_cells,
     percent_interval,
     quantity,
-    speed_cells,
     stage_cells,
 )
 from distill.errors import UserError
 from distill.record import validate_record
+from distill.speed_cells import speed_cells
 from distill.table import comparison_table, escape_markdown, markdown_cells, markdown_table, text_table
 from distill.verdict import parse_requirements, reference_point, unmet_requirements, verdict
 
@@ -122,6 +122,42 @@ def test_speed_rows_mark_what_is_special(record):
 def test_a_wide_interval_is_pointed_out(record):
     record["speed"][0] |= {"speedup": 2.0, "low": 1.7, "high": 2.2}
     assert speed_cells(record).rows[0][1] == "32 ~"
+
+
+def test_a_point_may_carry_both_marks(record):
+    record["speed"][3] |= {"speedup": 2.0, "low": 1.7, "high": 2.2}
+    cells = speed_cells(record)
+    assert cells.rows[3][1] == "2,048 ~ *"
+    assert sum(note.startswith(("~", "*")) for note in cells.notes) == 2
+
+
+def test_every_score_stands_under_the_name_of_its_metric(record):
+    for model in record["models"].values():
+        model["metrics"]["f1"] = 0.5
+    record["retention"]["f1"] = record["baseline_retention"]["f1"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+    record["stages"][0]["metrics"] = {"accuracy": 0.5, "f1": 0.5}
+    for cells in (model_cells(record), stage_cells(record)):
+        scored = [
+            header for column, header in enumerate(cells.headers) if any("%" in row[column] for row in cells.rows)
+        ]
+        named = ("accuracy", "F1", "agrees with teacher", "attention fidelity")
+        assert scored
+        assert all(header.endswith(named) for header in scored), scored
+
+
+def test_a_regression_names_its_correlations(record):
+    del record["mcnemar"]
+    record["williams"] = {"pearson": {"t": 2.345, "p": 0.0191}, "spearmanr": {"t": None, "p": None, "reason": "short"}}
+    cells = model_cells(record)
+    assert dict(zip(cells.headers, cells.rows[1], strict=True))["Pearson with teacher"] == "0.938"
+    assert "equal Pearson of teacher and student (Williams' test): t = 2.35, p = 0.019" in cells.notes
+    assert "equal Spearman of teacher and student (Williams' test): short" in cells.notes
+
+
+def test_calibration_is_said(record):
+    record["models"]["teacher"]["calibration_error"] = 0.031
+    record["models"]["student"]["calibration_error"] = 0.052
+    assert "expected calibration error: teacher 3.1 %, student 5.2 %" in model_cells(record).notes
 
 
 def test_two_machines_get_a_column(record):

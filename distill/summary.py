@@ -1,0 +1,143 @@
+"""Several seeds of one student on one task: mean, spread, and retention with an interval over seeds and examples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distill.errors import UserError
+from distill.metrics import predictions, scored_values
+from distill.predictions import read_predictions
+from distill.read_config import load_config
+from distill.record import MODELS, Record, plain, read_record
+from distill.statistics import retention_over_seeds
+from distill.tasks import Task, get_task
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What a finished run left: its numbers, and what every model said about every example."""
+
+    folder: Path
+    task: Task
+    record: Record
+    predicted: pd.DataFrame
+
+
+def read_run(folder: Path | str) -> SeedRun:
+    """Read a finished run folder.
+
+    Raises:
+        UserError: its record or predictions are missing or torn.
+    """
+    folder = Path(folder)
+    record = read_record(folder / "record.json")
+    predicted = read_predictions(folder / "predictions.parquet")
+    config = load_config(folder / "config.yaml")
+    return SeedRun(folder, get_task(config.task, config.data), record, predicted)
+
+
+def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:
+    """Return what ``summary.json`` says of runs that differ in their seed alone.
+
+    Per metric, for teacher, student and baseline: ``mean``, ``sd`` (n - 1; null for one seed), ``min`` and ``max``
+    over seeds; and for the retention ``ratio_of_averages`` and ``mean_of_ratios``, each with the interval of a
+    hierarchical bootstrap, its spread over seeds, and ``by_seed`` with each seed's own paired-bootstrap interval.
+
+    Raises:
+        UserError: the runs were scored on different examples.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if not first.predicted[["split", "id", "label"]].equals(run.predicted[["split", "id", "label"]]):
+            raise UserError(
+                f"{first.folder} and {run.folder} were scored on different examples; "
+                "seeds can be summarised only on the same ones (use one data.seed)"
+            )
+    student = first.record["models"]["student"]
+    return {
+        "task": first.task.name,
+        "source": first.record.get("source"),
+        "split": first.record["split"],
+        "num_examples": first.record["num_examples"],
+        "main_metric": first.record["main_metric"],
+        "seeds": [run.record["seed"] for run in runs],
+        "resamples": resamples,
+        "metrics": dict(_metrics(runs, resamples, seed)),
+        **{key: student[key] for key in ("parameters", "layers", "attention")},
+        "speed": speed_over_seeds([run.record for run in runs]),
+    }
+
+
+def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every metric of every split under the name it has in the record."""
+    task = runs[0].task
+    for position, split in enumerate(task.validation_splits):
+        suffix = f"_{split.removeprefix('validation_')}" if position else ""
+        rows = [run.predicted[run.predicted["split"] == split] for run in runs]
+        labels = rows[0]["label"].to_numpy()
+        answers = {
+            role: [predictions(task, np.stack(frame[f"{role}_logits"].to_list())) for frame in rows]
+            for role in ("teacher", "student")
+        }
+        for metric in task.metrics:
+            name = metric + suffix
+            yield (
+                name,
+                {
+                    **{role: _spread([_score(run.record, role, name) for run in runs]) for role in MODELS},
+                    "retention": {
+                        **retention_over_seeds(
+                            metric,
+                            scored_values(task, metric, labels),
+                            *(
+                                [scored_values(task, metric, values) for values in answers[role]]
+                                for role in ("teacher", "student")
+                            ),
+                            resamples=resamples,
+                            seed=seed,
+                        ),
+                        **_spread([run.record["retention"][name]["value"] for run in runs]),
+                        "by_seed": [run.record["retention"][name] for run in runs],
+                    },
+                },
+            )
+
+
+def _score(record: Record, role: str, metric: str) -> float | None:
+    return (record["models"][role]["metrics"] or {}).get(metric)
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Return mean, standard deviation and range over seeds; null where a seed has no value."""
+    if any(value is None for value in values):
+        return dict.fromkeys(("mean", "sd", "min", "max"))
+    numbers = np.array(values, dtype=np.float64)
+    sd = numbers.std(ddof=1) if len(numbers) > 1 else None
+    return plain({"mean": numbers.mean(), "sd": sd, "min": numbers.min(), "max": numbers.max()})
+
+
+def speed_over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the median speedup of every measured point over the seeds, from the lowest low to the highest high.
+
+    The seeds' students differ in their weights alone, so what differs in their speed is the machine: the range that
+    covers all their intervals is what the machine allows to say.
+    """
+    points: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    keys = ("device", "dtype", "batch_size", "length")
+    for record in records:
+        for point in record["speed"]:
+            if point["speedup"] is not None:
+                points.setdefault(tuple(point[key] for key in keys), []).append(point)
+    return [
+        {
+            **dict(zip(keys, place, strict=True)),
+            "speedup": float(np.median([point["speedup"] for point in found])),
+            "low": min(point["low"] for point in found),
+            "high": max(point["high"] for point in found),
+        }
+        for place, found in points.items()
+    ]

@@ -1,0 +1,126 @@
+"""The leaderboard: the front, a named metric in every cell, the same numbers in csv, markdown and page."""
+
+import copy
+import csv
+import io
+
+import pytest
+
+from distill import leaderboard
+
+
+def make_summary(score: float, speedup: float, metric: str = "accuracy", seeds: int = 3) -> dict:
+    kept = {"value": score / 0.9, "low": score / 0.9 - 0.02, "high": score / 0.9 + 0.01}
+    values = {
+        role: {"mean": mean, "sd": 0.01, "min": mean - 0.01, "max": mean + 0.01}
+        for role, mean in (("teacher", 0.9), ("student", score), ("baseline", 0.7))
+    }
+    spread = {"mean": score / 0.9, "sd": 0.012, "min": score / 0.9 - 0.01, "max": score / 0.9 + 0.01}
+    values["retention"] = {"mean_of_ratios": kept, "ratio_of_averages": kept, "by_seed": [kept] * seeds, **spread}
+    point = {"device": "cpu", "dtype": "float32", "batch_size": 1, "length": 128}
+    return {
+        **{"task": "sst2", "split": "validation", "num_examples": 872, "source": "hub"},
+        **{"main_metric": metric, "seeds": list(range(seeds)), "resamples": 100, "parameters": 17_400_000},
+        "metrics": {metric: values},
+        "speed": [point | {"speedup": speedup, "low": speedup - 0.05, "high": speedup + 0.05}],
+    }
+
+
+@pytest.fixture
+def summaries():
+    return {
+        ("sst2", "three"): make_summary(0.85, 2.0),
+        ("sst2", "six"): make_summary(0.89, 1.0),
+        ("sst2", "bad"): make_summary(0.80, 1.5),
+        ("cola", "six"): make_summary(0.4, 1.0, "matthews_correlation"),
+    }
+
+
+def test_front():
+    places = {"a": (1.0, 0.9), "b": (2.0, 0.8), "c": (1.5, 0.7), "d": (2.0, 0.8), "e": (1.0, 0.85)}
+    assert leaderboard.pareto_front(places) == ["a", "b", "d"]
+    assert leaderboard.pareto_front({}) == []
+
+
+def test_fronts_of_each_task(summaries):
+    assert leaderboard.fronts(summaries) == {"sst2": ["six", "three"], "cola": ["six"]}
+    assert leaderboard.front_sentences(summaries)[0] == (
+        "On the front of sst2: three (2.00×, 94.4 % of accuracy), six (1.00×, 98.9 % of accuracy)."
+    )
+
+
+def test_every_score_is_named_and_the_best_stands_first(summaries):
+    cells = leaderboard.leaderboard_cells(summaries)
+    assert [row[:2] for row in cells.rows] == [
+        ("cola", "six *"),
+        ("sst2", "six *"),
+        ("sst2", "three *"),
+        ("sst2", "bad"),
+    ]
+    assert cells.rows[0][3] == "0.900 MCC"
+    assert cells.rows[1][3:9] == (
+        "90.0 % accuracy",
+        "89.0 % accuracy",
+        "70.0 % accuracy",
+        "98.9 % [96.9, 99.9] of accuracy",
+        "98.9 % [96.9, 99.9] of accuracy",
+        "± 1.2 % (97.9 to 99.9)",
+    )
+    for row in cells.rows:
+        assert all(cell.endswith(("MCC", "accuracy")) for cell in row[3:8])
+    assert "speedup at 128 tokens, batch 1, on cpu" in cells.notes
+
+
+def test_what_could_not_be_measured_has_no_place_in_the_front(summaries):
+    summaries["sst2", "three"]["speed"] = []
+    summaries["sst2", "bad"]["metrics"]["accuracy"]["retention"]["mean_of_ratios"] = dict.fromkeys(
+        ("value", "low", "high")
+    )
+    assert leaderboard.fronts(summaries)["sst2"] == ["six"]
+    rows = {row[1]: row for row in leaderboard.leaderboard_cells(summaries).rows}
+    assert rows["three"][-2] == "n/a"
+    assert rows["bad"][6] == "n/a of accuracy"
+    assert leaderboard.draw_front(summaries) is not None
+
+
+def test_a_wide_speedup_is_marked(summaries):
+    summaries["sst2", "three"]["speed"][0] |= {"low": 1.5}
+    cells = leaderboard.leaderboard_cells(summaries)
+    assert [row[-2].endswith("~") for row in cells.rows] == [False, False, True, False]
+    assert any(note.startswith("~") for note in cells.notes)
+
+
+def test_the_picture_shows_one_point_per_student(summaries):
+    axes = leaderboard.draw_front(summaries).axes
+    assert [panel.get_title("left") for panel in axes] == ["sst2", "cola"]
+    assert [text.get_text() for text in axes[0].texts] == ["three", "six", "bad", "teacher"]
+    assert [panel.get_ylabel() for panel in axes] == ["retention of accuracy", "retention of MCC"]
+    assert leaderboard.draw_front({}) is None
+
+
+def test_files(summaries, tmp_path):
+    page = leaderboard.write_leaderboard(summaries, {"sst2-x-seed1": "out of <memory>"}, tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"summary.json", "leaderboard.csv", "leaderboard.md", "leaderboard.html", "plots/front.png"}
+    source = page.read_text()
+    assert "data:image/png;base64," in source
+    assert "http" not in source
+    for text in (source, (tmp_path / "leaderboard.md").read_text()):
+        assert "98.9 % [96.9, 99.9] of accuracy" in text
+        assert "sst2-x-seed1" in text
+    assert "out of &lt;memory&gt;" in source
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text())))
+    three = next(row for row in rows if row["student"] == "three")
+    assert float(three["mean_of_ratios_low"]) == pytest.approx(0.85 / 0.9 - 0.02)
+    assert (three["metric"], three["speedup"], three["on_front"]) == ("accuracy", "2.0", "True")
+
+
+def test_nothing_but_failures_is_still_a_page(tmp_path):
+    source = leaderboard.write_leaderboard({}, {"run": "reason"}, tmp_path).read_text()
+    assert "Failed runs" in source
+    assert "img" not in source.replace("img {", "").replace("img.wide", "")
+
+
+def test_the_miniature_is_named(summaries):
+    summary = copy.deepcopy(summaries["sst2", "six"]) | {"source": "embedded"}
+    assert leaderboard.leaderboard_cells({("sst2", "six"): summary}).rows[0][0] == "sst2 (embedded miniature)"
