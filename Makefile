@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench notebooks clean
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ bench: $(VENV)/installed  ## speed as ratios measured in one run, written to run
 	# performer-pytorch is measured, not used; it lists packages that its attention does not import
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement .requirements-bench.txt
 	OMP_WAIT_POLICY=ACTIVE $(BIN)/python pipelines/bench.py
+
+notebooks: $(VENV)/installed  ## execute the notebooks on the demo run, or on RUN=../runs/<another>; nothing is written
+	HF_HUB_OFFLINE=1 $(BIN)/jupyter-execute notebooks/*.ipynb
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,32 @@
+"""The notebooks are committed without outputs, and read the run folder and the records alone."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_there_are_notebooks():
+    assert {path.stem for path in NOTEBOOKS} == {"story_of_a_run", "approximation_error"}
+
+
+@over_notebooks
+def test_outputs_are_stripped(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@over_notebooks
+def test_code_writes_nothing_and_names_no_machine(path):
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    ast.parse(code)
+    assert not re.search(r"\.write_|savefig|save_pretrained|open\(|/home/|/work/", code)
