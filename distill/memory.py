@@ -161,7 +161,7 @@ def _peak_of_forward(job: dict[str, Any]) -> int:
     inputs = make_inputs(model, job["batch_size"], job["length"], vocabulary_size=vocabulary_size, device=device)
     with torch.inference_mode():
         model(**inputs)
-        peak = _start_cuda_peak(device) if device.type == "cuda" else _start_resident_peak()
+        peak = _start_cuda_peak(device) if device.type == "cuda" else start_resident_peak()
         model(**inputs)
         return max(0, peak())
 
@@ -173,7 +173,7 @@ def _start_cuda_peak(device: torch.device) -> Callable[[], int]:
     return lambda: torch.cuda.max_memory_allocated(device) - idle
 
 
-def _start_resident_peak() -> Callable[[], int]:
+def start_resident_peak() -> Callable[[], int]:
     """Return a function that gives the rise of the resident peak since now, in bytes."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak that loading left behind

@@ -1,0 +1,49 @@
+"""The benchmark of all mechanisms: the fit of growth, and the command on two of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.bench_zoo import exponent
+
+SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "bench_zoo.py"
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_exponent_of_a_power_law(power):
+    values = {length: 3e-3 * length**power for length in (512, 1024, 4096, 8192)}
+    assert exponent(values) == pytest.approx(power)
+    assert exponent(values | {64: 1e9}) == pytest.approx(power)  # fixed costs of short inputs do not count
+    assert exponent({512: 1.0}) is None
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+
+
+def test_command_writes_every_point(tmp_path):
+    output = tmp_path / "zoo.json"
+    done = bench("--attentions", "performer", "--lengths", "1024", "4096", "--seconds", "1", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    record = json.loads(output.read_text())
+    assert [row["attention"] for row in record["rows"]] == ["softmax", "performer"]  # SDPA is always there
+    for row in record["rows"]:
+        assert [point["length"] for point in row["points"]] == [1024, 4096]
+        assert all(point["milliseconds"] > 0 and point["megabytes"] > 0 for point in row["points"])
+    softmax, performer = record["rows"]
+    assert all(point["speedup"] == 1 for point in softmax["points"])
+    assert 0.5 < performer["memory_exponent"] < 1.3
+    assert "performer" in done.stdout
+
+
+def test_unknown_name_is_refused():
+    done = bench("--attentions", "perfomer")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --attentions perfomer")
+    assert "did you mean 'performer'" in done.stderr
