@@ -15,6 +15,17 @@ def blank_pads(tensor: Tensor, mask: Tensor | None) -> Tensor:
     return tensor.masked_fill(pad.unsqueeze(1) if tensor.dim() == 4 else pad, 0)
 
 
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Return a context without autocast on the tensor's device, for sums of features; see :func:`widen`."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Convert to fp32, or to fp64 where the first tensor is."""
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
 def masked_softmax(logits: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
     """Softmax over ``dim`` where ``mask``, broadcastable to ``logits``, is True; exactly 0 elsewhere.
 
@@ -35,10 +46,9 @@ def feature_attention(
     too, and returns ``value``'s dtype. ``floor`` keeps rows of zero features finite.
     """
     dtype = value.dtype
-    with torch.autocast(value.device.type, enabled=False):
-        wide = torch.promote_types(dtype, torch.float32)
-        query_features = query_features.to(wide)
-        key_features, value = (blank_pads(tensor.to(wide), mask) for tensor in (key_features, value))
+    with full_precision(value):
+        query_features, key_features, value = widen(query_features, key_features, value)
+        key_features, value = blank_pads(key_features, mask), blank_pads(value, mask)
         pooled = key_features.mT @ value
         total = query_features @ key_features.sum(-2).unsqueeze(-1)
         context = (query_features @ pooled) / total.clamp(min=floor)
@@ -49,7 +59,23 @@ def feature_attention_map(
     query_features: Tensor, key_features: Tensor, mask: Tensor | None, floor: float = 1e-6
 ) -> Tensor:
     """Return the (B, H, N, N) weights that :func:`feature_attention` gives to the values; O(N² r)."""
-    with torch.autocast(query_features.device.type, enabled=False):
-        wide = torch.promote_types(query_features.dtype, torch.float32)
-        weights = query_features.to(wide) @ blank_pads(key_features.to(wide), mask).mT
+    with full_precision(query_features):
+        query_features, key_features = widen(query_features, key_features)
+        weights = query_features @ blank_pads(key_features, mask).mT
         return weights / weights.sum(-1, keepdim=True).clamp(min=floor)
+
+
+def stabilise_features(query_logits: Tensor, key_logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features φ(q), φ(k) ≤ 1 and a scale (B, H, N, 1) with φ(q)·φ(k) e^scale = Σ_j exp(a_j + b_j).
+
+    The logits a of queries and b of keys are (B, H, N, r), wide. One maximum per feature over the real keys is given
+    back to the queries, so that Σ φ(q)·φ(k) ≥ 1 over the keys of any norm; the scale is the same for all keys of a
+    query and cancels in :func:`feature_attention`. Key features are 0 at pads.
+    """
+    if mask is not None:
+        # Finite, so that an example without real tokens does not compute inf - inf.
+        key_logits = key_logits.masked_fill(~mask[:, None, :, None], torch.finfo(key_logits.dtype).min / 2)
+    key_maximum = key_logits.detach().amax(-2, keepdim=True)
+    query_logits = query_logits + key_maximum
+    scale = query_logits.detach().amax(-1, keepdim=True)
+    return (query_logits - scale).exp(), blank_pads((key_logits - key_maximum).exp(), mask), scale

@@ -1,91 +1,88 @@
-"""The Performer: FAVOR+ attention with a learned temperature per head and fixed, redrawn or learned features."""
+"""The Performer: FAVOR+ attention and its further kernels, with fixed, redrawn or learned features."""
 
-import hashlib
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from transformers import initialization
+from torch import Tensor
 
-from .base import SelfAttention
-from .favor import draw_projection, favor_attention, favor_attention_map
-from .naive import naive_favor_attention
+from .favor import favor_attention, favor_attention_map
+from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, stabilise_features, widen
+from .naive import naive_favor_attention, naive_favor_plus_plus_attention, naive_feature_attention
+from .random_features import RandomFeatureAttention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
+RELU_FLOOR = 1e-3  # as published: no token's weight is 0, so that every key gets a gradient
 
-class PerformerAttention(SelfAttention):
+
+class PerformerAttention(RandomFeatureAttention):
     """Estimate softmax attention at temperature t, exp(t q·k / √d), by m positive random features; 8Nmd operations.
 
     https://arxiv.org/abs/2009.14794, in the stabilised form of ``favor``. The temperature is learned, per head: the
     relative variance of an estimate is (exp(t |q+k|²/√d) - 1) / m, and copied BERT weights start far too sharp for it.
+
+    Kernels, with x = q / d^¼ or k / d^¼ and w a row of the projection:
+    ``favor+``: exp(w·x - |x|²/2).
+    ``hyperbolic``: the same for w and -w, from m/2 rows (2009.14794, lemma 1).
+    ``favor++``: exp(A|w|² + √(1-4A) w·x - |x|²/2) (https://arxiv.org/abs/2205.15317), unbiased for every A < 1/8, with
+    the A of least variance where mean |q+k|²/√d is the configured ``target_norm``.
+    ``relu``: max(w·x, 0) + 0.001, which estimates another kernel than softmax's (2009.14794, section 4).
     """
 
-    complexity = "linear"
     has_attention_map = True
-    has_random_features = True
-
-    projection: Tensor
-    redraw_index: Tensor
+    options = {"kernel": ("favor+", "hyperbolic", "favor++", "relu")}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
-        super().__init__(config, layer)
-        self.num_features = int(config.num_features or 0)
-        self.learned = config.features == "learned"
-        self.seed = config.projection_seed
-        self.initial_temperature = config.initial_temperature
-        self.log_temperature = nn.Parameter(torch.empty(self.num_heads))
-        shape = (
-            (self.num_heads, self.num_features, self.head_size)
-            if self.learned
-            else (self.num_features, self.head_size)
-        )
-        if self.learned:
-            self.projection = nn.Parameter(torch.empty(shape))
-        else:
-            # Persistent: from_pretrained leaves buffers that no checkpoint fills uninitialised.
-            self.register_buffer("projection", torch.empty(shape, dtype=torch.float32))
-            self.register_buffer("redraw_index", torch.zeros((), dtype=torch.int64))
-
-    @property
-    def temperature(self) -> Tensor:
-        """The factor on q·k, (H,)."""
-        return self.log_temperature.exp()
+        kernel, num_features = (config.attention_options or {})["kernel"], int(config.num_features or 0)
+        super().__init__(config, layer, math.ceil(num_features / 2) if kernel == "hyperbolic" else num_features)
+        self.kernel = kernel
+        self.num_features = num_features
+        self.spread = least_variance_spread(self.head_size, config.target_norm)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query, key = self._scale(query, key)
-        return favor_attention(query, key, value, mask, self.projection, form="auto")
+        query, key = self.scale(query, key)
+        if self.kernel in ("favor+", "hyperbolic"):
+            return favor_attention(query, key, value, mask, self._rows(), form="auto")
+        return feature_attention(*self._features(query, key, mask), value, mask)
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-        query, key = self._scale(query, key)
-        return favor_attention_map(query, key, mask, self.projection)
+        query, key = self.scale(query, key)
+        if self.kernel in ("favor+", "hyperbolic"):
+            return favor_attention_map(query, key, mask, self._rows())
+        return feature_attention_map(*self._features(query, key, mask), mask)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query, key = self._scale(query, key)
-        return naive_favor_attention(query, key, value, mask, self.projection)
+        query, key = self.scale(query, key)
+        if self.kernel == "favor++":
+            return naive_favor_plus_plus_attention(query, key, value, mask, self.projection, self.spread)
+        if self.kernel == "relu":
+            rows = self.projection / self.head_size**0.25
+            query_features, key_features = ((tensor @ rows.mT).clamp(min=0) + RELU_FLOOR for tensor in (query, key))
+            return naive_feature_attention(query_features, key_features, value, mask)
+        return naive_favor_attention(query, key, value, mask, self._rows())
 
-    def _scale(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply queries and keys by √t each, so that both |q|² and |k|² of the features know the temperature."""
-        root = (0.5 * self.log_temperature).exp().view(-1, 1, 1)
-        return query * root, key * root
+    def _rows(self) -> Tensor:
+        if self.kernel == "hyperbolic":
+            return torch.cat([self.projection, -self.projection], dim=-2)[..., : self.num_features, :]
+        return self.projection
 
-    @torch.no_grad()
-    def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:
-        """Set the temperature so that mean |q+k|²/√d over pairs of real tokens is ``target_norm``; never above 1."""
-        query, key = self.split_heads(self.query(hidden_states)), self.split_heads(self.key(hidden_states))
-        norm = mean_pair_norm(query, key, mask)
-        self.log_temperature.copy_((target_norm / norm).clamp(max=1.0).log())
-
-    def initialize_features(self) -> None:
-        initialization.copy_(self.log_temperature, torch.full((self.num_heads,), self.initial_temperature).log())
-        if self.learned:
-            initialization.copy_(self.projection, self._draw(0, num_draws=self.num_heads))
-        else:
-            initialization.copy_(self.projection, self._draw(0)[0])
-            initialization.copy_(self.redraw_index, torch.zeros((), dtype=torch.int64))
+    def _features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return features of the scaled queries and keys, (B, H, N, m) in fp32; for FAVOR++ up to common factors."""
+        with full_precision(query):
+            query, key, rows = widen(query, blank_pads(key, mask), self.projection)
+            norms = rows.square().sum(-1).unsqueeze(-2)
+            rows = rows * self.head_size**-0.25
+            if self.kernel == "relu":
+                return (query @ rows.mT).relu() + RELU_FLOOR, (key @ rows.mT).relu() + RELU_FLOOR
+            rows = rows * math.sqrt(1 - 4 * self.spread)
+            key_norms = key.square().sum(-1, keepdim=True) * (-0.5 * self.head_size**-0.5)
+            # Of the query, -|x|²/2 is left out like all that is the same for every feature: it cancels.
+            features = stabilise_features(
+                query @ rows.mT + self.spread * norms, key @ rows.mT + self.spread * norms + key_norms, mask
+            )
+            return features[:2]
 
     @classmethod
     def default_num_features(cls, head_size: int) -> int:
@@ -99,42 +96,12 @@ class PerformerAttention(SelfAttention):
         """Features of Q and of K, then KᵀV, then Q's features times it: 8 N m D."""
         return 8 * length * config.num_features * config.hidden_size
 
-    @torch.no_grad()
-    def redraw_features(self, redraw_index: int) -> None:
-        """Replace the projection by draw number ``redraw_index``, the same on every process and after a restart."""
-        if self.learned:
-            raise ValueError("learned features are parameters; only features='redrawn' can be drawn again")
-        self.projection.copy_(self._draw(redraw_index)[0])
-        self.redraw_index.fill_(redraw_index)
 
-    def _draw(self, redraw_index: int, num_draws: int = 1) -> Tensor:
-        """Draw (num_draws, m, d) from (seed, layer, redraw index) alone; no global random state is read or moved."""
-        digest = hashlib.sha256(f"{self.seed}/{self.layer}/{redraw_index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return torch.stack([draw_projection(self.num_features, self.head_size, generator) for _ in range(num_draws)])
+def least_variance_spread(head_size: int, pair_norm: float) -> float:
+    """Return FAVOR++'s A, 0 or below, of least variance for x and y with mean |x+y|² = S ``pair_norm``.
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Convert like any module, but keep a random projection in fp32: half precision would change the features."""
-        before = self.projection
-        super()._apply(fn, recurse)
-        if not self.learned and self.projection.dtype in (torch.float16, torch.bfloat16):
-            self.projection = before.to(self.projection.device)
-        return self
-
-
-def mean_pair_norm(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean |q_i + k_j|²/√d over all pairs of real tokens of the same example, (H,), without forming the pairs.
-
-    Σ_ij |q_i + k_j|² = n Σ|q_i|² + n Σ|k_j|² + 2 (Σq_i)·(Σk_j) for an example of n tokens.
+    A = (1 - r) / 8 with r = (d + 2S + √((d + 2S)² + 8dS)) / 2d, the minimum over A of log E[(f(x) f(y))²],
+    d log(1-4A) - d/2 log(1-8A) + 2S(1-4A)/(1-8A) up to a constant (2205.15317, theorem 3.2).
     """
-    query, key = query.float(), key.float()
-    if mask is not None:
-        pad = ~mask[:, None, :, None]
-        query, key = query.masked_fill(pad, 0), key.masked_fill(pad, 0)
-        lengths = mask.sum(-1).to(query.dtype)
-    else:
-        lengths = query.new_full((query.shape[0],), query.shape[2])
-    squares = (query.square() + key.square()).sum((-1, -2))
-    products = (query.sum(-2) * key.sum(-2)).sum(-1)
-    total = (lengths[:, None] * squares + 2 * products).sum(0)
-    return total / lengths.square().sum() * query.shape[-1] ** -0.5
+    total = head_size + 2 * pair_norm
+    return (1 - (total + math.sqrt(total**2 + 8 * head_size * pair_norm)) / (2 * head_size)) / 8

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from students import calibrate_temperature, student_from_teacher
-from students.attention.performer import mean_pair_norm
+from students.attention.random_features import mean_pair_norm
 
 SIZES = {
     "vocab_size": 60,

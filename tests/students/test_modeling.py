@@ -16,7 +16,7 @@ from transformers import (
     BertTokenizer,
 )
 
-from students import StudentConfig, StudentForSequenceClassification, StudentModel
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel
 from students.attention.performer import PerformerAttention
 
 SIZES = {
@@ -143,8 +143,10 @@ def test_tuples_and_hidden_states_on_request():
     assert len(model(**batch()).hidden_states) == 3
 
 
-def test_every_parameter_gets_a_gradient():
-    model = student(features="learned").train()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_parameter_gets_a_gradient(attention):
+    options = dict(ATTENTIONS[attention].small_options)
+    model = student(attention=attention, features="learned", attention_options=options).train()
     model(**batch(), labels=torch.tensor([0, 1, 1])).loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -317,8 +319,10 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "attention.py",
         "attention_base.py",
         "attention_favor.py",
+        "attention_masking.py",
         "attention_naive.py",
         "attention_performer.py",
+        "attention_random_features.py",
     }
     student().save_pretrained(tmp_path / "other_rank", is_main_process=False)
     assert not list((tmp_path / "other_rank").glob("*.py"))
