@@ -8,10 +8,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from distill.errors import UserError, choices_hint
 from distill.interrupts import Interrupted, ignore_signals, raise_on_signals
+from distill.tasks import CUSTOM
 
 EXIT_USER_ERROR = 2
 EXIT_SIGNAL = 128
@@ -52,6 +53,37 @@ class Parser(argparse.ArgumentParser):
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             raise UserError(f"unknown option {unknown[0]}; {choices_hint(unknown[0], known)}")
         return options, unknown
+
+
+CUSTOM_ONLY = ("text_columns", "label_names", "regression")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data.dir`` and its like; what is not given is absent from the namespace: DataConfig has the defaults."""
+
+    def add(name: str, **settings: Any) -> None:
+        parser.add_argument(f"--data.{name}", default=argparse.SUPPRESS, **settings)
+
+    add("dir", metavar="DIR", help="folder of <task>/<split> files, or `embedded`; without it: the Hub")
+    add("max_length", type=positive, metavar="TOKENS", help="texts are cut there (default 128)")
+    add("seed", type=int, metavar="N", help="of the embedded data (default 0)")
+    add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two text columns")
+    add("label_column", metavar="NAME", help="task custom: column to predict (default label)")
+    add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order")
+    add("regression", action="store_true", help="task custom: the label is a number")
+
+
+def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
+    """Return the data settings that were given, by their names in DataConfig.
+
+    Raises:
+        UserError: one that only task ``custom`` reads was given with another ``task``.
+    """
+    given = {name.removeprefix("data."): value for name, value in vars(options).items() if name.startswith("data.")}
+    useless = [name for name in CUSTOM_ONLY if name in given]
+    if useless and task != CUSTOM:
+        raise UserError(f"--data.{useless[0]} works only with --task {CUSTOM}; {task} has its own columns and labels")
+    return given
 
 
 def positive(text: str) -> int:

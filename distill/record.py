@@ -47,6 +47,18 @@ RETENTION_KEYS: dict[str, Types] = {"value": NUMBER, "low": NUMBER, "high": NUMB
 POINT_KEYS: dict[str, Types] = {"device": (str,), "dtype": (str,), "batch_size": (int,), "length": (int,)}
 SPEED_NUMBERS = ("teacher_ms", "student_ms", "speedup", "low", "high", "depth_speedup", "attention_speedup")
 SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(SPEED_NUMBERS, NUMBER)
+DEPLOYMENT_NUMBERS = ("student_ms", "deployed_ms", "speedup", "low", "high")
+DEPLOYMENT_SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(DEPLOYMENT_NUMBERS, NUMBER)
+DEPLOYMENT_KEYS: dict[str, Types] = {
+    "format": (str,),
+    "dtype": (str,),
+    "file": (str,),
+    "megabytes": NUMBER,
+    "parity": NUMBER,
+    "metrics": (dict, NULL),
+    "speed": (list,),
+}
+"""Of a part that only pipelines/export.py adds."""
 STAGE_KEYS: dict[str, Types] = {
     "name": (str,),
     "seconds": NUMBER,
@@ -113,6 +125,10 @@ def validate_record(record: Any, where: str = "record") -> Record:
     for part, keys in (("speed", SPEED_KEYS), ("memory", POINT_KEYS), ("stages", STAGE_KEYS)):
         for index, entry in enumerate(record[part]):
             _check(entry, keys, f"{part}[{index}]", where)
+    for index, entry in enumerate(record.get("deployments", [])):
+        _check(entry, DEPLOYMENT_KEYS, f"deployments[{index}]", where)
+        for position, point in enumerate(entry["speed"]):
+            _check(point, DEPLOYMENT_SPEED_KEYS, f"deployments[{index}].speed[{position}]", where)
     return record
 
 

@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from distill.cells import Cells, environment_cells, model_cells, stage_cells
+from distill.deployment_cells import deployment_cells, deployment_speed_cells
 from distill.errors import UserError
 from distill.files import write_atomically
 from distill.plots import LossHistory, draw_plots
@@ -68,6 +69,8 @@ def _sections(record: Record, plots: Mapping[str, bytes], disagreements: Sequenc
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
+        (deployment_cells(record), []),
+        (deployment_speed_cells(record), []),
         (disagreement_cells(disagreements), []),
         (environment_cells(record), []),
     ]

@@ -17,12 +17,9 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import Parser, positive, run, writable_folder
-from distill.errors import UserError
-from distill.tasks import CUSTOM, task_names
+from distill.console import Parser, add_data_options, data_options, positive, run, writable_folder
+from distill.tasks import task_names
 from distill.verdict import parse_requirements, unmet_requirements
-
-CUSTOM_ONLY = ("text_columns", "label_names", "regression")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,13 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--student", required=True, metavar="DIR", help="classifier to judge by it")
     add("--baseline", metavar="DIR", help="the student's architecture trained on labels alone")
     add("--task", required=True, help=", ".join(task_names()))
-    add("--data.dir", metavar="DIR", help="folder of <task>/<split> files, or `embedded`; without it: the Hub")
-    add("--data.max_length", type=positive, default=128, metavar="TOKENS", help="texts are cut there (default 128)")
-    add("--data.seed", type=int, default=0, help="of the embedded data (default 0)")
-    add("--data.text_columns", nargs="+", metavar="NAME", help="task custom: one or two text columns")
-    add("--data.label_column", default="label", metavar="NAME", help="task custom: column to predict (default label)")
-    add("--data.label_names", nargs="+", metavar="NAME", help="task custom: class names in label order")
-    add("--data.regression", action="store_true", help="task custom: the label is a number")
+    add_data_options(parser)
     add(
         "--lengths", type=positive, nargs="+", default=[32, 128, 512], metavar="TOKENS", help="where speed is measured"
     )
@@ -59,11 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     options = parser.parse_args(arguments)
-    given = [name for name in CUSTOM_ONLY if vars(options)[f"data.{name}"]]
-    if given and options.task != CUSTOM:
-        raise UserError(
-            f"--data.{given[0]} works only with --task {CUSTOM}; {options.task} has its own columns and labels"
-        )
+    data_options(options, options.task)  # refuses at once what does not fit the task
     return options
 
 
@@ -94,7 +81,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from distill.tasks import get_task
 
     given = vars(options)
-    data = DataConfig(**{key.removeprefix("data."): given[key] for key in given if key.startswith("data.")})
+    data = DataConfig(**data_options(options, options.task))
     task = get_task(options.task, data)
     settings = CompareSettings(
         tuple(options.batch_sizes), tuple(options.lengths), options.dtype, options.seconds_per_point

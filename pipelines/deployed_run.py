@@ -1,0 +1,64 @@
+"""The run that an exported student comes from: found, checked to be the right one, and its report written again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distill.data import Examples
+from distill.disagreements import find_disagreements
+from distill.errors import UserError
+from distill.record import Record
+from distill.report import write_report
+from distill.run_folder import RunFolder
+from distill.tasks import Task
+
+SAME_LOGITS = 0.01
+"""Logits on another machine or in another batch differ by rounding, those of another student by far more."""
+
+
+def find_run(student: str, run_dir: str | None) -> RunFolder | None:
+    """Return the given run folder, or the one whose ``student/`` this is, or None."""
+    if run_dir is not None:
+        return RunFolder(Path(run_dir))
+    folder = RunFolder(Path(student).resolve().parent)
+    return folder if folder.record.exists() and folder.student == Path(student).resolve() else None
+
+
+def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], splits: Sequence[str]) -> None:
+    """Refuse a student, or data, that the record of the run is not about.
+
+    Args:
+        folder: with ``predictions.parquet``.
+        logits: of the student in torch, (n, C) by split.
+        splits: the validation splits of the task.
+
+    Raises:
+        UserError: the run's student predicted something else, or there are no predictions to tell by.
+    """
+    predicted = read_predictions(folder)
+    expected = np.stack(predicted["student_logits"].to_list())
+    found = np.concatenate([logits[split] for split in splits])
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=SAME_LOGITS, atol=SAME_LOGITS):
+        raise UserError(
+            f"the student does not predict what {folder.path / 'predictions.parquet'} says; "
+            "give the student of this run and the data that it was compared on"
+        )
+
+
+def read_predictions(folder: RunFolder) -> pd.DataFrame:
+    """Read the predictions of a run; UserError where there are none."""
+    path = folder.path / "predictions.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; compare again, or copy the student out of the run folder") from error
+
+
+def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:
+    """Write the report of a run from its changed record and return the path of ``report.html``."""
+    phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
+    history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
+    disagreements = find_disagreements(task, read_predictions(folder), validation)
+    return write_report(record, folder.path, disagreements, history)

@@ -1,0 +1,147 @@
+"""Export a student to ONNX: checked against torch, scored and timed again.
+
+    python pipelines/export.py --student runs/sst2/student --format onnx --output student.onnx --int8
+    python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
+
+The file takes any batch and any length up to the student's positions. It is left only if its logits are within 1e-4 of
+torch's on all validation data. --int8 adds FILE.int8.onnx with int8 weights. The figures go into the run's record and
+report; without a run folder they go into FILE.json.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from distill.console import Parser, add_data_options, data_options, positive, run
+from distill.errors import UserError
+from distill.tasks import task_names
+
+if TYPE_CHECKING:
+    from distill.config import DataConfig
+    from distill.run_folder import RunFolder
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
+    add("--format", choices=("onnx",), default="onnx", help="default onnx")
+    add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx")
+    add("--int8", action="store_true", help="also write FILE.int8.onnx: int8 weights, dynamic quantisation")
+    add("--run_dir", metavar="RUN", help="run folder of the student (default: the one that the student lies in)")
+    add("--task", help=f"needed without a run folder: {', '.join(task_names())}")
+    add_data_options(parser)
+    add(
+        "--lengths", type=positive, nargs="+", default=[32, 128, 512], metavar="TOKENS", help="where speed is measured"
+    )
+    add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help="default 1 32")
+    add("--seconds-per-point", type=float, default=2.0, help="time for each batch size and length (default 2)")
+    add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Export, check, measure, write the figures down and print them."""
+    options = parse()
+    record, written = export(options)
+    # Here and not above: --help and a mistyped option need not wait for torch.
+    from distill.deployment_cells import deployment_cells, deployment_speed_cells
+    from distill.table import text_table
+
+    tables = (deployment_cells(record), deployment_speed_cells(record))
+    print("\n\n".join(text_table(cells) for cells in tables if cells.rows))
+    print(f"\nwritten: {', '.join(map(str, written))}")
+
+
+def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+    """Return the record, or what stands for one without a run folder, and the paths of all written files."""
+    import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.batches import tokenize
+    from distill.classifiers import check_max_length, load_classifier
+    from distill.compare import check_comparable, describe_model
+    from distill.data import load_splits
+    from distill.deployments import deploy_onnx, describe_deployments, predict_validation, with_deployments
+    from distill.files import write_atomically
+    from distill.metrics import metrics_over_splits
+    from distill.onnx_export import check_packages
+    from distill.record import plain, read_record, write_record
+    from distill.tasks import get_task
+    from pipelines.deployed_run import check_same_student, find_run, rewrite_report
+
+    check_packages()
+    output = writable_file(options.output)
+    folder = find_run(options.student, options.run_dir)
+    record = read_record(folder.record) if folder else None
+    name, data = task_and_data(options, folder)
+    task = get_task(name, data)
+    student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
+    check_comparable(task, {"student": student.model})
+    check_max_length({"student": student}, data.max_length)
+    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    validation = {
+        split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
+    }
+    labels = {split: examples.labels for split, examples in validation.items()}
+    expected = predict_validation(student.model, validation)
+    if folder:
+        check_same_student(folder, expected, list(validation))
+    deployments = deploy_onnx(student.model, output, validation, expected, int8=options.int8)
+    entries = describe_deployments(
+        task,
+        student.model,
+        deployments,
+        labels,
+        expected,
+        batch_sizes=options.batch_sizes,
+        lengths=options.lengths,
+        seconds_per_point=options.seconds_per_point,
+    )
+    written = [deployment.path for deployment in deployments]
+    if folder and record:
+        record = with_deployments(record, plain(entries))
+        write_record(record, folder.record)
+        return record, [*written, folder.record, rewrite_report(folder, record, task, splits.validation)]
+    described = {"metrics": metrics_over_splits(task, expected, labels), **describe_model(student.model)}
+    figures = plain({"task": task.name, "models": {"student": described}, "deployments": entries})
+    write_atomically(output.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
+    return figures, [*written, output.with_suffix(".json")]
+
+
+def writable_file(name: str) -> Path:
+    """Refuse an output file that could not be written, before minutes are spent on it."""
+    output = Path(name)
+    if output.is_dir():
+        raise UserError(f"--output {name} is a folder; give the name of a file, such as {output / 'student.onnx'}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {name}: its folder cannot be created: {error.strerror}") from error
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"--output {name}: no write permission for {output.parent}")
+    return output
+
+
+def task_and_data(options: argparse.Namespace, folder: "RunFolder | None") -> "tuple[str, DataConfig]":
+    """Return the task and the data settings: those of the run's configuration, and over them what was given."""
+    from dataclasses import replace
+
+    from distill.config import DataConfig
+    from distill.read_config import load_config
+
+    saved = folder.path / "config.yaml" if folder else None
+    config = load_config(saved) if saved and saved.exists() else None
+    name = options.task or (config.task if config else None)
+    if name is None:
+        raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
+    return name, replace(config.data if config else DataConfig(), **data_options(options, name))
+
+
+if __name__ == "__main__":
+    run(main)
