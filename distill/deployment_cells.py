@@ -1,7 +1,11 @@
 """The deployments of a record as table cells: what each kept, its size, and its latency against torch."""
 
+from typing import Any
+
 from distill.cells import (
     MISSING,
+    NOT_APPLICABLE,
+    WIDE_INTERVAL,
     Cells,
     megabytes,
     metric_label,
@@ -20,7 +24,7 @@ def deployment_cells(record: Record) -> Cells:
     rows = []
     if deployments:
         scores = [metric_text(name, value) for name, value in metrics.items()]
-        rows.append(("torch float32", *scores, MISSING, MISSING))
+        rows.append(("torch float32", *scores, NOT_APPLICABLE, NOT_APPLICABLE))
     for deployment in deployments:
         scores = [metric_text(name, (deployment["metrics"] or {}).get(name)) for name in metrics]
         parity = deployment["parity"]
@@ -44,7 +48,17 @@ def deployment_speed_cells(record: Record) -> Cells:
         for point in deployment["speed"]:
             if point["speedup"] is None:
                 notes.append(f"{name}, batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
+            mark = " ~" if _is_wide(point) else ""
             times = (milliseconds(point[f"{which}_ms"]) for which in ("student", "deployed"))
-            rows.append((name, f"{point['batch_size']}", f"{point['length']:,}", *times, speedup_interval(point)))
+            rows.append(
+                (name, f"{point['batch_size']}", f"{point['length']:,}{mark}", *times, speedup_interval(point))
+            )
+    if any(row[2].endswith("~") for row in rows):
+        notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     headers = ("student as", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
     return Cells("Latency of the deployments", headers, tuple(rows), tuple(notes))
+
+
+def _is_wide(point: dict[str, Any]) -> bool:
+    speedup = point["speedup"]
+    return speedup is not None and (point["high"] - point["low"]) / speedup > WIDE_INTERVAL

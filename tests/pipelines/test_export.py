@@ -1,0 +1,294 @@
+"""pipelines/export.py: which files it leaves and what they compute, what it writes down, and what it refuses."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+from distill import deployments, onnx_export, timing
+from distill.batches import tokenize
+from distill.compare import CompareSettings, compare_models
+from distill.console import run
+from distill.data import load_splits
+from distill.errors import UserError
+from distill.predictions import write_predictions
+from distill.record import read_record, write_record
+from distill.tasks import get_task
+from pipelines import export
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, student_from_teacher
+from students.attention.softmax import SoftmaxAttention
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "not", "plot"]
+SIZE = {"vocab_size": len(WORDS), "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+SIZE |= {"max_position_embeddings": 32, "initializer_range": 0.5}
+CONFIG = """
+task: sst2
+data: {{dir: {data}, max_length: 16}}
+stages: [{{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {{logits: 1.0}}}}]
+"""
+QUICK = ["--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.02"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A teacher, a run with its performer student, the same student elsewhere, and 40 texts of 3 to 14 tokens."""
+    folder = tmp_path_factory.mktemp("export")
+    for split, count in (("train", 20), ("validation", 40)):
+        lines = [" ".join(WORDS[5 + (i + j) % 5] for j in range(1 + i % 12)) + f"\t{i % 2}" for i in range(count)]
+        path = folder / "data" / "sst2" / f"{split}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    torch.manual_seed(3)
+    teacher = BertForSequenceClassification(BertConfig(num_hidden_layers=2, num_labels=2, **SIZE)).eval()
+    student, _ = student_from_teacher(teacher, layer_map=[0], attention="performer", num_features=8)
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    models = {"teacher": teacher, "run/student": student.eval(), "alone": student, "softmax": None}
+    models["softmax"], _ = student_from_teacher(teacher, layer_map=[1], attention="softmax")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    write_run(folder, teacher, student, tokenizer)
+    return folder
+
+
+def write_run(folder, teacher, student, tokenizer):
+    """Leave what a finished run leaves, but for the training."""
+    task, data = get_task("sst2"), str(folder / "data")
+    splits = load_splits(task, source=data, seed=0, max_train_examples=None, held_out_fraction=0.05)
+    validation = {name: tokenize(part, tokenizer, 16) for name, part in splits.validation.items()}
+    settings = CompareSettings(lengths=(), resamples=50)
+    record, frame = compare_models(task, teacher, student, None, None, validation, settings, device="cpu")
+    write_record(record, folder / "run" / "record.json")
+    write_predictions(frame, folder / "run" / "predictions.parquet")
+    (folder / "run" / "config.yaml").write_text(CONFIG.format(data=data))
+
+
+def call(monkeypatch, *arguments):
+    """Run the script in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments), *QUICK])
+    with pytest.raises(SystemExit) as ended:
+        run(export.main)
+    return ended.value.code
+
+
+def outside(place, student="alone"):
+    return ("--student", place / student, "--task", "sst2", "--data.dir", place / "data", "--data.max_length", "16")
+
+
+def answers(path, input_ids, attention_mask):
+    """What a user of the file gets, without any code of ours."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": np.zeros_like(input_ids)}
+    return session.run(None, inputs)[0]
+
+
+def test_a_run_gets_its_deployments(place, tmp_path, monkeypatch, capsys):
+    """Both files, the record, the report; a second export replaces its own entry and leaves the other."""
+    before = read_record(place / "run")
+    output = tmp_path / "new" / "student.onnx"
+    assert call(monkeypatch, "--student", place / "run" / "student", "--output", output, "--int8") == 0
+    assert "student.int8.onnx" in capsys.readouterr().out
+    assert sorted(path.name for path in output.parent.iterdir()) == ["student.int8.onnx", "student.onnx"]
+    record = read_record(place / "run")
+    assert {key: record[key] for key in before} == before
+    full, int8 = record["deployments"]
+    assert (full["dtype"], int8["dtype"]) == ("float32", "int8")
+    assert (full["file"], int8["file"]) == ("student.onnx", "student.int8.onnx")
+    assert full["parity"] < 1e-4 < int8["parity"] < 1
+    assert full["metrics"] == record["models"]["student"]["metrics"]
+    assert full["megabytes"] == output.stat().st_size / 1e6 > int8["megabytes"] > 0
+    for entry in (full, int8):
+        (point,) = entry["speed"]
+        assert (point["batch_size"], point["length"], point["dtype"]) == (1, 16, entry["dtype"])
+        assert point["speedup"] == pytest.approx(point["student_ms"] / point["deployed_ms"])
+        assert entry["environment"]["onnxruntime"] == onnxruntime.__version__
+    for name in ("report.md", "report.html"):
+        assert "student.int8.onnx" in (place / "run" / name).read_text()
+    assert call(monkeypatch, "--student", place / "run" / "student", "--output", output) == 0
+    assert [entry["dtype"] for entry in read_record(place / "run")["deployments"]] == ["int8", "float32"]
+
+
+@pytest.fixture(scope="module")
+def exported(place, tmp_path_factory):
+    """The performer student, exported outside of a run, with its int8 copy."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call(monkeypatch, *outside(place), "--output", folder / "student.onnx", "--int8") == 0
+    return folder
+
+
+def test_files_outside_a_run(exported):
+    assert {path.name for path in exported.iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"}
+    figures = json.loads((exported / "student.json").read_text())
+    full, int8 = figures["deployments"]
+    assert full["metrics"] == figures["models"]["student"]["metrics"]
+    assert full["parity"] < 1e-4 < int8["parity"]
+
+
+@pytest.mark.parametrize(("batch_size", "length", "padding"), [(1, 1, 0), (1, 32, 0), (3, 5, 2), (40, 17, 16)])
+def test_any_shape_agrees(place, exported, batch_size, length, padding):
+    model = StudentForSequenceClassification.from_pretrained(place / "alone").eval()
+    ids = torch.randint(5, 10, (batch_size, length), generator=torch.Generator().manual_seed(length))
+    mask = torch.ones_like(ids)
+    mask[1:, length - padding :] = 0
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).logits.numpy()
+    np.testing.assert_allclose(answers(exported / "student.onnx", ids.numpy(), mask.numpy()), expected, atol=1e-5)
+
+
+def test_the_file_is_valid_and_names_nothing_of_this_machine(exported):
+    assert b".py" not in (exported / "student.onnx").read_bytes()
+    model = onnx.load(exported / "student.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {**{name: ["batch", "length"] for name in onnx_export.INPUTS}, "logits": ["batch", 2]}
+
+
+def test_linear_maps_and_embeddings_alone_are_int8(exported):
+    weights = onnx.load(exported / "student.int8.onnx").graph.initializer
+    kinds = [each.data_type for each in weights if len(each.dims) == 2]
+    assert kinds.count(onnx.TensorProto.INT8) == 8  # six linear maps of the layer, pooler, classifier
+    assert kinds.count(onnx.TensorProto.UINT8) == 3  # embeddings
+    features = [each for each in weights if each.data_type == onnx.TensorProto.FLOAT and list(each.dims) == [8, 8]]
+    assert len(features) == 1
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_mechanism_exports_or_says_why(name, make_examples, tmp_path):
+    """An exported file agrees with torch; a refusal names the mechanism; neither leaves anything else."""
+    torch.manual_seed(0)
+    options = ATTENTIONS[name].small_options
+    config = StudentConfig(
+        attention=name, attention_options=options, num_features=8, num_hidden_layers=1, **SIZE | {"vocab_size": 60}
+    )
+    student = StudentForSequenceClassification(config).eval()
+    validation = {"validation": make_examples(24)}
+    expected = deployments.predict_validation(student, validation)
+    refusal = None
+    try:
+        (deployment,) = deployments.deploy_onnx(student, tmp_path / "it.onnx", validation, expected, int8=False)
+    except UserError as error:
+        refusal = str(error)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if refusal else ["it.onnx"])
+    if refusal:
+        assert f"attention {name!r}" in refusal
+    else:
+        assert deployments.largest_difference(expected, deployment.logits) < 1e-4
+
+
+def no_operator(self, query, key, value, mask):
+    return torch.special.bessel_j0(value)
+
+
+def fixed_length(self, query, key, value, mask):
+    return value if query.shape[2] > 16 else key
+
+
+def looks_at_the_data(self, query, key, value, mask):
+    return key if mask is None or bool(mask.all()) else value
+
+
+def computes_something_else(self, query, key, value, mask):
+    return value + 0.01 if torch.compiler.is_compiling() else value
+
+
+@pytest.mark.parametrize(
+    ("attend", "words"),
+    [
+        (no_operator, "bessel_j0"),
+        (fixed_length, "length"),
+        (looks_at_the_data, "data-dependent"),
+        (computes_something_else, "does not compute the same"),
+    ],
+)
+def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, capsys, attend, words):
+    monkeypatch.setattr(SoftmaxAttention, "attend", attend)
+    output = tmp_path / "student.onnx"
+    output.write_text("an older file")
+    assert call(monkeypatch, *outside(place, "softmax"), "--output", output, "--int8") == 2
+    captured = capsys.readouterr()
+    (error,) = captured.err.strip().splitlines()
+    assert error.startswith("error: attention 'softmax'")
+    assert words in error
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
+    assert output.read_text() == "an older file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--student", "nowhere", "--task", "sst2"), "does not exist"),
+        (("--student", "data", "--task", "sst2"), "no config.json"),
+        (("--student", "alone"), "--task is needed"),
+        (("--student", "alone", "--task", "sst3"), "did you mean 'sst2'"),
+        (("--student", "alone", "--task", "sst2", "--data.label_names", "a"), "custom"),
+        (("--student", "alone", "--task", "mnli", "--data.dir", "data"), "mnli"),
+        (("--student", "run/student", "--data.max_length", "33"), "32 positions"),
+        (("--student", "run/student", "--data.max_length", "4"), "predictions.parquet"),
+        (("--student", "teacher", "--run_dir", "run"), "the student of this run"),
+        (("--student", "alone", "--run_dir", "data"), "record.json does not exist"),
+        (("--student", "alone", "--format", "tflite"), "onnx"),
+        (("--student", "alone", "--output", "data"), "is a folder"),
+        (("--student", "alone", "--output", "run/config.yaml/student.onnx"), "cannot be created"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert call(monkeypatch, "--output", tmp_path / "student.onnx", *arguments) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ")
+    assert words in error
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(place.rglob("*")) == before
+
+
+def test_answers_that_are_no_numbers_do_not_agree():
+    numbers, broken = {"validation": np.zeros((2, 2))}, {"validation": np.array([[0, 0], [0, np.nan]])}
+    deployments.check_parity(numbers, numbers, "softmax")
+    with pytest.raises(UserError, match="differ by nan"):
+        deployments.check_parity(numbers, broken, "softmax")
+
+
+def test_missing_packages_are_named(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert call(monkeypatch, *outside(place), "--output", tmp_path / "student.onnx") == 2
+    assert "not installed: onnxscript; pip install -r requirements.txt" in capsys.readouterr().err
+
+
+class Broken(torch.nn.Module):
+    """A deployment that runs out of memory from 8 tokens on."""
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        if input_ids.shape[1] >= 8:
+            raise MemoryError
+
+
+def test_points_that_cannot_be_measured_are_null_with_a_reason(place):
+    student = StudentForSequenceClassification.from_pretrained(place / "alone")
+    points = deployments.measure_latency(
+        student, {"float32": Broken()}, batch_sizes=[1], lengths=[40, 8, 4], seconds_per_point=0.02
+    )["float32"]
+    assert [point.get("reason") for point in points] == [
+        None,
+        "out of memory",
+        "longer than the student has positions",
+    ]
+    assert [point["speedup"] is None for point in points] == [False, True, True]
+    assert points[0]["pairs"] >= timing.MIN_ROUNDS
+
+
+def test_help_does_not_wait_for_torch():
+    before = set(sys.modules)
+    with pytest.raises(SystemExit):
+        export.parse(["--help"])
+    assert not {"onnx", "onnxscript"} & (set(sys.modules) - before)
