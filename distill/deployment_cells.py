@@ -1,11 +1,8 @@
 """The deployments of a record as table cells: what each kept, its size, and its latency against torch."""
 
-from typing import Any
-
 from distill.cells import (
     MISSING,
     NOT_APPLICABLE,
-    WIDE_INTERVAL,
     Cells,
     megabytes,
     metric_label,
@@ -15,6 +12,7 @@ from distill.cells import (
     speedup_interval,
 )
 from distill.record import Record
+from distill.speed_cells import is_wide
 
 
 def deployment_cells(record: Record) -> Cells:
@@ -48,7 +46,7 @@ def deployment_speed_cells(record: Record) -> Cells:
         for point in deployment["speed"]:
             if point["speedup"] is None:
                 notes.append(f"{name}, batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
-            mark = " ~" if _is_wide(point) else ""
+            mark = " ~" if is_wide(point) else ""
             times = (milliseconds(point[f"{which}_ms"]) for which in ("student", "deployed"))
             rows.append(
                 (name, f"{point['batch_size']}", f"{point['length']:,}{mark}", *times, speedup_interval(point))
@@ -57,8 +55,3 @@ def deployment_speed_cells(record: Record) -> Cells:
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     headers = ("student as", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
     return Cells("Latency of the deployments", headers, tuple(rows), tuple(notes))
-
-
-def _is_wide(point: dict[str, Any]) -> bool:
-    speedup = point["speedup"]
-    return speedup is not None and (point["high"] - point["low"]) / speedup > WIDE_INTERVAL

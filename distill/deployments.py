@@ -3,7 +3,6 @@
 Shapes: n examples, C labels.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from distill.batches import TokenizedExamples
 from distill.clock import now
 from distill.environment import describe_environment
 from distill.errors import UserError
+from distill.files import UNFINISHED, replace_file
 from distill.flops import attention_name
 from distill.metrics import metrics_over_splits
 from distill.onnx_export import OnnxClassifier, export_onnx, quantize_onnx
@@ -75,13 +75,13 @@ def deploy_onnx(
         UserError: the attention cannot be exported, or the file does not answer as torch does or cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        with tempfile.TemporaryDirectory(suffix=UNFINISHED, prefix=".export-", dir=output.parent) as folder:
             aside = Path(folder) / "float32.onnx"
             export_onnx(student, aside)
             model = OnnxClassifier(aside)
             logits = predict_validation(model, validation)
             check_parity(expected, logits, attention_name(student.config))
-            os.replace(aside, output)
+            replace_file(aside, output)
             deployments = [Deployment("float32", output, model, logits)]
             if int8:
                 aside, final = Path(folder) / "int8.onnx", output.with_name(f"{output.stem}.int8{output.suffix}")
@@ -90,7 +90,7 @@ def deploy_onnx(
                 logits = predict_validation(model, validation)
                 if not np.isfinite(largest_difference(expected, logits)):
                     raise UserError(f"{final} was not written: with int8 weights the answers are not finite")
-                os.replace(aside, final)
+                replace_file(aside, final)
                 deployments.append(Deployment("int8", final, model, logits))
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error

@@ -1,14 +1,19 @@
 """The run that an exported student comes from: found, checked to be the right one, and its report written again."""
 
+import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from distill.config import DataConfig
+from distill.console import data_options
 from distill.data import Examples
 from distill.disagreements import find_disagreements
 from distill.errors import UserError
+from distill.read_config import load_config
 from distill.record import Record
 from distill.report import write_report
 from distill.run_folder import RunFolder
@@ -24,6 +29,16 @@ def find_run(student: str, run_dir: str | None) -> RunFolder | None:
         return RunFolder(Path(run_dir))
     folder = RunFolder(Path(student).resolve().parent)
     return folder if folder.record.exists() and folder.student == Path(student).resolve() else None
+
+
+def task_and_data(folder: RunFolder | None, options: argparse.Namespace) -> tuple[str, DataConfig]:
+    """Return the task and the data settings: those of the run's configuration, and over them what was given."""
+    saved = folder.path / "config.yaml" if folder else None
+    config = load_config(saved) if saved and saved.exists() else None
+    name = options.task or (config.task if config else None)
+    if name is None:
+        raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
+    return name, replace(config.data if config else DataConfig(), **data_options(options, name))
 
 
 def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], splits: Sequence[str]) -> None:

@@ -13,18 +13,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import Parser, add_data_options, data_options, positive, run
+from distill.console import Parser, add_data_options, positive, run
 from distill.errors import UserError
 from distill.tasks import task_names
-
-if TYPE_CHECKING:
-    from distill.config import DataConfig
-    from distill.run_folder import RunFolder
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,13 +69,13 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     from distill.onnx_export import check_packages
     from distill.record import plain, read_record, write_record
     from distill.tasks import get_task
-    from pipelines.deployed_run import check_same_student, find_run, rewrite_report
+    from pipelines.deployed_run import check_same_student, find_run, rewrite_report, task_and_data
 
     check_packages()
     output = writable_file(options.output)
     folder = find_run(options.student, options.run_dir)
     record = read_record(folder.record) if folder else None
-    name, data = task_and_data(options, folder)
+    name, data = task_and_data(folder, options)
     task = get_task(name, data)
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
@@ -126,21 +122,6 @@ def writable_file(name: str) -> Path:
     if not os.access(output.parent, os.W_OK):
         raise UserError(f"--output {name}: no write permission for {output.parent}")
     return output
-
-
-def task_and_data(options: argparse.Namespace, folder: "RunFolder | None") -> "tuple[str, DataConfig]":
-    """Return the task and the data settings: those of the run's configuration, and over them what was given."""
-    from dataclasses import replace
-
-    from distill.config import DataConfig
-    from distill.read_config import load_config
-
-    saved = folder.path / "config.yaml" if folder else None
-    config = load_config(saved) if saved and saved.exists() else None
-    name = options.task or (config.task if config else None)
-    if name is None:
-        raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
-    return name, replace(config.data if config else DataConfig(), **data_options(options, name))
 
 
 if __name__ == "__main__":
