@@ -1,7 +1,6 @@
 """Teacher against student against baseline: the one function that turns models into a record."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,16 @@ from distill import statistics
 from distill.batches import TokenizedExamples
 from distill.data import EMBEDDED
 from distill.environment import describe_environment
-from distill.errors import UserError, choices_hint
+from distill.errors import UserError
 from distill.flops import attention_name, model_flops
-from distill.memory import measure_memory
+from distill.measure import CompareSettings, measure
 from distill.metrics import metrics_over_splits, predictions, scored_values
 from distill.predict import predict_logits
 from distill.predictions import Logits, predictions_frame
 from distill.record import SCHEMA, Record, not_finite, plain, validate_record
-from distill.speed import NO_CONTROL, crossover_length, measure_noise, measure_speed
 from distill.tasks import Task
 
 FLOPS_LENGTH = 128
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """What is measured, and how long it may take."""
-
-    batch_sizes: tuple[int, ...] = (1, 32)
-    lengths: tuple[int, ...] = (32, 128, 512)
-    """In tokens."""
-    dtype: str = "float32"
-    """Of weights and activations while speed and memory are measured."""
-    seconds_per_point: float = 2.0
-    resamples: int = 10_000
-    """Of the paired bootstrap."""
-    measure_memory: bool = True
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype {self.dtype!r} is unknown; {choices_hint(self.dtype, DTYPES)}")
-        for name in ("batch_sizes", "lengths"):
-            if not all(value > 0 for value in getattr(self, name)):
-                raise UserError(f"{name} must be positive, got {list(getattr(self, name))}")
-        for name in ("seconds_per_point", "resamples"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 # ---------------------------------------------------------------- quality
@@ -146,6 +118,7 @@ def build_record(
     memory: Sequence[Mapping[str, Any]] = (),
     crossover: tuple[int | None, str | None] = (None, "speed was not measured"),
     noise: Mapping[str, Any] | None = None,
+    throughput: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     resamples: int = 10_000,
     seed: int = 0,
@@ -162,6 +135,7 @@ def build_record(
         memory: of `measure_memory`.
         crossover: of `crossover_length`.
         noise: of `measure_noise`.
+        throughput: of `measure_throughput`.
         environment: of `describe_environment`.
         resamples: bootstrap resamples behind every interval.
         seed: of the run, and of the resampling.
@@ -189,6 +163,7 @@ def build_record(
         **_quality(task, logits, labels, resamples, seed),
         "speed": list(speed),
         "noise": noise,
+        "throughput": throughput,
         "memory": list(memory),
         "crossover_length": length,
         **({"crossover_reason": reason} if reason else {}),
@@ -250,7 +225,10 @@ def compare_models(
             split: predict_logits(model, examples, batch_size=batch_size, device=device)
             for split, examples in validation.items()
         }
-    measured = _measure(teacher, student, control, settings, device, folders) if PartialState().is_main_process else {}
+    measured: dict[str, Any] = {}
+    if PartialState().is_main_process:
+        examples = validation[task.validation_splits[0]]
+        measured = measure(teacher, student, control, settings, device, folders, examples)
     record = build_record(
         task,
         logits,
@@ -278,48 +256,3 @@ def check_comparable(task: Task, models: Mapping[str, PreTrainedModel]) -> None:
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{role} {size}" for role, size in sizes.items())
         raise UserError(f"the vocabularies differ ({text} entries); teacher and student must share one tokenizer")
-
-
-def _measure(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    control: PreTrainedModel | None,
-    settings: CompareSettings,
-    device: torch.device | str,
-    folders: Mapping[str, Path | str] | None,
-) -> dict[str, Any]:
-    """Measure noise, speed, crossover and memory, as the keyword arguments of `build_record`."""
-    if not settings.batch_sizes or not settings.lengths:
-        return {}
-    is_softmax = attention_name(student.config) == "softmax"
-    control = student if control is None and is_softmax else control
-    batch_sizes, lengths = sorted(settings.batch_sizes), sorted(settings.lengths)
-    shared: dict[str, Any] = {
-        "device": device,
-        "dtype": DTYPES[settings.dtype],
-        "vocabulary_size": teacher.config.vocab_size,
-    }
-    seconds = settings.seconds_per_point
-    noise = measure_noise(teacher, **shared, batch_size=batch_sizes[0], length=lengths[0], seconds=seconds)
-    speed = measure_speed(
-        teacher, student, control, **shared, batch_sizes=batch_sizes, lengths=lengths, seconds_per_point=seconds
-    )
-    for point in speed:
-        for role, model in (("teacher", teacher), ("student", student)):
-            try:
-                point[f"{role}_flops"] = point["batch_size"] * model_flops(model.config, point["length"])
-            except UserError:
-                point[f"{role}_flops"] = None
-    if is_softmax:
-        crossover: tuple[int | None, str | None] = (None, "the student's attention is softmax")
-    elif control is None:
-        crossover = (None, NO_CONTROL)
-    else:
-        crossover = crossover_length(speed, student, control, **shared, seconds_per_point=seconds)
-    memory: list[dict[str, Any]] = []
-    if settings.measure_memory and folders is not None:
-        points = [(batch_sizes[0], length) for length in lengths]
-        memory = measure_memory(
-            folders, device=device, dtype=shared["dtype"], points=points, remote_code=("student", "baseline")
-        )
-    return {"noise": noise, "speed": speed, "crossover": crossover, "memory": memory}

@@ -157,11 +157,13 @@ class CacheConfig:
 class ComparisonConfig:
     """How teacher and student are compared at the end."""
 
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 32])
-    lengths: list[int] = field(default_factory=lambda: [32, 128, 512])
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    lengths: list[int] = field(default_factory=lambda: [16, 32, 128, 512, 1024, 2048, 4096])
     """Sequence lengths in tokens at which speed is measured."""
     dtype: str = "float32"
     seconds_per_point: float = 2.0
+    max_seconds: float = 180.0
+    """Of all speed points together; a point that does not fit is null and says so."""
     resamples: int = 10_000
     """Bootstrap resamples behind every interval."""
     memory: bool = True

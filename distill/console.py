@@ -93,15 +93,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def writable_folder(name: str) -> Path:
+def writable_folder(name: str, option: str = "--output") -> Path:
     """Create the output folder before minutes are spent on what could not be written."""
     folder = Path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {name} cannot be created: {error.strerror}") from error
+        raise UserError(f"{option} {name} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"--output {name}: no write permission")
+        raise UserError(f"{option} {name}: no write permission")
     return folder
 
 

@@ -21,6 +21,10 @@ MIN_HELD_OUT = 200
 """Selection on fewer examples is mostly noise, so a small set gives up to a fifth of train to reach this."""
 
 
+HIDDEN = -1
+"""Stands where a label is not known; also how the Hub marks the labels of GLUE's test splits."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Texts and labels of one split, in memory."""
@@ -76,18 +80,33 @@ def load_splits(
     if not 0 < held_out_fraction < 0.5:
         raise UserError(f"data.held_out_fraction: {held_out_fraction} is not between 0 and 0.5")
     names = ("train", *task.validation_splits)
-    sources = {name: _checked(task, tables, where) for name, tables, where in _open_source(task, source, seed, names)}
+    columns = (*task.text_columns, task.label_column)
+    opened = _open_source(task, source, seed, names, columns)
+    sources = {name: _checked(task, tables, where) for name, tables, where in opened}
     train = sources.pop("train")
     used, held_out = _split_train(train.labels, seed, max_train_examples, held_out_fraction)
     validation = {name: split.select(np.arange(len(split.labels))) for name, split in sources.items()}
     return Splits(train.select(used), train.select(held_out), validation)
 
 
+def load_unlabelled(task: Task, source: str | None, names: tuple[str, ...]) -> dict[str, Examples]:
+    """Read the texts of splits whose labels nobody may look at: no label column is read, every label is `HIDDEN`.
+
+    Args:
+        source: None for the Hub, else a folder with ``<task>/<name>.<csv|tsv|jsonl|parquet>``.
+
+    Raises:
+        UserError: the source or a row of it cannot be used; the message names it.
+    """
+    opened = _open_source(task, source, 0, names, task.text_columns)
+    splits = {name: _checked(task, tables, where, labelled=False) for name, tables, where in opened}
+    return {name: split.select(np.arange(len(split.labels))) for name, split in splits.items()}
+
+
 def _open_source(
-    task: Task, source: str | None, seed: int, names: tuple[str, ...]
+    task: Task, source: str | None, seed: int, names: tuple[str, ...], columns: tuple[str, ...]
 ) -> list[tuple[str, Iterable[pa.Table], str]]:
     """Return (split, tables, name for messages) for each wanted split; files are looked for before any is read."""
-    columns = (*task.text_columns, task.label_column)
     if source == EMBEDDED:
         tables = read_embedded(task.name, seed, columns)
         return [(name, [tables[name]], f"embedded {task.name} {name}") for name in names]
@@ -101,7 +120,7 @@ def _open_source(
     return [(name, read_hub(repository, configuration, name, columns), f"{task.name} {name}") for name in names]
 
 
-def _checked(task: Task, tables: Iterable[pa.Table], where: str) -> _Source:
+def _checked(task: Task, tables: Iterable[pa.Table], where: str, labelled: bool = True) -> _Source:
     """Check every row of a split and keep texts and encoded labels."""
     texts: list[list[pa.Array]] = [[] for _ in task.text_columns]
     labels: list[pa.ChunkedArray] = []
@@ -109,12 +128,13 @@ def _checked(task: Task, tables: Iterable[pa.Table], where: str) -> _Source:
     for table in tables:
         for chunks, name in zip(texts, task.text_columns, strict=True):
             chunks.extend(_text_column(table[name], name, where, num_rows).chunks)
-        labels.append(table[task.label_column])
+        if labelled:
+            labels.append(table[task.label_column])
         num_rows += table.num_rows
     if num_rows == 0:
         raise UserError(f"{where} holds no rows")
     columns = tuple(pa.chunked_array(chunks, type=pa.large_string()) for chunks in texts)
-    return _Source(columns, encode_labels(task, labels, where))
+    return _Source(columns, encode_labels(task, labels, where) if labelled else np.full(num_rows, HIDDEN))
 
 
 def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:

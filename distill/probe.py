@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,5 +65,11 @@ def make_inputs(
     first = min(10, vocabulary_size - 1)
     ids = torch.randint(first, vocabulary_size, (batch_size, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: tensor.to(device) for name, tensor in accepted_inputs(model, inputs).items()}
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of the three inputs of a BERT that the model's forward accepts."""
     accepted = inspect.signature(model.forward).parameters
-    return {name: tensor.to(device) for name, tensor in inputs.items() if name in accepted}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: inputs[name] for name in names if name in accepted}

@@ -9,7 +9,9 @@ The control is a softmax student of the same depth. All models run with the same
 teacher with SDPA, never with eager attention.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,59 @@ from torch import nn
 
 from distill.clock import now
 from distill.probe import extend_positions, is_speed_only, make_inputs, prepare_model
-from distill.timing import Clock, PointError, check_affordable, is_out_of_memory, ratio_of_medians, time_interleaved
+from distill.timing import (
+    MIN_ROUNDS,
+    Clock,
+    PointError,
+    check_affordable,
+    is_out_of_memory,
+    ratio_of_medians,
+    time_interleaved,
+)
 
 CROSSOVER_STEPS = 4
 CROSSOVER_MULTIPLE = 8  # tokens; batches are padded to multiples of 8
 NO_CONTROL = "no softmax student of the same depth to compare with"
 
 Point = dict[str, Any]
+
+
+def time_on_device(
+    calls: Mapping[str, Callable[[], Any]], device: torch.device | str, seconds: float, clock: Clock, compiled: bool
+) -> dict[str, np.ndarray]:
+    """Time forward passes against each other, (rounds,) seconds each; PointError says why they cannot be timed."""
+    synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    with _memory_errors(), torch.inference_mode():
+        if compiled:
+            _compile_now(calls)
+        return time_interleaved(calls, seconds=seconds, clock=clock, synchronize=synchronize)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn exhausted memory into the reason of a null point."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise PointError("out of memory") from None
+
+
+def _compile_now(calls: Mapping[str, Callable[[], Any]]) -> None:
+    """Let torch.compile do its work before anything is timed, afresh for every point.
+
+    Without forgetting the earlier points it would compile for shapes of any length from the second point on, and give
+    up compiling at all from the ninth.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    torch.compiler.reset()
+    try:
+        for call in calls.values():
+            call()
+    except TorchDynamoException as error:
+        raise PointError(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from None
 
 
 def _time_models(
@@ -34,26 +82,22 @@ def _time_models(
     length: int,
     vocabulary_size: int,
     seconds: float,
+    compiled: bool,
     clock: Clock,
 ) -> dict[str, np.ndarray]:
     """Time prepared models at one point, (rounds,) seconds each; PointError says why it cannot be measured."""
     device = next(next(iter(models.values())).parameters()).device
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def forward(model: nn.Module) -> Callable[[], Any]:
         inputs = make_inputs(model, batch_size, length, vocabulary_size=vocabulary_size, device=device)
-        return lambda: model(**inputs)
+        function = torch.compile(model) if compiled else model
+        return lambda: function(**inputs)
 
-    try:
+    with _memory_errors():
         if is_speed_only(models.values(), length):
             models = {name: extend_positions(model, length) for name, model in models.items()}
         calls = {name: forward(model) for name, model in models.items()}
-        with torch.inference_mode():
-            return time_interleaved(calls, seconds=seconds, clock=clock, synchronize=synchronize)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise PointError("out of memory") from None
+    return time_on_device(calls, device, seconds, clock, compiled)
 
 
 def _measure_point(times: Mapping[str, np.ndarray], point: Point) -> Point:
@@ -92,6 +136,8 @@ def measure_speed(
     lengths: Sequence[int],
     vocabulary_size: int,
     seconds_per_point: float,
+    max_seconds: float = math.inf,
+    compiled: bool = False,
     clock: Clock = now,
 ) -> list[Point]:
     """Measure the forward pass of teacher, student and control at every batch size and length.
@@ -106,6 +152,8 @@ def measure_speed(
         lengths: in tokens, without padding; beyond a position table it is tiled and the point is ``speed_only``.
         vocabulary_size: of the random input.
         seconds_per_point: budget of a point; a slow one overruns it to reach 6 rounds.
+        max_seconds: of all points together; what does not fit is null with that reason.
+        compiled: run all models through torch.compile.
         clock: seconds, monotonic.
 
     Returns:
@@ -116,17 +164,23 @@ def measure_speed(
     models = {name: prepare_model(model, device, dtype) for name, model in given.items() if model is not None}
     points = []
     seconds_per_token = 0.0
+    begin = clock()
     for batch_size in sorted(batch_sizes):
         for length in sorted(lengths):
             point = _empty_point(device, dtype, batch_size, length, is_speed_only(models.values(), length))
+            point |= {"compiled": True} if compiled else {}
+            round_seconds = seconds_per_token * batch_size * length
             try:
-                check_affordable(seconds_per_token * batch_size * length, seconds_per_point)
+                check_affordable(round_seconds, seconds_per_point)
+                if clock() - begin + max(seconds_per_point, MIN_ROUNDS * round_seconds) > max_seconds:
+                    raise PointError(f"did not fit into the {max_seconds:g} s for all points")
                 times = _time_models(
                     models,
                     batch_size=batch_size,
                     length=length,
                     vocabulary_size=vocabulary_size,
                     seconds=seconds_per_point,
+                    compiled=compiled,
                     clock=clock,
                 )
             except PointError as error:
@@ -162,6 +216,7 @@ def measure_noise(
     length: int,
     vocabulary_size: int,
     seconds: float,
+    compiled: bool = False,
     clock: Clock = now,
 ) -> Point:
     """Time the teacher against itself: the ratio must be 1.00, and how far it is from that is the machine's noise.
@@ -178,6 +233,7 @@ def measure_noise(
             length=length,
             vocabulary_size=vocabulary_size,
             seconds=seconds,
+            compiled=compiled,
             clock=clock,
         )
     except PointError as error:
@@ -195,6 +251,7 @@ def crossover_length(
     dtype: torch.dtype,
     vocabulary_size: int,
     seconds_per_point: float,
+    compiled: bool = False,
     clock: Clock = now,
 ) -> tuple[int | None, str | None]:
     """Find the length from which on the student's attention is faster than softmax in a model of the same depth.
@@ -236,6 +293,7 @@ def crossover_length(
                 length=middle,
                 vocabulary_size=vocabulary_size,
                 seconds=seconds_per_point,
+                compiled=compiled,
                 clock=clock,
             )
         except PointError:

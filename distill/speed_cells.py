@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distill.cells import MISSING, Cells, megabytes, milliseconds, speedup_interval
+from distill.cells import MISSING, Cells, dataset, megabytes, milliseconds, percent, quantity, speedup_interval
 from distill.record import Record
 
 WIDE_INTERVAL = 0.20
@@ -31,10 +31,13 @@ def speed_cells(record: Record) -> Cells:
         notes += [note for note in explained if note not in notes]
     headers = ("batch", "tokens", "teacher", "student", "speedup [95 %]", "depth · attention")
     where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
+    where += ", torch.compile" if any(point.get("compiled") for point in points) else ""
     if any(row[-1] != MISSING for row in rows):
         notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
     if noise := noise_text(record):
         notes.append(noise)
+    if throughput := throughput_text(record):
+        notes.append(throughput)
     if points and (crossover := crossover_text(record)):
         notes.append(crossover)
     return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
@@ -66,6 +69,21 @@ def noise_text(record: Record) -> str | None:
         return None
     interval = f"{noise['ratio']:.2f}× [{noise['low']:.2f}, {noise['high']:.2f}]"
     return f"the machine's noise: the teacher against itself measured {interval} instead of 1.00×"
+
+
+def throughput_text(record: Record) -> str | None:
+    """Say how many tokens per second both models read on the task's own texts, None when that was not measured."""
+    measured = record.get("throughput")
+    if measured is None:
+        return None
+    start = f"on {dataset(record)}'s own texts, batch {measured['batch_size']}"
+    if measured["speedup"] is None:
+        return f"{start}: {measured['reason']}"
+    rates = ", ".join(f"{role} {quantity(measured[f'{role}_tokens_per_second'])}" for role in ("teacher", "student"))
+    return (
+        f"{start} ({measured['tokens_per_example']:.0f} tokens each, {percent(measured['padding'])} padding): "
+        f"{rates} tokens/s, {speedup_interval(measured)}{' ~' if is_wide(measured) else ''}"
+    )
 
 
 def crossover_text(record: Record) -> str | None:

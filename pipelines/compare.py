@@ -3,6 +3,7 @@
     python pipelines/compare.py --teacher runs/sst2/teacher --student runs/sst2/student --task sst2
     python pipelines/compare.py --teacher DIR --student DIR --task sst2 --data.dir DATA --output report
     python pipelines/compare.py --teacher DIR --student DIR --task sst2 --require retention=0.95,speedup=2.0
+    python pipelines/compare.py --teacher DIR --student DIR --task sst2 --submission glue-server
 
 Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals; 2 for a mistake in the command.
 """
@@ -38,15 +39,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--task", required=True, help=", ".join(task_names()))
     add_data_options(parser)
     add(
-        "--lengths", type=positive, nargs="+", default=[32, 128, 512], metavar="TOKENS", help="where speed is measured"
+        "--lengths",
+        type=positive,
+        nargs="+",
+        default=[16, 32, 128, 512, 1024, 2048, 4096],
+        metavar="TOKENS",
+        help="where speed is measured (default 16 to 4096)",
     )
-    add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help="default 1 32")
+    add("--batch-sizes", type=positive, nargs="+", default=[1, 8, 32], metavar="N", help="default 1 8 32")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the speed measurement")
     add("--seconds-per-point", type=float, default=2.0, help="time for each batch size and length (default 2)")
+    add("--max-seconds", type=float, default=180.0, help="time for all of them together (default 180)")
+    add("--compile", action="store_true", help="time both models through torch.compile")
     add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     add("--format", choices=("table", "md", "json"), default="table", help="what is printed")
     add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
+    add("--submission", metavar="DIR", help="write both models' answers on GLUE's test split there, for its server")
     add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     options = parser.parse_args(arguments)
@@ -71,23 +80,32 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.batches import tokenize
     from distill.classifiers import check_device, check_max_length, load_comparable, saved_copies, softmax_control
-    from distill.compare import CompareSettings, check_comparable, compare_models
+    from distill.compare import check_comparable, compare_models
     from distill.config import DataConfig
     from distill.data import load_splits
     from distill.disagreements import find_disagreements
+    from distill.measure import CompareSettings
     from distill.predictions import write_predictions
     from distill.record import write_record
     from distill.report import write_report
+    from distill.submission import load_test_texts, write_submission
     from distill.tasks import get_task
 
     given = vars(options)
     data = DataConfig(**data_options(options, options.task))
     task = get_task(options.task, data)
     settings = CompareSettings(
-        tuple(options.batch_sizes), tuple(options.lengths), options.dtype, options.seconds_per_point
+        tuple(options.batch_sizes),
+        tuple(options.lengths),
+        options.dtype,
+        options.compile,
+        options.seconds_per_point,
+        options.max_seconds,
     )
     check_device(options.device)
     output = writable_folder(options.output) if options.output else None
+    tests = load_test_texts(task, data.dir) if options.submission else {}
+    submission = writable_folder(options.submission, "--submission") if options.submission else None
     roles = {role: given[role] for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
@@ -109,6 +127,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             folders=folders,
             source=data.dir,
         )
+    if submission:
+        tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
+        write_submission(task, models, tokenized, submission, device=options.device)
     if output:
         write_report(record, output, find_disagreements(task, predicted, splits.validation))
         write_predictions(predicted, output / "predictions.parquet")

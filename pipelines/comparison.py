@@ -7,8 +7,9 @@ from matplotlib.image import imread
 
 from distill.card import write_model_card
 from distill.classifiers import softmax_control
-from distill.compare import CompareSettings, compare_models
+from distill.compare import compare_models
 from distill.disagreements import find_disagreements
+from distill.measure import CompareSettings
 from distill.predictions import write_predictions
 from distill.record import write_record
 from distill.report import write_report
@@ -37,9 +38,10 @@ def compare_and_report(
             tuple(settings.batch_sizes),
             tuple(settings.lengths),
             settings.dtype,
-            settings.seconds_per_point,
-            settings.resamples,
-            settings.memory,
+            seconds_per_point=settings.seconds_per_point,
+            max_seconds=settings.max_seconds,
+            resamples=settings.resamples,
+            measure_memory=settings.memory,
         ),
         device=work.device,
         seed=work.config.seed,

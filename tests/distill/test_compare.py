@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from distill import compare
+from distill import compare, measure
 from distill.batches import TokenizedExamples
 from distill.errors import UserError
 from distill.metrics import compute_metrics
@@ -17,7 +17,7 @@ from distill.predictions import write_predictions
 from distill.record import RECORD_KEYS
 from distill.tasks import TASKS
 
-QUICK = compare.CompareSettings(
+QUICK = measure.CompareSettings(
     batch_sizes=(1,), lengths=(8, 40), seconds_per_point=0.05, resamples=200, measure_memory=False
 )
 
@@ -94,6 +94,8 @@ def test_record_of_a_classification_has_everything():
     assert [point["speed_only"] for point in record["speed"]] == [False, True]
     assert all(point["teacher_flops"] > point["student_flops"] for point in record["speed"])
     assert record["noise"]["low"] <= record["noise"]["high"]
+    assert record["throughput"]["low"] <= record["throughput"]["high"]
+    assert record["throughput"]["num_examples"] > 0
     assert record["stages"][0]["name"] == "logits"
     assert record["environment"]["device"] == "cpu"
 

@@ -117,6 +117,61 @@ def test_points_that_cannot_pay_are_not_tried(monkeypatch):
     assert "budget" in points[1]["reason"]
 
 
+def test_all_points_share_a_budget(monkeypatch):
+    clock = CostClock(monkeypatch, lambda layers, *_: 10 * layers)
+    points = speed.measure_speed(
+        *(make_bert(6), make_bert(2), None),
+        **SETTINGS,
+        batch_sizes=(1, 2),
+        lengths=(8, 16),
+        seconds_per_point=1.0,
+        max_seconds=2.3,
+        clock=clock,
+    )
+    assert [point["speedup"] is None for point in points] == [False, False, True, True]
+    assert points[2]["reason"] == "did not fit into the 2.3 s for all points"
+    assert clock() < 2.3
+
+
+def test_compile_takes_all_models_before_anything_is_timed(monkeypatch):
+    compiled, calls = [], []
+
+    def pretend(model):
+        compiled.append(model.config.num_hidden_layers)
+
+        def call(**inputs):
+            calls.append(model.config.num_hidden_layers)
+            return model(**inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    points = speed.measure_speed(
+        *(make_bert(6), make_bert(2), make_bert(3)),
+        **SETTINGS,
+        batch_sizes=(1,),
+        lengths=(8, 40),
+        seconds_per_point=0.05,
+        compiled=True,
+        clock=CostClock(monkeypatch, lambda layers, *_: layers),
+    )
+    assert sorted(compiled) == [2, 2, 3, 3, 6, 6]
+    assert calls[:3] == [6, 2, 3]  # in order once, then shuffled rounds
+    assert all(point["compiled"] for point in points)
+    assert points[0]["speedup"] == pytest.approx(3)
+
+
+def test_a_model_that_cannot_be_compiled_is_a_null_point(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(**inputs):
+        raise TorchDynamoException("no backend\nlong story")
+
+    monkeypatch.setattr(torch, "compile", lambda model: fail)
+    noise = speed.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.1, compiled=True)
+    assert noise["reason"] == "torch.compile failed: no backend"
+
+
 def test_noise_of_the_teacher_against_itself(monkeypatch):
     clock = CostClock(monkeypatch, lambda layers, *_: layers)
     noise = speed.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.2, clock=clock)

@@ -160,6 +160,24 @@ def test_calibration_is_said(record):
     assert "expected calibration error: teacher 3.1 %, student 5.2 %" in model_cells(record).notes
 
 
+def test_speed_on_the_own_texts_is_said(record):
+    throughput = {"batch_size": 32, "tokens_per_example": 25.3, "padding": 0.061}
+    throughput |= {"teacher_tokens_per_second": 12_345.0, "student_tokens_per_second": 24_690.0}
+    record["throughput"] = throughput | {"speedup": 2.0, "low": 1.95, "high": 2.06}
+    start = "on sst2's own texts, batch 32"
+    note = f"{start} (25 tokens each, 6.1 % padding): teacher 12.3 k, student 24.7 k tokens/s, 2.00× [1.95, 2.06]"
+    assert note in speed_cells(record).notes
+    record["throughput"] |= {"low": 1.5}
+    assert f"{note[:-12]}[1.50, 2.06] ~" in speed_cells(record).notes
+    record["throughput"] |= {"speedup": None, "reason": "out of memory"}
+    assert f"{start}: out of memory" in speed_cells(record).notes
+
+
+def test_compiled_models_are_named(record):
+    record["speed"][0]["compiled"] = True
+    assert speed_cells(record).title == "Speed on cpu in float32, torch.compile"
+
+
 def test_two_machines_get_a_column(record):
     record["speed"].append(record["speed"][0] | {"device": "cuda", "dtype": "bfloat16"})
     cells = speed_cells(record)

@@ -89,6 +89,17 @@ def test_the_whole_command_from_another_folder(place, tmp_path):
     assert memory["student_mb"] is not None, memory
 
 
+def test_submission_for_the_server(place, monkeypatch, tmp_path):
+    (place / "data" / "sst2" / "test.tsv").write_text("sentence\n" + "good film\n" * 30)
+    assert call(monkeypatch, command(place, *QUICK, "--submission", str(tmp_path))) == 0
+    for role in ("teacher", "student"):
+        lines = (tmp_path / role / "SST-2.tsv").read_text().splitlines()
+        assert lines[0] == "index\tprediction"
+        assert [line.split("\t")[0] for line in lines[1:]] == [str(index) for index in range(30)]
+        assert len({line.split("\t")[1] for line in lines[1:]}) == 1
+    (place / "data" / "sst2" / "test.tsv").unlink()
+
+
 @pytest.fixture
 def quick_record(monkeypatch):
     """Answer the comparison itself from the sample, for tests of what stands around it."""
@@ -129,6 +140,9 @@ def test_formats(quick_record, place, monkeypatch, capsys, form, start):
         ({}, ["--format", "xml"], "json"),
         ({}, ["--output", __file__], "cannot be created"),
         ({}, ["--data.max_length", "65"], "64 positions"),
+        ({}, ["--submission", "unused"], "no test.<"),
+        ({}, ["--submission", "unused", "--data.dir", "embedded"], "no test split"),
+        ({}, ["--max-seconds", "0"], "max_seconds must be positive"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, changes, more, words):
