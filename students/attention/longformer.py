@@ -1,0 +1,130 @@
+"""Longformer: a sliding window, and a few global tokens that see and are seen by all."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .banded import (
+    Columns,
+    band_columns,
+    band_width,
+    column_positions,
+    from_blocks,
+    in_order,
+    joint_attention,
+    to_blocks,
+    token_positions,
+)
+from .base import SelfAttention
+from .masking import blank_pads, masked_softmax
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class LongformerAttention(SelfAttention):
+    """Softmax over the tokens at most window/2 away and the first g tokens; 4N(3w/2 + g)d operations per head.
+
+    https://arxiv.org/abs/2004.05150, §3. The global tokens attend to all by projections of their own, which start as
+    copies of the local ones. Those of the keys and values are never applied to all N tokens: q·(Wx) = (Wᵀq)·x, and a
+    mean of Wx is W applied to a mean of x, so that they cost 4gHND operations instead of 4ND².
+    """
+
+    complexity = "linear"
+    permutation_equivariant = False
+    options = {"window": 64, "global_tokens": 1}  # noqa: RUF012
+    small_options = {"window": 4}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        options = config.attention_options or {}
+        self.radius = options["window"] // 2
+        self.num_global = options["global_tokens"]
+        if self.num_global:
+            for name in self.projections:
+                self.add_module(f"{name}_global", nn.Linear(config.hidden_size, config.hidden_size))
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        # Projected before the tokens are moved: whoever captures queries or values gets them in the input's order.
+        tensors = [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
+        return in_order(self._mix_in_order, mask, *tensors, hidden_states)
+
+    def _mix_in_order(
+        self, query: Tensor, key: Tensor, value: Tensor, hidden_states: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        length = query.shape[-2]
+        band = band_columns(query, key, value, mask, self.radius)
+        if not self.num_global:
+            return from_blocks(joint_attention([band]), length).transpose(1, 2).flatten(2)
+        num_blocks, size, width = band.logits.shape[-3:]
+        sides = (width // size - 1) // 2
+        columns = column_positions(num_blocks, size, sides, sides, query.device)[1]
+        band = band._replace(allowed=band.allowed & (columns >= self.num_global))
+        parts = [band, self._global_columns(to_blocks(query, size), key, value, mask)]
+        local = from_blocks(joint_attention(parts), length).transpose(1, 2).flatten(2)
+        return torch.cat([self._global_rows(hidden_states, mask).to(local.dtype), local[:, self.num_global :]], dim=1)
+
+    def _global_columns(self, blocks: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Columns:
+        key, value = (tensor[:, :, None, : self.num_global] for tensor in (key, value))
+        logits = blocks @ key.mT * self.head_size**-0.5
+        if mask is None:
+            return Columns(logits, value, logits.new_ones((), dtype=torch.bool))
+        return Columns(logits, value, mask[:, None, None, None, : self.num_global])
+
+    def _global_rows(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Contexts of the global tokens, (B, g, D)."""
+        query_global, key_global, value_global = (getattr(self, f"{name}_global") for name in self.projections)
+        query = self.split_heads(query_global(hidden_states[:, : self.num_global])) * self.head_size**-0.5
+        key_weight, value_weight = (
+            linear.weight.unflatten(0, (self.num_heads, -1)) for linear in (key_global, value_global)
+        )
+        key_bias, value_bias = (
+            linear.bias.unflatten(0, (self.num_heads, 1, -1)) for linear in (key_global, value_global)
+        )
+        tokens = hidden_states.unsqueeze(1)
+        logits = (query @ key_weight) @ tokens.mT + (query * key_bias).sum(-1, keepdim=True)
+        weights = masked_softmax(logits, None if mask is None else mask[:, None, None, :])
+        context = (weights @ tokens) @ value_weight.mT + weights.sum(-1, keepdim=True) * value_bias
+        return context.transpose(1, 2).flatten(2)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        hidden_states = blank_pads(hidden_states, mask)
+        position = token_positions(mask, hidden_states.shape[1])[:, None]
+        is_global = position < self.num_global
+        near = (position.unsqueeze(-1) - position.unsqueeze(-2)).abs() <= self.radius
+        real = torch.ones_like(near) if mask is None else mask[:, None, None]
+        local = self._naive_context("", hidden_states, real & (near | is_global.unsqueeze(-2)))
+        if not self.num_global:
+            return local
+        return torch.where(is_global.mT, self._naive_context("_global", hidden_states, real), local)
+
+    def _naive_context(self, suffix: str, hidden_states: Tensor, allowed: Tensor) -> Tensor:
+        query, key, value = (
+            self.split_heads(getattr(self, name + suffix)(hidden_states)) for name in self.projections
+        )
+        weights = masked_softmax(query @ key.mT / self.head_size**0.5, allowed)
+        return (weights @ value).transpose(1, 2).flatten(2)
+
+    def receptive_field(self, length: int) -> Tensor:
+        position = torch.arange(length)
+        near = (position[:, None] - position).abs() <= self.radius
+        return near | (position < self.num_global) | (position[:, None] < self.num_global)
+
+    @torch.no_grad()
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        """Start the global projections as copies of the local ones."""
+        names = []
+        for name in self.projections if self.num_global else ():
+            source, target = getattr(teacher, name), getattr(self, f"{name}_global")
+            target.load_state_dict(source.state_dict())
+            names += [f"{name}_global.weight", f"{name}_global.bias"]
+        return names
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """The band in blocks and the global columns, 4N(3w/2 + g)D, and the global rows: 4gHND + 6gD²."""
+        radius, num_global = config.attention_options["window"] // 2, config.attention_options["global_tokens"]
+        hidden_size, num_heads = config.hidden_size, config.num_attention_heads
+        local = 4 * length * (band_width(radius, length) + num_global) * hidden_size
+        return local + num_global * (4 * num_heads * length * hidden_size + 6 * hidden_size**2)
