@@ -80,8 +80,14 @@ class StudentPreTrainedModel(PreTrainedModel):
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
     _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
-    # Temperatures and projections define the random features, which half precision would change.
-    _keep_in_fp32_modules_strict = ["projection", "log_temperature"]  # noqa: RUF012
+    # Temperatures, projections and their scales define the random features, which half precision would change.
+    _keep_in_fp32_modules_strict = ["projection", "log_temperature", "row_scale"]  # noqa: RUF012
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For custom code transformers takes modules without parameters of their own for initialised, and would skip a
+        # mechanism whose parameters all sit in submodules. The shortcut is for code that ignores the marks of loaded
+        # tensors; everything here initialises through transformers.initialization, which respects them.
+        super()._initialize_weights(module)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

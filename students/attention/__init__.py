@@ -1,12 +1,22 @@
 """Attention mechanisms, by the name that a configuration selects them with."""
 
 from .base import SelfAttention
+from .cosformer import CosformerAttention
+from .hedgehog import HedgehogAttention
+from .linear import LinearAttention
 from .longformer import LongformerAttention
 from .performer import PerformerAttention
+from .rfa import RandomFeatureKernelAttention
 from .softmax import SoftmaxAttention
+from .t2r import T2RAttention
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {
+    "cosformer": CosformerAttention,  # ReLU features, cosine of the distance: https://arxiv.org/abs/2202.08791
+    "hedgehog": HedgehogAttention,  # learned softmax features: https://arxiv.org/abs/2402.04347
+    "linear": LinearAttention,  # Transformers are RNNs, features elu + 1: https://arxiv.org/abs/2006.16236
     "longformer": LongformerAttention,  # sliding window and global tokens: https://arxiv.org/abs/2004.05150
     "performer": PerformerAttention,  # FAVOR+ random features, linear in length: https://arxiv.org/abs/2009.14794
+    "rfa": RandomFeatureKernelAttention,  # Gaussian or arc-cosine random features: https://arxiv.org/abs/2103.02143
     "softmax": SoftmaxAttention,  # BERT's own, quadratic: the control
+    "t2r": T2RAttention,  # learned ReLU features: https://arxiv.org/abs/2103.13076
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 from .favor import favor_attention, favor_attention_map
 from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, stabilise_features, widen
 from .naive import naive_favor_attention, naive_favor_plus_plus_attention, naive_feature_attention
-from .random_features import RandomFeatureAttention
+from .random_features import SoftmaxKernelAttention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RELU_FLOOR = 1e-3  # as published: no token's weight is 0, so that every key gets a gradient
 
 
-class PerformerAttention(RandomFeatureAttention):
+class PerformerAttention(SoftmaxKernelAttention):
     """Estimate softmax attention at temperature t, exp(t q·k / √d), by m positive random features; 8Nmd operations.
 
     https://arxiv.org/abs/2009.14794, in the stabilised form of ``favor``. The temperature is learned, per head: the

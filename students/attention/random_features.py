@@ -25,10 +25,7 @@ def seeded_generator(seed: int, layer: int, draw: int) -> torch.Generator:
 
 
 class RandomFeatureAttention(SelfAttention):
-    """Attention by features of a random projection, (m, d) or, learned, (H, m, d), at a learned temperature per head.
-
-    The temperature t multiplies q·k; a subclass says where it enters its features.
-    """
+    """Attention by features of a random projection: ``projection`` is (m, d) or, learned, (H, m, d)."""
 
     complexity = "linear"
     has_random_features = True
@@ -41,8 +38,6 @@ class RandomFeatureAttention(SelfAttention):
         self.num_rows = num_rows
         self.learned = config.features == "learned"
         self.seed = config.projection_seed
-        self.initial_temperature = config.initial_temperature
-        self.log_temperature = nn.Parameter(torch.empty(self.num_heads))
         if self.learned:
             self.projection = nn.Parameter(torch.empty(self.num_heads, num_rows, self.head_size))
         else:
@@ -50,25 +45,7 @@ class RandomFeatureAttention(SelfAttention):
             self.register_buffer("projection", torch.empty(num_rows, self.head_size, dtype=torch.float32))
             self.register_buffer("redraw_index", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def temperature(self) -> Tensor:
-        """The factor on q·k, (H,)."""
-        return self.log_temperature.exp()
-
-    def scale(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply queries and keys by √t each, so that both |q|² and |k|² of the features know the temperature."""
-        root = (0.5 * self.log_temperature).exp().view(-1, 1, 1)
-        return query * root, key * root
-
-    @torch.no_grad()
-    def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:
-        """Set the temperature so that mean |q+k|²/√d over pairs of real tokens is ``target_norm``; never above 1."""
-        query, key = self.split_heads(self.query(hidden_states)), self.split_heads(self.key(hidden_states))
-        norm = mean_pair_norm(query, key, mask)
-        self.log_temperature.copy_((target_norm / norm).clamp(max=1.0).log())
-
     def initialize_features(self) -> None:
-        initialization.copy_(self.log_temperature, torch.full((self.num_heads,), self.initial_temperature).log())
         if self.learned:
             initialization.copy_(self.projection, self._draw(0, num_draws=self.num_heads))
         else:
@@ -95,6 +72,36 @@ class RandomFeatureAttention(SelfAttention):
         if not self.learned and self.projection.dtype in (torch.float16, torch.bfloat16):
             self.projection = before.to(self.projection.device)
         return self
+
+
+class SoftmaxKernelAttention(RandomFeatureAttention):
+    """Random features that estimate exp(t q·k / √d) at a temperature t, learned per head."""
+
+    def __init__(self, config: "StudentConfig", layer: int, num_rows: int) -> None:
+        super().__init__(config, layer, num_rows)
+        self.initial_temperature = config.initial_temperature
+        self.log_temperature = nn.Parameter(torch.empty(self.num_heads))
+
+    @property
+    def temperature(self) -> Tensor:
+        """The factor on q·k, (H,)."""
+        return self.log_temperature.exp()
+
+    def scale(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply queries and keys by √t each, so that both |q|² and |k|² of the features know the temperature."""
+        root = (0.5 * self.log_temperature).exp().view(-1, 1, 1)
+        return query * root, key * root
+
+    @torch.no_grad()
+    def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:
+        """Set the temperature so that mean |q+k|²/√d over pairs of real tokens is ``target_norm``; never above 1."""
+        query, key = self.split_heads(self.query(hidden_states)), self.split_heads(self.key(hidden_states))
+        norm = mean_pair_norm(query, key, mask)
+        self.log_temperature.copy_((target_norm / norm).clamp(max=1.0).log())
+
+    def initialize_features(self) -> None:
+        super().initialize_features()
+        initialization.copy_(self.log_temperature, torch.full((self.num_heads,), self.initial_temperature).log())
 
 
 def mean_pair_norm(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:

@@ -368,6 +368,18 @@ def test_c11_saved_and_loaded_state_is_bit_equal(name, features, choices, tmp_pa
     assert torch.equal(loaded(input_ids).logits, model(input_ids).logits)
 
 
+@over_variants
+def test_c11_nothing_of_a_new_model_is_left_uninitialised(name, features, choices):
+    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
+    try:
+        assert torch.empty(2).isnan().all()
+        model = StudentForSequenceClassification(configuration(name, features, choices))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for tensor_name, tensor in model.state_dict().items():
+        assert tensor.isfinite().all(), tensor_name
+
+
 FINGERPRINT = """
 import hashlib, sys, torch
 torch.manual_seed(int(sys.argv[1]))
@@ -415,12 +427,15 @@ def test_c12_receptive_field(name, features, choices):
     """A token depends exactly on the real tokens that the mechanism says it sees; every one where it says nothing."""
     module = mechanism(name, features, choices)
     length, real = 24, 20
-    *others, last = inputs(module, batch=1, length=length)
-    mask = mask_of([real], length)
-    jacobian = torch.autograd.functional.jacobian(lambda tensor: run(module, [*others, tensor], mask).sum(-1), last)
+    # Several examples: features of ReLU leave pairs of tokens without weight by chance.
+    *others, last = inputs(module, batch=4, length=length)
+    mask = mask_of([real] * 4, length)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda tensor: run(module, [*others, tensor], mask).sum((0, -1)), last
+    )
     influence = jacobian.abs().sum(-1)
-    # (1, H, N, 1, H, N) to (N out, N in), any head
-    influence = influence[0, :, :, 0].sum((0, 2)) if module.works_on_heads() else influence[0, :, 0]
+    # ([H,] N out, B, [H,] N in) to (N out, N in), in any example and head
+    influence = influence.sum((0, 2, 3)) if module.works_on_heads() else influence.sum(1)
     seen = module.receptive_field(length)
     seen = torch.ones(length, length, dtype=torch.bool) if seen is None else seen
     assert ((influence[:real, :real] > 0) == seen[:real, :real]).all()

@@ -332,7 +332,7 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
     ("options", "message"),
     [
         ({"attention": "perfomer"}, "did you mean 'performer'"),
-        ({"attention": "zzz"}, "choose one of performer, "),
+        ({"attention": "zzz"}, r"choose one of (\w+, )*performer, "),
         ({"attention_options": {"size": 3}}, "attention option 'size' is unknown"),
         ({"features": "learnt"}, "did you mean 'learned'"),
         ({"num_feature": 64}, "did you mean 'num_features'"),

@@ -1,0 +1,56 @@
+"""cosFormer: ReLU features, reweighted by the cosine of the distance between two tokens."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .feature_maps import FeatureMapAttention
+from .masking import real_positions
+from .naive import naive_feature_attention
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class CosformerAttention(FeatureMapAttention):
+    """Weights relu(q)·relu(k) cos(π(i-j)/2M), from https://arxiv.org/abs/2202.08791; 8Nd² operations per head.
+
+    Ptolemy's cos(a-b) = cos a cos b + sin a sin b splits them into 2d features. M is the number of positions of the
+    model; the published code takes the padded length, so that padding changes its results.
+    """
+
+    row_stochastic = False  # a query that shares no positive dimension with any key gets zeros
+    permutation_equivariant = False
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        self.quarter_turn = math.pi / (2 * config.max_position_embeddings)
+
+    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        angle = self._angle(query, mask)
+        query, key = query.relu(), key.relu()
+        cosine, sine = angle.cos(), angle.sin()
+        query_features = torch.cat([query * cosine, query * sine], dim=-1)
+        return query_features, torch.cat([key * cosine, key * sine], dim=-1)
+
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        angle = self._angle(query, mask)
+        return naive_feature_attention(query.clamp(min=0), key.clamp(min=0), value, mask, (angle - angle.mT).cos())
+
+    def _angle(self, query: Tensor, mask: Tensor | None) -> Tensor:
+        """Position times π/2M, (B or 1, 1, N, 1)."""
+        positions = real_positions(query.shape[2], mask, query.device)
+        return positions[:, None, :, None].to(query.dtype) * self.quarter_turn
+
+    @classmethod
+    def default_num_features(cls, head_size: int) -> int:
+        """Two features per dimension of a head, always; the setting has no effect."""
+        return 2 * head_size
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """φ(K)ᵀV and φ(Q) times it with 2d features, 8 N d D, and the normaliser, 4 N D."""
+        head_size = config.hidden_size // config.num_attention_heads
+        return (8 * head_size + 4) * length * config.hidden_size

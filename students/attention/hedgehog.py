@@ -1,0 +1,64 @@
+"""Hedgehog: learned softmax features that imitate the teacher's spiky attention maps."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .feature_maps import FeatureMapAttention, HeadLinear, softmax_features
+from .masking import blank_pads
+from .naive import naive_weighted_mean
+from .random_features import seeded_generator
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class HedgehogAttention(FeatureMapAttention):
+    """Weights φ(q)·φ(k), φ(x) = [softmax(Wx), softmax(-Wx)] over m features, W learned; 6Nmd operations per head.
+
+    https://arxiv.org/abs/2402.04347, section 4; as in LoLCATs (https://arxiv.org/abs/2410.10254) queries and keys have
+    their own W, (H, m/2, d), which starts at the identity. Every key's features sum to 2: its norm is not seen.
+    """
+
+    floor = 1e-12  # softmax features are positive, only small
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        self.seed = config.projection_seed
+        num_rows = half_features(config)
+        self.query_map = HeadLinear(self.num_heads, self.head_size, num_rows, bias=False)
+        self.key_map = HeadLinear(self.num_heads, self.head_size, num_rows, bias=False)
+
+    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        # A pad's NaN would reach the gradient of W through 0 · NaN.
+        key = blank_pads(key, mask)
+        return softmax_features(self.query_map(query)), softmax_features(self.key_map(key))
+
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        features = []
+        for tensor, linear in ((query, self.query_map), (key, self.key_map)):
+            logits = (tensor.unsqueeze(-2) * linear.weight.unsqueeze(1)).sum(-1)
+            signed = [(sign * logits).exp() for sign in (1, -1)]
+            features.append([exponential / exponential.sum(-1, keepdim=True) for exponential in signed])
+        weights = sum(q @ k.mT for q, k in zip(*features, strict=True))
+        return naive_weighted_mean(weights, value, mask)
+
+    def initialize_features(self) -> None:
+        generator = seeded_generator(self.seed, self.layer, 0)
+        self.query_map.initialize(generator)
+        self.key_map.initialize(generator)
+
+    @classmethod
+    def default_num_features(cls, head_size: int) -> int:
+        """Twice the head size: W can then start at the identity."""
+        return 2 * head_size
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Logits of Q and of K, then φ(K)ᵀV, then φ(Q) times it: 6 N m D."""
+        return 12 * length * half_features(config) * config.hidden_size
+
+
+def half_features(config: Any) -> int:
+    """Rows of W; features come in pairs, and an odd number is rounded up."""
+    return (int(config.num_features) + 1) // 2
