@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .banded import token_positions
 from .feature_maps import FeatureMapAttention
-from .masking import real_positions
 from .naive import naive_feature_attention
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class CosformerAttention(FeatureMapAttention):
 
     def _angle(self, query: Tensor, mask: Tensor | None) -> Tensor:
         """Position times π/2M, (B or 1, 1, N, 1)."""
-        positions = real_positions(query.shape[2], mask, query.device)
+        positions = token_positions(mask, query.shape[2], query.device)
         return positions[:, None, :, None].to(query.dtype) * self.quarter_turn
 
     @classmethod

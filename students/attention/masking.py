@@ -15,13 +15,6 @@ def blank_pads(tensor: Tensor, mask: Tensor | None) -> Tensor:
     return tensor.masked_fill(pad.unsqueeze(1) if tensor.dim() == 4 else pad, 0)
 
 
-def real_positions(length: int, mask: Tensor | None, device: torch.device) -> Tensor:
-    """Return positions counted over real tokens only, from 0 at the first; (B, N), without a mask (1, N)."""
-    if mask is None:
-        return torch.arange(length, device=device).unsqueeze(0)
-    return mask.cumsum(-1) - 1
-
-
 def full_precision(tensor: Tensor) -> torch.autocast:
     """Return a context without autocast on the tensor's device, for sums of features; see :func:`widen`."""
     return torch.autocast(tensor.device.type, enabled=False)
