@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,9 @@ def extend_positions(model: nn.Module, length: int) -> nn.Module:
             if isinstance(getattr(module, name, None), Tensor):
                 row = fill(len(weight), dtype=torch.long, device=weight.device)
                 module.register_buffer(name, row[None], persistent=False)
+    mechanisms: list[Any] = [module for module in model.modules() if hasattr(module, "extend_positions")]
+    for mechanism in mechanisms:
+        mechanism.extend_positions(length)
     return model
 
 

@@ -85,8 +85,10 @@ class StageModel(nn.Module):
             if layer_inputs is None:
                 outputs["logits"] = self.model(**inputs).logits
             else:
+                state = None
                 for layer, hidden_states in zip(encoder_layers(self.model), layer_inputs, strict=True):
-                    layer.attention.output.dense(layer.attention.self(hidden_states, mask)[0])
+                    context, state = layer.attention.self(hidden_states, mask, state)
+                    layer.attention.output.dense(context)
         if "query" in captured:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
         return outputs | captured

@@ -110,7 +110,7 @@ def _copy_weights(teacher: nn.Module, student: nn.Module, layers: Sequence[int])
             tensor.copy_(source[teacher_name])
         (copied if fits else new).append(name)
     derived = _derive_weights(teacher, student, layers)
-    new = [name for name in new if name not in derived]
+    copied, new = ([name for name in names if name not in derived] for names in (copied, new))
     return CopyReport(tuple(copied), tuple(derived), tuple(new))
 
 

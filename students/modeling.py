@@ -39,12 +39,15 @@ class StudentAttention(nn.Module):
         if not self.self.has_output_projection:
             self.output.dense = nn.Identity()  # type: ignore[assignment]
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        return self.output(self.self(hidden_states, mask)[0], hidden_states)
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        context, state = self.self(hidden_states, mask, state)
+        return self.output(context, hidden_states), state
 
 
 class StudentLayer(GradientCheckpointingLayer):
-    """One encoder layer on (B, N, D) hidden states."""
+    """One encoder layer on (B, N, D) hidden states, and on the state that some mechanisms carry between layers."""
 
     def __init__(self, config: StudentConfig, layer: int) -> None:
         super().__init__()
@@ -52,9 +55,11 @@ class StudentLayer(GradientCheckpointingLayer):
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        attention_output = self.attention(hidden_states, mask)
-        return self.output(self.intermediate(attention_output), attention_output)
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        attention_output, state = self.attention(hidden_states, mask, state)
+        return self.output(self.intermediate(attention_output), attention_output), state
 
 
 class StudentEncoder(nn.Module):
@@ -67,8 +72,10 @@ class StudentEncoder(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Return the input of the first layer and the output of each."""
         all_hidden_states = [hidden_states]
+        state = None
         for layer in self.layer:
-            all_hidden_states.append(layer(all_hidden_states[-1], mask))
+            hidden_states, state = layer(hidden_states, mask, state)
+            all_hidden_states.append(hidden_states)
         return tuple(all_hidden_states)
 
 

@@ -25,8 +25,9 @@ class SelfAttention(nn.Module):
     dropout.
     """
 
-    complexity: ClassVar[str] = "quadratic"
-    """Growth of the mechanism's cost with the sequence length: ``linear``, ``subquadratic`` (N√N) or ``quadratic``."""
+    complexity: str = "quadratic"
+    """Growth of the mechanism's cost with the sequence length: ``linear``, ``subquadratic`` (N√N, N log N) or
+    ``quadratic``; of the default options, where an option decides it and an instance says otherwise."""
     has_attention_map: ClassVar[bool] = False
     """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values."""
     has_context: ClassVar[bool] = True
@@ -35,7 +36,7 @@ class SelfAttention(nn.Module):
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
     row_stochastic: ClassVar[bool] = True
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
-    permutation_equivariant: ClassVar[bool] = True
+    permutation_equivariant: bool = True
     """Whether reordering the tokens only reorders the outputs; False for mechanisms that know positions."""
     projections: ClassVar[tuple[str, ...]] = ("query", "key", "value")
     """Which of BERT's three linear maps the mechanism has."""
@@ -58,12 +59,15 @@ class SelfAttention(nn.Module):
         for name in self.projections:
             self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor]:
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None = None, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
 
-        Returns a tuple with the context (B, N, D), before the output projection.
+        Returns the context (B, N, D), before the output projection, and the state for the next layer: what this layer
+        got, unless the mechanism carries one.
         """
-        return (self.mix(hidden_states, mask),)
+        return self.mix(hidden_states, mask), state
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix (B, N, D) hidden states; by default with ``attend`` on heads of queries, keys and values."""
@@ -88,8 +92,8 @@ class SelfAttention(nn.Module):
 
     @classmethod
     def works_on_heads(cls) -> bool:
-        """Whether ``attend`` is implemented, rather than ``mix`` alone."""
-        return cls.attend is not SelfAttention.attend
+        """Whether ``attend`` is all there is to ``mix``, but for the projections."""
+        return cls.attend is not SelfAttention.attend and cls.mix is SelfAttention.mix
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         """Return the weights (B, H, N, N) that ``attend`` gives to the values; only if ``has_attention_map``."""
@@ -122,6 +126,9 @@ class SelfAttention(nn.Module):
 
     def redraw_features(self, redraw_index: int) -> None:
         """Replace random features by those of the given draw; nothing to do for mechanisms without any."""
+
+    def extend_positions(self, length: int) -> None:
+        """Make room for sequences of ``length`` tokens by repeating tables; for measuring speed only."""
 
     @classmethod
     def default_num_features(cls, head_size: int) -> int:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import SelfAttention
@@ -20,17 +20,11 @@ class SoftmaxAttention(SelfAttention):
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
-        self.dropout = config.attention_probs_dropout_prob
+        # A module, although its rate alone is read, so that whoever turns dropout off finds it.
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        if mask is None:
-            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        # A pad's weight is 0, but 0 · NaN is NaN.
-        value = value.masked_fill(~mask[:, None, :, None], 0)
-        # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
-        mask = mask | ~mask.any(-1, keepdim=True)
-        return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout_p=dropout)
+        return softmax_attention(query, key, value, mask, self.dropout.p if self.training else 0.0)
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         logits = query @ key.mT * self.head_size**-0.5
@@ -46,3 +40,14 @@ class SoftmaxAttention(SelfAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """QKᵀ and AV: 4 N² D."""
         return 4 * length**2 * config.hidden_size
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Attend to the real ones among keys and values (B, H, N, d) from any number of queries (B, H, M, d)."""
+    if mask is None:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    # A pad's weight is 0, but 0 · NaN is NaN.
+    value = value.masked_fill(~mask[:, None, :, None], 0)
+    # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
+    mask = mask | ~mask.any(-1, keepdim=True)
+    return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout_p=dropout)
