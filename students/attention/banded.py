@@ -47,9 +47,13 @@ def with_neighbours(blocks: Tensor, before: int = 1, after: int = 1) -> Tensor:
 
 def real_columns(tensor: Tensor, mask: Tensor | None, size: int, before: int = 1, after: int = 1) -> Tensor:
     """Return where the columns of :func:`with_neighbours` are real tokens of (B, H, N, d): (B or 1, 1, n, 1, K)."""
-    if mask is None:
-        mask = torch.ones(1, tensor.shape[-2], dtype=torch.bool, device=tensor.device)
-    return with_neighbours(to_blocks(mask[:, None, :, None], size), before, after).mT
+    real = to_blocks(mask_or_ones(mask, tensor)[:, None, :, None], size)
+    return with_neighbours(real, before, after).mT
+
+
+def mask_or_ones(mask: Tensor | None, tensor: Tensor) -> Tensor:
+    """Return the mask (B, N), or (1, N) of True where there is none."""
+    return torch.ones(1, tensor.shape[-2], dtype=torch.bool, device=tensor.device) if mask is None else mask
 
 
 def column_positions(
@@ -64,19 +68,28 @@ def column_positions(
 
 def joint_attention(parts: list[Columns]) -> Tensor:
     """One softmax over the columns of all parts, (B, H, n, C, d); a key must be in one part only."""
-    logits = torch.cat(
-        [part.logits.masked_fill(~part.allowed, torch.finfo(part.logits.dtype).min) for part in parts], dim=-1
-    )
-    weights = logits.softmax(-1).split([part.logits.shape[-1] for part in parts], dim=-1)
+    weights = joint_softmax([(part.logits, part.allowed) for part in parts])
+    first, *others = (of_part @ part.value for of_part, part in zip(weights, parts, strict=True))
+    return sum(others, start=first)
+
+
+def joint_softmax(parts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """One softmax over pairs of logits (..., K) and allowed, False where the weight is 0; one result per part."""
+    logits = [part.masked_fill(~allowed, torch.finfo(part.dtype).min) for part, allowed in parts]
+    weights = torch.cat(logits, dim=-1).softmax(-1).split([part.shape[-1] for part in logits], dim=-1)
     # A row without any allowed column has uniform weights at this point.
-    contexts = [w.masked_fill(~part.allowed, 0) @ part.value for w, part in zip(weights, parts, strict=True)]
-    return torch.stack(contexts).sum(0) if len(contexts) > 1 else contexts[0]
+    return [of_part.masked_fill(~allowed, 0) for of_part, (_, allowed) in zip(weights, parts, strict=True)]
 
 
-def band_columns(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, radius: int) -> Columns:
-    """Return the band |i - j| <= radius of (B, H, N, d) heads, in blocks of :func:`block_size` tokens."""
+def band_columns(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, radius: int, size: int | None = None
+) -> Columns:
+    """Return the band |i - j| <= radius of (B, H, N, d) heads, in blocks of ``size`` >= radius tokens.
+
+    By default the blocks are those of :func:`block_size`.
+    """
     length = query.shape[-2]
-    size = block_size(radius, length)
+    size = size or block_size(radius, length)
     sides = int(length > size)  # a single block has no neighbours
     key, value = (with_neighbours(to_blocks(blank_pads(tensor, mask), size), sides, sides) for tensor in (key, value))
     blocks = to_blocks(query * query.shape[-1] ** -0.5, size)

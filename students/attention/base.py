@@ -38,6 +38,8 @@ class SelfAttention(nn.Module):
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
     permutation_equivariant: bool = True
     """Whether reordering the tokens only reorders the outputs; False for mechanisms that know positions."""
+    selects_by_content: ClassVar[bool] = False
+    """Whether queries and keys decide which tokens a token sees at all; some others then have no influence on it."""
     projections: ClassVar[tuple[str, ...]] = ("query", "key", "value")
     """Which of BERT's three linear maps the mechanism has."""
     has_output_projection: ClassVar[bool] = True
@@ -100,7 +102,7 @@ class SelfAttention(nn.Module):
         raise ValueError(f"{type(self).__name__} has no attention map; distil its output instead")
 
     def receptive_field(self, length: int) -> Tensor | None:
-        """Which tokens' values (N, N) each token can see, True at [to, from]; None where it sees all."""
+        """Which tokens' values (N, N) each of N real tokens can see, True at [to, from]; None where it sees all."""
         return None
 
     def feature_parameters(self) -> list[nn.Parameter]:

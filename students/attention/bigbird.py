@@ -1,0 +1,143 @@
+"""BigBird: neighbouring blocks, global blocks and a few random ones."""
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .banded import (
+    Columns,
+    banded_attention,
+    from_blocks,
+    joint_attention,
+    mask_or_ones,
+    real_columns,
+    to_blocks,
+    with_neighbours,
+)
+from .masking import masked_softmax
+from .pattern import PatternAttention
+from .random_features import seeded_generator
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class BigBirdAttention(PatternAttention):
+    """Softmax over blocks of b tokens: three neighbouring, the first g, and r random; 4N(3 + g + r)b d operations.
+
+    https://arxiv.org/abs/2007.14062, §2. The first g blocks see and are seen by all. The random blocks are drawn per
+    layer and head for examples of up to 1, 2, 4, 8 ... blocks, so that they depend on an example's own length only,
+    and are the same in training and evaluation; none is also a neighbour or global, which would count its keys twice.
+    """
+
+    complexity = "linear"
+    options = {"block": 16, "global_blocks": 1, "random_blocks": 3}  # noqa: RUF012
+    small_options = {"block": 2, "random_blocks": 1}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        options = config.attention_options or {}
+        self.block, self.num_global, self.num_random = (options[name] for name in self.options)
+        if self.block < 1:
+            raise ValueError(f"attention option block must be positive, got {self.block}")
+        self.seed = config.projection_seed
+
+    def random_blocks(self, num_real: Tensor, num_blocks: int) -> Tensor:
+        """Return the random blocks that each block of examples with (B,) real tokens sees, (B, H, n, r).
+
+        Fewer than r exist where one is -1, or past the end.
+        """
+        powers = range(math.ceil(math.log2(num_blocks)) + 1)
+        draw = (self.seed, self.layer, self.num_heads, self.num_global, self.num_random)
+        plan = torch.cat([draw_blocks(2**power, *draw) for power in powers], dim=1).to(num_real.device)
+        num_real_blocks = (num_real + self.block - 1) // self.block
+        sizes = torch.tensor([2**power for power in powers], device=num_real.device)
+        size = 2 ** (num_real_blocks[:, None] > sizes).sum(-1, keepdim=True)  # the draw for up to so many blocks
+        row = torch.arange(num_blocks, device=num_real.device).minimum(size - 1)  # past the end are pads
+        return plan[:, size - 1 + row].transpose(0, 1)  # draws for fewer blocks come before, size - 1 rows in all
+
+    def pattern(self, position: Tensor, num_real: Tensor) -> Tensor:
+        block = position.clamp(min=0) // self.block
+        num_blocks = math.ceil(position.shape[-1] / self.block)
+        index = torch.arange(num_blocks, device=position.device)
+        near = (index[:, None] - index).abs() <= 1
+        with_all = (index < self.num_global) | (index[:, None] < self.num_global)
+        random = (self.random_blocks(num_real, num_blocks).unsqueeze(-1) == index).any(-2)
+        seen = near | with_all | random
+        example = torch.arange(len(seen), device=position.device)[:, None, None]
+        return seen.transpose(1, 3)[example, block[:, None, :], block[:, :, None]].movedim(-1, 1)
+
+    def attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        length = query.shape[-2]
+        if length <= 2 * self.block:  # all neighbours
+            return banded_attention(query, key, value, mask, length)
+        query = query * self.head_size**-0.5
+        blocks, keys, values = (to_blocks(tensor, self.block) for tensor in (query, key, value))
+        real = mask_or_ones(mask, query)
+        index = torch.arange(blocks.shape[2], device=query.device)
+        neighbours = index[:, None] + torch.tensor([-1, 0, 1], device=query.device)
+        not_global = (neighbours >= self.num_global).repeat_interleave(self.block, dim=1).unsqueeze(1)
+        near_keys, near_values = with_neighbours(keys), with_neighbours(values)
+        parts = [Columns(blocks @ near_keys.mT, near_values, not_global & real_columns(query, mask, self.block))]
+        num_global = self.num_global * self.block
+        global_keys, global_values = (tensor[:, :, None, :num_global] for tensor in (key, value))
+        parts.append(Columns(blocks @ global_keys.mT, global_values, real[:, None, None, None, :num_global]))
+        if self.num_random:
+            parts.append(self._random_columns(blocks, keys, values, real))
+        context = from_blocks(joint_attention(parts), length)
+        logits = query[:, :, :num_global] @ key.mT
+        rows = masked_softmax(logits, real[:, None, None]) @ value
+        return torch.cat([rows.to(context.dtype), context[:, :, num_global:]], dim=2)
+
+    def _random_columns(self, blocks: Tensor, keys: Tensor, values: Tensor, real: Tensor) -> Columns:
+        num_blocks = blocks.shape[2]
+        chosen = self.random_blocks(real.sum(-1), num_blocks).expand(len(blocks), -1, -1, -1)
+        index = chosen.clamp(min=0, max=num_blocks - 1).flatten(2).unsqueeze(-1)
+
+        def pick(tensor: Tensor) -> Tensor:
+            """Take the chosen ones of (B, H, n, b, d): (B, H, n, r b, d)."""
+            tokens = tensor.flatten(3)
+            picked = tokens.gather(2, index.expand(-1, -1, -1, tokens.shape[-1]))
+            return picked.unflatten(-1, tensor.shape[3:]).unflatten(2, chosen.shape[2:]).flatten(3, 4)
+
+        real_blocks = to_blocks(real.unsqueeze(-1), self.block).unsqueeze(1)
+        allowed = pick(real_blocks.expand(*chosen.shape[:2], -1, -1, -1)).mT
+        exists = ((chosen >= 0) & (chosen < num_blocks)).repeat_interleave(self.block, dim=-1).unsqueeze(-2)
+        return Columns(blocks @ pick(keys).mT, pick(values), allowed & exists)
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """4N(3 + g + r)bD in whole blocks and 4gbND for the global rows; 4N²D where all blocks are neighbours."""
+        size, num_global, num_random = (config.attention_options[name] for name in cls.options)
+        if length <= 2 * size:
+            return 4 * length**2 * config.hidden_size
+        tokens = math.ceil(length / size) * size
+        return 4 * size * config.hidden_size * (tokens * (3 + num_global + num_random) + num_global * length)
+
+
+@lru_cache(maxsize=1024)
+def draw_blocks(num_blocks: int, seed: int, layer: int, num_heads: int, num_global: int, num_random: int) -> Tensor:
+    """Draw for each head and block ``num_random`` others that are neither neighbours nor global, (H, n, r).
+
+    Without replacement, from these numbers alone; -1 where there are no more.
+    """
+    if not num_random:
+        return torch.empty(num_heads, num_blocks, 0, dtype=torch.long)
+    block = torch.arange(num_blocks)
+    first = (block - 1).clamp(min=num_global)
+    num_near = ((block + 1).clamp(max=num_blocks - 1) - first + 1).clamp(min=0)
+    num_free = (num_blocks - num_global - num_near).clamp(min=0)
+    chance = torch.rand(num_random, num_heads, num_blocks, generator=seeded_generator(seed, layer, num_blocks))
+    ranks: list[Tensor] = []  # among the free blocks of a row, by Floyd's algorithm for distinct numbers
+    for drawn, uniform in enumerate(chance):
+        last = num_free - num_random + drawn
+        rank = (uniform * (last + 1)).long().minimum(last)
+        taken = torch.stack([earlier == rank for earlier in ranks]).any(0) if ranks else torch.zeros_like(rank).bool()
+        ranks.append(torch.where(taken, last, rank).clamp(min=-1))
+    rank = torch.stack(ranks, dim=-1)
+    chosen = rank + num_global
+    chosen = chosen + torch.where(chosen >= first[:, None], num_near[:, None], 0)
+    return chosen.masked_fill(rank < 0, -1)

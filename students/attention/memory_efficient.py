@@ -1,0 +1,74 @@
+"""Exact softmax attention without its N x N map: chunk by chunk, with a running maximum and sum."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .masking import blank_pads
+from .softmax import SoftmaxAttention
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class MemoryEfficientAttention(SoftmaxAttention):
+    """Softmax attention in O(N chunk) memory, training included; 4N²d operations per head, without dropout.
+
+    https://arxiv.org/abs/2112.05682: what PyTorch's fused kernels do inside, written out.
+    """
+
+    options = {"chunk": 128}  # noqa: RUF012
+    small_options = {"chunk": 16}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        self.chunk = (config.attention_options or {})["chunk"]
+        if self.chunk < 1:
+            raise ValueError(f"attention option chunk must be positive, got {self.chunk}")
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return chunked_attention(query, key, value, mask, self.chunk, self.chunk)
+
+
+def chunked_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, query_chunk: int, key_chunk: int
+) -> Tensor:
+    """Softmax attention (B, H, N, d) that holds one chunk of queries against one of keys at a time.
+
+    The backward pass computes each chunk of queries again instead of keeping its weights.
+    """
+    query, key, value = (blank_pads(tensor, mask) for tensor in (query, key, value))
+    query = query * query.shape[-1] ** -0.5
+    contexts = []
+    for chunk in query.split(query_chunk, dim=-2):
+        if torch.is_grad_enabled():
+            context = checkpoint(_attend_chunk, chunk, key, value, mask, key_chunk, use_reentrant=False)
+        else:
+            context = _attend_chunk(chunk, key, value, mask, key_chunk)
+        contexts.append(context)
+    return torch.cat(contexts, dim=-2)
+
+
+def _attend_chunk(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, key_chunk: int) -> Tensor:
+    """Attend from one chunk of queries to all keys, chunk by chunk."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    smallest = torch.finfo(wide).min
+    # Of the logits so far: the maximum, and relative to it the sum of exponentials and the weighted sum of values.
+    maximum = query.new_full((*query.shape[:-1], 1), smallest, dtype=wide)
+    total, context = torch.zeros_like(maximum), torch.zeros_like(query, dtype=wide)
+    for start in range(0, key.shape[-2], key_chunk):
+        chunk = slice(start, start + key_chunk)
+        logits = (query @ key[..., chunk, :].mT).to(wide)
+        pad = None if mask is None else ~mask[:, None, None, chunk]
+        if pad is not None:
+            logits = logits.masked_fill(pad, smallest)
+        larger = torch.maximum(maximum, logits.detach().amax(-1, keepdim=True))
+        weights, rescale = (logits - larger).exp(), (maximum - larger).exp()
+        if pad is not None:
+            weights = weights.masked_fill(pad, 0)  # where a chunk has pads alone, they are the maximum
+        total = total * rescale + weights.sum(-1, keepdim=True)
+        context = context * rescale + weights.to(value.dtype) @ value[..., chunk, :]
+        maximum = larger
+    return (context / total.clamp(min=torch.finfo(wide).tiny)).to(value.dtype)

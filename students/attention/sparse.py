@@ -1,0 +1,101 @@
+"""Sparse Transformer: every token sees its surroundings and every l-th token beyond, without the causal triangle."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .banded import (
+    Columns,
+    band_columns,
+    banded_attention,
+    from_blocks,
+    joint_attention,
+    joint_softmax,
+    mask_or_ones,
+    real_columns,
+    to_blocks,
+)
+from .pattern import PatternAttention
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class SparseAttention(PatternAttention):
+    """Softmax over O(√N) tokens per token, so that two layers connect any two; 4N(2l + N/l)d operations per head.
+
+    https://arxiv.org/abs/1904.10509, §4.2, both ways. With stride l, ``strided``: |i - j| < l, or i - j a multiple of
+    l; ``fixed``: j in the same block of l, or among the last c of any block. ``stride`` 0 means √N for the longest
+    input of the configuration.
+    """
+
+    complexity = "subquadratic"
+    options = {"pattern": ("strided", "fixed"), "stride": 0, "summary_tokens": 4}  # noqa: RUF012
+    small_options = {"summary_tokens": 1}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        options = config.attention_options or {}
+        self.strided = options["pattern"] == "strided"
+        self.stride = stride_of(config)
+        self.num_summary = options["summary_tokens"]
+        if not 0 < self.num_summary <= self.stride:
+            raise ValueError(
+                f"attention option summary_tokens must be 1 to the stride, {self.stride}, got {self.num_summary}"
+            )
+
+    def pattern(self, position: Tensor, num_real: Tensor) -> Tensor:
+        rows, columns = position[:, None, :, None], position[:, None, None, :]
+        if self.strided:
+            return ((rows - columns).abs() < self.stride) | ((rows - columns) % self.stride == 0)
+        return (rows // self.stride == columns // self.stride) | (
+            columns % self.stride >= self.stride - self.num_summary
+        )
+
+    def attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        length = query.shape[-2]
+        if length <= self.stride:  # all in one block
+            return banded_attention(query, key, value, mask, length)
+        form = self._strided if self.strided else self._fixed
+        return from_blocks(form(query, key, value, mask), length)
+
+    def _strided(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The band, and the residue classes modulo l, which are the columns of the tokens laid out in rows of l."""
+        band = band_columns(query, key, value, mask, self.stride - 1, size=self.stride)
+        real = to_blocks(mask_or_ones(mask, query).unsqueeze(-1), self.stride).squeeze(-1).mT[:, None, None]
+        query, key, value = (to_blocks(tensor, self.stride).transpose(2, 3) for tensor in (query, key, value))
+        logits = ((query * self.head_size**-0.5) @ key.mT).transpose(2, 3)
+        # Of its class, the band has the token itself alone.
+        other = ~torch.eye(key.shape[-2], dtype=torch.bool, device=key.device).unsqueeze(1)
+        of_band, of_class = joint_softmax([(band.logits, band.allowed), (logits, other & real)])
+        return of_band @ band.value + (of_class.transpose(2, 3) @ value).transpose(2, 3)
+
+    def _fixed(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """A token's own block, and the last c tokens of every other block."""
+        own = real_columns(query, mask, self.stride, 0, 0)
+        query, key, value = (to_blocks(tensor, self.stride) for tensor in (query, key, value))
+        query = query * self.head_size**-0.5
+        first = self.stride - self.num_summary
+        keys, values = (tensor[..., first:, :].flatten(2, 3).unsqueeze(2) for tensor in (key, value))
+        block = torch.arange(query.shape[2], device=query.device)
+        other = block.view(-1, 1, 1) != block.repeat_interleave(self.num_summary)
+        real = own[..., first:].flatten(2)[:, :, None, None]
+        return joint_attention([Columns(query @ key.mT, value, own), Columns(query @ keys.mT, values, other & real)])
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Both parts in blocks of l: 4N(3l + N/l)D strided, 4N(l + cN/l)D fixed; 4N²D up to l tokens."""
+        stride, options = stride_of(config), config.attention_options
+        if length <= stride:
+            return 4 * length**2 * config.hidden_size
+        num_blocks = math.ceil(length / stride)
+        strided = options["pattern"] == "strided"
+        columns = 3 * stride + num_blocks if strided else stride + options["summary_tokens"] * num_blocks
+        return 4 * num_blocks * stride * columns * config.hidden_size
+
+
+def stride_of(config: Any) -> int:
+    """Return l, from the configuration alone: the padded length must not change what a token sees."""
+    return config.attention_options["stride"] or round(math.sqrt(config.max_position_embeddings))
