@@ -60,8 +60,13 @@ def _speed(record: Record) -> str | None:
 
 
 def _baseline(record: Record) -> str | None:
-    kept = percent_interval((record.get("baseline_retention") or {}).get(record["main_metric"]))
-    return None if kept == MISSING else f"The same student trained on labels alone keeps {kept}."
+    name = record["main_metric"]
+    kept = percent_interval((record.get("baseline_retention") or {}).get(name))
+    return (
+        None
+        if kept == MISSING
+        else f"The same student trained on labels alone keeps {kept} of that {metric_label(name)}."
+    )
 
 
 def _measured(record: Record) -> list[dict[str, Any]]:
