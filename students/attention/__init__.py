@@ -4,12 +4,15 @@ from .base import SelfAttention
 from .bigbird import BigBirdAttention
 from .cosformer import CosformerAttention
 from .hedgehog import HedgehogAttention
+from .hybrid import HybridAttention
 from .knn import KNNAttention
 from .linear import LinearAttention
+from .lion import LionAttention
 from .longformer import LongformerAttention
 from .memory_efficient import MemoryEfficientAttention
 from .performer import PerformerAttention
 from .rfa import RandomFeatureKernelAttention
+from .scatterbrain import ScatterbrainAttention
 from .softmax import SoftmaxAttention
 from .sparse import SparseAttention
 from .t2r import T2RAttention
@@ -18,12 +21,15 @@ ATTENTIONS: dict[str, type[SelfAttention]] = {
     "bigbird": BigBirdAttention,  # neighbouring, global and random blocks: https://arxiv.org/abs/2007.14062
     "cosformer": CosformerAttention,  # ReLU features, cosine of the distance: https://arxiv.org/abs/2202.08791
     "hedgehog": HedgehogAttention,  # learned softmax features: https://arxiv.org/abs/2402.04347
+    "hybrid": HybridAttention,  # window softmax and Hedgehog features, as LoLCATs: https://arxiv.org/abs/2410.10254
     "knn": KNNAttention,  # the largest logits of each row alone: https://arxiv.org/abs/2106.00515
     "linear": LinearAttention,  # Transformers are RNNs, features elu + 1: https://arxiv.org/abs/2006.16236
+    "lion": LionAttention,  # linear attention with learned decays, both ways: https://arxiv.org/abs/2502.16249
     "longformer": LongformerAttention,  # sliding window and global tokens: https://arxiv.org/abs/2004.05150
     "memory_efficient": MemoryEfficientAttention,  # exact, in chunks: https://arxiv.org/abs/2112.05682
     "performer": PerformerAttention,  # FAVOR+ random features, linear in length: https://arxiv.org/abs/2009.14794
     "rfa": RandomFeatureKernelAttention,  # Gaussian or arc-cosine random features: https://arxiv.org/abs/2103.02143
+    "scatterbrain": ScatterbrainAttention,  # window softmax, FAVOR+ elsewhere: https://arxiv.org/abs/2110.15343
     "softmax": SoftmaxAttention,  # BERT's own, quadratic: the control
     "sparse": SparseAttention,  # every l-th token and the nearest, N√N: https://arxiv.org/abs/1904.10509
     "t2r": T2RAttention,  # learned ReLU features: https://arxiv.org/abs/2103.13076

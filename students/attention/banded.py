@@ -147,3 +147,28 @@ def _over_rows(index: Tensor, tensor: Tensor) -> Tensor:
     """Expand a (B, N) index over (B, H, N, d) or (B, N, D)."""
     index = index.unsqueeze(-1)
     return (index.unsqueeze(1) if tensor.dim() == 4 else index).expand_as(tensor)
+
+
+def band_and_features(
+    band: Columns, weights: Tensor, query_features: Tensor, key_features: Tensor, value: Tensor, floor: float
+) -> Tensor:
+    """Mean of the values by ``weights`` (B, H, n, C, K) inside the band and by φ(q)·φ(k) ≥ 0 outside, (B, H, N, d).
+
+    Weights outside the band and the key features (B, H, N, r) and values of pads must be 0. The features' share of the
+    band is subtracted from that of all tokens, in O(N (K + d) r); ``floor`` is the least sum of a row's weights.
+    """
+    length, size = query_features.shape[-2], weights.shape[-2]
+    sides = (weights.shape[-1] // size - 1) // 2
+    near_keys = with_neighbours(to_blocks(key_features, size), sides, sides)
+    near = (to_blocks(query_features, size) @ near_keys.mT).masked_fill(~band.allowed, 0)
+    context = from_blocks((weights - near) @ band.value, length) + query_features @ (key_features.mT @ value)
+    inside, counted = (from_blocks(tensor.sum(-1, keepdim=True), length) for tensor in (weights, near))
+    outside = (query_features @ key_features.sum(-2).unsqueeze(-1) - counted).clamp(min=0)  # but for rounding
+    return context / (inside + outside).clamp(min=floor)
+
+
+def near_tokens(mask: Tensor | None, length: int, radius: int, device: torch.device | None = None) -> Tensor:
+    """Return which real tokens are within a band, by :func:`token_positions`; (B or 1, 1, N, N)."""
+    positions = token_positions(mask, length, device).unsqueeze(1)
+    near = (positions.unsqueeze(-1) - positions.unsqueeze(-2)).abs() <= radius
+    return near if mask is None else near & mask[:, None, None, :]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class HedgehogAttention(FeatureMapAttention):
     """Weights φ(q)·φ(k), φ(x) = [softmax(Wx), softmax(-Wx)] over m features, W learned; 6Nmd operations per head.
 
-    https://arxiv.org/abs/2402.04347, section 4; as in LoLCATs (https://arxiv.org/abs/2410.10254) queries and keys have
+    https://arxiv.org/abs/2402.04347; as in LoLCATs (https://arxiv.org/abs/2410.10254) queries and keys have
     their own W, (H, m/2, d), which starts at the identity. Every key's features sum to 2: its norm is not seen.
     """
 
@@ -35,13 +35,17 @@ class HedgehogAttention(FeatureMapAttention):
         return softmax_features(self.query_map(query)), softmax_features(self.key_map(key))
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return naive_weighted_mean(self.naive_weights(query, key), value, mask)
+
+    def naive_weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """φ(q)·φ(k) of all pairs, (B, H, N, N), by the definition."""
         features = []
         for tensor, linear in ((query, self.query_map), (key, self.key_map)):
             logits = (tensor.unsqueeze(-2) * linear.weight.unsqueeze(1)).sum(-1)
             signed = [(sign * logits).exp() for sign in (1, -1)]
             features.append([exponential / exponential.sum(-1, keepdim=True) for exponential in signed])
-        weights = sum(q @ k.mT for q, k in zip(*features, strict=True))
-        return naive_weighted_mean(weights, value, mask)
+        (query_plus, query_minus), (key_plus, key_minus) = features
+        return query_plus @ key_plus.mT + query_minus @ key_minus.mT
 
     def initialize_features(self) -> None:
         generator = seeded_generator(self.seed, self.layer, 0)

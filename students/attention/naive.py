@@ -12,7 +12,7 @@ from torch import Tensor
 def naive_softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax attention through the N x N logits q·k / √d; (B, H, N, d), zeros where an example has no real token."""
     logits = query @ key.mT / math.sqrt(query.shape[-1])
-    return _attend(logits, value, mask)
+    return naive_masked_attention(logits, value, mask)
 
 
 def naive_favor_attention(
@@ -22,10 +22,14 @@ def naive_favor_attention(
 
     O(N²m) memory. The projection is (m, d) or (H, m, d); gradients flow through plain autograd.
     """
+    return naive_masked_attention(naive_favor_logits(query, key, projection), value, mask)
+
+
+def naive_favor_logits(query: Tensor, key: Tensor, projection: Tensor) -> Tensor:
+    """Log of FAVOR+'s Σ_m φ(q)φ(k), m times the estimate of exp(q·k / √d); (B, H, N, N)."""
     query_logits = _feature_logits(query, projection)
     key_logits = _feature_logits(key, projection)
-    logits = torch.logsumexp(query_logits.unsqueeze(-2) + key_logits.unsqueeze(-3), dim=-1)
-    return _attend(logits, value, mask)
+    return torch.logsumexp(query_logits.unsqueeze(-2) + key_logits.unsqueeze(-3), dim=-1)
 
 
 def naive_favor_plus_plus_attention(
@@ -38,7 +42,9 @@ def naive_favor_plus_plus_attention(
         constant + math.sqrt(1 - 4 * spread) * (x @ projection.mT) - x.square().sum(-1, keepdim=True) / 2
         for x in scaled
     ]
-    return _attend(torch.logsumexp(logits[0].unsqueeze(-2) + logits[1].unsqueeze(-3), dim=-1), value, mask)
+    return naive_masked_attention(
+        torch.logsumexp(logits[0].unsqueeze(-2) + logits[1].unsqueeze(-3), dim=-1), value, mask
+    )
 
 
 def naive_feature_attention(
@@ -66,7 +72,8 @@ def _feature_logits(tensor: Tensor, projection: Tensor) -> Tensor:
     return scaled @ projection.mT - scaled.square().sum(-1, keepdim=True) / 2
 
 
-def _attend(logits: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def naive_masked_attention(logits: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax of (B, H, N, N) logits over the real tokens, applied to their values; zeros where there are none."""
     if mask is None:
         return logits.softmax(-1) @ value
     mask = mask[:, None, None, :]

@@ -28,7 +28,7 @@ class PerformerAttention(SoftmaxKernelAttention):
     ``hyperbolic``: the same for w and -w, from m/2 rows (2009.14794, lemma 1).
     ``favor++``: exp(A|w|² + √(1-4A) w·x - |x|²/2) (https://arxiv.org/abs/2205.15317), unbiased for every A < 1/8, with
     the A of least variance where mean |q+k|²/√d is the configured ``target_norm``.
-    ``relu``: max(w·x, 0) + 0.001, which estimates another kernel than softmax's (2009.14794, section 4).
+    ``relu``: max(w·x, 0) + 0.001, which estimates another kernel than softmax's (2009.14794).
     """
 
     has_attention_map = True
@@ -101,7 +101,7 @@ def least_variance_spread(head_size: int, pair_norm: float) -> float:
     """Return FAVOR++'s A, 0 or below, of least variance for x and y with mean |x+y|² = S ``pair_norm``.
 
     A = (1 - r) / 8 with r = (d + 2S + √((d + 2S)² + 8dS)) / 2d, the minimum over A of log E[(f(x) f(y))²],
-    d log(1-4A) - d/2 log(1-8A) + 2S(1-4A)/(1-8A) up to a constant (2205.15317, theorem 3.2).
+    d log(1-4A) - d/2 log(1-8A) + 2S(1-4A)/(1-8A) up to a constant; optimal positive features of 2205.15317.
     """
     total = head_size + 2 * pair_norm
     return (1 - (total + math.sqrt(total**2 + 8 * head_size * pair_norm)) / (2 * head_size)) / 8

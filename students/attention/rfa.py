@@ -19,7 +19,7 @@ FLOORS = {"gaussian": 1e-3, "arccos": 1e-6}
 
 
 class RandomFeatureKernelAttention(RandomFeatureAttention):
-    """Estimate a kernel of q̂ = q/|q| and k̂ = k/|k| by random rows w (https://arxiv.org/abs/2103.02143, section 3).
+    """Estimate a kernel of q̂ = q/|q| and k̂ = k/|k| by random rows w (https://arxiv.org/abs/2103.02143).
 
     Rows are multiplied by a scale σ, learned per head and dimension (√t where all its entries are the same).
     ``gaussian``: features sin(w·q̂), cos(w·q̂) estimate exp(-t|q̂-k̂|²/2), in proportion to exp(t q̂·k̂), the paper's

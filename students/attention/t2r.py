@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class T2RAttention(FeatureMapAttention):
     """Weights φ(q/√d)·φ(k) with φ(x) = relu(W x + b), W (H, m, d) learned; 8Nmd operations per head.
 
-    https://arxiv.org/abs/2103.13076, section 2.2; queries are divided by √d as in its code. W starts at the identity
+    https://arxiv.org/abs/2103.13076; queries are divided by √d as in its code. W starts at the identity
     (or, unless m = d, at orthogonal rows), b at 0.1, which leaves fewer tokens without any feature.
     """
 

@@ -302,6 +302,46 @@ def test_checkpoint_loads_in_a_fresh_process_without_this_repository(tmp_path):
     assert result["attention"] == "performer"
 
 
+ALL_ELSEWHERE = """
+import json, sys, torch
+from pathlib import Path
+from transformers import AutoModelForSequenceClassification
+batch = {name: torch.tensor(rows) for name, rows in json.load(sys.stdin).items()}
+logits = {}
+for folder in Path(sys.argv[1]).iterdir():
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    logits[folder.name] = model(**batch).logits.tolist()
+assert "students" not in sys.modules
+print(json.dumps(logits))
+"""
+
+
+def test_every_mechanism_loads_without_this_repository(tmp_path):
+    """One process for all: a mechanism's source comes with its checkpoint, shared helpers included."""
+    models = {}
+    for name, attention in ATTENTIONS.items():
+        models[name] = student(attention=name, attention_options=dict(attention.small_options))
+        models[name].save_pretrained(tmp_path / "students" / name)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", ALL_ELSEWHERE, str(tmp_path / "students")],
+        input=json.dumps({name: tensor.tolist() for name, tensor in batch().items()}),
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    logits = json.loads(process.stdout.splitlines()[-1])
+    for name, model in models.items():
+        # One thread there, perhaps several here: sums may differ in the last bit.
+        expected = model(**batch()).logits
+        torch.testing.assert_close(torch.tensor(logits[name]), expected, rtol=0, atol=1e-6, msg=name)
+
+
 def test_auto_classes_know_the_student_without_remote_code(tmp_path):
     model = student()
     model.save_pretrained(tmp_path)
