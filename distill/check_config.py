@@ -1,6 +1,7 @@
 """Refuse a configuration that cannot work, in one line that names the key, before anything is loaded."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,11 @@ from distill.config import LOSSES, TRAINABLE, Config, ScratchConfig, StageConfig
 from distill.errors import UserError, choices_hint
 from distill.tasks import task_names
 
+MAX_LENGTH = 131_072
+NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
+"""Names under `checkpoints/` that no stage may have."""
+
 
 def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
     """Refuse what cannot work, before anything is loaded.
@@ -16,12 +22,13 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     Args:
         attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips the checks that need them.
     """
+    _check_values(dataclasses.asdict(config))
     _require_choice("task", config.task, task_names())
     _check_data(config)
     _check_teacher(config.teacher)
     _check_student(config.student, attentions)
     _require(len(config.stages) > 0, "stages", [], "give at least one stage")
-    names = [stage.name for stage in config.stages]
+    names = [stage.name.casefold() for stage in config.stages]  # some file systems do not tell A from a
     _require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
     for stage in config.stages:
         _check_stage(stage)
@@ -39,6 +46,8 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     for key in ("batch_sizes", "lengths"):
         values = getattr(config.comparison, key)
         _require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
+    _require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
+    _require_positive("baseline", config.baseline, ("epochs", "learning_rate", "batch_size"))
     _require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
 
 
@@ -51,6 +60,24 @@ def _require_choice(key: str, value: str, choices: Collection[str]) -> None:
     _require(value in choices, key, value, choices_hint(value, choices))
 
 
+def _check_values(values: Any, key: str = "") -> None:
+    """Refuse what no key can mean: numbers that are not finite, seeds that no generator takes, control characters."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            _check_values(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _check_values(value, key)
+    elif isinstance(values, float):
+        _require(math.isfinite(values), key, values, "give a finite number")
+    elif isinstance(values, str):
+        _require(not NEVER_IN_TEXT.search(values), key, values, "leave out control characters; write it in UTF-8")
+    elif key in ("seed", "data.seed"):
+        _require(0 <= values < 2**32, key, values, "give a whole number from 0 to 4294967295")
+    elif isinstance(values, int):
+        _require(abs(values) < 2**53, key, values, "give a smaller number")
+
+
 def _require_positive(section: str, values: Any, keys: Sequence[str]) -> None:
     for key in keys:
         value = getattr(values, key)
@@ -60,7 +87,8 @@ def _require_positive(section: str, values: Any, keys: Sequence[str]) -> None:
 def _check_data(config: Config) -> None:
     data = config.data
     _require_positive("data", data, ("max_train_examples",))
-    _require(data.max_length >= 8, "data.max_length", data.max_length, "give at least 8 tokens")
+    fits = 8 <= data.max_length <= MAX_LENGTH
+    _require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
     _require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
     if config.task == "custom":
         _require(data.dir is not None, "data.dir", None, "task custom needs the folder of its files")
@@ -126,10 +154,9 @@ def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> N
 
 def _check_stage(stage: StageConfig) -> None:
     section = f"stages.{stage.name}"
-    _require(bool(re.fullmatch(r"[\w-]+", stage.name)), "stages.name", stage.name, "use letters, digits, _ and -")
-    _require(
-        stage.name not in ("teacher", "baseline"), "stages.name", stage.name, "this name is taken by the run itself"
-    )
+    short = bool(re.fullmatch(r"[\w-]{1,100}", stage.name))
+    _require(short, "stages.name", stage.name, "use letters, digits, _ and -, at most 100")
+    _require(stage.name.casefold() not in TAKEN, "stages.name", stage.name, "this name is taken by the run itself")
     _require_positive(
         section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
     )

@@ -17,6 +17,8 @@ from distill.readers import find_split_file, first_line, is_text, read_embedded,
 from distill.tasks import CUSTOM, Task
 
 EMBEDDED = "embedded"
+MAX_TEXT_BYTES = 1_000_000
+"""Far above any text that a model reads, and what half a file looks like whose quotation mark is left open."""
 MIN_HELD_OUT = 200
 """Selection on fewer examples is mostly noise, so a small set gives up to a fifth of train to reach this."""
 
@@ -84,6 +86,8 @@ def load_splits(
     opened = _open_source(task, source, seed, names, columns)
     sources = {name: _checked(task, tables, where) for name, tables, where in opened}
     train = sources.pop("train")
+    if len(train.labels) > 1 and np.all(train.labels == train.labels[0]):
+        raise UserError(f"train: every label is {train.labels[0]:g}; give examples of at least two labels")
     used, held_out = _split_train(train.labels, seed, max_train_examples, held_out_fraction)
     validation = {name: split.select(np.arange(len(split.labels))) for name, split in sources.items()}
     return Splits(train.select(used), train.select(held_out), validation)
@@ -150,6 +154,17 @@ def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int)
         column.validate(full=True)
     except pa.ArrowException as error:
         raise UserError(f"{where}: column {name!r} is not UTF-8 text ({first_line(error)})") from error
+    sizes = pc.binary_length(column)
+    if (pc.max(sizes).as_py() or 0) > MAX_TEXT_BYTES:
+        row = pc.index(pc.greater(sizes, MAX_TEXT_BYTES), True).as_py()
+        raise UserError(
+            f"{where}, row {first_row + row + 1}: column {name!r} holds {sizes[row].as_py() / 1e6:.0f} MB of text; "
+            "is a quotation mark left open, or a line break missing?"
+        )
+    zeros = pc.match_substring(column, "\0")
+    if pc.any(zeros).as_py():
+        row = first_row + pc.index(zeros, True).as_py() + 1
+        raise UserError(f"{where}, row {row}: column {name!r} holds a NUL character; fetch the file again")
     return column
 
 

@@ -34,6 +34,7 @@ def encode_labels(task: Task, chunks: Sequence[pa.ChunkedArray], where: str) -> 
             _refuse_where((labels < low) | (labels > high), labels, where, f"is outside {low:g} to {high:g}")
         return labels.astype(np.float32)
     _refuse_where(labels != np.floor(labels), labels, where, "is not a whole number; classes are")
+    _refuse_where(np.abs(labels) > 2**53, labels, where, "is too large for a class")
     return _class_indices(task, labels.astype(np.int64), where)
 
 
@@ -76,7 +77,7 @@ def _numbers_from_text(task: Task, values: list[str], where: str, first_row: int
     numbers = np.empty(len(values))
     for position, value in enumerate(values):
         try:
-            numbers[position] = number_of[value] if value in number_of else float(value)
+            numbers[position] = number_of[value] if value in number_of else _number(value)
         except ValueError as error:
             row = first_row + position + 1
             if not value.strip():
@@ -87,3 +88,9 @@ def _numbers_from_text(task: Task, values: list[str], where: str, first_row: int
                 reason = f"holds {value!r}; {choices_hint(value, task.label_names)}"
             raise UserError(f"{where}, row {row}: column {task.label_column!r} {reason}") from error
     return numbers
+
+
+def _number(text: str) -> float:
+    if "_" in text:
+        raise ValueError(text)  # 1_000 is a number to Python alone
+    return float(text)

@@ -21,6 +21,14 @@ from distill.files import write_atomically
 
 WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 """Keys that may change between a run and its continuation."""
+CHECKED_YAML = "checked_yaml"
+MAX_DEPTH = 20
+MAX_VALUES = 10_000
+SECTIONS = {
+    "stages",
+    "scratch",
+    *(entry.name for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type)),
+}
 
 
 def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str, Any] | None = None) -> Config:
@@ -46,23 +54,70 @@ def load_config(path: Path) -> Config:
 
 def _parse(arguments: Sequence[str] | None) -> Config:
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, description=__doc__)
+    jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=__doc__
+    )
     parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
     parser.add_class_arguments(Config)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
         values = parser.instantiate(namespace).as_dict()
-    except jsonargparse.ArgumentError as error:
+    except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         # The parser does not say which file it could not read.
-        files = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
-        message = str(error).replace("Problems parsing config", f"cannot read {', '.join(files)}")
-        raise UserError(_one_line(message)) from error
+        files = ", ".join(value for option, value in itertools.pairwise(arguments) if option == "--config")
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
+        raise UserError(_one_line(str(error), files)) from error
     return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
 
 
-def _one_line(message: str) -> str:
+def _load_yaml(text: str) -> Any:
+    """Load YAML as the parser would, unless it holds what no configuration needs and what is not safe to load.
+
+    Raises:
+        UserError: it is nested too deeply (libyaml crashes the process on it), its aliases stand for too many values,
+            a key stands twice, or a class is named (the parser would import its module).
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        _refuse_yaml(depth > MAX_DEPTH, event, f"nested more than {MAX_DEPTH} levels deep")
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    waiting = [] if root is None else [(root, 0)]
+    for number, (node, depth) in enumerate(waiting):  # the list grows while it is read
+        _refuse_yaml(number > MAX_VALUES or depth > MAX_DEPTH, root, f"aliases for more than {MAX_VALUES:,} values")
+        if isinstance(node, yaml.MappingNode):
+            _check_mapping(node)
+            waiting += [(value, depth + 1) for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(item, depth + 1) for item in node.value]
+    return jsonargparse.get_loader("yaml")(text)
+
+
+def _check_mapping(node: yaml.MappingNode) -> None:
+    names: list[str] = []
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # the parser refuses it
+        _refuse_yaml(key.value in names, key, f"key {key.value!r} stands twice; keep one")
+        _refuse_yaml(key.value == "class_path", key, "'class_path' is not accepted; give the keys alone")
+        for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if key.value in SECTIONS and isinstance(part, yaml.ScalarNode):
+                by_name = re.fullmatch(r"\w+(\.\w+)+", part.value) and not part.value.endswith((".yaml", ".yml"))
+                _refuse_yaml(by_name, key, f"{key.value} is {part.value!r}; give its keys")
+        names.append(key.value)
+
+
+def _refuse_yaml(condition: Any, where: Any, problem: str) -> None:
+    if condition:
+        raise UserError(f"configuration, line {where.start_mark.line + 1}: {problem}")
+
+
+def _one_line(message: str, files: str) -> str:
     """Turn a parser message into one line that names the key and, for an unknown one, the nearest match."""
+    message = message.replace("Problems parsing config", f"cannot read {files}")
     unknown = re.search(
         r"Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|arguments: --([\w.]+)", message
     )
@@ -73,6 +128,8 @@ def _one_line(message: str) -> str:
         in_stage = f"stages.{name.partition('.')[0]}"  # the parser flattens what an unknown key holds
         key = f"{group.group(1)}.{name}" if group else in_stage if in_stages else name
         return f"unknown key {key!r}: {_keys_hint(key)}"
+    if "Unexpected config" in message:
+        return f"{files} holds no keys; see configs/ for examples"
     missing = re.search(r"arguments are required: ([\w., ]+)", message)
     if missing and in_stages:
         return f"missing key stages.{missing.group(1)}: give it to every stage"

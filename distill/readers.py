@@ -18,14 +18,20 @@ from distill.errors import UserError
 
 EXTENSIONS = ("parquet", "jsonl", "csv", "tsv")
 ROWS_PER_CHUNK = 50_000
+MAX_SHOWN = 200
+"""Characters of a list of columns that a message shows."""
 
 Tables = Iterator[pa.Table]
 
 
 def task_folder(data_dir: str | Path, task_name: str) -> Path:
     """Return ``<data.dir>/<task>``; task custom may also have its files directly in the folder."""
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(data_dir).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"data.dir: {data_dir} cannot be opened ({reason(error)}); give another folder") from error
+    if not is_folder:
         raise UserError(f"data.dir: there is no folder {folder}")
     inner = folder / task_name
     if inner.is_dir() or task_name != "custom":
@@ -39,7 +45,12 @@ def task_folder(data_dir: str | Path, task_name: str) -> Path:
 
 def find_split_file(folder: Path, split: str) -> Path:
     """Return the one file of ``split`` in ``folder``, whatever its format."""
-    found = [path for extension in EXTENSIONS if (path := folder / f"{split}.{extension}").is_file()]
+    paths = [folder / f"{split}.{extension}" for extension in EXTENSIONS]
+    found = [path for path in paths if path.is_symlink() or path.exists()]
+    for path in found:
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a broken link" if path.is_symlink() else "no regular file"
+            raise UserError(f"data.dir: {path} is {kind}; put the data file in its place")
     if not found:
         raise UserError(f"data.dir: no {split}.<{'|'.join(EXTENSIONS)}> in {folder}")
     if len(found) > 1:
@@ -68,9 +79,11 @@ def read_file(path: Path, columns: Sequence[str]) -> Tables:
                 num_rows += table.num_rows
                 yield table
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8 ({first_line(error)})") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+        raise UserError(
+            f"{path} is not UTF-8 text{_looks_like(path)}; save it as UTF-8 ({first_line(error)})"
+        ) from error
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path}{_looks_like(path)}: {reason(error)}; write or fetch it again") from error
     if num_rows == 0:
         raise UserError(f"{path} is empty; it must hold the columns {', '.join(columns)} and at least one row")
 
@@ -80,11 +93,37 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def reason(error: BaseException) -> str:
+    """Return what the system says is wrong, without the path that it repeats."""
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
+
+
+def _looks_like(path: Path) -> str:
+    """Name the kind of a file that does not hold what its name says."""
+    kinds = {
+        b"\x1f\x8b": "gzip",
+        b"PK\x03\x04": "a zip or Excel file",
+        b"PAR1": "parquet",
+        b"\xff\xfe": "UTF-16",
+    }
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError:
+        return ""
+    found = [kind for mark, kind in kinds.items() if start.startswith(mark) and kind != path.suffix.removeprefix(".")]
+    return f" (it looks like {found[0]})" if found else ""
+
+
 def require_columns(columns: Sequence[str], present: Sequence[str], where: object) -> None:
-    """Refuse a source that lacks one of ``columns``."""
+    """Refuse a source that lacks one of ``columns`` or has it twice."""
     for column in columns:
         if column not in present:
-            raise UserError(f"{where} has no column {column!r}; its columns are {', '.join(map(str, present))}")
+            names = ", ".join(map(str, present))
+            shown = names if len(names) < MAX_SHOWN else f"{names[:MAX_SHOWN]}..."
+            raise UserError(f"{where} has no column {column!r}; its columns are {shown}")
+        if list(present).count(column) > 1:
+            raise UserError(f"{where} has the column {column!r} more than once; rename or remove one")
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
@@ -94,7 +133,9 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
         "quoting": csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
         "encoding": "utf-8-sig",
     }
-    require_columns(columns, list(pandas.read_csv(path, nrows=0, **options).columns), path)
+    # Read as a row, because a header that holds a name twice has the second one renamed.
+    header = pandas.read_csv(path, nrows=1, header=None, dtype=str, keep_default_na=False, **options)
+    require_columns(columns, header.iloc[0].tolist(), path)
     # "NA", "null" and "None" are words here, not missing values, and "007" is not the number 7.
     with pandas.read_csv(path, dtype=str, keep_default_na=False, chunksize=ROWS_PER_CHUNK, **options) as chunks:
         for chunk in chunks:
@@ -119,9 +160,9 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Tables:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {line_number} is not JSON: {error}") from error
+                row = json.loads(line, object_pairs_hook=_refuse_twice)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {line_number} is not JSON: {error}; correct that line") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {line_number} is not a JSON object with the columns as keys")
             require_columns(columns, list(row), f"{path}, line {line_number}")
@@ -135,11 +176,22 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Tables:
         yield _table_of_values(values, path, num_yielded)
 
 
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("a key stands twice")
+    return row
+
+
 def _table_of_values(values: dict[str, list[Any]], path: Path, first_row: int) -> pa.Table:
     arrays = {}
     for column, items in values.items():
         try:
             arrays[column] = pa.array(items)
+        except UnicodeEncodeError as error:
+            row = first_row + next(row for row, item in enumerate(items) if item == error.object) + 1
+            problem = f"column {column!r} holds half a surrogate pair; write the character whole"
+            raise UserError(f"{path}, row {row}: {problem}") from error
         except (pa.ArrowException, OverflowError) as error:
             first_type = next(type(item) for item in items if item is not None)
             odd = (row for row, item in enumerate(items) if item is not None and type(item) is not first_type)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +146,8 @@ def test_regression_labels_are_float32(tmp_path):
         ([[0], [1]], "row 1: column 'label' holds list"),
         ([0, "one"], "row 2: column 'label' mixes types"),
         ([0, 2**70], "'label' mixes types|row 2"),
+        ([0, 1e300], r"row 2: label 1e\+300 is too large for a class"),
+        (["0", "1_0"], "row 2: column 'label' holds '1_0'"),
     ],
 )
 def test_wrong_class_labels(tmp_path, labels, message):
@@ -184,7 +187,9 @@ def test_wrong_scores(tmp_path, labels, message):
         ([1, 2], "row 1: column 'sentence' holds int64 values, not text"),
         (["a", 2], "row 2: column 'sentence' mixes types"),
         ([["a"], ["b"]], "row 1: column 'sentence' holds list"),
-        (["a", "\ud800"], "cannot read.*validation.jsonl"),
+        (["a", "\ud800"], "row 2: column 'sentence' holds half a surrogate pair"),
+        (["a", "b\0"], "row 2: column 'sentence' holds a NUL character"),
+        (["a", "x" * 2_000_000], "row 2: column 'sentence' holds 2 MB of text; is a quotation mark left open"),
     ],
 )
 def test_text_that_is_not_text(tmp_path, texts, message):
@@ -199,6 +204,13 @@ def test_text_that_is_not_text(tmp_path, texts, message):
         (b"", "parquet", "is empty"),
         (b"sentence,label\n", "csv", "is empty"),
         (b"\n\n", "jsonl", "is empty"),
+        (b"sentence,sentence,label\na,b,1\n", "csv", "column 'sentence' more than once"),
+        (b'{"sentence": "a", "sentence": "b", "label": 1}\n', "jsonl", "line 1 is not JSON: a key stands twice"),
+        (b'{"sentence": ' + b"[" * 100_000, "jsonl", "line 1 is not JSON: maximum recursion depth"),
+        (b"\x1f\x8b\x08\x00", "csv", "looks like gzip"),
+        (b"PK\x03\x04\xff\xfe", "csv", "looks like a zip or Excel file"),
+        (b"PAR1\xff", "csv", "looks like parquet"),
+        ("sentence,label\na,1\n".encode("utf-16"), "csv", "looks like UTF-16"),
         (b"text,label\na,1\n", "csv", "no column 'sentence'; its columns are text, label"),
         (b'{"sentence": "a"}\n', "jsonl", "line 1 has no column 'label'; its columns are sentence"),
         (b"sentence,label\na,1\nb,1,2\n", "csv", "cannot read"),
@@ -235,6 +247,41 @@ def test_parquet_text_that_is_not_utf8(tmp_path):
     (folder / "sst2" / "validation.csv").unlink()
     pq.write_table(pa.table({"sentence": broken, "label": [1]}), folder / "sst2" / "validation.parquet")
     with pytest.raises(UserError, match="UTF-8"):
+        load(folder)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_label_beyond_whole_numbers_is_refused_without_a_warning(tmp_path):
+    with pytest.raises(UserError, match="too large"):
+        load(folder_with(tmp_path, b"sentence,label\na,1e300\n", "csv"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.mkdir(), r"validation\.csv is a folder"),
+        (lambda path: path.symlink_to("nowhere"), r"validation\.csv is a broken link"),
+        (lambda path: path.symlink_to(path.name), r"validation\.csv is a broken link"),
+        (os.mkfifo, r"validation\.csv is no regular file"),
+    ],
+)
+def test_something_else_in_the_place_of_a_file(tmp_path, spoil, message):
+    write(tmp_path / "sst2" / "train.csv", MANY)
+    spoil(tmp_path / "sst2" / "validation.csv")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["x" * 5000, "~nobody-of-this-name/data", "/proc/1/root/data"])
+def test_a_folder_that_cannot_be_opened(folder):
+    with pytest.raises(UserError, match=r"data\.dir"):
+        load(folder)
+
+
+def test_train_of_one_class_teaches_nothing(tmp_path):
+    folder = folder_with(tmp_path, {"sentence": ["a", "b"], "label": [0, 1]}, "csv")
+    write(folder / "sst2" / "train.jsonl", {"sentence": ["a", "b"], "label": [1, 1]})
+    with pytest.raises(UserError, match="train: every label is 1; give examples of at least two labels"):
         load(folder)
 
 

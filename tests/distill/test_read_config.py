@@ -144,6 +144,21 @@ REFUSED = {
     stages(name="a/b"): "stages.name is 'a/b'",
     stages(name="baseline"): "stages.name is 'baseline'|taken",
     "--task=custom": "data.dir|task custom",
+    "--seed=-1": "seed is -1|0 to 4294967295",
+    "--data.seed=4294967296": "data.seed is 4294967296",
+    "--teacher.learning_rate=.nan": "teacher.learning_rate is nan|finite",
+    "--baseline.learning_rate=0": "baseline.learning_rate is 0",
+    "--training.weight_decay=-0.1": "training.weight_decay is -0.1",
+    "--data.max_length=1000000": "data.max_length is 1000000|131,072",
+    "--run_dir=a\tb": "run_dir is 'a\\tb'|control characters",
+    "--run_dir=a\udc80": "run_dir is|UTF-8",
+    "--teacher.epochs=99999999999999999999": "teacher.epochs|smaller",
+    stages(name="../up"): "stages.name is '../up'",
+    stages(name="/etc/stage"): "stages.name is '/etc/stage'",
+    stages(name="teacher_outputs"): "stages.name is 'teacher_outputs'|taken",
+    stages(name="a" * 101): "stages.name|at most 100",
+    "--data={max_length: 9, max_length: 10}": "key 'max_length' stands twice",
+    "--data=" + "[" * 100_000: "nested more than 20 levels",
     "nonsense": "nonsense",
 }
 
@@ -180,6 +195,57 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(content, tmp_pat
     with pytest.raises(UserError) as refusal:
         parse_config(["--config", str(path)], ATTENTIONS)
     assert "\n" not in str(refusal.value)
+
+
+BOMB = "".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9) if i else 'x'}]\n" for i in range(10))
+TRAPS = {
+    BOMB: "aliases for more than",
+    "data: &d {dir: *d}\n": "aliases for more than",
+    "data: " + "[" * 1_000_000: "nested more than",
+    "seed: 1\nseed: 2\n": "line 7: key 'seed' stands twice",
+    "run_dir: !!python/object/apply:os.mkdir [HERE]\n": "python/object/apply",
+    "data: {class_path: spy.Spy}\n": "class_path",
+    "data: spy.Spy\n": "data is 'spy.Spy'",
+    "teacher: {scratch: spy.Spy}\n": "scratch is 'spy.Spy'",
+    "---\nseed: 3\n": "single document",
+}
+
+
+@pytest.mark.parametrize("text", TRAPS, ids=range(len(TRAPS)))
+def test_yaml_that_does_more_than_configure_is_refused(text, tmp_path, monkeypatch):
+    """Nothing is made or imported, nothing takes long."""
+    (tmp_path / "spy.py").write_text("raise SystemExit('this was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "trap.yaml"
+    path.write_text(GOOD + text.replace("HERE", str(tmp_path / "made")))
+    with pytest.raises(UserError) as refusal:
+        parse_config(["--config", str(path)], ATTENTIONS)
+    assert TRAPS[text] in str(refusal.value)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "encode", [lambda text: text.encode("utf-8-sig"), lambda text: text.replace("\n", "\r\n").encode()]
+)
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(encode, tmp_path):
+    path = tmp_path / "Größe 🚀.yaml"
+    path.write_bytes(encode(GOOD))
+    assert parse_config(["--config", str(path)], ATTENTIONS).task == "sst2"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfet\x00", "run_dir: Größe\n".encode("latin-1"), b"task: a\0"])
+def test_a_file_that_is_not_utf8_is_refused(content, tmp_path):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        parse_config(["--config", str(tmp_path / "bad.yaml")], ATTENTIONS)
+
+
+def test_anchors_are_read(tmp_path):
+    (tmp_path / "good.yaml").write_text(
+        GOOD + "student: &small {num_layers: 2}\nbaseline: {epochs: &two 2}\nseed: *two\n"
+    )
+    config = parse_config(["--config", str(tmp_path / "good.yaml")], ATTENTIONS)
+    assert (config.student.num_layers, config.baseline.epochs, config.seed) == (2, 2, 2)
 
 
 def test_a_missing_file_and_missing_keys_are_named(tmp_path):
