@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     Args:
         attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips the checks that need them.
     """
-    _check_values(dataclasses.asdict(config))
+    _check_values(config)
     _require_choice("task", config.task, task_names())
     _check_data(config)
     _check_teacher(config.teacher)
@@ -62,9 +63,16 @@ def _require_choice(key: str, value: str, choices: Collection[str]) -> None:
 
 def _check_values(values: Any, key: str = "") -> None:
     """Refuse what no key can mean: numbers that are not finite, seeds that no generator takes, control characters."""
-    if isinstance(values, Mapping):
+    if dataclasses.is_dataclass(values):
+        for entry in dataclasses.fields(values):
+            name, value = f"{key}.{entry.name}" if key else entry.name, getattr(values, entry.name)
+            optional = type(None) in typing.get_args(entry.type)
+            _require(value is not None or optional, name, None, "give it a value, or leave it out")
+            _check_values(value, name)
+    elif isinstance(values, Mapping):
         for name, value in values.items():
-            _check_values(value, f"{key}.{name}" if key else str(name))
+            _check_values(name, key)
+            _check_values(value, f"{key}.{name}")
     elif isinstance(values, list | tuple):
         for value in values:
             _check_values(value, key)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from distill.errors import UserError, choices_hint
+from distill.errors import UserError, choices_hint, storage_problem
 from distill.interrupts import Interrupted, ignore_signals, raise_on_signals
 from distill.tasks import CUSTOM
 
 EXIT_USER_ERROR = 2
+MAX_LINE = 1000
+"""Characters of a message; longer than any of ours is what it quotes from a file."""
 EXIT_SIGNAL = 128
 """Added to the number of the signal that ended a process, as a shell does."""
 
@@ -109,7 +111,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and leave the process with its exit code (None counts as 0).
 
     A :class:`UserError` becomes one ``error: …`` line on stderr and exit code 2, Ctrl-C and SIGTERM one line and
-    exit code 130 or 143; anything else is a bug of ours and keeps its traceback.
+    exit code 130 or 143, and storage that is full or closed to us is a user's mistake too. Anything else is a bug of
+    ours and keeps its traceback.
     """
     raise_on_signals()
     quiet_libraries()
@@ -117,7 +120,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main()
         sys.stdout.flush()
     except UserError as error:
-        print_error(" ".join(str(error).split()))
+        print_error(str(error))
         code = EXIT_USER_ERROR
     except Interrupted as interrupt:
         ignore_signals()
@@ -129,9 +132,22 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # The reader went away (`… | head`): Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except Exception as error:
+        problem = storage_problem(error)
+        if problem is None:
+            raise
+        print_error(problem)
+        code = EXIT_USER_ERROR
     sys.exit(code or 0)
 
 
 def print_error(message: str) -> None:
-    """Print ``error: message`` on stderr, below whatever progress bar stood on the line."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    """Print ``error: message`` as one line on stderr, below whatever progress bar stood there.
+
+    A message may quote a file: what would move the cursor or colour the terminal is shown as an escape, and a quote
+    without end is cut in the middle.
+    """
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(message.split()))
+    if len(line) > MAX_LINE:
+        line = f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
+    print(f"error: {line}", file=sys.stderr, flush=True)

@@ -1,6 +1,9 @@
 """The one exception that is a user's mistake."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -14,3 +17,36 @@ def choices_hint(value: object, choices: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     suggestion = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"choose one of {', '.join(names)}{suggestion}"
+
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) or free some space",
+    errno.EROFS: "make it writable, or choose another folder",
+    errno.EACCES: "change its permissions, or choose another",
+    errno.EPERM: "change its permissions, or choose another",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "see to the disk",
+}
+"""What goes wrong with storage in the middle of a run through no fault of ours, and what the user can do."""
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Return in one line what is wrong with the storage, if that is what ``error`` says, else None.
+
+    safetensors and torch report a full disk in words alone, as an error of their own.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        words = re.search(r"os error (\d+)", str(cause))
+        number = int(words.group(1)) if words else cause.errno if isinstance(cause, OSError) else None
+        if number is None and "inline_container.cc" in str(cause) and "PytorchStreamReader" not in str(cause):
+            number = errno.ENOSPC  # torch says that what it wrote is shorter than it should be
+        if number in WAYS_OUT:
+            named = isinstance(cause, OSError) and cause.filename
+            place = f": {cause.filename}" if named else " where the run folder or its cache is"  # type: ignore[attr-defined]
+            return f"{os.strerror(number).lower()}{place}; {WAYS_OUT[number]}, and start the same command again"
+        cause = cause.__cause__
+    return None

@@ -24,11 +24,7 @@ WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 CHECKED_YAML = "checked_yaml"
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-SECTIONS = {
-    "stages",
-    "scratch",
-    *(entry.name for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type)),
-}
+SECTIONS = tuple(entry.name for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type))
 
 
 def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str, Any] | None = None) -> Config:
@@ -63,6 +59,10 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
+        for section in (*SECTIONS, "teacher.scratch"):
+            values = namespace.get(section, jsonargparse.Namespace())
+            if not isinstance(values, jsonargparse.Namespace):
+                raise UserError(f"{section} is {values!r}: give it keys, or leave it out")
         values = parser.instantiate(namespace).as_dict()
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         # The parser does not say which file it could not read.
@@ -104,7 +104,7 @@ def _check_mapping(node: yaml.MappingNode) -> None:
         _refuse_yaml(key.value in names, key, f"key {key.value!r} stands twice; keep one")
         _refuse_yaml(key.value == "class_path", key, "'class_path' is not accepted; give the keys alone")
         for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-            if key.value in SECTIONS and isinstance(part, yaml.ScalarNode):
+            if key.value in (*SECTIONS, "stages", "scratch") and isinstance(part, yaml.ScalarNode):
                 by_name = re.fullmatch(r"\w+(\.\w+)+", part.value) and not part.value.endswith((".yaml", ".yml"))
                 _refuse_yaml(by_name, key, f"{key.value} is {part.value!r}; give its keys")
         names.append(key.value)

@@ -119,7 +119,7 @@ def require_columns(columns: Sequence[str], present: Sequence[str], where: objec
     """Refuse a source that lacks one of ``columns`` or has it twice."""
     for column in columns:
         if column not in present:
-            names = ", ".join(map(str, present))
+            names = " ".join(", ".join(map(str, present)).split())
             shown = names if len(names) < MAX_SHOWN else f"{names[:MAX_SHOWN]}..."
             raise UserError(f"{where} has no column {column!r}; its columns are {shown}")
         if list(present).count(column) > 1:

@@ -1,5 +1,6 @@
 """The wrapper that every script ends through."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -65,6 +66,61 @@ def test_a_signal_that_is_repeated_does_not_disturb_the_end(capsys):
     assert leave(lambda: signal.raise_signal(signal.SIGTERM)) == 143
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
+
+
+def test_a_message_cannot_move_the_cursor_or_fill_the_screen(capsys):
+    def main():
+        raise UserError("label '\x1b[2Jred' \x00 " + "x" * 5000 + " end")
+
+    assert leave(main) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(r"error: label '\x1b[2Jred' \x00 xxx")
+    assert line.endswith("xxx end\n")
+    assert len(line) < 1100
+
+
+STORAGE = {
+    "no space left on device: run/a.json; free some": OSError(errno.ENOSPC, "No space left", "run/a.json"),
+    "no space left on device where the run folder": OSError(errno.ENOSPC, "No space left"),
+    "disk quota exceeded": OSError(errno.EDQUOT, "Quota"),
+    "file too large": OSError(errno.EFBIG, "File too large"),
+    "read-only file system": OSError(errno.EROFS, "Read-only", "run/a.json"),
+    "permission denied: run/a.json; change its permissions": PermissionError(errno.EACCES, "no", "run/a.json"),
+    "no space left on device where": RuntimeError("I/O error: No space left on device (os error 28)"),
+    "no space left on device where the": RuntimeError(
+        "[enforce fail at inline_container.cc:672] unexpected pos 1 vs 2"
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", STORAGE)
+def test_storage_that_gives_out_is_one_line_and_the_same_command_is_the_way_out(expected, capsys):
+    def main():
+        raise STORAGE[expected]
+
+    assert leave(main) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {expected}")
+    assert line.endswith("start the same command again\n")
+    assert line.count("\n") == 1
+
+
+def test_the_cause_of_an_error_is_looked_at(capsys):
+    def main():
+        raise ValueError("cannot save") from OSError(errno.ENOSPC, "No space left")
+
+    assert leave(main) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "gone"), RuntimeError("PytorchStreamReader failed")]
+)
+def test_other_errors_of_files_are_bugs_and_keep_their_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        run(main)
 
 
 def test_a_bug_keeps_its_traceback():

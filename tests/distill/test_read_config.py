@@ -159,6 +159,8 @@ REFUSED = {
     stages(name="a" * 101): "stages.name|at most 100",
     "--data={max_length: 9, max_length: 10}": "key 'max_length' stands twice",
     "--data=" + "[" * 100_000: "nested more than 20 levels",
+    "--data=null": "data|null",
+    "--teacher.scratch=null": "teacher.scratch|null",
     "nonsense": "nonsense",
 }
 
@@ -208,6 +210,9 @@ TRAPS = {
     "data: spy.Spy\n": "data is 'spy.Spy'",
     "teacher: {scratch: spy.Spy}\n": "scratch is 'spy.Spy'",
     "---\nseed: 3\n": "single document",
+    "seed: null\n": "seed is None: give it a value, or leave it out",
+    "data:\n": "data is None: give it keys, or leave it out",
+    "teacher: {scratch: []}\n": "teacher.scratch is []",
 }
 
 
