@@ -106,7 +106,7 @@ REFUSED = {
     "--seed=true": "seed|int|True",
     "--stages={name: a}": "stages|list",
     "--task=sst": "task is 'sst'|cola, sst2|did you mean 'sst2'?",
-    "--student.attention=performr": "student.attention|performer, softmax|did you mean 'performer'?",
+    "--student.attention=performr": "student.attention|performer|softmax|did you mean 'performer'?",
     "--student.features=learnd": "student.features|fixed, redrawn, learned|did you mean 'learned'?",
     "--student.layer_map=evn": "student.layer_map|even, first, last|did you mean 'even'?",
     "--student.layer_map=[0, 1]": "student.layer_map is [0, 1]|student.num_layers = 3",
