@@ -11,11 +11,13 @@ from .lion import LionAttention
 from .longformer import LongformerAttention
 from .memory_efficient import MemoryEfficientAttention
 from .performer import PerformerAttention
+from .reformer import ReformerAttention
 from .rfa import RandomFeatureKernelAttention
 from .scatterbrain import ScatterbrainAttention
 from .softmax import SoftmaxAttention
 from .sparse import SparseAttention
 from .t2r import T2RAttention
+from .transformer_xl import TransformerXLAttention
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {
     "bigbird": BigBirdAttention,  # neighbouring, global and random blocks: https://arxiv.org/abs/2007.14062
@@ -28,9 +30,11 @@ ATTENTIONS: dict[str, type[SelfAttention]] = {
     "longformer": LongformerAttention,  # sliding window and global tokens: https://arxiv.org/abs/2004.05150
     "memory_efficient": MemoryEfficientAttention,  # exact, in chunks: https://arxiv.org/abs/2112.05682
     "performer": PerformerAttention,  # FAVOR+ random features, linear in length: https://arxiv.org/abs/2009.14794
+    "reformer": ReformerAttention,  # sorted by a hash, in chunks: https://arxiv.org/abs/2001.04451
     "rfa": RandomFeatureKernelAttention,  # Gaussian or arc-cosine random features: https://arxiv.org/abs/2103.02143
     "scatterbrain": ScatterbrainAttention,  # window softmax, FAVOR+ elsewhere: https://arxiv.org/abs/2110.15343
     "softmax": SoftmaxAttention,  # BERT's own, quadratic: the control
     "sparse": SparseAttention,  # every l-th token and the nearest, N√N: https://arxiv.org/abs/1904.10509
     "t2r": T2RAttention,  # learned ReLU features: https://arxiv.org/abs/2103.13076
+    "transformer_xl": TransformerXLAttention,  # segments with a memory, relative positions: https://arxiv.org/abs/1901.02860
 }

@@ -148,6 +148,11 @@ def test_tuples_and_hidden_states_on_request():
 def test_every_parameter_gets_a_gradient(attention):
     options = dict(ATTENTIONS[attention].small_options)
     model = student(attention=attention, features="learned", attention_options=options).train()
+    with torch.no_grad():
+        for parameter in (p for layer in model.bert.encoder.layer for p in layer.attention.self.feature_parameters()):
+            parameter.add_(
+                0.1 * torch.randn(parameter.shape)
+            )  # factors that start at 0 keep others waiting for a step
     outputs = model(**batch(), labels=torch.tensor([0, 1, 1]), output_hidden_states=True)
     # The classifier reads the first token alone, which a mechanism may treat apart.
     (outputs.loss + outputs.hidden_states[-1].tanh().mean()).backward()

@@ -1,0 +1,127 @@
+"""Reformer: tokens are sorted by a hash of what they ask for, and attend to those sorted next to them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import initialization
+
+from .banded import from_blocks, mask_or_ones, to_blocks, with_neighbours
+from .base import SelfAttention
+from .masking import blank_pads
+from .random_features import seeded_generator
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+SELF_LOGIT = -1e5
+"""A token sees itself only where it sees no other: its own key, parallel to its query, would outweigh all."""
+
+
+class ReformerAttention(SelfAttention):
+    """Softmax over the tokens of the same and adjacent chunks after sorting by bucket; 4N 3c R d operations per head.
+
+    https://arxiv.org/abs/2001.04451, §2, both ways: queries are keys, k = q/|q|; a bucket is argmax [qP; -qP], with R
+    random P per head; chunks hold c tokens, of whatever bucket; the R rounds are weighted by their normalisers. The
+    number of buckets is fixed, pads are sorted last and the chunks form no ring, so that padding changes nothing.
+    """
+
+    complexity = "linear"  # but for the sort, which multiplies nothing
+    permutation_equivariant = False
+    selects_by_content = True
+    projections = ("query", "value")
+    options = {"chunk": 64, "buckets": 16, "rounds": 2}  # noqa: RUF012
+    small_options = {"chunk": 4, "buckets": 4}  # noqa: RUF012
+
+    projection: Tensor
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        self.chunk, self.num_buckets, self.rounds = ((config.attention_options or {})[name] for name in self.options)
+        if self.chunk < 1 or self.rounds < 1 or self.num_buckets < 2 or self.num_buckets % 2:
+            raise ValueError(
+                "attention options chunk and rounds must be positive and buckets even, "
+                f"got {self.chunk}, {self.rounds} and {self.num_buckets}"
+            )
+        self.seed = config.projection_seed
+        # Persistent: from_pretrained leaves buffers that no checkpoint fills uninitialised.
+        shape = (self.rounds, 1, self.num_heads, self.head_size, self.num_buckets // 2)
+        self.register_buffer("projection", torch.empty(shape))
+
+    def initialize_features(self) -> None:
+        generator = seeded_generator(self.seed, self.layer, 0)
+        initialization.copy_(self.projection, torch.randn(self.projection.shape, generator=generator))
+
+    @torch.no_grad()
+    def buckets(self, query: Tensor, mask: Tensor | None) -> Tensor:
+        """Hash (B, H, N, d) into buckets (R, B, H, N); pads get one of their own, the last."""
+        rotated = query.to(self.projection.dtype) @ self.projection
+        buckets = torch.cat([rotated, -rotated], dim=-1).argmax(-1)
+        return buckets if mask is None else buckets.masked_fill(~mask[:, None], self.num_buckets)
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        query, value = (
+            blank_pads(self.split_heads(getattr(self, name)(hidden_states)), mask) for name in self.projections
+        )
+        length = query.shape[2]
+        size = min(self.chunk, length)
+        sides = int(length > size)  # a single chunk has no neighbours
+        order = self.buckets(query, mask).argsort(dim=-1, stable=True).unsqueeze(-1)
+
+        def sort(tensor: Tensor) -> Tensor:
+            """Sort the tokens of (B, H, N, d) and cut them into chunks, (R, B, H, n, c, d)."""
+            tensor = tensor.expand(*order.shape[:-1], -1)
+            return to_blocks(tensor.gather(-2, order.expand_as(tensor)), size)
+
+        def around(chunks: Tensor) -> Tensor:
+            return with_neighbours(chunks, sides, sides)
+
+        key = F.normalize(query, dim=-1)
+        logits = _wide(sort(query) @ around(sort(key)).mT) * self.head_size**-0.5
+        position = to_blocks(order, size)
+        logits = logits.masked_fill(position == around(position).mT, SELF_LOGIT)
+        real = mask_or_ones(mask, query)[:, None, :, None].expand(len(query), -1, -1, -1)
+        pad = ~around(sort(real)).mT
+        logits = logits.masked_fill(pad, torch.finfo(logits.dtype).min)
+        weights = logits.softmax(-1).masked_fill(pad, 0).to(value.dtype)
+        context = from_blocks(weights @ around(sort(value)), length)
+        normaliser = from_blocks(logits.logsumexp(-1, keepdim=True), length)
+        place = order.argsort(dim=-2)
+        share = normaliser.gather(-2, place).softmax(0)
+        context = (share * context.gather(-2, place.expand_as(context))).sum(0).to(value.dtype)
+        return context.transpose(1, 2).flatten(2)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        query, value = (
+            blank_pads(self.split_heads(getattr(self, name)(hidden_states)), mask) for name in self.projections
+        )
+        length = query.shape[2]
+        logits = query @ F.normalize(query, dim=-1).mT / self.head_size**0.5
+        logits = logits.masked_fill(torch.eye(length, dtype=torch.bool), SELF_LOGIT)
+        real = mask_or_ones(mask, query)[:, None, None]
+        contexts, normalisers = [], []
+        for buckets in self.buckets(query, mask):
+            sort_key = buckets * length + torch.arange(length)
+            rank = (sort_key.unsqueeze(-2) < sort_key.unsqueeze(-1)).sum(-1)
+            chunk = rank // self.chunk
+            near = (chunk.unsqueeze(-1) - chunk.unsqueeze(-2)).abs() <= 1
+            seen = logits.masked_fill(~(near & real), torch.finfo(logits.dtype).min)
+            contexts.append(seen.softmax(-1).masked_fill(~(near & real), 0) @ value)
+            normalisers.append(seen.logsumexp(-1, keepdim=True))
+        context = (torch.stack(normalisers).softmax(0) * torch.stack(contexts)).sum(0)
+        return context.transpose(1, 2).flatten(2)
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Per round, the hash NbD and the chunks 4N 3c D; 4N²D up to c tokens."""
+        chunk, num_buckets, rounds = (config.attention_options[name] for name in cls.options)
+        size = min(chunk, length)
+        tokens = -(-length // size) * size
+        columns = 3 * size if length > size else size
+        return rounds * config.hidden_size * (num_buckets * length + 4 * tokens * columns)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return at least fp32, which fp16 logits of -1e5 need."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
