@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench notebooks clean
+.PHONY: demo test lint bench chaos notebooks clean
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ bench: $(VENV)/installed  ## speed as ratios measured in one run, written to run
 	# performer-pytorch is measured, not used; it lists packages that its attention does not import
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement .requirements-bench.txt
 	OMP_WAIT_POLICY=ACTIVE $(BIN)/python pipelines/bench.py
+
+chaos: $(VENV)/installed  ## fifty runs killed at random moments, each started again and compared with an undisturbed one
+	$(BIN)/python tests/chaos.py --output runs/chaos.json
 
 notebooks: $(VENV)/installed  ## execute the notebooks on the demo run, or on RUN=../runs/<another>; nothing is written
 	HF_HUB_OFFLINE=1 $(BIN)/jupyter-execute notebooks/*.ipynb

@@ -18,8 +18,9 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         replace_file(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def replace_file(temporary: Path, final: Path) -> None:

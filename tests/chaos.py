@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from file_events import PHASES, Event, FileEvents, Kill, Tracer, kill_at, phase_of, short
+from file_events import PHASES, Event, FileEvents, Kill, Tracer, announce_torch_save, kill_at, phase_of, short
 from same_end import differences
 from tqdm import tqdm
 
@@ -145,6 +145,7 @@ def run_pipeline(folder: Path, kill: Kill | None, trace: Path | None, ready: int
     """Be ``python pipelines/distill.py``, and never come back."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.argv = command(folder)
+    announce_torch_save()
     tracer = Tracer(folder, trace) if trace is not None else None
     if tracer is not None:
         FileEvents(folder, tracer.act)

@@ -63,8 +63,22 @@ class FileEvents:
         if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
             path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), path)
         if path.startswith(self.folder) and "/tensorboard" not in path:
-            self.act(self.count, event, path)
+            self.act(self.count, event, os.fspath(arguments[1]) if event == "os.rename" else path)
             self.count += 1
+
+
+def announce_torch_save() -> None:
+    """Let ``torch.save`` show up as opening its file: it writes in C++, straight after another library's files."""
+    import torch
+
+    save = torch.save
+
+    def announced(content: Any, file: Any, *arguments: Any, **keywords: Any) -> None:
+        if isinstance(file, str | os.PathLike):
+            sys.audit("open", file, "wb", WRITING)
+        save(content, file, *arguments, **keywords)
+
+    torch.save = announced
 
 
 def kill_at(kill: Kill, ready: int) -> Callable[[int, str, str], None]:
