@@ -1,5 +1,6 @@
 """The run folder: fixed names, what is finished, and a refusal to mix two configurations."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -95,7 +96,7 @@ def find_run_folder(config: Config) -> RunFolder:
 
 
 def create_run_folder(config: Config, folder: RunFolder) -> None:
-    """Make the folder and write its configuration, from which moment on it belongs to this run; tidy an older one.
+    """Make the folder and write its configuration, from which moment on it belongs to this run.
 
     Raises:
         UserError: it cannot be written.
@@ -103,9 +104,27 @@ def create_run_folder(config: Config, folder: RunFolder) -> None:
     try:
         if not (folder.path / "config.yaml").exists():
             save_config(config, folder.path / "config.yaml")
-        folder.clean_up()
     except OSError as error:
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
+
+
+def occupy(folder: RunFolder) -> None:
+    """Keep other processes out of a run folder until this one ends, and tidy what a killed one left.
+
+    A launcher that is killed may leave its run behind, alive; two runs in one folder would tear each other's files.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    descriptor = os.open(folder.path / "config.yaml", os.O_RDONLY)  # open, and thereby locked, while the process lives
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"run folder {folder.path} is in use by another process; wait until it ends, or give another --run_dir"
+        ) from error
+    folder.clean_up()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -16,7 +16,7 @@ from distill.errors import UserError
 from distill.fidelity import layer_fidelity
 from distill.launch import flush_trackers, start_trackers
 from distill.loop import Progress, Run, train
-from distill.run_folder import RunFolder, create_run_folder, save_model
+from distill.run_folder import RunFolder, create_run_folder, occupy, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from distill.tasks import Task, get_task
@@ -99,6 +99,7 @@ def begin(work: Work) -> None:
     """Make the run folder and open TensorBoard in it."""
     if work.run.accelerator.is_main_process:
         create_run_folder(work.config, work.folder)
+        occupy(work.folder)
     work.run.accelerator.wait_for_everyone()
     start_trackers(work.run.accelerator, work.config)
 

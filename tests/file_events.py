@@ -82,32 +82,30 @@ def announce_torch_save() -> None:
 
 
 def kill_at(kill: Kill, ready: int) -> Callable[[int, str, str], None]:
-    """Return what ends this process at the chosen event."""
+    """Return what ends this process at the chosen event, or tells the parent through ``ready`` that it has come."""
+    reached: list[int] = []
+    rename = os.replace
+
+    def rename_and_die(*arguments: Any, **keywords: Any) -> None:
+        rename(*arguments, **keywords)
+        if reached:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def act(count: int, event: str, path: str) -> None:
         if count != kill.event:
             return
+        reached.append(count)
         if kill.kind == "time":
             os.write(ready, b".")
         elif kill.kind == "write":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
             resource.setrlimit(resource.RLIMIT_FSIZE, (kill.limit, resource.RLIM_INFINITY))
-        elif kill.kind == "after rename":
-            os.replace = os.rename = die_after(os.replace)
-        else:
+        elif kill.kind != "after rename":
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if kill.kind == "after rename":
+        os.replace = os.rename = rename_and_die
     return act
-
-
-def die_after(rename: Callable[..., None]) -> Callable[..., None]:
-    """Let the process die as soon as ``rename`` is done."""
-
-    def renamed(*arguments: Any, **keywords: Any) -> None:
-        rename(*arguments, **keywords)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    return renamed
 
 
 @dataclass(frozen=True)

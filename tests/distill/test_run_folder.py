@@ -1,7 +1,10 @@
 """A run folder belongs to one configuration and is never written over."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from transformers import BertForSequenceClassification
@@ -9,8 +12,10 @@ from transformers import BertForSequenceClassification
 from distill.config import Config, StageConfig, StudentSettings
 from distill.errors import UserError
 from distill.read_config import load_config
-from distill.run_folder import RunFolder, create_run_folder, find_run_folder, save_model
+from distill.run_folder import RunFolder, create_run_folder, find_run_folder, occupy, save_model
 from distill.tokenizer import train_tokenizer
+
+ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @pytest.fixture
@@ -74,15 +79,36 @@ def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
     folder.path.mkdir(parents=True)
     (folder.path / ".config.yaml.77.incomplete").write_text("task: ss")
     create_run_folder(config, find_run_folder(config))
+    occupy(folder)
     assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
 
 
-def test_the_next_start_tidies_what_a_kill_left(created, config):
+def test_two_processes_in_one_folder_are_one_too_many(created):
+    """A second one is kept out while the first one lives, even if that is only the orphan of a launcher."""
+    program = (
+        "from pathlib import Path; from distill.run_folder import RunFolder, occupy\n"
+        f"occupy(RunFolder(Path({str(created.path)!r}))); print('in', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": ROOT}
+    )
+    assert other.stdout.readline() == b"in\n"
+    (created.path / "teacher.incomplete").mkdir()
+    with pytest.raises(UserError, match="in use by another process"):
+        occupy(created)
+    assert (created.path / "teacher.incomplete").exists()  # the other one may be writing it
+    other.kill()
+    other.wait()
+    occupy(created)
+    assert not (created.path / "teacher.incomplete").exists()
+
+
+def test_the_next_start_tidies_what_a_kill_left(created):
     created.finish("layers", {"name": "layers"})
     for left in ("checkpoints/layers/step-00000003", "checkpoints/logits/step-00000001", "teacher.incomplete"):
         (created.path / left).mkdir(parents=True)
     (created.path / "student.replaced").mkdir()
-    create_run_folder(config, created)
+    occupy(created)
     left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
     assert left == [
         "checkpoints",

@@ -35,6 +35,9 @@ def test_one_line_the_exit_code_and_the_same_end(number, code, pattern, finished
     assert "Traceback" not in errors
     done = tiny.run(run_dir)
     assert done.returncode == 0, done.stderr
+    assert "teacher outputs" in errors
+    assert "teacher outputs" not in done.stderr  # those on the disk are used again
+    assert ("layers:" in done.stdout) == (pattern == IN_THE_LOOP)  # a finished stage stays finished
     same_end(run_dir, finished.folder)
 
 
