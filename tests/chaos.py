@@ -83,6 +83,8 @@ IMPORTED = (
     *("pipelines.comparison", "pipelines.phases", "students"),
 )
 """What a run imports: once, for all forks."""
+HANGS = 900.0
+"""Seconds after which a run that has not ended is taken to hang."""
 REMOVALS = ("os.remove", "os.rmdir")
 
 
@@ -123,13 +125,12 @@ def run_forked(folder: Path, kill: Kill | None = None, trace: Path | None = None
 
 def read_and_kill(output: int, moment: int, child: int, kill: Kill | None) -> Iterator[bytes]:
     """Yield what the child prints until it ends; kill it some time after it says that the event has come."""
-    ends, watched = None, [output, moment]
+    ends, watched = time.monotonic() + HANGS, [output, moment]
     while True:
-        left = None if ends is None else max(0.0, ends - time.monotonic())
-        found, _, _ = select.select(watched, [], [], left)
-        if ends is not None and time.monotonic() >= ends:
+        found, _, _ = select.select(watched, [], [], max(0.0, ends - time.monotonic()))
+        if time.monotonic() >= ends:
             os.kill(child, signal.SIGKILL)
-            ends = None
+            ends = time.monotonic() + HANGS
         if moment in found:
             watched.remove(moment)
             if os.read(moment, 1) and kill is not None:
@@ -235,6 +236,7 @@ def chaos(count: int, seed: int, folder: Path) -> dict[str, Any]:
     events = [Event(**json.loads(line)) for line in trace.read_text().splitlines()]
     runs = []
     tqdm.monitor_interval = 0  # no thread of its own, which a fork would not have
+    tqdm.set_lock(threading.RLock())  # its own choice is shared by forks: one that is killed would block all others
     for kill in tqdm(draw_kills(events, count, seed), desc="kills", unit="run"):
         runs.append(kill_and_compare(kill, folder / "killed", undisturbed))
         shutil.rmtree(folder / "killed")
