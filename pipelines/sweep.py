@@ -15,10 +15,12 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.console import print_error, run
+from distill.interrupts import Interrupted
 
 
 def main() -> int:
     """Run every cell that is not finished, then summarise all that are."""
+    import psutil
     from tqdm import tqdm
 
     from distill.sweep import cell_runner, cells, parse_sweep, summaries
@@ -32,10 +34,15 @@ def main() -> int:
         ThreadPoolExecutor(sweep.workers) as pool,
         tqdm(total=len(grid), initial=len(grid) - len(waiting), unit="run", desc="sweep") as bar,
     ):
-        for cell, failure in zip(waiting, pool.map(start, waiting), strict=True):
-            bar.update()
-            if failure:
-                failures[cell.run_dir.name] = failure
+        try:
+            for cell, failure in zip(waiting, pool.map(start, waiting), strict=True):
+                bar.update()
+                if failure:
+                    failures[cell.run_dir.name] = failure
+        except Interrupted:  # the pool waits for its threads, and these for their runs
+            for process in psutil.Process().children(recursive=True):
+                process.terminate()
+            raise
 
     from distill.leaderboard import leaderboard_cells, write_leaderboard
     from distill.table import text_table

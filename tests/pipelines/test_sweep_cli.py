@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,6 +122,23 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(place):
         subprocess.run(cell.command, check=True)  # what the older process does meanwhile
     waiting.join(10)
     assert len(started()) == 1
+
+
+def test_sigterm_ends_the_runs_too_and_starts_no_other(place):
+    """The script alone gets the signal, and its runs would go on for days."""
+    Path("run.py").write_text("import time; open('started', 'a').write('.'); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "pipelines" / "sweep.py"), "--config", "sweep.yaml"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not Path("started").exists():
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; the same command goes on" in errors
+    assert Path("started").read_text() == "."
 
 
 def test_a_summary_of_one_real_run_says_what_its_record_says(finished):
