@@ -217,9 +217,10 @@ def kill_and_compare(kill: Kill, folder: Path, undisturbed: Path) -> dict[str, A
     phase = phase_of(folder)
     torn = [path for path in folder.rglob("*") if kill.limit and path.is_file() and path.stat().st_size == kill.limit]
     file = short(str(torn[0].relative_to(folder))) if torn else kill.file
-    ended = signal.Signals(-status).name if status < 0 else f"exit code {status}: {output[-300:]}"
+    ended = signal.Signals(-status).name if status < 0 else "exit"
+    differ = [] if status < 0 else [f"the first run ended by itself, exit code {status}: {output[-1000:]}"]
     status, output = run_forked(folder)
-    differ = differences(folder, undisturbed) if status == 0 else [f"exit code {status}: {output[-1000:]}"]
+    differ += differences(folder, undisturbed) if status == 0 else [f"exit code {status}: {output[-1000:]}"]
     return asdict(kill) | {"file": file, "phase": phase, "ended": ended, "equal": not differ, "differences": differ}
 
 
