@@ -2,6 +2,7 @@
 
 from .base import SelfAttention
 from .bigbird import BigBirdAttention
+from .compressive import CompressiveAttention
 from .cosformer import CosformerAttention
 from .hedgehog import HedgehogAttention
 from .hybrid import HybridAttention
@@ -21,6 +22,7 @@ from .transformer_xl import TransformerXLAttention
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {
     "bigbird": BigBirdAttention,  # neighbouring, global and random blocks: https://arxiv.org/abs/2007.14062
+    "compressive": CompressiveAttention,  # Transformer-XL, older tokens compressed: https://arxiv.org/abs/1911.05507
     "cosformer": CosformerAttention,  # ReLU features, cosine of the distance: https://arxiv.org/abs/2202.08791
     "hedgehog": HedgehogAttention,  # learned softmax features: https://arxiv.org/abs/2402.04347
     "hybrid": HybridAttention,  # window softmax and Hedgehog features, as LoLCATs: https://arxiv.org/abs/2410.10254

@@ -7,7 +7,8 @@ from transformers import XLNetConfig
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
 from students import StudentConfig, student_from_teacher
-from students.attention.transformer_xl import TransformerXLAttention, shift_rows
+from students.attention.relative import shift_rows
+from students.attention.transformer_xl import TransformerXLAttention
 
 
 def transformer_xl(segment=8, memory=8, layer=0, trained=True):
@@ -71,6 +72,8 @@ def test_odd_layers_look_to_the_right():
     )
     difference = right.attend(query, key, changed, None) - right.attend(query, key, value, None)
     assert difference[:, :, 16].abs().min() > 0
+    naive = right.naive_attend(query, key, value, None)
+    torch.testing.assert_close(right.attend(query, key, value, None), naive, rtol=0, atol=1e-12)
 
 
 def test_the_field_grows_by_the_memory_in_every_layer():

@@ -1,0 +1,169 @@
+"""Compressive Transformer as an encoder: beyond the memory of Transformer-XL, an older one of compressed tokens."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .banded import (
+    Columns,
+    from_blocks,
+    in_order,
+    joint_attention,
+    mask_or_ones,
+    real_columns,
+    to_blocks,
+    with_neighbours,
+)
+from .compression import Compression
+from .masking import blank_pads, masked_softmax
+from .relative import RelativeAttention, relative_flops
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class CompressiveAttention(RelativeAttention):
+    """Transformer-XL that also sees C slots, each made of c older tokens; 6N(L + M + C)d operations per head.
+
+    https://arxiv.org/abs/1911.05507, §3: the slots stand for the C c tokens beyond the memory of the layer's input. A
+    slot counts as one step of relative distance. The compression learns from the task and, if asked, from
+    ``compression_loss``.
+    """
+
+    options = {"segment": 64, "memory": 64, "compressed": 16, "rate": 4}  # noqa: RUF012
+    small_options = {"segment": 4, "memory": 4, "compressed": 2, "rate": 2}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        options = config.attention_options or {}
+        self.num_slots, self.rate = options["compressed"], options["rate"]
+        if self.rate < 1 or self.segment % self.rate or self.num_slots * self.rate % self.segment:
+            raise ValueError(
+                f"attention options rate {self.rate} and compressed {self.num_slots} must fit the segment of "
+                f"{self.segment}: a multiple of the rate, and a divisor of rate times compressed"
+            )
+        self.slots_per_segment = self.segment // self.rate
+        self.compression = Compression(config.hidden_size, self.rate)
+
+    def initialize_features(self) -> None:
+        super().initialize_features()
+        self.compression.initialize()
+
+    @property
+    def reach(self) -> int:
+        return (self.memory + self.num_slots * self.rate) // self.segment
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        tensors = [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
+        return in_order(self._mix_in_order, mask, *tensors, hidden_states)
+
+    def _mix_in_order(
+        self, query: Tensor, key: Tensor, value: Tensor, hidden_states: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        length = query.shape[2]
+        size, before, after = self.segments(length)
+        far = self._far_segments(length)
+        columns = [
+            with_neighbours(to_blocks(key, size), before, after),
+            with_neighbours(to_blocks(value, size), before, after),
+            real_columns(query, mask, size, before, after).mT,
+        ]
+        if far:
+            slots, real = self.compression.compress(hidden_states, mask)
+            pairs = zip(self._slot_columns(slots, real, far), columns, strict=True)
+            columns = [torch.cat([slot, near] if self.looks_left else [near, slot], dim=-2) for slot, near in pairs]
+        num_before = before * size + far * self.slots_per_segment * self.looks_left
+        logits = self.logits(to_blocks(query, size), columns[0], num_before)
+        context = from_blocks(joint_attention([Columns(logits, columns[1], columns[2].mT)]), length)
+        return context.transpose(1, 2).flatten(2)
+
+    def _slot_columns(self, slots: Tensor, real: Tensor, far: int, frozen: bool = False) -> list[Tensor]:
+        """Return keys and values (B, H, n, C, d) of the slots that each segment sees, and which of them are real."""
+        heads = []
+        for linear in (self.key, self.value):
+            # Not by a call: hooks on these modules are after the projected tokens.
+            weight, bias = (tensor.detach() if frozen else tensor for tensor in (linear.weight, linear.bias))
+            heads.append(self.split_heads(F.linear(slots, weight, bias)))
+        blocks = [to_blocks(tensor, self.slots_per_segment) for tensor in (*heads, real[:, None, :, None])]
+        return [self._take_far(tensor, far) for tensor in blocks]
+
+    def _far_segments(self, length: int) -> int:
+        """Return how many segments beyond the memory are seen within N tokens."""
+        beyond = math.ceil(length / self.segment) - 1 - self.memory // self.segment
+        return max(0, min(self.reach - self.memory // self.segment, beyond))
+
+    def _take_far(self, blocks: Tensor, far: int) -> Tensor:
+        """Return for each segment what (..., n, S, d) has of those beyond its memory, (..., n, far S, d)."""
+        reach, count = far + self.memory // self.segment, far * blocks.shape[-2]
+        if self.looks_left:
+            return with_neighbours(blocks, reach, 0)[..., :count, :]
+        return with_neighbours(blocks, 0, reach)[..., -count:, :]
+
+    def compression_loss(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """How badly attention to the slots replaces attention to the tokens in them: a relative squared error, (B,).
+
+        https://arxiv.org/abs/1911.05507, §3.2: by content alone; hidden states (B, N, D) and projections are taken as
+        given, so that the compression alone gets a gradient. 0 for an example that reaches no further than its memory.
+        """
+        error = in_order(self._reconstruction, mask, hidden_states.detach())
+        error = error.masked_fill(~mask_or_ones(mask, hidden_states).unsqueeze(-1), 0).sum(1)
+        return error[:, 0] / error[:, 1].clamp(min=torch.finfo(error.dtype).tiny)
+
+    def _reconstruction(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return |difference|² and |target|² of each token's context, (B, N, 2)."""
+        length, far = hidden_states.shape[1], self._far_segments(hidden_states.shape[1])
+        if not far:
+            return hidden_states.new_zeros(*hidden_states.shape[:2], 2)
+        with torch.no_grad():
+            query, key, value = (
+                to_blocks(self.split_heads(getattr(self, name)(hidden_states)), self.segment)
+                for name in self.projections
+            )
+            query = query * self.head_size**-0.5
+            real = to_blocks(mask_or_ones(mask, hidden_states)[:, None, :, None], self.segment)
+            key, value, real = (self._take_far(tensor, far) for tensor in (key, value, real))
+            target = joint_attention([Columns(query @ key.mT, value, real.mT)])
+        slot_key, slot_value, slot_real = self._slot_columns(
+            *self.compression.compress(hidden_states, mask), far, frozen=True
+        )
+        context = joint_attention([Columns(query @ slot_key.mT, slot_value, slot_real.mT)])
+        squares = torch.stack([(context - target).square().sum(-1), target.square().sum(-1)], dim=-1)
+        return from_blocks(squares, length).sum(1)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Pads must come last."""
+        hidden_states = blank_pads(hidden_states, mask)
+        real = mask_or_ones(mask, hidden_states)
+        slots, slot_real = self.compression.naive_compress(hidden_states, real)
+        states = torch.cat([hidden_states, slots], dim=1)
+        query = self.split_heads(self.query(hidden_states))
+        key, value = self.split_heads(self.key(states)), self.split_heads(self.value(states))
+        token, slot = torch.arange(hidden_states.shape[1]), torch.arange(slots.shape[1])
+        row, segment, reach = token[:, None], self.segment, self.memory // self.segment
+        side = 1 if self.looks_left else -1
+        back_token, back_slot = (side * (row // segment - other // segment) for other in (token, slot * self.rate))
+        sees_token, sees_slot = (
+            (back_token >= 0) & (back_token <= reach),
+            (back_slot > reach) & (back_slot <= self.reach),
+        )
+        seen = torch.cat([sees_token, sees_slot], dim=-1)
+        start = row // segment * segment
+        edge = start - self.memory if self.looks_left else start + segment + self.memory
+        slot_position = edge + slot - edge // self.rate  # one step each, from the memory's edge on
+        distance = row - torch.cat([token.expand(len(row), -1), slot_position], dim=-1)
+        by_position = torch.einsum("bhid,hijd->bhij", query + self.position_bias, self.relative_keys(distance))
+        logits = ((query + self.content_bias) @ key.mT + by_position) / self.head_size**0.5
+        weights = masked_softmax(logits, seen & torch.cat([real, slot_real], dim=-1)[:, None, None])
+        return (weights @ value).transpose(1, 2).flatten(2)
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Transformer-XL's with C more columns, and the slots: made by 2ND² and projected by 4(N/c)D²."""
+        segment, memory, num_slots, rate = (config.attention_options[name] for name in cls.options)
+        beyond = math.ceil(length / segment) - 1 - memory // segment
+        far = max(0, min(num_slots * rate // segment, beyond))
+        core = relative_flops(config, length, memory, far * segment // rate)
+        return core + (2 * rate + 4) * math.ceil(length / rate) * config.hidden_size**2 * (far > 0)
