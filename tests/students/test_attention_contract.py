@@ -341,7 +341,8 @@ def test_c10_any_norm_is_finite_and_not_mean_pooling(name, features, choices, pr
     leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
     with torch.autocast("cpu", torch.float16, enabled=precision == "fp16_autocast"):
         context = run(module, leaves, None)
-    context.float().square().mean().backward()
+    # Not the mean square: that of a product of three states has gradients beyond fp16.
+    context.float().square().mean().sqrt().backward()
     assert context.dtype == dtype
     assert context.isfinite().all()
     assert all(leaf.grad.isfinite().all() for leaf in leaves)

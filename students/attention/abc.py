@@ -1,0 +1,63 @@
+"""ABC: attention with bounded memory, whose slots softmax over the tokens fills."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization
+
+from .base import SelfAttention
+from .masking import blank_pads, full_precision, masked_softmax, widen
+from .naive import naive_softmax_attention
+from .random_features import seeded_generator
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+
+class ABCAttention(SelfAttention):
+    """softmax(q K̃ᵀ/√d) Ṽ on m slots K̃ = φᵀK, Ṽ = φᵀV with φ = softmax over the tokens of k·W; 10Nmd operations.
+
+    From https://arxiv.org/abs/2110.02488, the learned control of section 4, for both directions at once: what causal
+    models need for their running sums, the clamp of the logits, does not apply.
+    """
+
+    complexity = "linear"
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        self.seed = config.projection_seed
+        self.slots = nn.Parameter(torch.empty(self.num_heads, self.head_size, int(config.num_features or 0)))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        with full_precision(value):
+            wide_key, wide_value, slots = widen(blank_pads(key, mask), blank_pads(value, mask), self.slots)
+            logits = wide_key @ slots
+            control = masked_softmax(logits, None if mask is None else mask[:, None, :, None], dim=-2).mT
+            slot_key, slot_value = (control @ wide_key).to(query.dtype), (control @ wide_value).to(value.dtype)
+        return F.scaled_dot_product_attention(query, slot_key, slot_value)
+
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Each slot is softmax attention to the tokens, with a column of W as its query."""
+        slot_query = (self.slots.mT * self.head_size**0.5).expand(len(query), -1, -1, -1)
+        slot_key = naive_softmax_attention(slot_query, key, key, mask)
+        return naive_softmax_attention(query, slot_key, naive_softmax_attention(slot_query, key, value, mask), None)
+
+    def initialize_features(self) -> None:
+        generator = seeded_generator(self.seed, self.layer, 0)
+        # Slots that start alike stay alike.
+        initialization.copy_(self.slots, torch.randn(self.slots.shape, generator=generator) / self.head_size**0.5)
+
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        """Let each slot ask what a random hidden state would ask in the teacher: W = (W_q x + b_q)/√d, x ~ N(0, I)."""
+        num_slots, hidden_size = self.slots.shape[-1], self.num_heads * self.head_size
+        states = torch.randn(1, num_slots, hidden_size, generator=seeded_generator(self.seed, self.layer, 1))
+        query = self.split_heads(F.linear(states, self.query.weight, self.query.bias))
+        self.slots.copy_(query[0].mT / self.head_size**0.5)
+        return ["slots"]
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Logits of the slots, K̃, Ṽ, then qK̃ᵀ and its product with Ṽ: 10 N m D."""
+        return 10 * length * config.num_features * config.hidden_size

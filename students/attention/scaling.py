@@ -1,0 +1,122 @@
+"""Scaling Transformers: softmax attention whose projections have a fraction of the parameters."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization
+
+from .masking import blank_pads
+from .naive import naive_softmax_attention
+from .random_features import seeded_generator
+from .softmax import SoftmaxAttention
+
+if TYPE_CHECKING:
+    from ..configuration import StudentConfig
+
+KERNEL_SIZE = 3
+
+
+class MultiplicativeDense(nn.Module):
+    """y_(s,m) = Σ_i x_i D_is E_im for S modules of M = D/S channels, then a convolution over tokens and modules.
+
+    DS + D²/S parameters instead of D², and 9M² of the convolution, whose channels are those of a module; from section
+    3.2 of https://arxiv.org/abs/2111.12763.
+    """
+
+    def __init__(self, hidden_size: int, num_modules: int) -> None:
+        super().__init__()
+        module_size = hidden_size // num_modules
+        self.modules_weight = nn.Parameter(torch.empty(hidden_size, num_modules))
+        self.channels_weight = nn.Parameter(torch.empty(hidden_size, module_size))
+        self.convolution = nn.Parameter(torch.empty(module_size, module_size, KERNEL_SIZE, KERNEL_SIZE))
+        self.bias = nn.Parameter(torch.empty(hidden_size))
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Map (B, N, D) to (B, N, D); zeros before and after the tokens."""
+        # The dense weights, in O(D²) operations: cheaper than the S products per token and input channel.
+        weight = (self.modules_weight.unsqueeze(-1) * self.channels_weight.unsqueeze(1)).flatten(1).mT
+        modules = F.linear(hidden_states, weight).unflatten(-1, (-1, self.channels_weight.shape[1]))
+        mixed = F.conv2d(modules.permute(0, 3, 1, 2), self.convolution.to(modules.dtype), padding=KERNEL_SIZE // 2)
+        return mixed.permute(0, 2, 3, 1).flatten(2) + self.bias
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw weights of standard deviation 0.02, as BERT's, and let the convolution do nothing."""
+        for weight in (self.modules_weight, self.channels_weight):
+            initialization.copy_(weight, 0.02**0.5 * torch.randn(weight.shape, generator=generator))
+        initialization.dirac_(self.convolution)
+        initialization.zeros_(self.bias)
+
+    @torch.no_grad()
+    def fit(self, dense: nn.Linear) -> None:
+        """Set the weights nearest to a dense layer's: per input, the best rank 1 of its (S, M) outgoing weights."""
+        outgoing = dense.weight.mT.unflatten(1, (self.modules_weight.shape[1], -1))
+        left, sizes, right = torch.linalg.svd(outgoing, full_matrices=False)
+        root = sizes[:, :1].sqrt()
+        self.modules_weight.copy_(left[:, :, 0] * root)
+        self.channels_weight.copy_(right[:, 0] * root)
+        nn.init.dirac_(self.convolution)
+        self.bias.copy_(dense.bias)
+
+
+class ScalingAttention(SoftmaxAttention):
+    """Softmax attention with multiplicative dense layers and convolutions for Q, K and V.
+
+    It saves parameters and their memory, not operations: the matrices that it multiplies with are as large as BERT's.
+    Query, key and value have layers of their own, where the paper shares one, so that each can start as the teacher's.
+    ``modules`` is S, which must divide D.
+    """
+
+    permutation_equivariant = False
+    options = {"modules": 16}  # noqa: RUF012
+    small_options = {"modules": 8}  # noqa: RUF012
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__(config, layer)
+        num_modules = (config.attention_options or {})["modules"]
+        if num_modules < 1 or config.hidden_size % num_modules:
+            raise ValueError(f"attention option modules {num_modules} must divide hidden_size {config.hidden_size}")
+        self.seed = config.projection_seed
+        for name in self.projections:
+            setattr(self, name, MultiplicativeDense(config.hidden_size, num_modules))
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        return super().mix(blank_pads(hidden_states, mask), mask)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """By the sum over the input channels, and the convolution neighbour by neighbour."""
+        projected = []
+        for layer in (self.query, self.key, self.value):
+            assert isinstance(layer, MultiplicativeDense)
+            states = blank_pads(hidden_states, mask)
+            modules = torch.einsum("bni,is,im->bnsm", states, layer.modules_weight, layer.channels_weight)
+            padded = F.pad(modules, (0, 0, 1, 1, 1, 1))
+            mixed = torch.zeros_like(modules)
+            for token in range(KERNEL_SIZE):
+                for module in range(KERNEL_SIZE):
+                    shifted = padded[:, token : token + modules.shape[1], module : module + modules.shape[2]]
+                    mixed = mixed + shifted @ layer.convolution[:, :, token, module].mT
+            projected.append(self.split_heads(mixed.flatten(2) + layer.bias))
+        query, key, value = projected
+        return naive_softmax_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def feature_parameters(self) -> list[nn.Parameter]:
+        """All but the biases: none is BERT's, and factors bear larger steps than their product."""
+        return [parameter for name, parameter in self.named_parameters() if not name.endswith("bias")]
+
+    def initialize_features(self) -> None:
+        generator = seeded_generator(self.seed, self.layer, 0)
+        for name in self.projections:
+            getattr(self, name).initialize(generator)
+
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        for name in self.projections:
+            getattr(self, name).fit(getattr(teacher, name))
+        return [name for name, _ in self.named_parameters()]
+
+    @classmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """QKᵀ and AV, 4 N² D, and the three convolutions, 54 N M D."""
+        module_size = config.hidden_size // config.attention_options["modules"]
+        return 4 * length**2 * config.hidden_size + 6 * KERNEL_SIZE**2 * length * module_size * config.hidden_size
