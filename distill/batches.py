@@ -3,7 +3,6 @@
 Legend: B batch, N sequence length.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -88,9 +87,7 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
 def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
     starts: range | Iterator[int] = range(0, len(texts), TEXTS_PER_CALL)
     if len(texts) >= PROGRESS_BAR_FROM:
-        # From the launcher's variable: accelerate's state would start the process group with default settings.
-        quiet = os.environ.get("LOCAL_RANK", "0") != "0"
-        starts = iter(tqdm(starts, desc="tokenise", unit="k texts", leave=False, disable=quiet or None))
+        starts = iter(tqdm(starts, desc="tokenise", unit="k texts", leave=False, disable=None))
     for start in starts:
         yield texts[start : start + TEXTS_PER_CALL]
 

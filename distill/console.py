@@ -5,18 +5,21 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from distill.errors import UserError, choices_hint, storage_problem
+from distill.errors import SharedError, UserError, choices_hint, storage_problem
 from distill.interrupts import Interrupted, ignore_signals, raise_on_signals
 from distill.tasks import CUSTOM
 
 EXIT_USER_ERROR = 2
 MAX_LINE = 1000
 """Characters of a message; longer than any of ours is what it quotes from a file."""
+SECONDS_TO_SPEAK, SECONDS_TO_END = 5.0, 60.0
+"""For the main process to tell a mistake, and to end; leaving torch takes seconds on a busy machine."""
 EXIT_SIGNAL = 128
 """Added to the number of the signal that ended a process, as a shell does."""
 
@@ -120,6 +123,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main()
         sys.stdout.flush()
     except UserError as error:
+        let_main_process_speak(error)
         print_error(str(error))
         code = EXIT_USER_ERROR
     except Interrupted as interrupt:
@@ -139,6 +143,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print_error(problem)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)
+
+
+def let_main_process_speak(error: UserError) -> None:
+    """Wait on other processes than the main one: it tells the mistakes that all find, and its end ends them.
+
+    What another process alone has found, it tells after this moment.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SECONDS_TO_END if isinstance(error, SharedError) else SECONDS_TO_SPEAK)
 
 
 def print_error(message: str) -> None:

@@ -11,6 +11,10 @@ class UserError(Exception):
     """A mistake the user can mend; the message is one line that names the thing and the way out."""
 
 
+class SharedError(UserError):
+    """A mistake that the main process has found and tells; the other processes only end."""
+
+
 def choices_hint(value: object, choices: Iterable[str]) -> str:
     """Name the valid choices and the nearest match to ``value``, for the end of an error message."""
     names = list(choices)

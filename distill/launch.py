@@ -1,11 +1,12 @@
 """The Accelerator of a run: processes, precision, DeepSpeed and TensorBoard."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,36 +15,70 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
-    parse_flag_from_env,
 )
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
 from distill.config import Config, TrainingConfig
-from distill.errors import UserError
+from distill.errors import SharedError, UserError
+from distill.footprint import Sharding
 
+EXCHANGE = timedelta(minutes=10)
+"""How long processes that train together wait for each other: a machine that vanished is noticed by then."""
 WAIT = timedelta(hours=12)
-"""How long processes wait for the main one, which alone tokenises and computes the teacher's outputs."""
+"""How long processes wait for the main one, which alone downloads, tokenises and computes the teacher's outputs."""
+
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Launcher:
+    """What the launcher exported, known before any process has met the others."""
+
+    processes: int
+    local_processes: int
+    """Those on this machine."""
+    gpus: int
+    """GPUs that a process of this machine sees; 0 where the run is to stay on the CPU."""
+    deepspeed: bool
+    unsupported: str | None
+    """Another way to share out a model, which the loop was not written for."""
+    mixed_precision: str | None
+    gradient_accumulation: str | None
+
+    @property
+    def several(self) -> bool:
+        return self.processes > 1
+
+
+def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
+    """Read what accelerate or torchrun exported for this process."""
+    unsupported = [name for name in ("FSDP", "MEGATRON_LM") if environment.get(f"ACCELERATE_USE_{name}") == "true"]
+    on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    processes = int(environment.get("WORLD_SIZE", "1"))
+    return Launcher(
+        processes=processes,
+        local_processes=int(environment.get("LOCAL_WORLD_SIZE", processes)),
+        gpus=0 if on_cpu else torch.cuda.device_count(),
+        deepspeed=environment.get("ACCELERATE_USE_DEEPSPEED") == "true",
+        unsupported=unsupported[0] if unsupported else None,
+        mixed_precision=environment.get("ACCELERATE_MIXED_PRECISION"),
+        gradient_accumulation=environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS"),
+    )
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Build the one Accelerator of a run from the launcher's settings and the configuration.
-
-    Raises:
-        UserError: the precision does not exist on this machine.
-    """
+    """Build the one Accelerator of a run from the launcher's settings and the configuration."""
+    launcher = read_launcher()
     # Attention stages leave the classifier without a gradient.
     handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    on_gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
-    if several or deepspeed:
-        backend = "nccl" if on_gpu else "gloo"  # DeepSpeed on CPU must be told
-        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=WAIT))
+    if launcher.several or launcher.deepspeed:
+        backend = "nccl" if launcher.gpus else "gloo"  # DeepSpeed on CPU must be told
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=EXCHANGE))
     run_dir = Path(config.run_dir or ".")
     accelerator = Accelerator(
         # Left to itself, accelerate takes several CPU processes for so many runs that know nothing of each other.
-        cpu=several and not deepspeed and not on_gpu,
+        cpu=launcher.several and not launcher.deepspeed and not launcher.gpus,
         mixed_precision=config.training.mixed_precision,
         # As a plugin, because a number is overruled by what the launcher exports, even by DeepSpeed's "auto".
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.gradient_accumulation),
@@ -51,12 +86,50 @@ def make_accelerator(config: Config) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
         kwargs_handlers=handlers,
     )
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("mixed precision fp16 needs a GPU and none is visible; use bf16 or no")
-    if deepspeed:
+    if launcher.deepspeed:
         # Under ZeRO-3 transformers would load every model in shards. Ours are whole; what trains is a sharded copy.
         unset_hf_deepspeed_config()
     return accelerator
+
+
+@functools.cache
+def patient_group() -> Any:
+    """Return a second group of all processes, on which they wait for the main one for as long as it takes."""
+    group = torch.distributed.new_group(backend="gloo", timeout=WAIT)
+    # A connection that was never used is made at first use: a process that is dead by then would be waited for.
+    torch.distributed.barrier(group)
+    return group
+
+
+def on_main_process(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """Do ``work`` on the main process alone while the others wait, and hand all of them the result.
+
+    Raises:
+        UserError: on every process, if ``work`` raised it.
+    """
+    outcome: list[Any] = [None, None]
+    group = patient_group() if accelerator.num_processes > 1 else None
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except UserError as error:
+            outcome[1] = str(error)
+    if group is not None:
+        torch.distributed.broadcast_object_list(outcome, src=0, group=group, device=torch.device("cpu"))
+    if outcome[1] is not None:
+        raise (UserError if accelerator.is_main_process else SharedError)(outcome[1])
+    return outcome[0]
+
+
+def main_process_first(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """Do ``work`` on every process, on the main one first: the others find what it downloaded.
+
+    Raises:
+        UserError: on every process, if it was raised on the main one.
+    """
+    results: list[Result] = []
+    on_main_process(accelerator, lambda: results.append(work()))
+    return results[0] if accelerator.is_main_process else work()
 
 
 def start_trackers(accelerator: Accelerator, config: Config) -> None:
@@ -112,7 +185,13 @@ def prepare(
             "train_batch_size": micro_batch * parts,
             "gradient_accumulation_steps": training.gradient_accumulation,
             "gradient_clipping": training.max_gradient_norm,
+            # torch's fused Adam runs where the states are; DeepSpeed's own would have to be compiled for offloading.
+            "zero_force_ds_cpu_optimizer": False,
         }
+        # DeepSpeed's own bucket for gradients has room for 500 million, whatever the size of the model.
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config.setdefault("zero_optimization", {})
+        zero["reduce_bucket_size"] = trained
     return accelerator.prepare(model, optimizer)
 
 
@@ -123,6 +202,16 @@ def uses_deepspeed(accelerator: Accelerator) -> bool:
     model, from which :func:`collect_weights` brings the weights back.
     """
     return accelerator.state.deepspeed_plugin is not None
+
+
+def current_sharding(accelerator: Accelerator) -> Sharding:
+    """Return how this run shares out its training."""
+    plugin = accelerator.state.deepspeed_plugin
+    half = accelerator.mixed_precision != "no"
+    if plugin is None:
+        return Sharding(accelerator.num_processes, half=half)
+    offload = plugin.deepspeed_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device")
+    return Sharding(accelerator.num_processes, plugin.zero_stage, offload in ("cpu", "nvme"), half)
 
 
 def collect_weights(accelerator: Accelerator, wrapped: nn.Module, model: nn.Module) -> None:

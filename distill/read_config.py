@@ -19,6 +19,11 @@ from distill.config import Config, StageConfig
 from distill.errors import UserError, choices_hint
 from distill.files import write_atomically
 
+CHECK = "--check"
+CHECK_HELP = (
+    f"{CHECK}: look for everything that would go wrong with this command and this machine; train and write nothing"
+)
+
 WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 """Keys that may change between a run and its continuation."""
 CHECKED_YAML = "checked_yaml"
@@ -38,6 +43,16 @@ def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str
     return dataclasses.replace(config, run_dir=config.run_dir or f"runs/{config.task}")
 
 
+def parse_command(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
+    """Read a command line: its configuration, and whether ``--check`` asks for a look at it alone.
+
+    ``--check`` is taken out before the rest is parsed: it is no key, neither of a file nor of a run.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    others = [argument for argument in arguments if argument != CHECK]
+    return parse_config(others), len(others) < len(arguments)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration, readable by ``--config`` again."""
     write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
@@ -52,7 +67,7 @@ def _parse(arguments: Sequence[str] | None) -> Config:
     arguments = sys.argv[1:] if arguments is None else arguments
     jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
     parser = jsonargparse.ArgumentParser(
-        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=__doc__
+        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=__doc__, epilog=CHECK_HELP
     )
     parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
     parser.add_class_arguments(Config)

@@ -3,6 +3,7 @@
 accelerate launch pipelines/distill.py --config configs/demo.yaml
 accelerate launch pipelines/distill.py --config configs/sst2.yaml --student.num_layers 6
 accelerate launch pipelines/distill.py --config configs/sst2.yaml     (again: resumes, or says that it is finished)
+accelerate launch pipelines/distill.py --config configs/sst2.yaml --check     (looks for what would go wrong)
 """
 
 import sys
@@ -13,31 +14,32 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 
 from distill.check_config import check_config
 from distill.console import run
-from distill.read_config import parse_config
+from distill.read_config import parse_command
 
 
-def main() -> None:
+def main() -> int | None:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
-    config = parse_config()
+    config, only_check = parse_command()
     # Here and not above: `--help` and a misspelt key should not wait for torch.
-    from distill.launch import make_accelerator
-    from distill.run_folder import find_run_folder
+    from distill.findings import settle
     from pipelines.comparison import compare_and_report
-    from pipelines.phases import distil_stages, open_run, prepare_lesson, train_baseline
+    from pipelines.phases import distil_stages, teach, train_baseline
+    from pipelines.preflight import check_run, open_checked
     from students import ATTENTIONS
 
     check_config(config, ATTENTIONS)
-    folder = find_run_folder(config)
-    accelerator = make_accelerator(config)
-    if folder.finished:
-        accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
-        return
-    work = open_run(config, accelerator, folder)
-    lesson = prepare_lesson(work)
+    if only_check:
+        return check_run(config)
+    opened = open_checked(config, settle)
+    if opened is None:
+        return None
+    work, lesson = opened
+    teach(work, lesson)
     student = distil_stages(work, lesson)
     baseline = train_baseline(work, lesson)
     compare_and_report(work, lesson, student, baseline)
-    accelerator.end_training()
+    work.run.accelerator.end_training()
+    return None
 
 
 if __name__ == "__main__":

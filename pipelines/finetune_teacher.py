@@ -11,22 +11,26 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 
 from distill.check_config import check_config
 from distill.console import run
-from distill.read_config import parse_config
+from distill.read_config import parse_command
 
 
-def main() -> None:
+def main() -> int | None:
     """Fine-tune, score on validation and check."""
-    config = parse_config()
-    from distill.launch import make_accelerator
-    from distill.run_folder import find_run_folder
-    from pipelines.phases import open_run, prepare_lesson
+    config, only_check = parse_command()
+    from distill.findings import settle
+    from pipelines.phases import teach
+    from pipelines.preflight import check_run, open_checked
     from students import ATTENTIONS
 
     check_config(config, ATTENTIONS)
-    folder = find_run_folder(config)
-    accelerator = make_accelerator(config)
-    prepare_lesson(open_run(config, accelerator, folder))
-    accelerator.end_training()
+    if only_check:
+        return check_run(config)
+    opened = open_checked(config, settle)
+    if opened is None:
+        return None
+    teach(*opened)
+    opened[0].run.accelerator.end_training()
+    return None
 
 
 if __name__ == "__main__":

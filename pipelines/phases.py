@@ -14,15 +14,21 @@ from distill.config import Config, StageConfig
 from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
-from distill.launch import flush_trackers, start_trackers
+from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
 from distill.loop import Progress, Run, train
 from distill.run_folder import RunFolder, create_run_folder, occupy, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from distill.tasks import Task, get_task
-from students import StudentForSequenceClassification, calibrate_temperature, resolve_layer_map, student_from_teacher
+from students import (
+    CopyReport,
+    StudentForSequenceClassification,
+    calibrate_temperature,
+    resolve_layer_map,
+    student_from_teacher,
+)
 from teachers.checks import check_teacher
-from teachers.load import freeze
+from teachers.load import Teacher, freeze
 from teachers.prepare import label_free_start, prepare_teacher, starting_teacher
 from teachers.targets import Targets, stage_targets
 
@@ -46,53 +52,70 @@ class Work:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The finished teacher, and the data in its tokens."""
+    """The teacher, and the data in its tokens."""
 
-    teacher: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    source: Teacher
+    """The teacher as it was found; its model is the same object, fine-tuned in place."""
+    is_ours: bool
+    """Whether this run left it in its folder, earlier."""
     train: TokenizedExamples
     held_out: TokenizedExamples
     validation: Mapping[str, TokenizedExamples]
     layer_map: list[int]
 
+    @property
+    def teacher(self) -> PreTrainedModel:
+        return self.source.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.source.tokenizer
+
 
 def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
     """Read the data; nothing is written yet."""
-    task = get_task(config.task, config.data)
-    splits = load_splits(
-        task,
-        source=config.data.dir,
-        seed=config.data.seed,
-        max_train_examples=config.data.max_train_examples,
-        held_out_fraction=config.data.held_out_fraction,
-    )
+
+    def read() -> tuple[Task, Splits]:
+        task = get_task(config.task, config.data)
+        return task, load_splits(
+            task,
+            source=config.data.dir,
+            seed=config.data.seed,
+            max_train_examples=config.data.max_train_examples,
+            held_out_fraction=config.data.held_out_fraction,
+        )
+
+    task, splits = main_process_first(accelerator, read)
     return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
 
 
-def prepare_lesson(work: Work) -> Lesson:
-    """Get the teacher, print its validation score before anything is distilled from it, and check it.
+def open_lesson(work: Work) -> Lesson:
+    """Load the teacher as it is so far and tokenise the data with its tokenizer; nothing is written yet."""
+    config, task, splits, accelerator = work.config, work.task, work.splits, work.run.accelerator
+    is_ours = work.folder.result("teacher") is not None
+    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
+    source.model.to(work.device)
+    layer_map = student_layer_map(config, source.model)
+    parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
+    tokens = on_main_process(
+        accelerator,
+        lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
+    )
+    return Lesson(source, is_ours, tokens.pop("train"), tokens.pop("held_out"), tokens, layer_map)
 
-    The run folder is made only when everything that can be refused without training has been looked at: a folder
+
+def teach(work: Work, lesson: Lesson) -> None:
+    """Bring the teacher to its end, and check one that has only now learned the task.
+
+    The run folder is made here, when everything that can be refused without training has been looked at: a folder
     left behind by a mistake would refuse the corrected command.
     """
-    config, task, splits = work.config, work.task, work.splits
-    teacher = starting_teacher(config, task, splits, work.folder)
-    teacher.model.to(work.device)
-    layer_map = student_layer_map(config, teacher.model)
-    validation = {
-        name: tokenize(part, teacher.tokenizer, config.data.max_length) for name, part in splits.validation.items()
-    }
-    if teacher.finished:
-        check_on_validation(work, teacher.model, validation)
     begin(work)
-    prepare_teacher(work.run, config, task, teacher, splits, work.folder)
-    freeze(teacher.model)
-    if not teacher.finished:
-        check_on_validation(work, teacher.model, validation)
-    train_examples, held_out = (
-        tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
-    )
-    return Lesson(teacher.model, teacher.tokenizer, train_examples, held_out, validation, layer_map)
+    if not lesson.is_ours:
+        prepare_teacher(work.run, work.config, work.task, lesson.source, lesson.train, lesson.held_out, work.folder)
+    freeze(lesson.teacher)
+    if not lesson.source.finished:
+        check_on_validation(work, lesson)
 
 
 def begin(work: Work) -> None:
@@ -104,13 +127,13 @@ def begin(work: Work) -> None:
     start_trackers(work.run.accelerator, work.config)
 
 
-def check_on_validation(work: Work, teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples]) -> None:
+def check_on_validation(work: Work, lesson: Lesson) -> None:
     """Print the teacher's score on validation and refuse one that has nothing to teach."""
     task, margin = work.task, work.config.teacher.margin_over_majority
-    logits, metrics = validation_metrics(work.run, task, teacher, validation)
+    logits, metrics = validation_metrics(work.run, task, lesson.teacher, lesson.validation)
     work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     for name, split_logits in logits.items():
-        check_teacher(task, split_logits, validation[name].labels, metrics[task.main_metric], margin)
+        check_teacher(task, split_logits, lesson.validation[name].labels, metrics[task.main_metric], margin)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -127,6 +150,15 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
 
 def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> StudentForSequenceClassification:
     """Build the configured student out of ``source`` and say which of its weights are copies."""
+    student, report = make_student(work, source, lesson)
+    work.run.accelerator.print(f"student: {report.in_words()}")
+    return student
+
+
+def make_student(
+    work: Work, source: PreTrainedModel, lesson: Lesson
+) -> tuple[StudentForSequenceClassification, CopyReport]:
+    """Build the configured student out of ``source`` and set its temperatures."""
     settings = work.config.student
     temperature = settings.initial_temperature
     student, report = student_from_teacher(
@@ -145,8 +177,7 @@ def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> Studen
     if isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
         calibrate_temperature(student, collate(lesson.train, sample, work.device))
-    work.run.accelerator.print(f"student: {report.in_words()}")
-    return student
+    return student, report
 
 
 def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
@@ -182,13 +213,24 @@ def run_stage(work: Work, lesson: Lesson, student: StudentForSequenceClassificat
 
 
 def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
-    """Train the same student on labels alone, for as many epochs as all stages together."""
+    """Train the same student on labels alone."""
     config, folder = work.config, work.folder
     if folder.result("baseline") is not None:
         return load_student(work, folder.baseline)
-    start = label_free_start(config, work.task, work.splits, lesson.teacher)
+    start = main_process_first(
+        work.run.accelerator, lambda: label_free_start(config, work.task, work.splits, lesson.teacher)
+    )
     baseline = build_student(work, start, lesson)
-    stage = StageConfig(
+    stage = baseline_stage(config)
+    scorer = held_out_scorer(work.run, work.task, lesson.held_out)
+    progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
+    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
+    return baseline
+
+
+def baseline_stage(config: Config) -> StageConfig:
+    """Return the training of the baseline as a stage without a teacher, as long as all stages together."""
+    return StageConfig(
         name="baseline",
         epochs=config.baseline.epochs or sum(stage.epochs for stage in config.stages),
         learning_rate=config.baseline.learning_rate,
@@ -198,10 +240,6 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
         batch_size=config.baseline.batch_size,
         keep_best_epoch=True,
     )
-    scorer = held_out_scorer(work.run, work.task, lesson.held_out)
-    progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
-    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
-    return baseline
 
 
 def finish_phase(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,28 @@ def bytes_needed(plan: StagePlan, examples: TokenizedExamples, hidden_size: int)
     """Return the bytes that a stage's layer outputs take on disk in half precision."""
     arrays = sum(len(layers) for layers in plan.teacher.values())
     return arrays * len(examples.token_ids) * hidden_size * 2
+
+
+def disk_needed(
+    teacher: PreTrainedModel,
+    plans: Sequence[StagePlan],
+    examples: TokenizedExamples,
+    max_gigabytes: float,
+    folder: Path | None,
+    autocast_dtype: torch.dtype | None = None,
+) -> int:
+    """Return the bytes that the stages' caches will still take: an output that several stages read counts once.
+
+    Args:
+        folder: the shared cache, to leave out what it holds already; None where it holds nothing of this teacher.
+    """
+    hidden_size = int(teacher.config.hidden_size or 0)
+    cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size) <= max_gigabytes * 1e9]
+    wanted = {(kind, layer) for plan in cached for kind, layers in plan.teacher.items() for layer in layers}
+    if folder is not None and folder.is_dir():
+        there = folder / fingerprint(teacher, examples, autocast_dtype)
+        wanted = {name for name in wanted if not array_path(there, *name).exists()}
+    return len(wanted) * len(examples.token_ids) * hidden_size * 2
 
 
 def build_cache(

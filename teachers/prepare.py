@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from distill.batches import tokenize
+from distill.batches import TokenizedExamples
 from distill.config import Config, StageConfig
 from distill.data import Splits
 from distill.loop import Progress, Run, train
@@ -20,11 +20,20 @@ def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFold
     return starting_point(config, task, splits)
 
 
-def prepare_teacher(run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder) -> None:
+def prepare_teacher(
+    run: Run,
+    config: Config,
+    task: Task,
+    teacher: Teacher,
+    train_examples: TokenizedExamples,
+    held_out: TokenizedExamples,
+    folder: RunFolder,
+) -> None:
     """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
-    if folder.result("teacher") is not None:
-        return
-    progress = Progress() if teacher.finished else finetune(run, config, task, teacher, splits, folder)
+    progress = Progress()
+    if not teacher.finished:
+        stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
+        progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), scorer)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")
@@ -53,10 +62,10 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     return starting_point(config, task, splits).model
 
 
-def finetune(run: Run, config: Config, task: Task, teacher: Teacher, splits: Splits, folder: RunFolder) -> Progress:
-    """Fine-tune in place: a stage without a teacher, ending with the epoch that was best on held-out train."""
+def finetuning_stage(config: Config) -> StageConfig:
+    """Return fine-tuning as a stage without a teacher, ending with the epoch that was best on held-out train."""
     settings = config.teacher
-    stage = StageConfig(
+    return StageConfig(
         name="teacher",
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -66,8 +75,3 @@ def finetune(run: Run, config: Config, task: Task, teacher: Teacher, splits: Spl
         batch_size=settings.batch_size,
         keep_best_epoch=True,
     )
-    train_examples, held_out = (
-        tokenize(part, teacher.tokenizer, config.data.max_length) for part in (splits.train, splits.held_out)
-    )
-    evaluate = held_out_scorer(run, task, held_out)
-    return train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), evaluate)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples
 from distill.config import CacheConfig
-from distill.launch import autocast_dtype
+from distill.launch import autocast_dtype, on_main_process
 from distill.stages import StagePlan
 from teachers.outputs import CachedTeacher, LiveTeacher, build_cache, bytes_needed, fingerprint
 
@@ -50,9 +50,6 @@ def stage_targets(
         return Targets(LiveTeacher(teacher, plan, dtype))
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / fingerprint(teacher, examples, dtype)
-    if accelerator.is_main_process:
-        build_cache(teacher, examples, plan.teacher, folder, dtype)
-    accelerator.wait_for_everyone()
-    seconds = build_cache(teacher, examples, plan.teacher, folder, dtype)
+    seconds = on_main_process(accelerator, lambda: build_cache(teacher, examples, plan.teacher, folder, dtype))
     outputs = CachedTeacher(folder, plan, examples, teacher.config.num_attention_heads)
     return Targets(outputs, seconds, gigabytes)

@@ -28,6 +28,8 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     started = tiny.start(folder, "--config", str(without_chance.config), launcher=launcher)
     killed, errors = tiny.kill_when(started, folder, "checkpoints/logits/step-*")
     assert killed, errors
+    for checkpoint in folder.glob("checkpoints/logits/step-*"):  # it holds every model that DeepSpeed wraps
+        assert [path.name for path in checkpoint.iterdir() if path.is_dir()] == ["pytorch_model"]
     done = tiny.run(folder, "--config", str(without_chance.config), launcher=launcher)
     assert done.returncode == 0, done.stderr
     return folder
@@ -47,6 +49,19 @@ def test_student_is_an_ordinary_checkpoint(sharded_run: Path, without_chance) ->
     assert sharded["id"].tolist() == plain["id"].tolist()
     left, right = (np.stack(frame["student_logits"].to_list()) for frame in (plain, sharded))
     np.testing.assert_allclose(left, right, atol=2e-3)
+
+
+def test_optimizer_states_on_the_cpu(tiny, without_chance, tmp_path: Path) -> None:
+    """Offloading needs nothing compiled, and a teacher learns with it."""
+    shipped = (ROOT / "configs" / "accelerate" / "deepspeed_zero2.yaml").read_text()
+    offloading = shipped.replace("offload_optimizer_device: none", "offload_optimizer_device: cpu")
+    assert offloading != shipped
+    (tmp_path / "offload.yaml").write_text(offloading)
+    launcher = ("accelerate", "launch", "--config_file", str(tmp_path / "offload.yaml"))
+    easy = without_chance.config.with_name("first.yaml")  # with a floor well above the majority class
+    done = tiny.run(tmp_path / "run", "--config", str(easy), launcher=launcher, script="finetune_teacher.py")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "teacher" / "model.safetensors").exists()
 
 
 def test_record_is_complete(sharded_run: Path) -> None:

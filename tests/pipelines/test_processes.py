@@ -1,15 +1,36 @@
-"""Two processes on one machine: the same losses as one, every example once, one writer."""
+"""Several processes on one machine: the same losses as one, every example once, one writer, and one end."""
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas
+import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_TO_END = 90
+"""Starting two processes takes most of it; what waited for a dead one would take hours."""
 TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.fixture
+def few_examples(without_chance, tmp_path: Path) -> Path:
+    """Return the configuration of ``without_chance`` with 41 train examples, 8 of them held out, and 3 to validate."""
+    source = without_chance.config.parent / "data"
+    config = tmp_path / "few.yaml"
+    config.write_text(without_chance.config.read_text().replace(str(source), str(tmp_path / "data")))
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for split, count in (("train", 41), ("validation", 3)):
+        lines = (source / "sst2" / f"{split}.jsonl").read_text().splitlines()
+        (tmp_path / "data" / "sst2" / f"{split}.jsonl").write_text("\n".join(lines[:count]))
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +69,95 @@ def test_only_one_process_writes(shared_run: Path) -> None:
     }
 
 
-def test_a_mistake_ends_all_processes(tiny, tmp_path: Path) -> None:
+def test_a_mistake_ends_all_processes_and_is_told_once(tiny, tmp_path: Path) -> None:
     done = tiny.run(tmp_path / "run", "--data.dir", "/no/such/folder", launcher=TORCHRUN)
     assert done.returncode != 0
-    assert "error: data.dir: there is no folder /no/such/folder" in done.stderr
+    assert done.stderr.count("error: data.dir: there is no folder /no/such/folder") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_four_processes_and_fewer_examples_than_that(
+    tiny, few_examples: Path, tmp_path: Path, histories: Callable, same_losses: Callable
+) -> None:
+    """Three validation examples, eight held-out ones and a last batch of one, on four processes and on one."""
+    one, four = tmp_path / "one", tmp_path / "four"
+    for folder, launcher in ((one, ("python",)), (four, (*TORCHRUN[:-1], "4"))):
+        done = tiny.run(folder, "--config", str(few_examples), launcher=launcher)
+        assert done.returncode == 0, done.stderr
+    same_losses(histories(one), histories(four))
+    left, right = (pandas.read_parquet(folder / "predictions.parquet") for folder in (one, four))
+    assert right["id"].tolist() == [0, 1, 2]
+    metrics = [json.loads((folder / "record.json").read_text())["models"]["student"] for folder in (one, four)]
+    assert metrics[0]["metrics"] == metrics[1]["metrics"]
+    logits = [np.stack(frame["student_logits"].to_list()) for frame in (left, right)]
+    np.testing.assert_allclose(*logits, atol=2e-3)
+
+
+def test_a_killed_process_ends_the_run_which_then_resumes(
+    tiny, without_chance, tmp_path: Path, histories: Callable, same_losses: Callable
+) -> None:
+    """Kill -9 one of two processes in mid-training; an uninterrupted run is what ``without_chance`` left."""
+    folder = tmp_path / "run"
+    started = tiny.start(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
+    while started.poll() is None and not any(folder.glob("checkpoints/logits/step-*")):
+        time.sleep(0.01)
+    victim = [process for process in psutil.Process(started.pid).children() if process.environ()["RANK"] == "1"]
+    victim[0].kill()
+    started.communicate(timeout=SECONDS_TO_END)
+    assert started.returncode != 0
+    done = tiny.run(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    same_losses(histories(without_chance.folder), histories(folder))
+
+
+WHILE_OTHERS_WAIT = """
+import os, signal, sys, time
+sys.path[:0] = [ROOT]
+from distill.config import Config
+from distill.console import run
+from distill.errors import UserError
+from distill.launch import make_accelerator, on_main_process
+
+accelerator = make_accelerator(Config("sst2", (), run_dir=FOLDER))
+
+def work():
+    open(os.path.join(FOLDER, "working"), "w").close()
+    if CASE == "the main process finds a mistake":
+        raise UserError("the disk is full; make room")
+    if CASE == "the main process is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(300)  # another process is killed
+
+def main():
+    if CASE == "another process is killed" and not accelerator.is_main_process:
+        while not os.path.exists(os.path.join(FOLDER, "working")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if CASE == "another process finds a mistake" and not accelerator.is_main_process:
+        raise UserError("this machine has no such file; copy it")
+    on_main_process(accelerator, work)
+
+run(main)
+"""
+ENDS = {
+    "the main process finds a mistake": "error: the disk is full; make room",
+    "the main process is killed": None,
+    "another process is killed": None,
+    "another process finds a mistake": "error: this machine has no such file; copy it",
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_nobody_waits_for_a_process_that_is_gone(case: str, tiny, tmp_path: Path) -> None:
+    """While the main process works alone for long, the others wait for hours, but not for a dead one."""
+    script = tmp_path / "script.py"
+    values = f"ROOT, FOLDER, CASE = {str(ROOT)!r}, {str(tmp_path)!r}, {case!r}\n"
+    script.write_text(values + WHILE_OTHERS_WAIT)
+    command = [str(Path(sys.executable).with_name("torchrun")), *TORCHRUN[1:], str(script)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=tiny.environment, timeout=SECONDS_TO_END, check=False
+    )
+    assert done.returncode != 0
+    if ENDS[case]:
+        assert done.stderr.count(ENDS[case]) == 1, done.stderr
+        assert done.stderr.count("error: ") == 1, done.stderr

@@ -1,0 +1,203 @@
+"""The start of every run: open it and look for what would go wrong; with ``--check`` that is all."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from torch.utils.cpp_extension import get_default_build_root
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.batches import PAD_MULTIPLE
+from distill.config import Config, StageConfig
+from distill.console import EXIT_USER_ERROR
+from distill.errors import UserError
+from distill.findings import ERROR, OK, Finding, NotReadyError, show
+from distill.footprint import (
+    FLOAT,
+    Memory,
+    Sharding,
+    activation_memory,
+    available_host_memory,
+    available_memory,
+    count,
+    run_disk,
+    state_memory,
+)
+from distill.launch import autocast_dtype, current_sharding, make_accelerator, read_launcher
+from distill.preflight import (
+    check_checkpoints,
+    check_compiler,
+    check_disk,
+    check_launcher,
+    check_memory,
+    check_student,
+    check_tokenizers,
+    check_versions,
+    check_write_permission,
+    memory_table,
+)
+from distill.run_folder import find_run_folder
+from distill.stages import parameter_groups, plan_stage
+from pipelines.phases import (
+    Lesson,
+    Work,
+    baseline_stage,
+    check_on_validation,
+    make_student,
+    open_lesson,
+    open_run,
+)
+from teachers.load import load_tokenizer
+from teachers.outputs import disk_needed
+from teachers.prepare import finetuning_stage
+
+TEXTS_FOR_TOKENIZERS = 100
+
+
+def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) -> tuple[Work, Lesson] | None:
+    """Open a run for its first phase, with everything looked at on the way; nothing is written.
+
+    Args:
+        report: takes the findings of every step before the next one is taken; it raises to end the run.
+
+    Returns:
+        None if the run is finished.
+    """
+    report(look_around(config))
+    folder = find_run_folder(config)
+    if folder.finished:
+        accelerator = make_accelerator(config)
+        accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
+        return None
+    work = open_run(config, make_accelerator(config), folder)
+    lesson = open_lesson(work)
+    report(look_at_models(work, lesson))
+    return work, lesson
+
+
+def check_run(config: Config) -> int:
+    """Print what every check found and return the exit code, 2 if there is an error; nothing is trained."""
+    try:
+        opened = open_checked(config, show)
+        if opened is not None:
+            print_memory_table(*opened)
+    except UserError as error:  # data or weights that cannot be read end the list
+        with suppress(NotReadyError):
+            show([Finding(ERROR, " ".join(str(error).split()))])
+        return EXIT_USER_ERROR
+    except NotReadyError:
+        return EXIT_USER_ERROR
+    return 0
+
+
+def look_around(config: Config) -> Iterator[Finding]:
+    """Check what needs neither data nor models."""
+    launcher = read_launcher()
+    yield from check_versions()
+    yield from check_launcher(config, launcher)
+    yield from check_compiler(launcher, Path(get_default_build_root()))
+    yield from check_write_permission(config)
+    yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
+
+
+def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
+    """Check teacher, tokenizers, student, memory and disk."""
+    yield look_at_teacher(work, lesson)
+    yield from check_tokenizers(
+        lesson.tokenizer, other_tokenizers(work), work.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
+    )
+    student, _ = make_student(work, lesson.teacher, lesson)
+    yield from check_student(student, lesson.train)
+    yield from look_at_memory(work, lesson, student)
+    if work.run.accelerator.is_main_process:
+        yield from check_disk(disk_by_folder(work, lesson, student))
+
+
+def look_at_teacher(work: Work, lesson: Lesson) -> Finding:
+    """Score a finished teacher; one that is not is looked at again when it is."""
+    if not lesson.source.finished:
+        return Finding(OK, "teacher: label order, floor and finite outputs are checked after fine-tuning")
+    try:
+        check_on_validation(work, lesson)
+    except UserError as error:
+        return Finding(ERROR, str(error))
+    return Finding(OK, "teacher: outputs are finite, labels in the data's order, score above the floor")
+
+
+def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
+    """Load the tokenizers of everything that is read or trained with the teacher's tokens."""
+    config, folder = work.config, work.folder
+    checkpoints = {"baseline.checkpoint": config.baseline.checkpoint} if config.baseline.checkpoint else {}
+    for stage in config.stages:
+        if folder.result(stage.name) is not None:
+            checkpoints[f"the student of stage {stage.name}"] = str(folder.phase(stage.name) / "student")
+    return {name: load_tokenizer(checkpoint) for name, checkpoint in checkpoints.items()}
+
+
+def training_phases(work: Work, lesson: Lesson, student: PreTrainedModel) -> list[tuple[StageConfig, PreTrainedModel]]:
+    """Return every phase that trains, with a model of the kind that it trains."""
+    teacher = [] if lesson.source.finished else [(finetuning_stage(work.config), lesson.teacher)]
+    return [*teacher, *((stage, student) for stage in (*work.config.stages, baseline_stage(work.config)))]
+
+
+def look_at_memory(work: Work, lesson: Lesson, student: PreTrainedModel) -> Iterator[Finding]:
+    """Check the phase that needs most."""
+    sharding = current_sharding(work.run.accelerator)
+    name, needs = largest_phase(work, lesson, student)
+    local = read_launcher().local_processes
+    free, host = available_memory(work.device, local), available_host_memory() // local
+    yield from check_memory(name, needs(sharding), sharding, work.device.type, free, host)
+
+
+def largest_phase(work: Work, lesson: Lesson, student: PreTrainedModel) -> tuple[str, Callable[[Sharding], Memory]]:
+    """Return the phase that needs most memory where one process trains, and its memory under any sharding."""
+    found = {
+        stage.name: phase_memory(work, lesson, model, stage) for stage, model in training_phases(work, lesson, student)
+    }
+    name = max(found, key=lambda phase: found[phase](Sharding()).total)
+    return name, found[name]
+
+
+def phase_memory(
+    work: Work, lesson: Lesson, model: PreTrainedModel, stage: StageConfig
+) -> Callable[[Sharding], Memory]:
+    """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
+    parameter_groups(model, stage, work.config.training.weight_decay)  # marks what is trained
+    parameters, trained = count(model)
+    resident = 0 if model is lesson.teacher else FLOAT * count(lesson.teacher)[0]
+    length = -(-int(lesson.train.lengths.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
+    one, more = activation_memory(model, length, autocast_dtype(work.run.accelerator))
+    plan = plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers))
+    targets = sum(map(len, plan.teacher.values())) * length * int(lesson.teacher.config.hidden_size or 0) * FLOAT
+
+    def needs(sharding: Sharding) -> Memory:
+        examples = -(-stage.batch_size // (sharding.processes * work.config.training.gradient_accumulation))
+        return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
+
+    return needs
+
+
+def print_memory_table(work: Work, lesson: Lesson) -> None:
+    """Print what other ways to share out training would need."""
+    student, _ = make_student(work, lesson.teacher, lesson)
+    name, needs = largest_phase(work, lesson, student)
+    half = work.run.accelerator.mixed_precision != "no"
+    work.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
+
+
+def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict[Path, int]:
+    """Return what the run will still write, by folder."""
+    config, path = work.config, work.folder.path
+    lengths = []
+    for stage, model in training_phases(work, lesson, student):
+        parameter_groups(model, stage, config.training.weight_decay)
+        lengths.append((*count(model), stage.epochs if stage.keep_best_epoch else 0))
+    plans = [
+        plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in config.stages
+    ]
+    shared = Path(config.cache.dir) if config.cache.dir is not None else None
+    known = shared if lesson.source.finished else None
+    dtype = autocast_dtype(work.run.accelerator)
+    cache = disk_needed(lesson.teacher, plans, lesson.train, config.cache.max_gigabytes, known, dtype)
+    models = run_disk(count(lesson.teacher)[0], count(student)[0], len(config.stages) + 2, lengths, path)
+    return {path: models + cache} if shared is None else {path: models, shared: cache}

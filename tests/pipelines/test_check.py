@@ -1,0 +1,74 @@
+"""`--check` looks at everything, prints one line per check, and leaves nothing behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from distill.console import run
+from distill.read_config import parse_command
+from pipelines.distill import main
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator() -> Iterator[None]:
+    """Forget the process-wide state that the command leaves behind when it is called in this process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def check(tiny, run_dir: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[object, list[str]]:
+    """Run the command with ``--check`` in this process; return the exit code and what it printed."""
+    options = ["--config", str(tiny.config), "--run_dir", str(run_dir), "--check", *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["pipelines/distill.py", *options])
+        with pytest.raises(SystemExit) as stopped:
+            run(main)
+    return stopped.value.code, capsys.readouterr().out.splitlines()
+
+
+def test_everything_is_in_order(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = check(tiny, tmp_path / "run", capsys)
+    assert code == 0
+    checks = ["versions", "launcher", "compiler", "run folder", "checkpoints"]
+    checks += ["teacher", "tokenizer", "student", "memory", "disk"]
+    assert [line[8:].partition(":")[0] for line in lines[: len(checks)]] == checks
+    assert all(line.startswith("ok      ") for line in lines[: len(checks)])
+    assert "checked after fine-tuning" in lines[5]
+    assert any(line.startswith("ZeRO-2") for line in lines[len(checks) :])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_ends_the_list_with_exit_code_2(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = check(tiny, tmp_path / "run", capsys, "--data.dir", "/no/such/folder")
+    assert code == 2
+    assert lines[-1] == "error   data.dir: there is no folder /no/such/folder"
+    assert lines[0].startswith("ok      versions")
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_found_before_loading_are_all_printed(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, lines = check(tiny, tmp_path / "file", capsys, "--training.mixed_precision", "fp16")
+    assert code == 2
+    assert [line.split(maxsplit=1)[0] for line in lines] == ["ok", "error", "ok", "error", "ok"]
+
+
+def test_a_run_that_has_its_teacher_is_looked_at_for_real(
+    tiny, without_chance, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--config", str(without_chance.config))
+    code, lines = check(tiny, tmp_path / "run", capsys, *options)
+    assert code == 0
+    assert any("teacher: outputs are finite, labels in the data's order" in line for line in lines)
+    code, lines = check(tiny, tmp_path / "run", capsys, *options, "--teacher.margin_over_majority", "0.9")
+    assert code == 2
+    assert any(line.startswith("error   the teacher's accuracy on validation") for line in lines)
+
+
+def test_the_flag_is_no_key(tiny, tmp_path: Path) -> None:
+    options = ["--config", str(tiny.config), "--run_dir", str(tmp_path)]
+    config, only_check = parse_command(options)
+    assert not only_check
+    assert parse_command([*options, "--check"]) == (config, True)
