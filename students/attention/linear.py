@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LinearAttention(FeatureMapAttention):
     """Weights φ(q)·φ(k) with φ = elu + 1 (https://arxiv.org/abs/2006.16236, equation 7); 4Nd² operations per head.
 
-    The map is of rank d and never spiky. Queries and keys enter as √t x / d^¼ with a temperature t, learned per head.
+    The map is of rank d and never spiky. Queries and keys are multiplied by √t with a temperature t, learned per head.
     """
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -30,8 +30,8 @@ class LinearAttention(FeatureMapAttention):
         return F.elu(query * scale) + 1, F.elu(key * scale) + 1
 
     def scale(self, dtype: torch.dtype) -> Tensor:
-        """Factor on queries and keys before the feature map, (H, 1, 1)."""
-        return (0.5 * self.log_temperature).exp().to(dtype).view(-1, 1, 1) * self.head_size**-0.25
+        """√t, the factor on queries and keys before the feature map, (H, 1, 1)."""
+        return (0.5 * self.log_temperature).exp().to(dtype).view(-1, 1, 1)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return naive_feature_attention(*self.naive_features(query, key), value, mask)
