@@ -79,8 +79,8 @@ class StudentSettings:
     redraw_interval: int = 1000
     """Features redrawn: optimizer steps between draws; off in the last fifth of a stage."""
     initial_temperature: float | str = "calibrated"
-    """Start of the learnable temperature per head, of mechanisms with any; `calibrated` measures the copied queries and
-    keys (performer, scatterbrain, rfa; 1 for the others)."""
+    """Start of the learnable temperature per head, of mechanisms with any; `calibrated` measures the copied queries
+    and keys (performer, scatterbrain, rfa; 1 for the others)."""
     softmax_layers: list[int] = field(default_factory=list)
     """Student layers that keep softmax attention."""
 
