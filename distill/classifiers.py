@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.errors import UserError
+from distill.errors import UserError, loading_problem
 from distill.tokenizer import is_empty
 
 PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
@@ -44,27 +43,25 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        raise UserError(f"--{role} {folder} cannot be loaded: {_reason(error)}") from error
+    except Exception as error:
+        # A damaged file makes transformers fail in any way there is.
+        problem = loading_problem(error)
+        way_out = "read that code, then pass --trust-remote-code" if "code of its own" in problem else "save it again"
+        raise UserError(f"--{role} {folder} cannot be loaded: {problem}; {way_out}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
         raise UserError(
-            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing"
+            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or of "
+            "another size; save it again"
         )
     if is_empty(tokenizer):
         raise UserError(
             f"--{role} {folder} has no tokenizer; put the tokenizer it was trained with beside the weights"
         )
     return Classifier(role, model.eval(), tokenizer)
-
-
-def _reason(error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return "it brings its own code; read that code, then pass --trust-remote-code"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def load_comparable(folders: Mapping[str, str | None], *, trust_remote_code: bool = False) -> dict[str, Classifier]:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill.errors import UserError
+from distill.errors import UserError, first_line
 from distill.labels import encode_labels
-from distill.readers import find_split_file, first_line, is_text, read_embedded, read_file, read_hub, task_folder
+from distill.readers import find_split_file, is_text, read_embedded, read_file, read_hub, task_folder
 from distill.tasks import CUSTOM, Task
 
 EMBEDDED = "embedded"

@@ -23,6 +23,20 @@ def choices_hint(value: object, choices: Iterable[str]) -> str:
     return f"choose one of {', '.join(names)}{suggestion}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def loading_problem(error: BaseException) -> str:
+    """Return in one line why a library could not load a checkpoint."""
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own"
+    if "Weights only load failed" in str(error):
+        return "its weights are a pickle that holds more than tensors; save them as safetensors"
+    return first_line(error)
+
+
 WAYS_OUT = {
     errno.ENOSPC: "free some",
     errno.EDQUOT: "free some of your quota",

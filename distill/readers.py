@@ -14,7 +14,7 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill.errors import UserError
+from distill.errors import UserError, first_line
 
 EXTENSIONS = ("parquet", "jsonl", "csv", "tsv")
 ROWS_PER_CHUNK = 50_000
@@ -86,11 +86,6 @@ def read_file(path: Path, columns: Sequence[str]) -> Tables:
         raise UserError(f"cannot read {path}{_looks_like(path)}: {reason(error)}; write or fetch it again") from error
     if num_rows == 0:
         raise UserError(f"{path} is empty; it must hold the columns {', '.join(columns)} and at least one row")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def reason(error: BaseException) -> str:
