@@ -54,8 +54,8 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
         raise UserError(
-            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or of "
-            "another size; save it again"
+            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or "
+            "of another size; save it again"
         )
     if is_empty(tokenizer):
         raise UserError(
