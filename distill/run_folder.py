@@ -17,6 +17,10 @@ from distill.files import UNFINISHED, clean_up, is_leftover, replace_directory, 
 from distill.read_config import differing_keys, load_config, save_config
 
 
+OCCUPIED: set[Path] = set()
+"""Run folders that this process has locked."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths inside one run folder and the marks of its finished phases."""
@@ -116,14 +120,16 @@ def occupy(folder: RunFolder) -> None:
     Raises:
         UserError: another process works in it.
     """
-    descriptor = os.open(folder.path / "config.yaml", os.O_RDONLY)  # open, and thereby locked, while the process lives
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"run folder {folder.path} is in use by another process; wait until it ends, or give another --run_dir"
-        ) from error
+    if folder.path.absolute() not in OCCUPIED:
+        descriptor = os.open(folder.path / "config.yaml", os.O_RDONLY)  # open, and so locked, while the process lives
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"run folder {folder.path} is in use by another process; wait until it ends, or give another --run_dir"
+            ) from error
+        OCCUPIED.add(folder.path.absolute())
     folder.clean_up()
 
 

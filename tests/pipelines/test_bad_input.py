@@ -104,7 +104,7 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown section": (["--studnet.num_layers", "2"], ("studnet.num_layers", "student.num_layers")),
     "wrong type": (["--student.num_layers", "two"], ("student.num_layers", "two")),
     "unknown task": (["--task", "sst3"], ("sst3", "did you mean 'sst2'")),
-    "unknown attention": (["--student.attention", "preformer"], ("preformer", "did you mean 'performer'")),
+    "unknown attention": (["--student.attention", "perfomer"], ("perfomer", "did you mean 'performer'")),
     "no layers": (["--student.num_layers", "0"], ("student.num_layers is 0",)),
     "layer map of another length": (["--student.layer_map", "[0, 1]"], ("student.layer_map", "num_layers = 1")),
     "more layers than the teacher": (["--student.num_layers", "3"], ("student.num_layers", "3", "2")),
