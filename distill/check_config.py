@@ -154,6 +154,7 @@ def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> N
         "attention_map": mechanism.has_attention_map,
         "attention_context": mechanism.has_context,
         "value_relations": "value" in mechanism.projections,
+        "compression": hasattr(mechanism, "compression_loss"),
     }
     for name in stage.losses:
         key = f"stages.{stage.name}.losses"

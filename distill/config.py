@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 
 LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", "value_relations")
-LOSSES = (*LAYER_LOSSES, "logits", "labels")
+LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 
 
@@ -94,7 +94,8 @@ class StageConfig:
     learning_rate: float
     losses: dict[str, float]
     """Loss name to weight: attention_output, attention_context, attention_map, hidden_states, value_relations,
-    logits (temperature squared times KL; MSE for regression), labels (cross entropy; MSE for regression)."""
+    logits (temperature squared times KL; MSE for regression), labels (cross entropy; MSE for regression), compression
+    (attention compressive: how badly its slots stand for the tokens in them)."""
     train: str = "encoder"
     """What learns: features (the mechanism's own parameters), attention (whole attention blocks), encoder
     (everything but word embeddings) or all."""

@@ -48,6 +48,8 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
                 student[kind], teacher[kind] = student_layers, list(layer_map)
         elif name == "value_relations":
             student["value"], teacher["value"] = student_layers, list(layer_map)
+        elif name == "compression":
+            student["layer_input"] = student_layers
         elif name == "hidden_states":
             student[name], teacher[name] = student_layers, hidden_state_targets(layer_map, num_teacher_layers)
     forced = stage.inputs == "teacher"
@@ -76,8 +78,8 @@ class StageModel(nn.Module):
             layer_inputs: the teacher's hidden states (B, N, D) before each mapped layer, for teacher forcing.
 
         Returns:
-            The captured kinds (lists of (B, N, D)), ``attention_map`` where queries and keys were wanted, and
-            ``logits`` (B, C) unless teacher-forced.
+            The captured kinds (lists of (B, N, D)), ``attention_map`` where queries and keys were wanted,
+            ``compression`` (a list of (B,)) where layer inputs were, and ``logits`` (B, C) unless teacher-forced.
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
@@ -91,6 +93,8 @@ class StageModel(nn.Module):
                     layer.attention.output.dense(context)
         if "query" in captured:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
+        if "layer_input" in captured:
+            outputs["compression"] = compression_losses(self.model, captured["layer_input"], mask)
         return outputs | captured
 
 
@@ -106,6 +110,16 @@ def student_attention_maps(student: Any, captured: Captured, mask: Tensor) -> li
     return [
         layer.attention.self.attention_map(split_heads(query, heads), split_heads(key, heads), mask)
         for layer, query, key in zip(layers, captured["query"], captured["key"], strict=True)
+    ]
+
+
+def compression_losses(student: Any, layer_inputs: list[Tensor], mask: Tensor) -> list[Tensor]:
+    """Return the reconstruction loss (B,) of each student layer that compresses a memory."""
+    attentions = [layer.attention.self for layer in encoder_layers(student)]
+    return [
+        attention.compression_loss(hidden_states, mask)
+        for attention, hidden_states in zip(attentions, layer_inputs, strict=True)
+        if hasattr(attention, "compression_loss")
     ]
 
 
@@ -140,6 +154,8 @@ def compute_losses(
             values[name] = losses.logits_loss(student["logits"], teacher["logits"], stage.temperature)
         elif name == "labels":
             values[name] = losses.labels_loss(student["logits"], inputs["labels"])
+        elif name == "compression":
+            values[name] = _mean(student[name])
         elif name == "value_relations":
             pairs = zip(student["value"], teacher["value"], strict=True)
             values[name] = _mean(losses.value_relations(s, t, mask, num_heads) for s, t in pairs)

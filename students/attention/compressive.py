@@ -116,7 +116,8 @@ class CompressiveAttention(RelativeAttention):
         """Return |difference|² and |target|² of each token's context, (B, N, 2)."""
         length, far = hidden_states.shape[1], self._far_segments(hidden_states.shape[1])
         if not far:
-            return hidden_states.new_zeros(*hidden_states.shape[:2], 2)
+            # Still a function of the compression: a stage may have no other loss.
+            return hidden_states.new_zeros(*hidden_states.shape[:2], 2) + 0 * self.compression.weight.sum()
         with torch.no_grad():
             query, key, value = (
                 to_blocks(self.split_heads(getattr(self, name)(hidden_states)), self.segment)

@@ -133,6 +133,7 @@ REFUSED = {
     stages(epochs="x"): "stages|epochs|int|x",
     stages(epochs=0): "stages.one.epochs is 0",
     stages(losses={"logit": 1.0}): "stages.one.losses|attention_output, |did you mean 'logits'?",
+    stages(losses={"compression": 1.0}): "stages.one.losses|compression|performer attention has none",
     stages(losses={"logits": 0.0}): "stages.one.losses.logits is 0.0|above 0",
     stages(losses={}): "stages.one.losses|at least one of attention_output",
     stages(losses=["logits"]): "stages|losses|dict",

@@ -23,6 +23,7 @@ from teachers.load import freeze
 from teachers.outputs import LiveTeacher
 
 LAYERS = [0, 1]
+COMMON_LOSSES = [name for name in LOSSES if name != "compression"]  # that one is Compressive attention's
 
 
 def stage_of(*names: str, **settings: object) -> StageConfig:
@@ -55,6 +56,7 @@ def test_hidden_state_targets(layer_map, num_teacher_layers, expected):
         ("value_relations", {"value": LAYERS}, {"value": [0, 2]}),
         ("logits", {}, {}),
         ("labels", {}, {}),
+        ("compression", {"layer_input": LAYERS}, {}),
     ],
 )
 def test_plan_of_every_loss(loss, student, teacher):
@@ -86,7 +88,7 @@ def test_loss_and_gradient_are_zero_where_the_student_is_the_teacher(inputs, mak
     student = student_from_teacher(teacher, layer_map=[0, 1, 2], attention="softmax")[0].eval()
     names = ("attention_output", "attention_context", "attention_map")
     if inputs == "student":
-        names = tuple(name for name in LOSSES if name != "labels")
+        names = tuple(name for name in LOSSES if name not in ("labels", "compression"))
     values = run_stage(stage_of(*names, inputs=inputs), teacher, student, [0, 1, 2], make_examples())
     assert set(values) == set(names)
     for name, value in values.items():
@@ -105,7 +107,7 @@ def test_every_loss_is_positive_and_has_a_gradient_where_they_differ(make_bert, 
     with torch.no_grad():
         for parameter in student.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    for name in LOSSES:
+    for name in COMMON_LOSSES:
         student.zero_grad()
         value = run_stage(stage_of(name), teacher, student, [0, 2], make_examples())[name]
         assert value.min() > 0, name
@@ -116,10 +118,26 @@ def test_every_loss_is_positive_and_has_a_gradient_where_they_differ(make_bert, 
         assert trained.grad.abs().max() > 1e-4, name
 
 
+def test_the_compression_loss_trains_the_compressions_of_all_layers_alone(make_bert, make_examples):
+    teacher = freeze(make_bert(num_layers=3))
+    options = {"segment": 2, "memory": 2, "compressed": 2, "rate": 2}
+    student = student_from_teacher(
+        teacher, layer_map=[0, 1, 2], attention="compressive", attention_options=options, softmax_layers=[1]
+    )[0]
+    value = run_stage(stage_of("compression"), teacher, student, [0, 1, 2], make_examples())["compression"]
+    assert value.shape == (6,)
+    assert value.min() >= 0
+    value.mean().backward()
+    trained = {name for name, parameter in student.named_parameters() if parameter.grad is not None}
+    layers = [f"bert.encoder.layer.{index}.attention.self.compression.weight" for index in (0, 2)]
+    assert trained == set(layers)
+    assert all(student.get_parameter(name).grad.abs().max() > 0 for name in layers)
+
+
 def test_the_teacher_never_gets_a_gradient_even_if_nobody_froze_it(make_bert, make_examples):
     teacher = make_bert()
     student = student_from_teacher(teacher, layer_map=[0, 1], attention="performer", num_features=8)[0].eval()
-    values = run_stage(stage_of(*LOSSES), teacher, student, [0, 1], make_examples())
+    values = run_stage(stage_of(*COMMON_LOSSES), teacher, student, [0, 1], make_examples())
     torch.stack(list(values.values())).sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
 

@@ -91,3 +91,16 @@ def test_left_and_scattered_padding_keep_the_places_of_real_tokens():
         target[:, :, places] = source
     result = in_order(lambda *heads_and_mask: banded_attention(*heads_and_mask, 2), mask, *padded)
     torch.testing.assert_close(result[:, :, places], expected, rtol=0, atol=1e-12)
+
+
+def test_equals_local_attention():
+    reason = "needs the package local-attention, an oracle for benchmarks: pip install local-attention"
+    oracle = pytest.importorskip("local_attention", reason=reason)
+    tensors, mask = heads(24), torch.arange(24) < torch.tensor([24, 15])[:, None]
+    local = oracle.LocalAttention(
+        window_size=4, exact_windowsize=True, look_forward=1, use_rotary_pos_emb=False, autopad=True
+    )
+    expected = local(*tensors, mask=mask)
+    result = banded_attention(*tensors, mask, 4)
+    real = mask[:, None, :, None].expand_as(result)
+    torch.testing.assert_close(result[real], expected[real], rtol=0, atol=1e-6)
