@@ -16,7 +16,6 @@ from distill.errors import UserError
 from distill.files import UNFINISHED, clean_up, is_leftover, replace_directory, write_atomically
 from distill.read_config import differing_keys, load_config, save_config
 
-
 OCCUPIED: set[Path] = set()
 """Run folders that this process has locked."""
 
