@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from distill import probe
+from students import StudentConfig, StudentForSequenceClassification
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
@@ -25,6 +26,15 @@ def make_models() -> dict[str, torch.nn.Module]:
         ),
         "distilbert": DistilBertForSequenceClassification(distil),
     }
+
+
+@pytest.mark.parametrize("attention", ["aft", "fnet", "linformer"])
+def test_attention_that_has_tables_of_positions_runs_longer(attention):
+    options = {"variant": "full"} if attention == "aft" else {}
+    config = StudentConfig(**SMALL, max_position_embeddings=16, attention=attention, attention_options=options)
+    extended = probe.extend_positions(StudentForSequenceClassification(config).eval(), 40)
+    inputs = probe.make_inputs(extended, 2, 40, vocabulary_size=50, device="cpu")
+    assert extended(**inputs).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])

@@ -169,6 +169,20 @@ def test_teacher_forced_attention_reads_the_teachers_hidden_states(make_bert, ma
     assert not torch.allclose(free["attention_output"][1][real], expected["attention_output"][1][real], atol=1e-2)
 
 
+def test_teacher_forced_layers_carry_their_state(make_bert, make_examples):
+    teacher = freeze(make_bert(num_layers=2))
+    student = student_from_teacher(teacher, layer_map=[0, 1], attention="luna", num_features=4)[0].eval()
+    inputs = collate(make_examples(), np.arange(4))
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    plan = plan_stage(stage_of("attention_output", inputs="teacher"), [0, 1], 2)
+    free = StageModel(student, plan_stage(stage_of("attention_output"), [0, 1], 2))
+    with torch.no_grad(), capture(student, {"layer_input": LAYERS}) as own:
+        expected = free(inputs)["attention_output"]
+        forced = StageModel(student, plan)(inputs, own["layer_input"])["attention_output"]
+    for layer in LAYERS:
+        assert torch.allclose(forced[layer], expected[layer], atol=1e-6)
+
+
 def names_trained(model) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 

@@ -11,7 +11,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from students import calibrate_temperature, student_from_teacher
+from students import ATTENTIONS, calibrate_temperature, student_from_teacher
 from students.attention.random_features import mean_pair_norm
 
 SIZES = {
@@ -59,6 +59,16 @@ def test_mapped_layers_are_copied(teacher, layers):
     assert {name.rpartition(".")[2] for name in report.new} == {"projection", "log_temperature", "redraw_index"}
     assert student.config.layer_map == layers
     assert student.config.num_hidden_layers == len(layers)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_tensor_is_reported_once(teacher, attention):
+    student, report = student_from_teacher(
+        teacher, layer_map=[0, 2], attention=attention, attention_options=ATTENTIONS[attention].small_options
+    )
+    assert sorted(report.copied + report.derived + report.new) == sorted(student.state_dict())
+    own = {name: tensor for name, tensor in student.state_dict().items() if name not in report.copied}
+    assert all(tensor.isfinite().all() for tensor in own.values())
 
 
 def test_labels_and_settings_carry_over(teacher):
