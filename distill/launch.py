@@ -89,6 +89,8 @@ def make_accelerator(config: Config) -> Accelerator:
     if launcher.deepspeed:
         # Under ZeRO-3 transformers would load every model in shards. Ours are whole; what trains is a sharded copy.
         unset_hf_deepspeed_config()
+    if launcher.several:
+        patient_group()
     return accelerator
 
 

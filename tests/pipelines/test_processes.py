@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_run_which_then_resumes(
 
 
 WHILE_OTHERS_WAIT = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 sys.path[:0] = [ROOT]
 from distill.config import Config
 from distill.console import run
@@ -128,11 +128,14 @@ def work():
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(300)  # another process is killed
 
+def die():
+    while not os.path.exists(os.path.join(FOLDER, "working")):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
 def main():
     if CASE == "another process is killed" and not accelerator.is_main_process:
-        while not os.path.exists(os.path.join(FOLDER, "working")):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=die).start()
     if CASE == "another process finds a mistake" and not accelerator.is_main_process:
         raise UserError("this machine has no such file; copy it")
     on_main_process(accelerator, work)
