@@ -1,11 +1,11 @@
 """BigBird: neighbouring blocks, global blocks and a few random ones."""
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import initialization
 
 from .banded import (
     Columns,
@@ -37,6 +37,8 @@ class BigBirdAttention(PatternAttention):
     options = {"block": 16, "global_blocks": 1, "random_blocks": 3}  # noqa: RUF012
     small_options = {"block": 2, "random_blocks": 1}  # noqa: RUF012
 
+    plan: Tensor
+
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         options = config.attention_options or {}
@@ -44,20 +46,39 @@ class BigBirdAttention(PatternAttention):
         if self.block < 1:
             raise ValueError(f"attention option block must be positive, got {self.block}")
         self.seed = config.projection_seed
+        # Persistent: from_pretrained leaves buffers that no checkpoint fills uninitialised.
+        shape = self.num_heads, 2 ** self._num_powers(config.max_position_embeddings) - 1, self.num_random
+        self.register_buffer("plan", torch.empty(shape, dtype=torch.int64))
+
+    def initialize_features(self) -> None:
+        num_powers = round(math.log2(self.plan.shape[1] + 1))
+        initialization.copy_(self.plan, self._draw(num_powers))
+
+    def extend_positions(self, length: int) -> None:
+        self.plan = self._draw(self._num_powers(length)).to(self.plan.device)
+
+    def _num_powers(self, length: int) -> int:
+        """How many draws, for up to 1, 2, 4, 8 ... blocks, the longest input needs."""
+        return math.ceil(math.log2(max(1, math.ceil(length / self.block)))) + 1
+
+    def _draw(self, num_powers: int) -> Tensor:
+        """Draw the random blocks of each head and block, for 1, 2, 4 ... blocks, (H, 1 + 2 + 4 ..., r)."""
+        draw = (self.seed, self.layer, self.num_heads, self.num_global, self.num_random)
+        return torch.cat([draw_blocks(2**power, *draw) for power in range(num_powers)], dim=1)
 
     def random_blocks(self, num_real: Tensor, num_blocks: int) -> Tensor:
         """Return the random blocks that each block of examples with (B,) real tokens sees, (B, H, n, r).
 
         Fewer than r exist where one is -1, or past the end.
         """
-        powers = range(math.ceil(math.log2(num_blocks)) + 1)
-        draw = (self.seed, self.layer, self.num_heads, self.num_global, self.num_random)
-        plan = torch.cat([draw_blocks(2**power, *draw) for power in powers], dim=1).to(num_real.device)
+        num_powers = self._num_powers(num_blocks * self.block)
+        if 2**num_powers - 1 > self.plan.shape[1]:
+            raise ValueError(f"random blocks are drawn for less than {num_blocks} blocks of {self.block} tokens")
         num_real_blocks = (num_real + self.block - 1) // self.block
-        sizes = torch.tensor([2**power for power in powers], device=num_real.device)
+        sizes = 2 ** torch.arange(num_powers, device=num_real.device)
         size = 2 ** (num_real_blocks[:, None] > sizes).sum(-1, keepdim=True)  # the draw for up to so many blocks
         row = torch.arange(num_blocks, device=num_real.device).minimum(size - 1)  # past the end are pads
-        return plan[:, size - 1 + row].transpose(0, 1)  # draws for fewer blocks come before, size - 1 rows in all
+        return self.plan[:, size - 1 + row].transpose(0, 1)  # draws for fewer blocks come before, size - 1 rows in all
 
     def pattern(self, position: Tensor, num_real: Tensor) -> Tensor:
         block = position.clamp(min=0) // self.block
@@ -67,7 +88,7 @@ class BigBirdAttention(PatternAttention):
         with_all = (index < self.num_global) | (index[:, None] < self.num_global)
         random = (self.random_blocks(num_real, num_blocks).unsqueeze(-1) == index).any(-2)
         seen = near | with_all | random
-        example = torch.arange(len(seen), device=position.device)[:, None, None]
+        example = torch.arange(seen.shape[0], device=position.device)[:, None, None]
         return seen.transpose(1, 3)[example, block[:, None, :], block[:, :, None]].movedim(-1, 1)
 
     def attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -94,7 +115,7 @@ class BigBirdAttention(PatternAttention):
 
     def _random_columns(self, blocks: Tensor, keys: Tensor, values: Tensor, real: Tensor) -> Columns:
         num_blocks = blocks.shape[2]
-        chosen = self.random_blocks(real.sum(-1), num_blocks).expand(len(blocks), -1, -1, -1)
+        chosen = self.random_blocks(real.sum(-1), num_blocks).expand(blocks.shape[0], -1, -1, -1)
         index = chosen.clamp(min=0, max=num_blocks - 1).flatten(2).unsqueeze(-1)
 
         def pick(tensor: Tensor) -> Tensor:
@@ -118,7 +139,6 @@ class BigBirdAttention(PatternAttention):
         return 4 * size * config.hidden_size * (tokens * (3 + num_global + num_random) + num_global * length)
 
 
-@lru_cache(maxsize=1024)
 def draw_blocks(num_blocks: int, seed: int, layer: int, num_heads: int, num_global: int, num_random: int) -> Tensor:
     """Draw for each head and block ``num_random`` others that are neither neighbours nor global, (H, n, r).
 

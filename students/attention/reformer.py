@@ -81,7 +81,7 @@ class ReformerAttention(SelfAttention):
         logits = _wide(sort(query) @ around(sort(key)).mT) * self.head_size**-0.5
         position = to_blocks(order, size)
         logits = logits.masked_fill(position == around(position).mT, SELF_LOGIT)
-        real = mask_or_ones(mask, query)[:, None, :, None].expand(len(query), -1, -1, -1)
+        real = mask_or_ones(mask, query)[:, None, :, None].expand(query.shape[0], -1, -1, -1)
         pad = ~around(sort(real)).mT
         logits = logits.masked_fill(pad, torch.finfo(logits.dtype).min)
         weights = logits.softmax(-1).masked_fill(pad, 0).to(value.dtype)

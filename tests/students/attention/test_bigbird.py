@@ -13,7 +13,9 @@ def bigbird(block=4, global_blocks=1, random_blocks=2, layer=0, seed=0):
     config = StudentConfig(
         attention="bigbird", hidden_size=24, num_attention_heads=3, attention_options=options, projection_seed=seed
     )
-    return BigBirdAttention(config, layer).double()
+    module = BigBirdAttention(config, layer)
+    module.initialize_features()
+    return module.double()
 
 
 def heads(length, batch=2):
@@ -75,3 +77,13 @@ def test_all_blocks_allowed_is_softmax():
     for module in (bigbird(random_blocks=8), bigbird(global_blocks=8, random_blocks=0), bigbird(block=15)):
         torch.testing.assert_close(module.attend(*tensors, None), expected, rtol=0, atol=1e-12)
         assert module.receptive_field(30).all()
+
+
+def test_longer_inputs_need_a_longer_plan_and_keep_the_draws():
+    module, tensors = bigbird(block=1), heads(600)
+    with pytest.raises(ValueError, match="drawn for less than 600 blocks of 1 tokens"):
+        module.attend(*tensors, None)
+    before = module.plan
+    module.extend_positions(600)
+    assert torch.equal(module.plan[:, : before.shape[1]], before)
+    assert module.attend(*tensors, None).isfinite().all()
