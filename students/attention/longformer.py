@@ -111,6 +111,10 @@ class LongformerAttention(SelfAttention):
         near = (position[:, None] - position).abs() <= self.radius
         return near | (position < self.num_global) | (position[:, None] < self.num_global)
 
+    def feature_parameters(self) -> list[nn.Parameter]:
+        """None: the global projections start as good as the local ones and learn at their rate."""
+        return []
+
     @torch.no_grad()
     def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
         """Start the global projections as copies of the local ones."""

@@ -82,3 +82,16 @@ def test_global_projections_start_as_the_teachers(make_bert):
     assert torch.equal(attention.key_global.weight, attention.key.weight)
     assert sum("_global." in name for name in report.derived) == 2 * 6
     assert not any("_global." in name for name in report.new)
+
+
+@pytest.mark.parametrize("length", [3, 23])
+def test_all_projections_have_the_gradients_of_the_naive_form(length):
+    module, hidden_states = longformer(6, 2), states(length)
+    mask = torch.arange(length) < torch.tensor([length, length // 2 + 1])[:, None]
+    weight = torch.randn(hidden_states.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradients = []
+    for mix in (module.mix, module.naive_mix):
+        context = mix(hidden_states, mask).masked_fill(~mask.unsqueeze(-1), 0)
+        gradients.append(torch.autograd.grad((context * weight).sum(), list(module.parameters())))
+    assert len(gradients[0]) == 12
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
