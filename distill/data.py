@@ -4,6 +4,7 @@ Three kinds of examples: `train`, `held_out` — a part of train, on which epoch
 validation splits, which are only ever reported. Duplicates inside the official sets are kept as they are.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,6 +49,20 @@ class Splits:
     train: Examples
     held_out: Examples
     validation: dict[str, Examples]
+
+
+def fingerprint(splits: Splits) -> dict[str, str]:
+    """Return a checksum of the texts, labels and positions of every part, by its name."""
+    parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
+    return {name: _checksum(examples) for name, examples in parts.items()}
+
+
+def _checksum(examples: Examples) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(examples.ids).tobytes())
+    digest.update(np.ascontiguousarray(examples.labels).tobytes())
+    for texts in examples.texts:
+        digest.update("\0".join((*texts, "")).encode())  # no text holds a NUL character
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +21,15 @@ from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
 from distill.config import Config, TrainingConfig
-from distill.errors import SharedError, UserError
+from distill.errors import SharedError, UserError, choices_hint
 from distill.footprint import Sharding
 
 EXCHANGE = timedelta(minutes=10)
 """How long processes that train together wait for each other: a machine that vanished is noticed by then."""
 WAIT = timedelta(hours=12)
 """How long processes wait for the main one, which alone downloads, tokenises and computes the teacher's outputs."""
+
+PRECISIONS = ("no", "bf16", "fp16")
 
 Result = TypeVar("Result")
 
@@ -51,8 +54,35 @@ class Launcher:
         return self.processes > 1
 
 
+def check_variables(environment: Mapping[str, str]) -> None:
+    """Refuse what torch and accelerate would fail on far from here; UserError names the variable."""
+    way_out = "unset it, or start with accelerate launch or torchrun"
+    numbers = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
+    for name, lowest in numbers.items():
+        value = environment.get(name, str(lowest))
+        # accelerate launch says -1 for the rank of a process that is alone
+        if not re.fullmatch(r"-1|\d+", value) or (value != "-1" and int(value) < lowest):
+            raise UserError(f"{name} is {value!r} in the environment, not a whole number from {lowest} on; {way_out}")
+    processes = int(environment.get("WORLD_SIZE", "1"))
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if processes > 1 else ():
+        if name not in environment:
+            raise UserError(f"WORLD_SIZE is {processes} in the environment but {name} is missing; {way_out}")
+    if processes > 1 and int(environment["RANK"]) >= processes:
+        raise UserError(f"RANK is {environment['RANK']} in the environment but WORLD_SIZE is {processes}; {way_out}")
+    precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"ACCELERATE_MIXED_PRECISION is {precision!r} in the environment: {choices_hint(precision, PRECISIONS)}"
+        )
+
+
 def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
-    """Read what accelerate or torchrun exported for this process."""
+    """Read what accelerate or torchrun exported for this process.
+
+    Raises:
+        UserError: a variable that no launcher writes, such as one left over in the shell.
+    """
+    check_variables(environment)
     unsupported = [name for name in ("FSDP", "MEGATRON_LM") if environment.get(f"ACCELERATE_USE_{name}") == "true"]
     on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     processes = int(environment.get("WORLD_SIZE", "1"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill.errors import UserError
 from distill.files import write_atomically
+from distill.publishable import publishable
 
 SCHEMA = 1
 
@@ -133,7 +134,12 @@ def validate_record(record: Any, where: str = "record") -> Record:
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy scalars and arrays, tuples and paths into JSON's own kinds, and NaN and infinities into null."""
+    """Turn numpy scalars and arrays and tuples into JSON's own kinds, NaN and infinities into null.
+
+    Texts lose what must not be published: some are messages of libraries, which quote paths.
+    """
+    if isinstance(value, str):
+        return publishable(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,12 @@ def find_run_folder(config: Config) -> RunFolder:
         problem = "no write permission for" if existing.is_dir() else "there is a file in its place:"
         raise UserError(f"run folder {folder.path} cannot be made: {problem} {existing}; give another --run_dir")
     if saved.exists():
-        different = differing_keys(load_config(saved), config)
+        try:
+            different = differing_keys(load_config(saved), config)
+        except UserError as error:
+            raise UserError(
+                f"run folder {folder.path} is torn or of another version: {error}; give another --run_dir"
+            ) from error
         if different:
             raise UserError(
                 f"run folder {folder.path} belongs to another configuration (different: {', '.join(different)}); "
@@ -98,15 +104,29 @@ def find_run_folder(config: Config) -> RunFolder:
     return folder
 
 
-def create_run_folder(config: Config, folder: RunFolder) -> None:
+def create_run_folder(config: Config, folder: RunFolder, data: Mapping[str, str]) -> None:
     """Make the folder and write its configuration, from which moment on it belongs to this run.
 
+    Args:
+        data: the checksum of every part of the data, by its name.
+
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or was begun with other data.
     """
+    checksums = folder.path / "checkpoints" / "data.json"
     try:
+        if checksums.exists():
+            begun_with = json.loads(checksums.read_text())
+            changed = [name for name in data if begun_with.get(name) != data[name]]
+            if changed:
+                raise UserError(
+                    f"the data of {', '.join(changed)} is not what run folder {folder.path} was begun with; "
+                    "put the files back, or give another --run_dir"
+                )
         if not (folder.path / "config.yaml").exists():
             save_config(config, folder.path / "config.yaml")
+        if not checksums.exists():
+            write_atomically(checksums, json.dumps(data, indent=1))
     except OSError as error:
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 

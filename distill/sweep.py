@@ -89,7 +89,7 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
-    except jsonargparse.ArgumentError as error:
+    except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         raise UserError(f"sweep: {' '.join(str(error).split())}") from error
     for name in ("configs", "students", "seeds", "launcher"):
         if not getattr(sweep, name):
@@ -98,6 +98,9 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
         raise UserError(f"sweep: workers is {sweep.workers}; give 1 or more")
     if sweep.engine not in ENGINES:
         raise UserError(f"sweep: engine {sweep.engine!r} is unknown; {choices_hint(sweep.engine, ENGINES)}")
+    for student in sweep.students:
+        if not re.fullmatch(r"[\w-]{1,100}", student):  # it becomes the name of a folder
+            raise UserError(f"sweep: the student's name {student!r}: use letters, digits, _ and -, at most 100")
     for path in sweep.configs:
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")

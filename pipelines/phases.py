@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
 from distill.config import Config, StageConfig
-from distill.data import Splits, load_splits
+from distill.data import Splits, fingerprint, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
 from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
@@ -121,7 +121,7 @@ def teach(work: Work, lesson: Lesson) -> None:
 def begin(work: Work) -> None:
     """Make the run folder and open TensorBoard in it."""
     if work.run.accelerator.is_main_process:
-        create_run_folder(work.config, work.folder)
+        create_run_folder(work.config, work.folder, fingerprint(work.splits))
         occupy(work.folder)
     work.run.accelerator.wait_for_everyone()
     start_trackers(work.run.accelerator, work.config)

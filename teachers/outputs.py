@@ -22,11 +22,13 @@ from transformers import PreTrainedModel
 from distill.batches import TokenizedExamples, collate, sorted_batches
 from distill.capture import capture
 from distill.clock import now
-from distill.errors import UserError
+from distill.errors import UserError, first_line
 from distill.files import UNFINISHED, remove, replace_file, write_atomically
 from distill.stages import StagePlan, Wanted
 
 CACHE_BATCH_SIZE = 64
+CACHE_VERSION = 1
+"""Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
 
 
 class LiveTeacher:
@@ -48,13 +50,15 @@ class LiveTeacher:
 
 
 class CachedTeacher:
-    """Reads the teacher's outputs from memory-mapped files."""
+    """Reads the teacher's outputs from memory-mapped files; UserError if one is torn or not what its name says."""
 
     def __init__(self, folder: Path, plan: StagePlan, examples: TokenizedExamples, num_heads: int) -> None:
         self.plan, self.examples, self.num_heads = plan, examples, num_heads
-        self.logits = np.load(folder / "logits.npy")
+        self.logits = _read_array(folder / "logits.npy", np.float32, len(examples))
         self.arrays = {
-            kind: [np.load(array_path(folder, kind, layer), mmap_mode="r") for layer in layers]
+            kind: [
+                _read_array(array_path(folder, kind, layer), np.float16, len(examples.token_ids)) for layer in layers
+            ]
             for kind, layers in plan.teacher.items()
         }
 
@@ -67,6 +71,21 @@ class CachedTeacher:
         for kind, arrays in self.arrays.items():
             outputs[kind] = [_pad(torch.from_numpy(array[rows]), mask) for array in arrays]
         return outputs
+
+
+def _read_array(path: Path, dtype: type, num_rows: int) -> np.ndarray:
+    """Map one array (num_rows, D) of the cache into memory; what numpy would have to unpickle is refused."""
+    way_out = f"remove {path.parent} to have the teacher's outputs computed again"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is torn: {first_line(error)}; {way_out}") from error
+    if array.dtype != dtype or array.ndim != 2 or len(array) != num_rows:
+        raise UserError(
+            f"{path} holds {array.dtype} {array.shape}, not {num_rows} rows of {np.dtype(dtype)}: it is not from this "
+            f"run; {way_out}"
+        )
+    return array
 
 
 def _pad(packed: Tensor, mask: Tensor) -> Tensor:
@@ -83,7 +102,7 @@ def array_path(folder: Path, kind: str, layer: int) -> Path:
 
 def fingerprint(teacher: PreTrainedModel, examples: TokenizedExamples, autocast_dtype: torch.dtype | None) -> str:
     """Return a name that changes with the teacher's weights, the tokens or the precision."""
-    digest = hashlib.sha256(str(autocast_dtype).encode())
+    digest = hashlib.sha256(f"{CACHE_VERSION} {autocast_dtype}".encode())
     for name, tensor in sorted(teacher.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -142,7 +161,10 @@ def build_cache(
     missing = {kind: layers for kind, layers in missing.items() if layers}
     timing = folder / "seconds.json"
     if not missing and (folder / "logits.npy").exists() and timing.exists():
-        return json.loads(timing.read_text())["seconds"]
+        try:
+            return float(json.loads(timing.read_text())["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{timing} is torn; remove it to have the teacher's outputs computed again") from error
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(len(layers) for layers in missing.values()) * len(examples.token_ids) * teacher.config.hidden_size * 2
     free = shutil.disk_usage(folder).free
@@ -172,6 +194,8 @@ def _compute(
     arrays = {
         name: np.lib.format.open_memmap(workshop / path.name, "w+", np.float16, shape) for name, path in paths.items()
     }
+    for path in paths.values():
+        _reserve(workshop / path.name)
     live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
@@ -197,6 +221,13 @@ def _compute(
     np.save(workshop / "logits.npy", logits)
     replace_file(workshop / "logits.npy", folder / "logits.npy")
     workshop.rmdir()
+
+
+def _reserve(path: Path) -> None:
+    """Take the whole file's space at once: a disk that fills up under a memory map kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def make_workshop(folder: Path) -> Path:

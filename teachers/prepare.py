@@ -5,6 +5,7 @@ from transformers import PreTrainedModel
 from distill.batches import TokenizedExamples
 from distill.config import Config, StageConfig
 from distill.data import Splits
+from distill.errors import UserError
 from distill.loop import Progress, Run, train
 from distill.run_folder import RunFolder, save_model
 from distill.scoring import held_out_scorer
@@ -44,9 +45,18 @@ def prepare_teacher(
 def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
     if config.teacher.checkpoint is not None:
-        return load_teacher(config.teacher.checkpoint, task, config.seed)
+        teacher = load_teacher(config.teacher.checkpoint, task, config.seed)
+        check_positions(teacher, config.data.max_length)
+        return teacher
     texts = (text for texts in splits.train.texts for text in texts)
     return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
+
+
+def check_positions(teacher: Teacher, max_length: int) -> None:
+    """Refuse texts that are longer than the teacher's table of positions; UserError names both."""
+    positions = int(teacher.model.config.max_position_embeddings or 0)
+    if max_length > positions:
+        raise UserError(f"data.max_length is {max_length}: the teacher has {positions} positions; give no more")
 
 
 def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:

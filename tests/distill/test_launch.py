@@ -1,12 +1,14 @@
-"""The configuration as TensorBoard's hparams take it."""
+"""What the launcher says, and the configuration as TensorBoard's hparams take it."""
 
 import dataclasses
 
+import pytest
 import torch
 from accelerate import Accelerator
 
 from distill.config import Config, StageConfig
-from distill.launch import autocast_dtype, flatten
+from distill.errors import UserError
+from distill.launch import autocast_dtype, flatten, read_launcher
 
 
 def test_flatten():
@@ -28,3 +30,31 @@ def test_precision_of_inference_during_training(make_accelerator):
     assert autocast_dtype(accelerator) is None
     accelerator.state._mixed_precision = "bf16"
     assert autocast_dtype(accelerator) is torch.bfloat16
+
+
+GOOD = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+WRONG_VARIABLES = {
+    "WORLD_SIZE is 'many'": {"WORLD_SIZE": "many"},
+    "WORLD_SIZE is '0'": {"WORLD_SIZE": "0"},
+    "LOCAL_WORLD_SIZE is ''": {"LOCAL_WORLD_SIZE": ""},
+    "LOCAL_RANK is 'cuda:0'": {"LOCAL_RANK": "cuda:0"},
+    "MASTER_PORT is 'http'": {"MASTER_PORT": "http"},
+    "RANK is 2 in the environment but WORLD_SIZE is 2": GOOD | {"RANK": "2"},
+    "WORLD_SIZE is 2 in the environment but RANK is missing": {"WORLD_SIZE": "2"},
+    "but MASTER_ADDR is missing": {name: value for name, value in GOOD.items() if name != "MASTER_ADDR"},
+    "ACCELERATE_MIXED_PRECISION is 'fp4'": {"ACCELERATE_MIXED_PRECISION": "fp4"},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_VARIABLES)
+def test_variables_that_no_launcher_writes_are_named(message):
+    with pytest.raises(UserError) as refusal:
+        read_launcher(WRONG_VARIABLES[message])
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"), [({}, 1), (GOOD, 2), ({"WORLD_SIZE": "-1", "LOCAL_RANK": "-1"}, -1)]
+)
+def test_variables_that_launchers_write_are_read(environment, processes):
+    assert read_launcher(environment).processes == processes

@@ -15,6 +15,7 @@ from distill.read_config import load_config
 from distill.run_folder import RunFolder, create_run_folder, find_run_folder, occupy, save_model
 from distill.tokenizer import train_tokenizer
 
+DATA = {"train": "0123", "validation": "4567"}
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -27,13 +28,14 @@ def config(tmp_path):
 def created(config):
     """The folder of the configuration, as a run makes it."""
     folder = find_run_folder(config)
-    create_run_folder(config, folder)
+    create_run_folder(config, folder, DATA)
     return folder
 
 
 def test_a_new_folder_holds_the_resolved_configuration(created, config, tmp_path):
     assert created.path == tmp_path / "deep" / "run"
-    assert [path.name for path in created.path.iterdir()] == ["config.yaml"]
+    names = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
+    assert names == ["checkpoints", "checkpoints/data.json", "config.yaml"]
     assert load_config(created.path / "config.yaml") == config
 
 
@@ -45,7 +47,7 @@ def test_nothing_is_written_before_the_run_is_known_to_start(config, tmp_path):
 def test_the_same_configuration_goes_on(created, config):
     written = (created.path / "config.yaml").stat().st_mtime_ns
     assert find_run_folder(config) == created
-    create_run_folder(config, created)
+    create_run_folder(config, created, DATA)
     assert (created.path / "config.yaml").stat().st_mtime_ns == written
 
 
@@ -57,6 +59,20 @@ def test_another_configuration_is_refused_and_the_keys_are_named(created, config
     assert "(different: seed, student.attention, student.num_layers)" in str(refusal.value)
     assert "--run_dir" in str(refusal.value)
     assert (created.path / "config.yaml").read_text() == before
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with(created, config):
+    with pytest.raises(UserError, match="the data of validation is not what run folder") as refusal:
+        create_run_folder(config, created, DATA | {"validation": "other"})
+    assert "put the files back, or give another --run_dir" in str(refusal.value)
+    create_run_folder(config, created, DATA)
+
+
+def test_a_folder_of_another_version_is_named(created, config):
+    with open(created.path / "config.yaml", "a") as file:
+        file.write("hyperdrive: {warp: 9}\n")
+    with pytest.raises(UserError, match=r"torn or of another version: unknown key 'hyperdrive.*run_dir"):
+        find_run_folder(config)
 
 
 def test_a_renamed_run_goes_on(created, config, tmp_path):
@@ -78,9 +94,9 @@ def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
     folder = find_run_folder(config)
     folder.path.mkdir(parents=True)
     (folder.path / ".config.yaml.77.incomplete").write_text("task: ss")
-    create_run_folder(config, find_run_folder(config))
+    create_run_folder(config, find_run_folder(config), DATA)
     occupy(folder)
-    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
 
 
 def test_two_processes_in_one_folder_are_one_too_many(created):
@@ -112,6 +128,7 @@ def test_the_next_start_tidies_what_a_kill_left(created):
     left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
     assert left == [
         "checkpoints",
+        "checkpoints/data.json",
         "checkpoints/layers",
         "checkpoints/layers/result.json",
         "checkpoints/logits",
@@ -139,14 +156,14 @@ def test_a_file_that_comes_in_the_way_later_is_refused(config, tmp_path):
     folder = find_run_folder(config)
     (tmp_path / "deep").write_text("a file")
     with pytest.raises(UserError, match="cannot be made"):
-        create_run_folder(config, folder)
+        create_run_folder(config, folder, DATA)
 
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_folder_without_write_permission_is_refused_even_to_resume(exists, config, monkeypatch):
     # Root may write anywhere, so the permission itself cannot be taken away here.
     if exists:
-        create_run_folder(config, find_run_folder(config))
+        create_run_folder(config, find_run_folder(config), DATA)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match="no write permission"):
         find_run_folder(config)

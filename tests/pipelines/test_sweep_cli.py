@@ -180,3 +180,12 @@ def test_two_workers_of_submitit(place, monkeypatch):
     assert len(started()) == 4
     assert "the dataset is gone" in Path("out/leaderboard.md").read_text()
     assert set(json.loads(Path("out/summary.json").read_text())) == {"sst2-three", "sst2-six"}
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/up", "a b", ""])
+def test_a_student_whose_name_would_leave_the_folder_is_refused(name, tmp_path):
+    (tmp_path / "sst2.yaml").write_text("")
+    values = {"dir": "out", "configs": [str(tmp_path / "sst2.yaml")], "students": {name: {}}}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="the student's name"):
+        sweep.parse_sweep(["--config", str(tmp_path / "sweep.yaml")])

@@ -1,6 +1,8 @@
 """What a teacher may be, and every way in which its folder can be wrong."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,3 +182,60 @@ def test_what_was_loaded_is_saved_as_a_finished_teacher(encoder, tmp_path):
     assert again.finished
     assert isinstance(again.model, BertForSequenceClassification)
     assert torch.equal(again.model.classifier.weight, teacher.model.classifier.weight)
+
+
+class Spy:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def write_pickle(folder: Path, more: dict) -> None:
+    """Replace the weights by a file as torch.save writes it."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights | more, folder / "pytorch_model.bin")
+
+
+def test_weights_as_a_pickle_are_read_when_they_are_tensors_alone(finished):
+    expected = load_teacher(str(finished), SST2).model.state_dict()
+    write_pickle(finished, {})
+    loaded = load_teacher(str(finished), SST2).model.state_dict()
+    assert all(tensor.equal(expected[name]) for name, tensor in loaded.items())
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_refused_and_does_nothing(finished, tmp_path):
+    write_pickle(finished, {"spy": Spy(tmp_path / "made")})
+    assert "a pickle that holds more than tensors; save them as safetensors" in refusal(finished)
+    assert not (tmp_path / "made").exists()
+
+
+def test_code_in_a_teacher_never_runs(finished, tmp_path):
+    """Not even asked about, which would stop a run that nobody watches."""
+    config = json.loads((finished / "config.json").read_text())
+    code = {"AutoConfig": "spy.Spy", "AutoModelForSequenceClassification": "spy.Spy"}
+    (finished / "config.json").write_text(json.dumps(config | {"auto_map": code, "model_type": "spy"}))
+    (finished / "spy.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'made')!r})\nclass Spy: pass\n")
+    assert "it brings code of its own; give a BERT checkpoint" in refusal(finished)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "16"}, {"num_attention_heads": 0}, {"hidden_act": "swoosh"}, {"id2label": ["a", "b"]}]
+)
+def test_a_configuration_that_cannot_be_is_refused(finished, change):
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps(config | change))
+    assert str(finished) in refusal(finished)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", "5", "\0"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_json_that_is_something_else_is_refused(finished, file, content):
+    (finished / file).write_text(content)
+    if (file, content) != ("tokenizer_config.json", "{}"):  # that one may be empty
+        assert str(finished) in refusal(finished)

@@ -1,5 +1,7 @@
 """The teacher's outputs from disk are those of the teacher, and nothing half-written is taken for them."""
 
+import errno
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -190,3 +192,49 @@ def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator,
     assert live.seconds_saved(3) is None
     assert not (tmp_path / "other").exists()
     assert "above cache.max_gigabytes" in capsys.readouterr().out
+
+
+def foreign(rows, dtype=np.float16):
+    return lambda path: np.save(path, np.zeros((rows, 8), dtype))
+
+
+WRONG_FILES = {
+    "torn": (lambda path: path.write_bytes(path.read_bytes()[:200]), "is torn"),
+    "empty": (lambda path: path.write_bytes(b""), "is torn"),
+    "of fewer tokens": (foreign(3), r"holds float16 \(3, 8\), not .* rows of float.*it is not from this run"),
+    "of another precision": (foreign(30, np.float64), "holds float64"),
+    "a pickle": (
+        lambda path: np.save(path, np.array([{"a": 1}], object), allow_pickle=True),
+        "is torn: .*Python objects",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+@pytest.mark.parametrize("file", ["logits.npy", "attention_output-layer-0.npy"])
+def test_a_cache_that_is_not_what_its_name_says_is_refused(name, file, teacher, examples, tmp_path):
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    spoil, message = WRONG_FILES[name]
+    spoil(tmp_path / file)
+    with pytest.raises(UserError, match=message) as refusal:
+        CachedTeacher(tmp_path, PLAN, examples, 2)
+    assert f"{file} " in str(refusal.value)
+    assert f"remove {tmp_path} to have" in str(refusal.value)
+
+
+def test_a_cache_of_another_version_has_another_name(teacher, examples, monkeypatch):
+    before = fingerprint(teacher, examples, None)
+    monkeypatch.setattr(outputs, "CACHE_VERSION", outputs.CACHE_VERSION + 1)
+    assert fingerprint(teacher, examples, None) != before
+
+
+def test_the_space_of_the_cache_is_taken_before_the_teacher_runs(teacher, examples, tmp_path, monkeypatch):
+    """A disk that fills up under a memory map would kill the process; here it is an error that names the file."""
+
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(LiveTeacher, "batch", lambda *_: pytest.fail("the teacher ran"))
+    with pytest.raises(OSError, match="No space left"):
+        build_cache(teacher, examples, PLAN.teacher, tmp_path)
