@@ -7,6 +7,8 @@ from statistics import mean
 
 import pytest
 
+from students import ATTENTIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 RECORDS = ROOT / "notebooks" / "records"
@@ -78,3 +80,13 @@ def test_every_path_that_it_names_exists():
     made_by_runs = ("runs/",)
     for path in set(re.findall(r"\b(?:configs|pipelines|distill|students|teachers|notebooks)/[\w./-]*\w", README)):
         assert path.startswith(made_by_runs) or (ROOT / path).exists(), path
+
+
+def test_the_table_of_mechanisms_is_what_the_classes_say():
+    section = README.partition("## The mechanisms")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| `.*$", section, re.M)]
+    assert {cells[0].strip("`") for cells in rows} == set(ATTENTIONS)
+    for name, _, _, maps, options in rows:
+        attention = ATTENTIONS[name.strip("`")]
+        assert maps == ("yes" if attention.has_attention_map else "no"), name
+        assert options == ", ".join(attention.options), name
