@@ -21,7 +21,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     """Refuse what cannot work, before anything is loaded.
 
     Args:
-        attentions: the mechanisms that exist (``students.ATTENTIONS``); None skips the checks that need them.
+        attentions: what a student may have (``students.STUDENTS``); None skips the checks that need them.
     """
     _check_values(config)
     _require_choice("task", config.task, task_names())
@@ -156,8 +156,11 @@ def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> N
         "value_relations": "value" in mechanism.projections,
         "compression": hasattr(mechanism, "compression_loss"),
     }
+    key = f"stages.{stage.name}.losses"
     for name in stage.losses:
-        key = f"stages.{stage.name}.losses"
+        if not mechanism.trains_layers:
+            way_out = f"{attention} keeps its layers as they are; use logits or labels"
+            _require(name in ("logits", "labels"), key, name, way_out)
         _require(exists.get(name, True), key, name, f"{attention} attention has none; use attention_output")
 
 

@@ -103,9 +103,9 @@ def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
     """Return the student's architecture with softmax attention and random weights, for timing alone.
 
     It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
-    name its attention mechanism.
+    name its attention mechanism, or that knows no softmax attention by that name.
     """
-    if getattr(student.config, "attention", None) is None:
+    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
         return None
     config = copy.deepcopy(student.config)
     config.attention = "softmax"

@@ -19,7 +19,7 @@ def model_flops(config: Any, length: int) -> int:
 
     Per layer: the attention block (of a softmax one: projections 8 N D², QKᵀ and AV 4 N² D; a student's configuration
     says what its mechanism costs in ``attention_flops``) and the feed-forward 4 N D I; then the pooler 2 D² and the
-    classifier 2 D C on the first token.
+    classifier 2 D C on the first token, or what the configuration says in ``head_flops``.
 
     Args:
         config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size``, ``num_labels``.
@@ -31,7 +31,8 @@ def model_flops(config: Any, length: int) -> int:
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
         feed_forward = 4 * length * hidden * config.intermediate_size
-        head = 2 * hidden**2 + 2 * hidden * config.num_labels
+        has_own_head = hasattr(config, "head_flops")
+        head = config.head_flops(length) if has_own_head else 2 * hidden**2 + 2 * hidden * config.num_labels
         if hasattr(config, "attention_flops"):
             attention = config.attention_flops(length)
         else:

@@ -179,6 +179,12 @@ def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.feature_parameters()]
 
 
+def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that the student keeps as they are, whatever a stage says."""
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "frozen_parameters")]
+    return [parameter for module in modules for parameter in module.frozen_parameters()]
+
+
 def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
     """Freeze what the stage does not train and group the rest for the optimizer.
 
@@ -187,6 +193,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     are not decayed.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
+    frozen = {id(parameter) for parameter in frozen_parameters(model)}
     groups: dict[str, list[nn.Parameter]] = {"features": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
         is_feature = id(parameter) in features
@@ -196,6 +203,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
             "encoder": not name.endswith("word_embeddings.weight"),
             "all": True,
         }[stage.train]
+        trained = trained and id(parameter) not in frozen
         parameter.requires_grad_(trained)
         if trained:
             kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"

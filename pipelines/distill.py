@@ -25,9 +25,9 @@ def main() -> int | None:
     from pipelines.comparison import compare_and_report
     from pipelines.phases import distil_stages, teach, train_baseline
     from pipelines.preflight import check_run, open_checked
-    from students import ATTENTIONS
+    from students import STUDENTS
 
-    check_config(config, ATTENTIONS)
+    check_config(config, STUDENTS)
     if only_check:
         return check_run(config)
     opened = open_checked(config, settle)

@@ -20,9 +20,9 @@ def main() -> int | None:
     from distill.findings import settle
     from pipelines.phases import teach
     from pipelines.preflight import check_run, open_checked
-    from students import ATTENTIONS
+    from students import STUDENTS
 
-    check_config(config, ATTENTIONS)
+    check_config(config, STUDENTS)
     if only_check:
         return check_run(config)
     opened = open_checked(config, settle)

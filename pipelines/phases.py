@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
 from distill.config import Config, StageConfig
@@ -182,7 +182,8 @@ def make_student(
 
 def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
     """Load a student that a finished phase saved."""
-    return StudentForSequenceClassification.from_pretrained(folder).to(work.device)
+    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
+    return student.to(work.device)
 
 
 def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:

@@ -1,5 +1,7 @@
 """Student models: BERT with an efficient attention mechanism, registered with transformers' Auto classes."""
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from .attention import ATTENTIONS
@@ -7,17 +9,27 @@ from .attention.base import SelfAttention
 from .configuration import FEATURES, StudentConfig
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
 from .layer_map import LAYER_MAPS, resolve_layer_map
+from .lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
 from .modeling import StudentForSequenceClassification, StudentModel
 
 AutoConfig.register(StudentConfig.model_type, StudentConfig, exist_ok=True)
 AutoModel.register(StudentConfig, StudentModel, exist_ok=True)
 AutoModelForSequenceClassification.register(StudentConfig, StudentForSequenceClassification, exist_ok=True)
 
+AutoConfig.register(FrozenLSTMConfig.model_type, FrozenLSTMConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(FrozenLSTMConfig, FrozenLSTMForSequenceClassification, exist_ok=True)
+
+STUDENTS: dict[str, Any] = ATTENTIONS | {"lstm": FrozenLSTMForSequenceClassification}
+"""All that ``student.attention`` may name: the mechanisms, and the baseline with layers that stay as they are."""
+
 __all__ = [
     "ATTENTIONS",
     "FEATURES",
     "LAYER_MAPS",
+    "STUDENTS",
     "CopyReport",
+    "FrozenLSTMConfig",
+    "FrozenLSTMForSequenceClassification",
     "SelfAttention",
     "StudentConfig",
     "StudentForSequenceClassification",

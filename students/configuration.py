@@ -2,8 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
@@ -30,6 +30,8 @@ class StudentConfig(BertConfig):
     """
 
     model_type = "efficient_bert"
+    attentions: ClassVar[Mapping[str, type[SelfAttention]]] = ATTENTIONS
+    """What ``attention`` may name."""
 
     attention: str = "performer"
     """Mechanism of every layer that ``softmax_layers`` does not name."""
@@ -59,7 +61,7 @@ class StudentConfig(BertConfig):
             if nearest:
                 raise ValueError(f"student option {key!r} is unknown; did you mean {nearest[0]!r}?")
         super().__post_init__(**kwargs)
-        check_choice("attention", self.attention, tuple(ATTENTIONS))
+        check_choice("attention", self.attention, tuple(self.attentions))
         check_choice("features", self.features, FEATURES)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
@@ -88,7 +90,7 @@ class StudentConfig(BertConfig):
     @property
     def mechanism(self) -> type[SelfAttention]:
         """Class of the layers that ``softmax_layers`` does not name."""
-        return ATTENTIONS[self.attention]
+        return self.attentions[self.attention]
 
     def attention_flops(self, length: int) -> int:
         """Operations of all attention blocks on one example of ``length`` tokens; a multiply-add counts 2."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .attention.base import SelfAttention
-from .configuration import StudentConfig
 from .layer_map import resolve_layer_map
+from .lstm import FrozenLSTMForSequenceClassification
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
 # Describe the teacher's checkpoint rather than its architecture.
@@ -72,7 +72,8 @@ def student_from_teacher(
         raise ValueError(f"the teacher must be a BERT encoder, this one is {kind}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
     inherited = {key: value for key, value in teacher.config.to_dict().items() if key not in _NOT_INHERITED}
-    config = StudentConfig(
+    student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
+    config = student_class.config_class(
         **inherited
         | {
             "num_hidden_layers": len(layers),
@@ -90,7 +91,7 @@ def student_from_teacher(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = StudentForSequenceClassification(config)
+        student = student_class(config)
     report = _copy_weights(teacher, student, layers)
     student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
     return student, report

@@ -4,9 +4,10 @@ Everything but the attention mechanism is transformers' own BERT code, and every
 weights copy by name and one forward hook serves teacher and student.
 """
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from transformers.utils.generic import can_return_tuple
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .configuration import StudentConfig
-from .self_contained import AUTO_MAP, write_source
+from .self_contained import write_source
 
 
 class StudentAttention(nn.Module):
@@ -85,6 +86,12 @@ class StudentPreTrainedModel(PreTrainedModel):
     config: StudentConfig
     config_class = StudentConfig
     base_model_prefix = "bert"
+    auto_map: ClassVar[Mapping[str, str]] = {
+        "AutoConfig": "configuration.StudentConfig",
+        "AutoModel": "modeling.StudentModel",
+        "AutoModelForSequenceClassification": "modeling.StudentForSequenceClassification",
+    }
+    """Where transformers finds the classes in the source that is saved beside the weights."""
     supports_gradient_checkpointing = True
     _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
     # Temperatures, projections and their scales define the random features, which half precision would change.
@@ -120,20 +127,20 @@ class StudentPreTrainedModel(PreTrainedModel):
         self, save_directory: str | PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
         """Save weights, configuration and source code: AutoModel...from_pretrained(folder, trust_remote_code=True)."""
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
-            write_source(Path(save_directory), self.config.mechanisms)
+            write_source(Path(save_directory), self.config.mechanisms, self.auto_map)
 
 
 class StudentModel(StudentPreTrainedModel):
     """The encoder and pooler, with ``BertModel``'s interface."""
 
-    def __init__(self, config: StudentConfig) -> None:
+    def __init__(self, config: StudentConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.encoder = StudentEncoder(config)
-        self.pooler = BertPooler(config)
+        self.pooler = BertPooler(config) if add_pooling_layer else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -173,7 +180,7 @@ class StudentModel(StudentPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         return BaseModelOutputWithPooling(
             last_hidden_state=all_hidden_states[-1],
-            pooler_output=self.pooler(all_hidden_states[-1]),
+            pooler_output=None if self.pooler is None else self.pooler(all_hidden_states[-1]),
             hidden_states=all_hidden_states if output_hidden_states else None,
         )
 
@@ -211,9 +218,14 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self.dropout(outputs.pooler_output))
+        logits = self.classifier(self.dropout(self.summarise(outputs, attention_mask)))
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def summarise(self, outputs: BaseModelOutputWithPooling, attention_mask: Tensor | None) -> Tensor:
+        """Return what the classifier reads of each example: the pooled first token (B, D)."""
+        assert outputs.pooler_output is not None
+        return outputs.pooler_output
 
 
 def real_tokens(attention_mask: Tensor | None) -> Tensor | None:

@@ -9,23 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-ENTRY = ("modeling",)
-AUTO_MAP = {
-    "AutoConfig": "configuration.StudentConfig",
-    "AutoModel": "modeling.StudentModel",
-    "AutoModelForSequenceClassification": "modeling.StudentForSequenceClassification",
-}
 REGISTRY = ("attention",)
 _RELATIVE_IMPORT = re.compile(r"^(\s*from )(\.+)([\w.]+)(?= import )", flags=re.MULTILINE)
 
 
-def write_source(folder: Path, attentions: Mapping[str, type]) -> None:
+def write_source(folder: Path, attentions: Mapping[str, type], auto_map: Mapping[str, str]) -> None:
     """Write flat copies of the model's modules into ``folder``: ``attention/favor.py`` becomes ``attention_favor.py``.
 
-    Only what the model imports is written, found by following relative imports from ``modeling``; of the attention
-    mechanisms only ``attentions``, by name, which the model uses.
+    Only what the model imports is written, found by following relative imports from the modules of its ``auto_map``;
+    of the attention mechanisms only ``attentions``, by name, which the model uses.
     """
-    waiting: list[tuple[str, ...]] = [ENTRY]
+    waiting: list[tuple[str, ...]] = [(entry.partition(".")[0],) for entry in auto_map.values()]
     written: set[tuple[str, ...]] = set()
     while waiting:
         module = waiting.pop()

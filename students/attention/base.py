@@ -32,6 +32,8 @@ class SelfAttention(nn.Module):
     """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values."""
     has_context: ClassVar[bool] = True
     """Whether the output before W_o is a mean of values per head, as in BERT, and can be matched with a teacher's."""
+    trains_layers: ClassVar[bool] = True
+    """Whether a student's layers are trained, and can be matched with the teacher's."""
     has_random_features: ClassVar[bool] = False
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
     row_stochastic: ClassVar[bool] = True

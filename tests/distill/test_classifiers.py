@@ -115,3 +115,5 @@ def test_control_is_the_student_with_softmax(student, bert):
     assert control.config.num_hidden_layers == 1
     assert student.config.attention == "performer"
     assert softmax_control(bert) is None
+    frozen, _ = students.student_from_teacher(bert, layer_map=[0], attention="lstm", num_features=8)
+    assert softmax_control(frozen) is None

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification, DistilBertCo
 
 from distill.errors import UserError
 from distill.flops import model_flops
-from students import StudentConfig
+from students import FrozenLSTMConfig, StudentConfig
 
 
 @pytest.mark.parametrize("length", [5, 32])
@@ -62,3 +62,12 @@ def test_foreign_shapes_are_refused():
     config = DistilBertConfig()
     with pytest.raises(UserError, match="intermediate_size"):
         model_flops(config, 8)
+
+
+def test_lstm_student_counts_its_gates_instead_of_the_pooler():
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    frozen = FrozenLSTMConfig(**sizes, intermediate_size=24, num_features=8)
+    softmax = StudentConfig(**sizes, intermediate_size=24, attention="softmax")
+    gates = 2 * 2 * 4 * 8 * (16 + 8)  # two directions, a multiply-add counts 2
+    expected = model_flops(softmax, 12) - 2 * 16**2 - 2 * 16 * 2 + 12 * gates + 2 * 2 * 8 * 2
+    assert model_flops(frozen, 12) == expected

@@ -17,7 +17,7 @@ from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.read_config import parse_config
 from distill.tasks import TASKS
-from students import ATTENTIONS
+from students import STUDENTS
 
 FUZZ = settings(
     derandomize=True,  # no run is luck
@@ -42,7 +42,7 @@ DOTTED = st.lists(KEYS, min_size=1, max_size=3).map(".".join)
 def read_or_refuse(arguments: list[str]) -> None:
     """Parse a command line: a checked configuration comes out, or one line."""
     try:
-        check_config(parse_config(arguments, ATTENTIONS), ATTENTIONS)
+        check_config(parse_config(arguments, STUDENTS), STUDENTS)
     except UserError as error:
         message = str(error)
     else:

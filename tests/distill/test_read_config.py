@@ -14,7 +14,7 @@ import yaml
 from distill.config import StageConfig
 from distill.errors import UserError
 from distill.read_config import differing_keys, load_config, parse_config, save_config
-from students import ATTENTIONS
+from students import STUDENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
@@ -40,13 +40,13 @@ def parse(tmp_path):
     """Return a function that parses a good configuration with overrides."""
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
-    return lambda *overrides: parse_config(["--config", str(path), *overrides], ATTENTIONS)
+    return lambda *overrides: parse_config(["--config", str(path), *overrides], STUDENTS)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_file_is_good(name):
     path = ROOT / "configs" / name
-    config = parse_config(["--config", str(path)], ATTENTIONS)
+    config = parse_config(["--config", str(path)], STUDENTS)
     assert config.run_dir == f"runs/{path.stem}"
     assert config.task == ("sst2" if name == "demo.yaml" else path.stem)
     assert f"configs/{name}" in path.read_text(), "the header names the command"
@@ -56,10 +56,10 @@ def test_every_task_file_is_good(name):
 def test_every_preset_merges_into_a_task_file(name):
     preset = ROOT / "configs" / "students" / name
     arguments = ["--config", str(ROOT / "configs" / "sst2.yaml")]
-    config = parse_config([*arguments, "--student", str(preset)], ATTENTIONS)
+    config = parse_config([*arguments, "--student", str(preset)], STUDENTS)
     for key, value in yaml.safe_load(preset.read_text()).items():
         assert getattr(config.student, key) == value
-    changed = differing_keys(config, parse_config(arguments, ATTENTIONS))
+    changed = differing_keys(config, parse_config(arguments, STUDENTS))
     assert all(key.startswith("student.") for key in changed)
 
 
@@ -133,6 +133,7 @@ REFUSED = {
     stages(epochs="x"): "stages|epochs|int|x",
     stages(epochs=0): "stages.one.epochs is 0",
     stages(losses={"logit": 1.0}): "stages.one.losses|attention_output, |did you mean 'logits'?",
+    "--student.attention=lstm": "stages.one.losses|attention_output|lstm keeps its layers|use logits or labels",
     stages(losses={"compression": 1.0}): "stages.one.losses|compression|performer attention has none",
     stages(losses={"logits": 0.0}): "stages.one.losses.logits is 0.0|above 0",
     stages(losses={}): "stages.one.losses|at least one of attention_output",
@@ -196,7 +197,7 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(content, tmp_pat
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(UserError) as refusal:
-        parse_config(["--config", str(path)], ATTENTIONS)
+        parse_config(["--config", str(path)], STUDENTS)
     assert "\n" not in str(refusal.value)
 
 
@@ -225,7 +226,7 @@ def test_yaml_that_does_more_than_configure_is_refused(text, tmp_path, monkeypat
     path = tmp_path / "trap.yaml"
     path.write_text(GOOD + text.replace("HERE", str(tmp_path / "made")))
     with pytest.raises(UserError) as refusal:
-        parse_config(["--config", str(path)], ATTENTIONS)
+        parse_config(["--config", str(path)], STUDENTS)
     assert TRAPS[text] in str(refusal.value)
     assert not (tmp_path / "made").exists()
 
@@ -236,38 +237,38 @@ def test_yaml_that_does_more_than_configure_is_refused(text, tmp_path, monkeypat
 def test_a_byte_order_mark_and_line_ends_of_windows_are_read(encode, tmp_path):
     path = tmp_path / "Größe 🚀.yaml"
     path.write_bytes(encode(GOOD))
-    assert parse_config(["--config", str(path)], ATTENTIONS).task == "sst2"
+    assert parse_config(["--config", str(path)], STUDENTS).task == "sst2"
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfet\x00", "run_dir: Größe\n".encode("latin-1"), b"task: a\0"])
 def test_a_file_that_is_not_utf8_is_refused(content, tmp_path):
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.yaml"):
-        parse_config(["--config", str(tmp_path / "bad.yaml")], ATTENTIONS)
+        parse_config(["--config", str(tmp_path / "bad.yaml")], STUDENTS)
 
 
 def test_anchors_are_read(tmp_path):
     (tmp_path / "good.yaml").write_text(
         GOOD + "student: &small {num_layers: 2}\nbaseline: {epochs: &two 2}\nseed: *two\n"
     )
-    config = parse_config(["--config", str(tmp_path / "good.yaml")], ATTENTIONS)
+    config = parse_config(["--config", str(tmp_path / "good.yaml")], STUDENTS)
     assert (config.student.num_layers, config.baseline.epochs, config.seed) == (2, 2, 2)
 
 
 def test_a_missing_file_and_missing_keys_are_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
-        parse_config(["--config", str(tmp_path / "nowhere.yaml")], ATTENTIONS)
+        parse_config(["--config", str(tmp_path / "nowhere.yaml")], STUDENTS)
     with pytest.raises(UserError, match="missing key task"):
-        parse_config([], ATTENTIONS)
+        parse_config([], STUDENTS)
     with pytest.raises(UserError, match="missing key stages"):
-        parse_config(["--task", "sst2"], ATTENTIONS)
+        parse_config(["--task", "sst2"], STUDENTS)
 
 
 def test_a_configuration_is_read_back_as_it_was_written(parse, tmp_path):
     config = parse("--student.layer_map=[0,1,2]", "--student.initial_temperature=0.5", "--data.dir=Größe 1")
     save_config(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == config
-    assert parse_config(["--config", str(tmp_path / "saved.yaml")], ATTENTIONS) == config
+    assert parse_config(["--config", str(tmp_path / "saved.yaml")], STUDENTS) == config
 
 
 def test_differing_keys_are_dotted_and_leave_the_folder_out(parse):

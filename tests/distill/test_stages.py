@@ -232,6 +232,16 @@ def test_learning_rates_and_weight_decay_of_the_groups(performer):
     assert settings(feature_learning_rate=0.5)[layer + "attention.self.projection"][0] == 0.5
 
 
+@pytest.mark.parametrize("train", ["features", "attention", "encoder", "all"])
+def test_what_a_student_keeps_frozen_no_stage_trains(train, make_bert):
+    student = student_from_teacher(make_bert(num_layers=2), layer_map=[0, 1], attention="lstm", num_features=8)[0]
+    groups = parameter_groups(student, stage_of("logits", train=train), 0.1)
+    assert [group["lr"] for group in groups] == [pytest.approx(0.1)]
+    own = {"lstm", "classifier"}
+    assert {name.partition(".")[0] for name in names_trained(student)} == own
+    assert not any(name.startswith("bert.") for name in names_trained(student))
+
+
 def test_a_stage_without_anything_to_train_is_refused(make_bert):
     student = student_from_teacher(make_bert(), layer_map=[0], attention="softmax")[0]
     with pytest.raises(ValueError, match="'features'"):

@@ -1,0 +1,128 @@
+"""The frozen BERT with an LSTM on it: nothing but the LSTM changes, and pads do not exist for it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from students import FrozenLSTMConfig, FrozenLSTMForSequenceClassification, student_from_teacher
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "intermediate_size": 64,
+    "max_position_embeddings": 24,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture
+def student_and_teacher():
+    torch.manual_seed(0)
+    teacher = BertForSequenceClassification(BertConfig(**SIZES, num_labels=3)).eval()
+    student, report = student_from_teacher(teacher, layer_map=[0, 1, 2], attention="lstm", num_features=16)
+    assert isinstance(student, FrozenLSTMForSequenceClassification)
+    assert {name.partition(".")[0] for name in report.new} == {"lstm", "classifier"}
+    assert {name.partition(".")[0] for name in report.copied} == {"bert"}
+    return student, teacher
+
+
+def batch():
+    input_ids = torch.randint(1, 60, (3, 10), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": input_ids, "attention_mask": (torch.arange(10) < torch.tensor([[10], [4], [7]])).long()}
+
+
+def test_the_encoder_is_the_teachers_even_in_training(student_and_teacher):
+    student, teacher = student_and_teacher
+    student.train()
+    assert student.lstm.training
+    real = batch()["attention_mask"].bool()
+    expected = teacher.bert(**batch()).last_hidden_state[real]
+    for _ in range(2):  # dropout would differ
+        states = student(**batch(), output_hidden_states=True).hidden_states[-1][real]
+        torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+
+
+def test_only_the_lstm_and_the_classifier_learn(student_and_teacher):
+    student, _ = student_and_teacher
+    student.train().requires_grad_(True)  # whatever anybody switches on
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.1)
+    student(**batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    optimizer.step()
+    changed = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if not name.startswith("bert.")}
+
+
+def test_c1_padded_examples_are_their_unpadded_selves(student_and_teacher):
+    student = student_and_teacher[0].double().eval()
+    inputs = batch()
+    expected = torch.cat(
+        [
+            student(input_ids=ids[mask.bool()][None]).logits
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+    )
+    torch.testing.assert_close(student(**inputs).logits, expected, rtol=0, atol=1e-10)
+    left = student(
+        input_ids=F.pad(inputs["input_ids"][:1], (5, 0), value=3),
+        attention_mask=F.pad(inputs["attention_mask"][:1], (5, 0)),
+        position_ids=F.pad(torch.arange(10), (5, 0))[None],
+    )
+    torch.testing.assert_close(left.logits, expected[:1], rtol=0, atol=1e-10)
+
+
+def test_an_example_without_real_tokens_is_finite(student_and_teacher):
+    student, _ = student_and_teacher
+    assert student(input_ids=torch.ones(2, 5).long(), attention_mask=torch.zeros(2, 5).long()).logits.isfinite().all()
+
+
+LOAD = """
+import json, sys, torch
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert "students" not in sys.modules
+inputs = {name: torch.tensor(value) for name, value in json.loads(sys.argv[2]).items()}
+print(json.dumps(model(**inputs).logits.tolist()))
+"""
+
+
+def test_saves_loads_and_ships_its_source(student_and_teacher, tmp_path):
+    student = student_and_teacher[0].eval()
+    student.save_pretrained(tmp_path / "student")
+    expected = student(**batch()).logits
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert type(loaded) is FrozenLSTMForSequenceClassification
+    assert torch.equal(loaded(**batch()).logits, expected)
+    assert loaded.train().bert.training is False
+    loaded(**batch()).logits.sum().backward()
+    assert all(parameter.grad is None for parameter in loaded.bert.parameters())
+    inputs = json.dumps({name: tensor.tolist() for name, tensor in batch().items()})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "student"), inputs],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    torch.testing.assert_close(torch.tensor(json.loads(process.stdout.splitlines()[-1])), expected, rtol=0, atol=1e-6)
+
+
+def test_configuration():
+    config = FrozenLSTMConfig(**SIZES)
+    assert (config.attention, config.num_features, config.attention_of_layer(0)) == ("lstm", 256, "softmax")
+    # Four gates, two directions: 2 · 2 · 4 h (D + h) per token; the classifier reads 2h.
+    assert config.head_flops(10) == 10 * 16 * 256 * (32 + 256) + 2 * 512 * 2
+    with pytest.raises(ValueError, match="choose one of lstm"):
+        FrozenLSTMConfig(**SIZES, attention="performer")
