@@ -194,7 +194,7 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
         self.bert = StudentModel(config)
         dropout = config.classifier_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.classifier: nn.Module = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
     @can_return_tuple
