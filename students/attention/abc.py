@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .masking import blank_pads, full_precision, masked_softmax, widen
 from .naive import naive_softmax_attention
 from .random_features import seeded_generator
+from .slots import SLOT_SIZE, attend_through_slots
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -31,12 +31,7 @@ class ABCAttention(SelfAttention):
         self.slots = nn.Parameter(torch.empty(self.num_heads, self.head_size, int(config.num_features or 0)))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        with full_precision(value):
-            wide_key, wide_value, slots = widen(blank_pads(key, mask), blank_pads(value, mask), self.slots)
-            logits = wide_key @ slots
-            control = masked_softmax(logits, None if mask is None else mask[:, None, :, None], dim=-2).mT
-            slot_key, slot_value = (control @ wide_key).to(query.dtype), (control @ wide_value).to(value.dtype)
-        return F.scaled_dot_product_attention(query, slot_key, slot_value)
+        return attend_through_slots(query, self.slots.mT, key, value, mask)[0]
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Each slot is softmax attention to the tokens, with a column of W as its query."""
@@ -50,10 +45,10 @@ class ABCAttention(SelfAttention):
         initialization.copy_(self.slots, torch.randn(self.slots.shape, generator=generator) / self.head_size**0.5)
 
     def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
-        """Let each slot ask what a random hidden state would ask in the teacher: W = (W_q x + b_q)/√d, x ~ N(0, I)."""
+        """Let each slot ask what a random state would ask in the teacher: W = (W_q x + b_q)/√d, x ~ N(0, 4 I)."""
         num_slots, hidden_size = self.slots.shape[-1], self.num_heads * self.head_size
         states = torch.randn(1, num_slots, hidden_size, generator=seeded_generator(self.seed, self.layer, 1))
-        query = self.split_heads(F.linear(states, self.query.weight, self.query.bias))
+        query = self.split_heads(F.linear(SLOT_SIZE * states, self.query.weight, self.query.bias))
         self.slots.copy_(query[0].mT / self.head_size**0.5)
         return ["slots"]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 INITIAL_TRANSFORM = 0.1
+INITIAL_QUERY = 0.1  # from 0.05 to 0.3, what comes nearest to the attention output of a real BERT
 
 
 class FastformerAttention(SelfAttention):
@@ -76,6 +77,15 @@ class FastformerAttention(SelfAttention):
         for weight in (self.query_weight, self.key_weight):
             initialization.copy_(weight, 0.02 * torch.randn(weight.shape, generator=generator))
         initialization.copy_(self.transform, INITIAL_TRANSFORM * torch.eye(len(self.transform)))
+
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        """Start the queries, which are the values here and are not averaged, as a tenth of the teacher's values.
+
+        The output projection knows what to do with values; with copied queries it yields many times what it should.
+        """
+        values = teacher.get_submodule("value").state_dict()
+        self.query.load_state_dict({name: INITIAL_QUERY * tensor for name, tensor in values.items()})
+        return ["query.weight", "query.bias"]
 
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:

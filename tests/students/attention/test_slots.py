@@ -51,13 +51,12 @@ def test_abc_slots_ask_like_the_teachers_queries():
     assert [name.rpartition(".")[2] for name in report.derived] == ["slots", "slots"]
     slots = student.bert.encoder.layer[1].attention.self.slots
     query = student.bert.encoder.layer[1].attention.self.query
-    expected = query.weight.square().sum(-1).mean().sqrt() / HEAD_SIZE**0.5
+    expected = 2 * query.weight.square().sum(-1).mean().sqrt() / HEAD_SIZE**0.5
     assert 0.5 < slots.square().mean().sqrt() / expected < 2
     assert slots.std(-1).min() > 0.1 * slots.std()  # no two slots alike
 
 
 def test_c4_luna_with_one_token_per_slot_is_softmax():
-    """Because W_c turns the copied values into the copied keys."""
     _, student, _ = students("luna")
     module = student.bert.encoder.layer[0].attention.self
     states = torch.randn(1, LENGTH, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -65,12 +64,27 @@ def test_c4_luna_with_one_token_per_slot_is_softmax():
         query, key, value = (
             module.split_heads(project(states)) for project in (module.query, module.key, module.value)
         )
-        torch.testing.assert_close(module.read_key(module.value(states)), module.key(states), rtol=0, atol=1e-5)
         one_each = 1000 * torch.linalg.pinv(key[0]).mT  # (H, l, d), whose product with k_n is 1000 for slot n alone
         module.extra_tokens.copy_(one_each.transpose(0, 1).flatten(1))
         module.pack_query.load_state_dict({"weight": torch.eye(16), "bias": torch.zeros(16)})
         expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        torch.testing.assert_close(module(states)[0], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(module(states)[0], expected, rtol=0, atol=1e-10)
+
+
+def test_luna_reads_keys_and_values_of_packed_tokens():
+    """Per head: packing the hidden states first, and projecting them then, is the same."""
+    _, student, _ = students("luna")
+    module = student.bert.encoder.layer[0].attention.self
+    states = torch.randn(1, 9, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    query, key = (module.split_heads(project(states)) for project in (module.query, module.key))
+    pack_query = module.split_heads(module.pack_query(module.extra_tokens)[None])
+    weights = (pack_query @ key.mT / HEAD_SIZE**0.5).softmax(-1)
+    contexts = []
+    for head in range(HEADS):
+        packed_states = weights[:, head] @ states
+        keys, values = (module.split_heads(project(packed_states))[:, head] for project in (module.key, module.value))
+        contexts.append(F.scaled_dot_product_attention(query[:, head], keys, values))
+    torch.testing.assert_close(module(states)[0], torch.cat(contexts, dim=-1), rtol=0, atol=1e-10)
 
 
 def test_luna_packs_any_order_of_the_tokens_alike():
