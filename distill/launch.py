@@ -210,6 +210,12 @@ def prepare(
     DeepSpeed clips gradients itself, and wants to know the batch, having no data loader to ask.
     """
     if uses_deepspeed(accelerator):
+        if accelerator.mixed_precision == "bf16":
+            # DeepSpeed's own bf16 casts weights, normalisation and loss, too; autocast is what all others get.
+            accelerator.state.deepspeed_plugin.deepspeed_config |= {
+                "bf16": {"enabled": False},
+                "torch_autocast": {"enabled": True, "dtype": "bfloat16"},
+            }
         parts = accelerator.num_processes * training.gradient_accumulation
         micro_batch = max(1, batch_size // parts)
         accelerator.state.deepspeed_plugin.deepspeed_config |= {

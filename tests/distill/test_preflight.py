@@ -52,6 +52,7 @@ def test_the_launcher_is_read_from_the_environment() -> None:
         {
             "WORLD_SIZE": "4",
             "LOCAL_WORLD_SIZE": "2",
+            **{"RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"},
             "ACCELERATE_USE_CPU": "true",
             "ACCELERATE_USE_DEEPSPEED": "true",
             "ACCELERATE_MIXED_PRECISION": "bf16",
