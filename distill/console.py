@@ -161,7 +161,7 @@ def print_error(message: str) -> None:
     A message may quote a file: what would move the cursor or colour the terminal is shown as an escape, and a quote
     without end is cut in the middle.
     """
+    if len(message) > MAX_LINE:
+        message = f"{message[: MAX_LINE // 2]} ... {message[-MAX_LINE // 2 :]}"
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(message.split()))
-    if len(line) > MAX_LINE:
-        line = f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
     print(f"error: {line}", file=sys.stderr, flush=True)

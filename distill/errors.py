@@ -18,7 +18,7 @@ class SharedError(UserError):
 def choices_hint(value: object, choices: Iterable[str]) -> str:
     """Name the valid choices and the nearest match to ``value``, for the end of an error message."""
     names = list(choices)
-    nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(value)[:100], names, n=1, cutoff=0.5)
     suggestion = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"choose one of {', '.join(names)}{suggestion}"
 

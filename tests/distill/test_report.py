@@ -93,6 +93,29 @@ def test_texts_are_escaped(record, tmp_path):
     assert r"\<script\>alert(1)\</script\> \| $title & co" in (tmp_path / "report.md").read_text()
 
 
+SCRIPT = "<script>alert(1)</script>"
+
+
+def with_script(value):
+    """Put a script into every text of a record."""
+    if isinstance(value, dict):
+        return {key: with_script(item) if key != "main_metric" else item for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_script(item) for item in value]
+    return value + SCRIPT if isinstance(value, str) else value
+
+
+def test_no_text_of_a_record_becomes_markup(record, tmp_path):
+    """Names of tasks, stages, mechanisms and devices, labels, reasons, versions, the command."""
+    names = {key: f"label{SCRIPT}" for key in ("label", "teacher", "student")}
+    path = write_report(with_script(record), tmp_path, [{"text": (SCRIPT, SCRIPT), **names}])
+    page = Page(path.read_text())
+    assert not any(tag == "script" for tag, _ in page.tags)
+    assert "".join(page.text).count(SCRIPT) > 10
+    assert all(SCRIPT not in (value or "") or name == "alt" for _, found in page.tags for name, value in found.items())
+    assert "<script>" not in (tmp_path / "report.md").read_text().replace(r"\<script\>", "")
+
+
 def test_pictures_have_a_text(record, tmp_path):
     page = Page(write_report(record, tmp_path).read_text())
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")

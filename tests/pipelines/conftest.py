@@ -16,6 +16,7 @@ from same_end import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 Launcher = tuple[str, ...]
+SECRET = "token-that-nobody-may-see"
 PYTHON: Launcher = ("python",)
 
 TINY = """
@@ -60,7 +61,7 @@ class Tiny:
     @property
     def environment(self) -> dict[str, str]:
         """Return an environment in which two runs give the same bits: one thread, no GPU."""
-        return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "SOME_TOKEN": SECRET}
 
     def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
         """Start the run and return its process."""

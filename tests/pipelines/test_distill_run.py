@@ -39,6 +39,17 @@ def test_step_checkpoints_and_teacher_outputs_are_gone(finished) -> None:
     assert list((finished.folder / "checkpoints").glob("*/step-*")) == []
 
 
+def test_what_is_passed_on_names_no_folder_of_this_machine_and_no_secret(finished) -> None:
+    """Of the files of a run, only the configuration and TensorBoard's copy of it hold paths."""
+    private = [b"token-that-nobody-may-see", os.fsencode(finished.folder.parent), os.fsencode(Path.home())]
+    for path in finished.folder.rglob("*"):
+        own = path.name == "config.yaml" or "tensorboard" in path.parts
+        if path.is_file():
+            content = path.read_bytes()
+            assert private[0] not in content, path
+            assert own or not any(part in content for part in private[1:]), path
+
+
 def test_teacher_score_is_printed_before_the_stages(finished) -> None:
     lines = [line for line in finished.output.splitlines() if " on validation" in line]
     assert [line.partition(":")[0] for line in lines] == ["teacher", "layers", "logits", "baseline"]

@@ -1,0 +1,150 @@
+"""Teachers that are torn, foreign or not safe to load: refused in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from distill.tokenizer import train_tokenizer
+
+Place = Path
+"""A folder made for one mistake: see ``conftest.py``."""
+
+
+def truncate(path: Path) -> None:
+    """Cut the second half off a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def drop_weight(folder: Path) -> None:
+    """Take one layer's weight out of a checkpoint."""
+    weights = load_file(folder / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def remove_tokenizer(folder: Path) -> None:
+    """Leave weights and configuration alone."""
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def larger_tokenizer(folder: Path) -> None:
+    """Put a tokenizer with more entries than the model has embeddings beside the weights."""
+    texts = [f"word{number} {number * 7919}" for number in range(3000)]
+    train_tokenizer(texts, 3000).save_pretrained(folder)
+
+
+def not_finite(folder: Path) -> None:
+    """Make every output of a classifier NaN."""
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][:] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def nothing(folder: Path) -> None:
+    """Leave a checkpoint as it is."""
+
+
+def change_config(**changes: object) -> Callable[[Path], None]:
+    """Return what changes the configuration of a checkpoint."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | changes))
+
+    return change
+
+
+def replace_with(file: str, content: str) -> Callable[[Path], None]:
+    """Return what replaces a file of a checkpoint."""
+    return lambda folder: (folder / file).write_text(content) and None
+
+
+class Spy:
+    """Would end the test if it was ever unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return pytest.fail, ("a pickle was executed",)
+
+
+def pickled(folder: Path) -> None:
+    """Leave weights only as a pickle that does something."""
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Spy()}, folder / "pytorch_model.bin")
+
+
+def remote_code(folder: Path) -> None:
+    """Make a checkpoint of a class that it brings itself."""
+    change_config(model_type="spy", auto_map={"AutoConfig": "spy.Spy", "AutoModel": "spy.Spy"})(folder)
+    (folder / "spy.py").write_text("raise SystemExit('code of a checkpoint was executed')")
+
+
+CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
+    "not a BERT": ("distilbert", nothing, ("distilbert", "not a BERT")),
+    "torn weights": ("teacher", lambda folder: truncate(folder / "model.safetensors"), ("weights",)),
+    "torn weights of an encoder": ("encoder", lambda folder: truncate(folder / "model.safetensors"), ("weights",)),
+    "torn configuration": ("teacher", lambda folder: truncate(folder / "config.json"), ("teacher.checkpoint",)),
+    "no weights": ("teacher", lambda folder: (folder / "model.safetensors").unlink(), ("weights",)),
+    "a weight is missing": ("teacher", drop_weight, ("torn", "layer.1.output.dense.weight")),
+    "no tokenizer": ("teacher", remove_tokenizer, ("tokenizer",)),
+    "another tokenizer": ("teacher", larger_tokenizer, ("tokenizer", "model knows")),
+    "another number of labels": ("three_labels", nothing, ("3 labels", "sst2")),
+    "outputs that are not finite": ("teacher", not_finite, ("not finite",)),
+    "code of its own": ("teacher", remote_code, ("code of its own",)),
+    "weights that are a pickle": ("teacher", pickled, ("pickle", "safetensors")),
+    "weights of another size": ("teacher", change_config(intermediate_size=48), ("of another size",)),
+    "empty weights": ("teacher", replace_with("model.safetensors", " "), ("weights",)),
+    "weights that are a web page": ("teacher", replace_with("model.safetensors", "<html></html>"), ("weights",)),
+    "pointer of git LFS": ("teacher", replace_with("model.safetensors", "version https://git-lfs"), ("weights",)),
+    "configuration that is not JSON": ("teacher", replace_with("config.json", "model: bert"), ("teacher.checkpoint",)),
+    "configuration that is null": ("teacher", replace_with("config.json", "null"), ("teacher.checkpoint",)),
+    "unknown kind of model": ("teacher", change_config(model_type="bort"), ("bort",)),
+    "no heads": ("teacher", change_config(num_attention_heads=0), ("teacher",)),
+    "unknown activation": ("teacher", change_config(hidden_act="swoosh"), ("swoosh",)),
+    "torn tokenizer": ("teacher", lambda folder: truncate(folder / "tokenizer.json"), ("tokenizer",)),
+    "tokenizer that is a list": ("teacher", replace_with("tokenizer_config.json", "[]"), ("tokenizer",)),
+    "no such folder": ("nowhere", nothing, ("nowhere",)),
+    "folder of something else": ("data", nothing, ("teacher.checkpoint",)),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoint(name: str, refused: Callable[..., str], place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint, spoil, expected = CHECKPOINTS[name]
+    spoil(place / checkpoint)
+    message = refused("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / checkpoint))
+    for part in expected:
+        assert part in message, message
+
+
+def test_texts_longer_than_the_teacher_reads(refused: Callable[..., str], place: Place) -> None:
+    options = ("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
+    assert "the teacher has 512 positions" in refused(*options, "--data.max_length", "600")
+
+
+def test_finished_teacher_below_the_floor(refused: Callable[..., str], place: Place) -> None:
+    options = ("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
+    assert "below the floor" in refused(*options, "--teacher.margin_over_majority", "0.6")
+
+
+def test_finished_teacher_of_another_label_order(refused: Callable[..., str], place: Place) -> None:
+    """A teacher that answers half of the texts with either class, and always the other one than the label."""
+    model = BertForSequenceClassification.from_pretrained(place / "teacher").eval()
+    tokenizer = AutoTokenizer.from_pretrained(place / "teacher")
+    texts = [f"{word} film number {number}" for number in range(20) for word in ("good", "bad")]
+    with torch.no_grad():
+        difference = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits @ torch.tensor([-1.0, 1.0])
+        model.classifier.bias[0] += difference.median()
+    model.save_pretrained(place / "teacher")
+    labels = (difference <= difference.median()).long()
+    frame = pandas.DataFrame({"sentence": texts, "label": labels})
+    frame.to_csv(place / "data" / "sst2" / "validation.csv", index=False)
+    message = refused("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
+    assert "another order" in message
+    assert "negative = output 1" in message
