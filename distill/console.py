@@ -119,6 +119,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     raise_on_signals()
     quiet_libraries()
+    # DeepSpeed loads its shards of a checkpoint with weights_only=False, which would run what a pickle asks for.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         code = main()
         sys.stdout.flush()

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from distill.console import run
 from distill.errors import UserError
@@ -141,3 +143,17 @@ def test_a_closed_pipe_ends_without_a_traceback():
     )
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
+
+
+class Spy:
+    """Would end the test if it was ever unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was executed",)
+
+
+def test_no_library_unpickles_more_than_weights(tmp_path):
+    """Not even one that asks for it, as DeepSpeed does of the shards of a checkpoint."""
+    torch.save({"weights": Spy()}, tmp_path / "shard.pt")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only"):
+        run(lambda: torch.load(tmp_path / "shard.pt", weights_only=False))
