@@ -214,8 +214,9 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused_and_does_nothing(finis
     assert not (tmp_path / "made").exists()
 
 
-def test_code_in_a_teacher_never_runs(finished, tmp_path):
+def test_code_in_a_teacher_never_runs(finished, tmp_path, monkeypatch):
     """Not even asked about, which would stop a run that nobody watches."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     config = json.loads((finished / "config.json").read_text())
     code = {"AutoConfig": "spy.Spy", "AutoModelForSequenceClassification": "spy.Spy"}
     (finished / "config.json").write_text(json.dumps(config | {"auto_map": code, "model_type": "spy"}))
