@@ -1,5 +1,6 @@
 """What every attention mechanism shares: BERT's projections, the split into heads and the contract it signs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 Option = bool | int | float | str | tuple[str, ...]
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(nn.Module, ABC):
     """Stands in for ``BertSelfAttention``: same parameter names, same output, another way to mix the tokens.
 
     A mechanism implements ``attend`` (heads of queries, keys and values in, heads of contexts out) and, for the tests,
@@ -140,12 +141,12 @@ class SelfAttention(nn.Module):
         return 64
 
     @classmethod
+    @abstractmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Operations of all heads of one layer on N tokens, projections aside; a multiply-add counts 2.
 
         Only matrix products count, as in torch's FlopCounterMode.
         """
-        raise NotImplementedError(f"{cls.__name__} does not say what it costs")
 
     @classmethod
     def flops(cls, config: Any, length: int) -> int:

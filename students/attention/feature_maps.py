@@ -3,6 +3,8 @@
 Shapes: B batch, N sequence length, H heads, d head size, r features.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ from .favor import draw_projection
 from .masking import feature_attention, feature_attention_map, full_precision, widen
 
 
-class FeatureMapAttention(SelfAttention):
+class FeatureMapAttention(SelfAttention, ABC):
     """Attention with weights φ(q)·φ(k) ≥ 0 in O(N r d); a subclass says what φ is."""
 
     complexity = "linear"
@@ -21,9 +23,9 @@ class FeatureMapAttention(SelfAttention):
     floor = 1e-6
     """Least sum of a query's weights: rows below it, of features that are all zero, tend to zero instead of 0/0."""
 
+    @abstractmethod
     def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return φ(q) and φ(k), (B, H, N, r) each; computed in fp32 at least, without autocast."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its features are")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         with full_precision(query):

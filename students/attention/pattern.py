@@ -1,5 +1,7 @@
 """What the mechanisms share that apply softmax to a fixed pattern of positions."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from .base import SelfAttention
 from .masking import blank_pads, masked_softmax
 
 
-class PatternAttention(SelfAttention):
+class PatternAttention(SelfAttention, ABC):
     """Softmax over those real tokens that ``pattern`` allows; positions count from an example's first real token.
 
     A mechanism implements ``pattern``, its definition, and ``attend_in_order``, the same in blocks.
@@ -17,13 +19,13 @@ class PatternAttention(SelfAttention):
     has_attention_map = True
     permutation_equivariant = False
 
+    @abstractmethod
     def pattern(self, position: Tensor, num_real: Tensor) -> Tensor:
         """Return which positions (B, N) see which in examples of (B,) real tokens, (B, H or 1, N, N) at [to, from]."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which tokens see each other")
 
+    @abstractmethod
     def attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Do what ``attend`` does, given that all pads come last and hold zeros."""
-        raise NotImplementedError(f"{type(self).__name__} does not attend")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return in_order(self.attend_in_order, mask, query, key, value)
