@@ -1,6 +1,7 @@
 """The notebooks are committed without outputs, and read the run folder and the records alone."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -32,3 +33,15 @@ def test_code_writes_nothing_and_names_no_machine(path):
     absolute = [text for text in texts if isinstance(text, str) and text.startswith(("/", "~"))]
     assert absolute == []
     assert not re.search(r"\.write_|savefig|save_pretrained|open\(", code)
+
+
+@over_notebooks
+def test_what_it_imports_from_here_is_there(path):
+    """A name that moves between modules fails here, not after the demo."""
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if node.module.partition(".")[0] in ("distill", "students", "teachers")]
+    assert ours
+    for node in ours:
+        module = importlib.import_module(node.module)
+        assert [name.name for name in node.names if not hasattr(module, name.name)] == []
