@@ -38,7 +38,9 @@ class StudentConfig(BertConfig):
     softmax_layers: list[int] | None = None
     """Student layers, counted from 0, that keep softmax attention."""
     num_features: int | None = None
-    """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default."""
+    """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default.
+
+    Without effect on the others, where it stays None unless a configuration says otherwise."""
     attention_options: dict[str, Any] | None = None
     """The mechanism's own options (its class names them); those not given are filled in with their defaults."""
     features: str = "fixed"
@@ -69,14 +71,15 @@ class StudentConfig(BertConfig):
             )
         if self.is_decoder:
             raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
-        if self.num_features is None:
+        if self.num_features is None and self.mechanism.uses_num_features:
             self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
         self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
         if self.softmax_layers is None:
             self.softmax_layers = []
         for name in ("num_features", "redraw_interval", "initial_temperature", "target_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value}")
         outside = [layer for layer in self.softmax_layers if not 0 <= layer < self.num_hidden_layers]
         if outside:
             raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {self.num_hidden_layers - 1}")
@@ -86,6 +89,11 @@ class StudentConfig(BertConfig):
         """Every mechanism that a layer uses, by name."""
         names = sorted({self.attention_of_layer(layer) for layer in range(self.num_hidden_layers)})
         return {name: ATTENTIONS[name] for name in names}
+
+    @property
+    def uses_num_features(self) -> bool:
+        """Whether ``num_features`` has an effect."""
+        return self.mechanism.uses_num_features
 
     @property
     def mechanism(self) -> type[SelfAttention]:

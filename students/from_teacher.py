@@ -65,7 +65,8 @@ def student_from_teacher(
 
     Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
     moving the global random state. Labels and problem type carry over. The other options are ``StudentConfig``'s.
-    Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option.
+    Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option, and for a
+    ``num_features`` that has no effect.
     """
     if teacher.config.model_type != "bert" or teacher.config.is_decoder:
         kind = "a decoder" if teacher.config.model_type == "bert" else repr(teacher.config.model_type)
@@ -89,6 +90,8 @@ def student_from_teacher(
             "projection_seed": seed,
         }
     )
+    if num_features is not None and not config.uses_num_features:
+        raise ValueError(f"num_features {num_features} has no effect on {attention} attention; leave it out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = student_class(config)

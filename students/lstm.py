@@ -28,6 +28,10 @@ class FrozenLSTMConfig(StudentConfig):
             self.num_features = 256
         super().__post_init__(**kwargs)
 
+    @property
+    def uses_num_features(self) -> bool:
+        return True
+
     def attention_of_layer(self, layer: int) -> str:
         return "softmax"
 
@@ -51,6 +55,7 @@ class FrozenLSTMForSequenceClassification(StudentForSequenceClassification):
     # What the stages of a distillation can match: see SelfAttention.
     has_attention_map = False
     has_context = False
+    uses_num_features = True
     trains_layers = False
     projections: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, Any]] = {}

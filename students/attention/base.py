@@ -37,6 +37,8 @@ class SelfAttention(nn.Module, ABC):
     """Whether a student's layers are trained, and can be matched with the teacher's."""
     has_random_features: ClassVar[bool] = False
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
+    uses_num_features: ClassVar[bool] = False
+    """Whether the option ``num_features`` has an effect."""
     row_stochastic: ClassVar[bool] = True
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
     permutation_equivariant: bool = True
@@ -137,7 +139,7 @@ class SelfAttention(nn.Module, ABC):
 
     @classmethod
     def default_num_features(cls, head_size: int) -> int:
-        """How many features, landmarks or slots a head has when ``num_features`` is not given."""
+        """How many features, landmarks or slots a head has when ``num_features`` is not given and has an effect."""
         return 64
 
     @classmethod

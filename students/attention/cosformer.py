@@ -45,11 +45,6 @@ class CosformerAttention(FeatureMapAttention):
         return positions[:, None, :, None].to(query.dtype) * self.quarter_turn
 
     @classmethod
-    def default_num_features(cls, head_size: int) -> int:
-        """Two features per dimension of a head, always; the setting has no effect."""
-        return 2 * head_size
-
-    @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """φ(K)ᵀV and φ(Q) times it with 2d features, 8 N d D, and the normaliser, 4 N D."""
         head_size = config.hidden_size // config.num_attention_heads

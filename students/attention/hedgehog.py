@@ -20,6 +20,7 @@ class HedgehogAttention(FeatureMapAttention):
     their own W, (H, m/2, d), which starts at the identity. Every key's features sum to 2: its norm is not seen.
     """
 
+    uses_num_features = True
     floor = 1e-12  # softmax features are positive, only small
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:

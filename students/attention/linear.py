@@ -46,11 +46,6 @@ class LinearAttention(FeatureMapAttention):
         initialization.copy_(self.log_temperature, torch.full((self.num_heads,), self.initial_temperature).log())
 
     @classmethod
-    def default_num_features(cls, head_size: int) -> int:
-        """One feature per dimension of a head, always; the setting has no effect."""
-        return head_size
-
-    @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """φ(K)ᵀV and φ(Q) times it, 4 N d D, and the normaliser, 2 N D."""
         head_size = config.hidden_size // config.num_attention_heads

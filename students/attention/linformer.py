@@ -27,6 +27,7 @@ class LinformerAttention(SelfAttention):
     """
 
     complexity = "linear"
+    uses_num_features = True
     row_stochastic = False
     permutation_equivariant = False
 

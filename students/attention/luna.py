@@ -27,6 +27,7 @@ class LunaAttention(SelfAttention):
     """
 
     complexity = "linear"
+    uses_num_features = True
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)

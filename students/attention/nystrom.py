@@ -26,6 +26,7 @@ class NystromAttention(SelfAttention):
     """
 
     complexity = "linear"
+    uses_num_features = True
     row_stochastic = False  # of a pseudoinverse by iteration, rows sum to nearly 1
     permutation_equivariant = False
     options = {"convolution": 0}  # noqa: RUF012

@@ -29,6 +29,7 @@ class RandomFeatureAttention(SelfAttention):
 
     complexity = "linear"
     has_random_features = True
+    uses_num_features = True
 
     projection: Tensor
     redraw_index: Tensor

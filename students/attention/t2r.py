@@ -20,6 +20,7 @@ class T2RAttention(FeatureMapAttention):
     (or, unless m = d, at orthogonal rows), b at 0.1, which leaves fewer tokens without any feature.
     """
 
+    uses_num_features = True
     row_stochastic = False  # a query without features in common with any key gets zeros
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:

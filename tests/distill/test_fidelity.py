@@ -10,7 +10,7 @@ from students import student_from_teacher
 
 
 def student_of(teacher, layer_map, attention="softmax"):
-    return student_from_teacher(teacher, layer_map=layer_map, attention=attention, num_features=8)[0]
+    return student_from_teacher(teacher, layer_map=layer_map, attention=attention)[0]
 
 
 def test_a_full_copy_explains_everything(make_bert, make_examples):

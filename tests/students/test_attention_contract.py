@@ -459,6 +459,17 @@ def test_c12_receptive_field(name, features, choices):
     assert (influence[:real, real:] == 0).all()
 
 
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_num_features_has_an_effect_where_the_mechanism_says_so(name):
+    few, many = (mechanism(name, num_features=count) for count in (3, 12))
+    shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (few, many)]
+    tensors = inputs(few, length=40)
+    same = shapes[0] == shapes[1] and torch.equal(run(few, tensors, None), run(many, tensors, None))
+    assert same is not ATTENTIONS[name].uses_num_features
+    count = StudentConfig(attention=name).num_features
+    assert (count is None) is same
+
+
 def test_c13_softmax_student_of_full_depth_is_the_teacher():
     torch.manual_seed(0)
     config = BertConfig(

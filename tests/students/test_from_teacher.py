@@ -166,6 +166,12 @@ def test_calibration_reaches_the_target_norm(teacher):
         torch.testing.assert_close(norm, torch.full((4,), 1.6))
 
 
+@pytest.mark.parametrize("attention", [name for name in ATTENTIONS if not ATTENTIONS[name].uses_num_features])
+def test_a_number_of_features_without_effect_is_refused(teacher, attention):
+    with pytest.raises(ValueError, match=f"num_features 8 has no effect on {attention} attention; leave it out"):
+        student_from_teacher(teacher, layer_map=[0], attention=attention, num_features=8)
+
+
 def test_calibration_never_sharpens_the_map(teacher):
     student, _ = student_from_teacher(teacher, layer_map=[0], attention="performer", target_norm=1e6)
     assert calibrate_temperature(student, batch()) == {0: [1.0] * 4}
