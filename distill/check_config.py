@@ -48,7 +48,9 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         values = getattr(config.comparison, key)
         _require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
     _require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
-    _require_positive("baseline", config.baseline, ("epochs", "learning_rate", "batch_size"))
+    epochs = config.baseline.epochs
+    _require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
+    _require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
     _require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
 
 

@@ -122,7 +122,7 @@ class BaselineConfig:
     checkpoint: str | None = None
     """What it starts from: an encoder that has seen no label of the task; null: what the teacher started from."""
     epochs: int | None = None
-    """null: as many epochs as all stages together, so that both see the same number of examples."""
+    """null: as many epochs as all stages together, so that both see the same number of examples; 0: no baseline."""
     learning_rate: float = 1e-4
     batch_size: int = 32
 

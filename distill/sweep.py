@@ -39,9 +39,12 @@ class SweepConfig:
     """Name of a student to the dotted keys that make it."""
     seeds: list[int] = field(default_factory=lambda: [42])
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Dotted keys for every run."""
+    """Dotted keys for every run; {task} in a value stands for the name of the run's configuration file."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
     """What starts a run."""
+    bench: str | None = None
+    """Record of pipelines/bench_zoo.py: its speed, memory and growth of every student's attention join the
+    leaderboard, so that the runs themselves need not be timed on a quiet machine."""
     workers: int = 1
     """Runs at a time; on one machine they share its cores."""
     engine: str = "local"
@@ -124,7 +127,8 @@ def cells(sweep: SweepConfig) -> list[Cell]:
                 run_dir = Path(sweep.dir) / f"{Path(config).stem}-{student}-seed{seed}"
                 command = [program, *sweep.launcher[1:], str(ROOT / "pipelines" / "distill.py"), "--config", config]
                 for key, value in {**sweep.overrides, **keys, "seed": seed, "run_dir": str(run_dir)}.items():
-                    command += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    command += [f"--{key}", text.replace("{task}", Path(config).stem)]
                 grid.append(Cell(config, student, seed, run_dir, command))
     return grid
 

@@ -1,12 +1,12 @@
-"""Time and weigh the core of every attention mechanism against SDPA, and fit how both grow with the length.
+"""Time and weigh every attention mechanism against SDPA, alone and in a whole student, and fit how both grow.
 
     python pipelines/bench_zoo.py
     python pipelines/bench_zoo.py --attentions performer longformer --lengths 512 2048 8192 --seconds 10
 
-One example, 12 heads of 64 as in BERT-base, fp32, every mechanism with its default options; projections are left out
-where the mechanism has the usual ones. All mechanisms of a length are timed in the same interleaved rounds. Memory is
-the rise of the process's peak during a forward pass, each point in a fresh process. Exponents are fitted over 512
-tokens and more.
+One example, fp32, every mechanism with its default options. Alone: 12 heads of 64 as in BERT-base, projections left
+out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384, 12 heads, as in MiniLM-L6. All
+mechanisms of a length are timed in the same interleaved rounds. Memory is the rise of the process's peak during a
+forward pass, each point in a fresh process. Exponents are fitted to the mechanism alone, over 512 tokens and more.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from distill.console import Parser, positive, run
 from distill.errors import UserError, choices_hint
 
 NUM_HEADS, HEAD_SIZE = 12, 64
+STUDENT_SHAPE: dict[str, Any] = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+CORE, STUDENT = "core", "student"
 FIT_FROM = 512  # below, fixed costs hide the growth
 RIVAL = "softmax"
 
@@ -36,18 +38,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--attentions", nargs="+", metavar="NAME", help="default: all")
     add("--lengths", type=positive, nargs="+", default=[128, 512, 1024, 2048, 4096, 8192], metavar="TOKENS")
+    add("--student_lengths", type=positive, nargs="*", default=[128, 512, 2048, 4096], metavar="TOKENS")
     add("--seconds", type=float, default=20.0, help="per length, overrun to reach 6 rounds (default 20)")
     add("--output", type=Path, default=Path("runs/bench/bench_zoo.json"), help="default runs/bench/bench_zoo.json")
     return parser.parse_args(arguments)
 
 
-def build(name: str, length: int) -> tuple[Any, list[Any]]:
-    """Return one mechanism in evaluation mode and the random tensors it mixes."""
+def build(kind: str, name: str, length: int) -> Any:
+    """Return a call that runs one mechanism, or a student with it, on a random text of ``length`` tokens."""
+    import torch
+
+    torch.manual_seed(0)
+    call = build_core(name, length) if kind == CORE else build_student(name, length)
+    return torch.inference_mode()(call)
+
+
+def build_core(name: str, length: int) -> Any:
+    """Return one mechanism on random queries, keys and values, or on hidden states where it has no usual ones."""
     import torch
 
     from students import ATTENTIONS, StudentConfig
 
-    torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "num_attention_heads": NUM_HEADS,
         "hidden_size": NUM_HEADS * HEAD_SIZE,
@@ -58,36 +69,49 @@ def build(name: str, length: int) -> tuple[Any, list[Any]]:
     on_heads = module.works_on_heads()
     shape = (1, NUM_HEADS, length, HEAD_SIZE) if on_heads else (1, length, NUM_HEADS * HEAD_SIZE)
     tensors = [torch.randn(shape) for _ in range(3 if on_heads else 1)]
-    return partial(module.attend if on_heads else module.mix, mask=None), tensors
+    mix: Any = module.attend if on_heads else module.mix
+    return partial(mix, *tensors, mask=None)
 
 
-def forward(call: Any, tensors: list[Any]) -> None:
-    """Run the mechanism once, without gradients."""
+def build_student(name: str, length: int) -> Any:
+    """Return a classifier of untrained weights on random tokens."""
     import torch
 
-    with torch.inference_mode():
-        call(*tensors)
+    model = make_student(name, length)
+    tokens = torch.randint(model.config.vocab_size, (1, length))
+    return partial(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
 
 
-def peak_megabytes(name: str, length: int) -> float:
+def make_student(name: str, length: int) -> Any:
+    """Build a student out of an untrained BERT of its depth that reads ``length`` tokens."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from students import student_from_teacher
+
+    config = BertConfig(**STUDENT_SHAPE, max_position_embeddings=max(length, 512))
+    layers = list(range(STUDENT_SHAPE["num_hidden_layers"]))
+    student, _ = student_from_teacher(BertForSequenceClassification(config), layer_map=layers, attention=name, seed=0)
+    return student.eval()
+
+
+def peak_megabytes(kind: str, name: str, length: int) -> float:
     """Return by how much one forward pass raises the peak of this process, which has run nothing else."""
     from distill.memory import start_resident_peak
 
-    call, tensors = build(name, length)
-    forward(call, tensors)
+    call = build(kind, name, length)
+    call()
     peak = start_resident_peak()
-    forward(call, tensors)
+    call()
     return peak() / 1e6
 
 
-def weigh(names: list[str], lengths: list[int]) -> dict[tuple[str, int], float]:
+def weigh(points: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], float]:
     """Return the peak memory of every point in MB, each from a process forked off one that only imported."""
     from tqdm import tqdm
 
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # freed tensors go back at once, or the next run takes them unseen
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "students", "distill.memory"])
-    points = [(name, length) for name in names for length in lengths]
     with context.Pool(1, maxtasksperchild=1) as pool:
         return {point: pool.apply(peak_megabytes, point) for point in tqdm(points, desc="memory")}
 
@@ -103,54 +127,79 @@ def exponent(values: dict[int, float]) -> float | None:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
+def time_points(kind: str, names: list[str], length: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Time all mechanisms of one length against SDPA in the same rounds: milliseconds, speedup and its interval."""
+    import numpy as np
+
+    from distill.timing import PointError, ratio_of_medians, time_interleaved
+
+    try:
+        times = time_interleaved({name: build(kind, name, length) for name in names}, seconds=seconds)
+    except PointError as error:
+        raise UserError(f"{length} tokens: {error}; give more --seconds or fewer --attentions") from error
+    found = {}
+    for name in names:
+        speedup, low, high = ratio_of_medians(times[RIVAL], times[name])
+        milliseconds = 1000 * float(np.median(times[name]))
+        found[name] = {"milliseconds": milliseconds, "speedup": speedup, "low": low, "high": high}
+    return found
+
+
+def flops(kind: str, name: str, length: int) -> dict[str, int]:
+    """Return the operations of a whole student; those of a mechanism alone are part of them."""
+    from distill.flops import model_flops
+
+    return {"flops": model_flops(make_student(name, length).config, length)} if kind == STUDENT else {}
+
+
 def main() -> None:
     """Weigh, time, fit, print and write."""
     options = parse()
-    import numpy as np
     from tqdm import tqdm
 
     from distill.environment import describe_environment
     from distill.files import write_atomically
-    from distill.timing import PointError, ratio_of_medians, time_interleaved
-    from students import ATTENTIONS
+    from students import ATTENTIONS, STUDENTS
 
     for name in options.attentions or []:
-        if name not in ATTENTIONS:
-            raise UserError(f"--attentions {name}: {choices_hint(name, ATTENTIONS)}")
-    names = list(dict.fromkeys([RIVAL, *(options.attentions or ATTENTIONS)]))
-    memory = weigh(names, options.lengths)
+        if name not in STUDENTS:
+            raise UserError(f"--attentions {name}: {choices_hint(name, STUDENTS)}")
+    names = {STUDENT: list(dict.fromkeys([RIVAL, *(options.attentions or STUDENTS)]))}
+    names[CORE] = [name for name in names[STUDENT] if name in ATTENTIONS]
+    grid = [(CORE, length) for length in options.lengths] + [(STUDENT, length) for length in options.student_lengths]
+    memory = weigh([(kind, name, length) for kind, length in grid for name in names[kind]])
     rows: dict[str, dict[str, Any]] = {
-        name: {"attention": name, "claims": ATTENTIONS[name].complexity, "points": []} for name in names
+        name: {"attention": name, "claims": STUDENTS[name].complexity, CORE: [], STUDENT: []}
+        for name in names[STUDENT]
     }
-    for length in tqdm(options.lengths, desc="time"):
-        calls = {name: partial(forward, *build(name, length)) for name in names}
-        try:
-            times = time_interleaved(calls, seconds=options.seconds)
-        except PointError as error:
-            raise UserError(f"{length} tokens: {error}; give more --seconds or fewer --attentions") from error
-        for name in names:
-            speedup, low, high = ratio_of_medians(times[RIVAL], times[name])
-            point = {"length": length, "milliseconds": 1000 * float(np.median(times[name]))}
-            point |= {"speedup": speedup, "low": low, "high": high, "megabytes": memory[name, length]}
-            rows[name]["points"].append(point)
+    for kind, length in tqdm(grid, desc="time"):
+        for name, times in time_points(kind, names[kind], length, options.seconds).items():
+            point = {"length": length, **times, "megabytes": memory[kind, name, length], **flops(kind, name, length)}
+            rows[name][kind].append(point)
     for row in rows.values():
         for key, unit in (("time_exponent", "milliseconds"), ("memory_exponent", "megabytes")):
-            row[key] = exponent({point["length"]: point[unit] for point in row["points"]})
-    record = {"num_heads": NUM_HEADS, "head_size": HEAD_SIZE, "environment": describe_environment("cpu")}
-    write_atomically(options.output, json.dumps(record | {"rows": list(rows.values())}, indent=1) + "\n")
-    print(table(list(rows.values()), options.lengths) + f"\nwritten to {options.output}")
+            row[key] = exponent({point["length"]: point[unit] for point in row[CORE]})
+    record: dict[str, Any] = {
+        **{"num_heads": NUM_HEADS, "head_size": HEAD_SIZE, "student_shape": STUDENT_SHAPE},
+        "environment": describe_environment("cpu"),
+        "rows": list(rows.values()),
+    }
+    write_atomically(options.output, json.dumps(record, indent=1) + "\n")
+    print(table(record["rows"], CORE, options.lengths))
+    print(table(record["rows"], STUDENT, options.student_lengths))
+    print(f"written to {options.output}")
 
 
-def table(rows: list[dict[str, Any]], lengths: list[int]) -> str:
+def table(rows: list[dict[str, Any]], kind: str, lengths: list[int]) -> str:
     """Return speedups over SDPA by length, and the fitted exponents, as text."""
-    lines = [
-        f"{'':18}" + "".join(f"{length:>8}" for length in lengths) + f"{'time ~N^':>10}{'memory ~N^':>12}  claims"
-    ]
+    header = "".join(f"{length:>8}" for length in lengths)
+    lines = [f"{kind:18}{header}{'time ~N^':>10}{'memory ~N^':>12}  claims"]
     for row in rows:
-        speedups = "".join(f"{point['speedup']:>7.2f}x" for point in row["points"])
+        speedups = "".join(f"{point['speedup']:>7.2f}x" for point in row[kind])
         exponents = [math.nan if row[key] is None else row[key] for key in ("time_exponent", "memory_exponent")]
-        lines.append(f"{row['attention']:18}{speedups}{exponents[0]:>10.2f}{exponents[1]:>12.2f}  {row['claims']}")
-    return "\n".join(lines)
+        if row[kind]:
+            lines.append(f"{row['attention']:18}{speedups}{exponents[0]:>10.2f}{exponents[1]:>12.2f}  {row['claims']}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

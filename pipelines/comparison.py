@@ -19,7 +19,10 @@ from students import StudentForSequenceClassification
 
 
 def compare_and_report(
-    work: Work, lesson: Lesson, student: StudentForSequenceClassification, baseline: StudentForSequenceClassification
+    work: Work,
+    lesson: Lesson,
+    student: StudentForSequenceClassification,
+    baseline: StudentForSequenceClassification | None,
 ) -> None:
     """Write predictions, record, report and model card, and print the table."""
     settings = work.config.comparison
@@ -31,7 +34,7 @@ def compare_and_report(
         work.task,
         lesson.teacher,
         student.eval(),
-        baseline.eval(),
+        None if baseline is None else baseline.eval(),
         softmax_control(student),
         lesson.validation,
         CompareSettings(

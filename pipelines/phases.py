@@ -213,9 +213,11 @@ def run_stage(work: Work, lesson: Lesson, student: StudentForSequenceClassificat
     finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 
-def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
-    """Train the same student on labels alone."""
+def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification | None:
+    """Train the same student on labels alone; None where the configuration wants no baseline."""
     config, folder = work.config, work.folder
+    if config.baseline.epochs == 0:
+        return None
     if folder.result("baseline") is not None:
         return load_student(work, folder.baseline)
     start = main_process_first(
@@ -230,10 +232,11 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
 
 
 def baseline_stage(config: Config) -> StageConfig:
-    """Return the training of the baseline as a stage without a teacher, as long as all stages together."""
+    """Return the training of the baseline as a stage without a teacher, by default as long as all stages together."""
+    epochs = config.baseline.epochs
     return StageConfig(
         name="baseline",
-        epochs=config.baseline.epochs or sum(stage.epochs for stage in config.stages),
+        epochs=sum(stage.epochs for stage in config.stages) if epochs is None else epochs,
         learning_rate=config.baseline.learning_rate,
         losses={"labels": 1.0},
         train="all" if config.teacher.checkpoint is None else "encoder",

@@ -137,7 +137,8 @@ def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
 def training_phases(work: Work, lesson: Lesson, student: PreTrainedModel) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
     teacher = [] if lesson.source.finished else [(finetuning_stage(work.config), lesson.teacher)]
-    return [*teacher, *((stage, student) for stage in (*work.config.stages, baseline_stage(work.config)))]
+    stages = (*work.config.stages, baseline_stage(work.config))
+    return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
 
 
 def look_at_memory(work: Work, lesson: Lesson, student: PreTrainedModel) -> Iterator[Finding]:

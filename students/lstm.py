@@ -53,6 +53,7 @@ class FrozenLSTMForSequenceClassification(StudentForSequenceClassification):
         "AutoModelForSequenceClassification": "lstm.FrozenLSTMForSequenceClassification",
     }
     # What the stages of a distillation can match: see SelfAttention.
+    complexity = "quadratic"  # that of the BERT below
     has_attention_map = False
     has_context = False
     uses_num_features = True

@@ -11,6 +11,7 @@ import pytest
 from pipelines.bench_zoo import exponent
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "bench_zoo.py"
+LENGTHS = ("--lengths", "1024", "4096", "--student_lengths", "64", "--seconds", "1")
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
@@ -29,15 +30,19 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_command_writes_every_point(tmp_path):
     output = tmp_path / "zoo.json"
-    done = bench("--attentions", "performer", "--lengths", "1024", "4096", "--seconds", "1", "--output", str(output))
+    done = bench("--attentions", "performer", *LENGTHS, "--output", str(output))
     assert done.returncode == 0, done.stderr
     record = json.loads(output.read_text())
     assert [row["attention"] for row in record["rows"]] == ["softmax", "performer"]  # SDPA is always there
     for row in record["rows"]:
-        assert [point["length"] for point in row["points"]] == [1024, 4096]
-        assert all(point["milliseconds"] > 0 and point["megabytes"] > 0 for point in row["points"])
+        assert [point["length"] for point in row["core"]] == [1024, 4096]
+        assert all(point["milliseconds"] > 0 and point["megabytes"] > 0 for point in row["core"])
+        (student,) = row["student"]
+        assert student["length"] == 64
+        assert student["flops"] > 6 * 64 * 2 * 384 * (4 * 384 + 2 * 1536)  # its matrix products with weights alone
+        assert student["milliseconds"] > 0
     softmax, performer = record["rows"]
-    assert all(point["speedup"] == 1 for point in softmax["points"])
+    assert all(point["speedup"] == 1 for point in softmax["core"])
     assert 0.5 < performer["memory_exponent"] < 1.3
     assert "performer" in done.stdout
 

@@ -67,7 +67,7 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "negative seed": (["--seed", "-1"], ("seed is -1", "0 to 4294967295")),
     "learning rate that is not a number": (["--teacher.learning_rate", ".nan"], ("teacher.learning_rate", "finite")),
     "endless weight": (["--training.weight_decay", ".inf"], ("training.weight_decay is inf", "finite")),
-    "baseline of no epochs": (["--baseline.epochs", "0"], ("baseline.epochs is 0",)),
+    "baseline of fewer than no epochs": (["--baseline.epochs", "-1"], ("baseline.epochs is -1",)),
     "texts longer than any model": (["--data.max_length", "1000000000"], ("data.max_length", "131,072")),
     "line break in a path": (["--data.dir", "a\nb"], ("data.dir is 'a\\nb'", "control characters")),
     "path that is not UTF-8": (["--data.dir", "a\udcff"], ("data.dir", "UTF-8")),
