@@ -24,6 +24,7 @@ from distill.cells import (
     speedup_interval,
 )
 from distill.files import write_atomically
+from distill.mechanisms import Bench, mechanism_cells, with_speed
 from distill.plots import STUDENT, STYLE, TEACHER, log_axis, png
 from distill.record import MODELS
 from distill.report import html_page, markdown_page
@@ -36,14 +37,19 @@ Summaries = Mapping[tuple[str, str], Summary]
 RETENTIONS = ("mean_of_ratios", "ratio_of_averages")
 
 
-def write_leaderboard(summaries: Summaries, failures: Mapping[str, str], folder: Path) -> Path:
+def write_leaderboard(
+    summaries: Summaries, failures: Mapping[str, str], folder: Path, bench: Bench | None = None
+) -> Path:
     """Write summary.json and leaderboard.{csv,md,html} into ``folder`` and return the page.
 
     Args:
         summaries: of every student with a finished run.
         failures: name of a run that is not in the table to the reason, in one line.
         folder: of the sweep.
+        bench: speed and growth of attention mechanisms, of `distill.mechanisms.read_bench`.
     """
+    if bench is not None:
+        summaries = {key: with_speed(summary, bench) for key, summary in summaries.items()}
     by_name = {f"{task}-{student}": values for (task, student), values in summaries.items()}
     write_atomically(folder / "summary.json", json.dumps(by_name, indent=1, allow_nan=False) + "\n")
     write_atomically(folder / "leaderboard.csv", leaderboard_csv(summaries))
@@ -51,6 +57,8 @@ def write_leaderboard(summaries: Summaries, failures: Mapping[str, str], folder:
     for name, content in plots.items():
         write_atomically(folder / "plots" / name, content)
     sections = [(leaderboard_cells(summaries), list(plots))]
+    if bench is not None:
+        sections.append((mechanism_cells(bench, {summary["attention"] for summary in summaries.values()}), []))
     if failures:
         sections.append((Cells("Failed runs", ("", ""), tuple(failures.items())), []))
     page = f"Leaderboard: {folder.name}", front_sentences(summaries), sections
@@ -135,7 +143,9 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     points = [point for summary in summaries.values() if (point := reference_point(dict(summary)))]
     for place in dict.fromkeys((point["length"], point["batch_size"], point["device"]) for point in points):
-        notes.append("speedup at {} tokens, batch {}, on {}".format(*place))
+        notes.append("speedup at {:,} tokens, batch {}, on {}".format(*place))
+    if any(point.get("over_softmax") for point in points):
+        notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
     return Cells("Students", headers, tuple(rows), tuple(notes))
 
 
@@ -221,5 +231,10 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
     log_axis(axes, "x", ends)
     axes.margins(x=0.15, y=0.15)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=1))
-    axes.set_xlabel("speedup over the teacher")
+    point = reference_point(dict(next(iter(students.values())))) or {}
+    axes.set_xlabel(
+        f"speedup over softmax attention at {point['length']:,} tokens"
+        if point.get("over_softmax")
+        else "speedup over the teacher"
+    )
     axes.set_ylabel(f"retention of {metric_label(next(iter(students.values()))['main_metric'])}")

@@ -104,6 +104,8 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     for student in sweep.students:
         if not re.fullmatch(r"[\w-]{1,100}", student):  # it becomes the name of a folder
             raise UserError(f"sweep: the student's name {student!r}: use letters, digits, _ and -, at most 100")
+    if sweep.bench is not None and not Path(sweep.bench).is_file():
+        raise UserError(f"sweep: bench names {sweep.bench}, which does not exist; pipelines/bench_zoo.py writes it")
     for path in sweep.configs:
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")

@@ -26,7 +26,12 @@ from distill.console import Parser, positive, run
 from distill.errors import UserError, choices_hint
 
 NUM_HEADS, HEAD_SIZE = 12, 64
-STUDENT_SHAPE: dict[str, Any] = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+STUDENT_SHAPE: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "hidden_size": 384,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
 CORE, STUDENT = "core", "student"
 FIT_FROM = 512  # below, fixed costs hide the growth
 RIVAL = "softmax"

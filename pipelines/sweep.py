@@ -45,11 +45,12 @@ def main() -> int:
             raise
 
     from distill.leaderboard import leaderboard_cells, write_leaderboard
+    from distill.mechanisms import read_bench
     from distill.table import text_table
 
     found, unreadable = summaries(grid)
     failures |= unreadable
-    page = write_leaderboard(found, failures, Path(sweep.dir))
+    page = write_leaderboard(found, failures, Path(sweep.dir), read_bench(sweep.bench) if sweep.bench else None)
     if found:
         print(text_table(leaderboard_cells(found)))
     print(f"leaderboard: {page}")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.files import is_leftover
-from distill.record import validate_record
+from distill.record import read_record, validate_record
 
 FILES = {"config.yaml", "record.json", "report.md", "report.html", "predictions.parquet"}
 FOLDERS = {"plots", "teacher", "student", "baseline", "checkpoints", "tensorboard"}
@@ -182,3 +182,16 @@ def test_another_configuration_is_refused_in_the_same_folder(finished, tiny) -> 
     assert done.stderr.count("\n") == 1
     assert "different: seed" in done.stderr
     assert states(finished.folder) == before
+
+
+def test_a_baseline_of_no_epochs_is_none(finished, tiny, tmp_path) -> None:
+    folder = tmp_path / "run"
+    more = ("--teacher.checkpoint", str(finished.folder / "teacher"), "--comparison.lengths", "[]")
+    done = tiny.run(folder, "--baseline.epochs", "0", *more)
+    assert done.returncode == 0, done.stderr
+    record = read_record(folder / "record.json")
+    assert record["models"]["baseline"]["metrics"] is None
+    assert record["models"]["baseline"]["reason"]
+    assert record["speed"] == []
+    assert not (folder / "baseline").exists()
+    assert "labels alone" not in done.stdout

@@ -85,6 +85,24 @@ def test_the_whole_grid_and_then_nothing_is_left(place, monkeypatch, capsys):
     assert len(started()) == 4
 
 
+def test_a_value_may_name_the_task(place):
+    more = ["--overrides", '{"teacher.checkpoint": "teachers/{task}/teacher", "baseline.epochs": 0}']
+    (cell, *_) = sweep.cells(sweep.parse_sweep(["--config", "sweep.yaml", *more]))
+    assert "teachers/sst2/teacher" in cell.command
+    assert cell.command[cell.command.index("--baseline.epochs") + 1] == "0"
+
+
+def test_a_benchmark_joins_the_leaderboard_and_must_be_there_from_the_start(place, monkeypatch, capsys):
+    assert call(monkeypatch, "--bench", "bench.json") == 2
+    assert "bench names bench.json, which does not exist" in capsys.readouterr().err
+    assert not Path("started").exists()
+    row = {"attention": "performer", "claims": "linear", "time_exponent": 1.0, "memory_exponent": 1.0, "student": []}
+    shape = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12}
+    Path("bench.json").write_text(json.dumps({"student_shape": shape, "rows": [row]}))
+    assert call(monkeypatch, "--bench", "bench.json") == 0
+    assert "Speed and memory of a student of 6 layers" in Path("out/leaderboard.md").read_text()
+
+
 def test_a_failed_run_is_listed_and_the_others_go_on(place, monkeypatch, capsys):
     assert call(monkeypatch, "--seeds", "[13, 14, 1]") == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
