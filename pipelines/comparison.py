@@ -61,7 +61,8 @@ def compare_and_report(
     if work.config.cache.dir is None:  # before the report, which marks the run as finished
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
     report = write_report(record, folder.path, find_disagreements(work.task, frame, work.splits.validation), history)
-    show_picture(work, folder.path / "plots" / "retention_speedup.png")
+    for path in sorted((folder.path / "plots").glob("*.png")):
+        show_picture(work, path)
     print(comparison_table(record))
     print(f"report: {report}")
 
