@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from distill.cells import fidelity_by_layer, metric_label, metric_text, model_metrics, share_of_teacher
 from distill.record import Record
@@ -82,7 +82,9 @@ def retention_against_speedup(record: Record) -> Figure | None:
     span = max(high, 100) - lowest
     axes.set_ylim(lowest - 0.22 * span - 0.5, max(high, 100) + 0.15 * span + 0.5)
     log_axis(axes, "x", [point["speedup"] for points in groups.values() for point in points] + [1.0])
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0 if span > 4 else 1))
+    whole = span > 4
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=whole))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0 if whole else 1))
     axes.set_xlabel("speedup over the teacher (numbers at the points: length in tokens)")
     axes.set_ylabel(f"retention of {metric_label(name)}")
     axes.set_title(f"Kept against gained, {record['task']} (bars and band: 95 %)")
@@ -120,7 +122,7 @@ def speed_by_length(record: Record) -> Figure | None:
     grid[0][0].set_ylabel("time per batch (ms)")
     grid[1][0].set_ylabel("speedup")
     for row in (0, 1):
-        grid[row][0].legend(loc="upper left", fontsize=9)
+        grid[row][0].legend(loc="best", fontsize=9)
     return figure
 
 
@@ -130,16 +132,20 @@ def _time_panel(axes: Axes, points: list[dict[str, Any]], label: str, crossover:
         axes.plot(lengths, [point[f"{name}_ms"] for point in points], color=color, marker=marker, label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_title(label)
     if crossover is not None:
         axes.axvline(crossover, color=BASELINE, lw=1, ls="--")
+        late = crossover > (min(lengths) * max(lengths)) ** 0.5  # the text stays inside the panel
         axes.annotate(
             f"attention crossover\n{crossover:,} tokens",
             (crossover, 0.02),
-            (5, 0),
+            (-5 if late else 5, 0),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
+            ha="right" if late else "left",
             fontsize=8.5,
             color=BASELINE,
         )

@@ -107,8 +107,13 @@ def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section],
         parts += [_html_table(cells)] if cells.rows else []
         parts += [_html_figure(name, plots[name]) for name in names]
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    verdict = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    verdict = "".join(f"<p>{_prose(sentence)}</p>" for sentence in sentences)
     return template.substitute(title=escape(title), verdict=verdict, sections="\n".join(parts))
+
+
+def _prose(text: str) -> str:
+    """Escape a sentence; its per cent signs never start a line."""
+    return escape(text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _html_table(cells: Cells) -> str:
@@ -125,7 +130,7 @@ def _html_table(cells: Cells) -> str:
         lines.append(f"<tr{mark}><td{first}>{escape(row[0])}</td>{data}</tr>")
     lines.append("</tbody></table></div>")
     if cells.notes:
-        lines.append('<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in cells.notes) + "</ul>")
+        lines.append('<ul class="notes">' + "".join(f"<li>{_prose(note)}</li>" for note in cells.notes) + "</ul>")
     return "\n".join(lines)
 
 

@@ -104,7 +104,8 @@ def _prefers_quadratic(query: Tensor, key: Tensor, value: Tensor, projection: Te
 
 def _key_bias(key: Tensor, mask: Tensor | None) -> Tensor:
     """Return what is added to the logits of a key, -|k|²/(2√d), and almost -infinity at pads; (B, H, N, 1)."""
-    bias = key.square().sum(-1, keepdim=True) * (-0.5 * key.shape[-1] ** -0.5)
+    norm = torch.linalg.vector_norm(key, dim=-1, keepdim=True)  # one pass over the keys; squares and sum are two
+    bias = norm.square() * (-0.5 * key.shape[-1] ** -0.5)
     # Finite, so that an example without real tokens averages zeros instead of computing inf - inf.
     return bias if mask is None else bias.masked_fill(~mask[:, None, :, None], torch.finfo(key.dtype).min / 2)
 

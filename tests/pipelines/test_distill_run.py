@@ -113,6 +113,9 @@ def test_tensorboard_holds_every_promised_figure(finished) -> None:
     for stage in ("layers", "logits"):
         assert f"{stage}/validation_accuracy" in tags
         assert {f"{stage}/fidelity_attention_output/layer_0", f"{stage}/fidelity_hidden_states/layer_0"} <= tags
+    pictures = {path.stem for path in (finished.folder / "plots").glob("*.png")}
+    assert "retention_speedup" in pictures
+    assert pictures <= set(events.Tags()["images"])
     steps = [event.step for event in events.Scalars("layers/hidden_states")]
     assert steps == [2, 4, 6, 8]
     raw, weighted = (events.Scalars(f"layers/hidden_states{suffix}")[-1].value for suffix in ("", "_weighted"))
