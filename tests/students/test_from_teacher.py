@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_students import SIZES as TWO_LAYERS
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -14,15 +15,7 @@ from transformers import (
 from students import ATTENTIONS, calibrate_temperature, student_from_teacher
 from students.attention.random_features import mean_pair_norm
 
-SIZES = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 24,
-    "initializer_range": 0.3,
-}
+SIZES = TWO_LAYERS | {"num_hidden_layers": 4}
 
 
 @pytest.fixture(scope="module")

@@ -1,47 +1,19 @@
-"""The student as a transformers model: BERT's interface, saving and loading anywhere, precision, refusals."""
+"""The student as a transformers model: BERT's interface, saving and loading, precision, refusals."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from small_students import SIZES, batch, student
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
-    BertTokenizer,
 )
 
 from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel
-from students.attention.performer import PerformerAttention
-
-SIZES = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 24,
-    # Ordinary initialisation leaves tiny models almost constant.
-    "initializer_range": 0.3,
-}
-
-
-def student(**options):
-    torch.manual_seed(0)
-    return StudentForSequenceClassification(StudentConfig(**SIZES | options)).eval()
-
-
-def batch(batch_size=3, length=10):
-    random = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(1, 60, (batch_size, length), generator=random)
-    attention_mask = (torch.arange(length) < torch.tensor([length, 4, 7])[:batch_size, None]).long()
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": input_ids % 2}
 
 
 @pytest.fixture(scope="module")
@@ -254,99 +226,6 @@ def test_redraw_moves_only_the_projections():
         student().redraw_projections(1)
 
 
-ELSEWHERE = """
-import json, sys, torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-folder, again = sys.argv[1:]
-batch = {name: torch.tensor(rows) for name, rows in json.load(sys.stdin).items()}
-config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-tokens = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("good film")["input_ids"]
-model.save_pretrained(again)  # a loaded student can be saved and loaded once more
-reloaded = AutoModelForSequenceClassification.from_pretrained(again, trust_remote_code=True)
-assert "students" not in sys.modules
-result = {
-    "logits": model(**batch).logits.tolist(),
-    "reloaded": reloaded(**batch).logits.tolist(),
-    "pooled": encoder(**batch).pooler_output.tolist(),
-    "tokens": tokens,
-    "attention": config.attention,
-}
-print(json.dumps(result))
-"""
-
-
-def test_checkpoint_loads_in_a_fresh_process_without_this_repository(tmp_path):
-    model = student(softmax_layers=[0])
-    folder = tmp_path / "a student.v1"
-    model.save_pretrained(folder)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film"]
-    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
-    tokenizer.save_pretrained(folder)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(folder), str(tmp_path / "again")],
-        input=json.dumps({name: tensor.tolist() for name, tensor in batch().items()}),
-        capture_output=True,
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    result = json.loads(process.stdout.splitlines()[-1])
-    expected = model(**batch())
-    # One thread there, perhaps several here: sums may differ in the last bit.
-    torch.testing.assert_close(torch.tensor(result["logits"]), expected.logits, rtol=0, atol=1e-6)
-    assert result["reloaded"] == result["logits"]
-    torch.testing.assert_close(torch.tensor(result["pooled"]), model.bert(**batch()).pooler_output, rtol=0, atol=1e-6)
-    assert result["tokens"] == [2, 5, 6, 3]
-    assert result["attention"] == "performer"
-
-
-ALL_ELSEWHERE = """
-import json, sys, torch
-from pathlib import Path
-from transformers import AutoModelForSequenceClassification
-batch = {name: torch.tensor(rows) for name, rows in json.load(sys.stdin).items()}
-logits = {}
-for folder in Path(sys.argv[1]).iterdir():
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-    logits[folder.name] = model(**batch).logits.tolist()
-assert "students" not in sys.modules
-print(json.dumps(logits))
-"""
-
-
-def test_every_mechanism_loads_without_this_repository(tmp_path):
-    """One process for all: a mechanism's source comes with its checkpoint, shared helpers included."""
-    models = {}
-    for name, attention in ATTENTIONS.items():
-        models[name] = student(attention=name, attention_options=dict(attention.small_options))
-        models[name].save_pretrained(tmp_path / "students" / name)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", ALL_ELSEWHERE, str(tmp_path / "students")],
-        input=json.dumps({name: tensor.tolist() for name, tensor in batch().items()}),
-        capture_output=True,
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    logits = json.loads(process.stdout.splitlines()[-1])
-    for name, model in models.items():
-        # One thread there, perhaps several here: sums may differ in the last bit.
-        expected = model(**batch()).logits
-        torch.testing.assert_close(torch.tensor(logits[name]), expected, rtol=0, atol=1e-6, msg=name)
-
-
 def test_auto_classes_know_the_student_without_remote_code(tmp_path):
     model = student()
     model.save_pretrained(tmp_path)
@@ -357,47 +236,6 @@ def test_auto_classes_know_the_student_without_remote_code(tmp_path):
     assert torch.equal(loaded(**batch()).logits, model(**batch()).logits)
 
 
-def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
-    student().save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "modeling.py",
-        "configuration.py",
-        "self_contained.py",
-        "attention.py",
-        "attention_base.py",
-        "attention_favor.py",
-        "attention_masking.py",
-        "attention_naive.py",
-        "attention_performer.py",
-        "attention_random_features.py",
-    }
-    student().save_pretrained(tmp_path / "other_rank", is_main_process=False)
-    assert not list((tmp_path / "other_rank").glob("*.py"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"attention": "perfomer"}, "did you mean 'performer'"),
-        ({"attention": "zzz"}, r"choose one of (\w+, )*performer, "),
-        ({"attention_options": {"size": 3}}, "attention option 'size' is unknown"),
-        ({"features": "learnt"}, "did you mean 'learned'"),
-        ({"num_feature": 64}, "did you mean 'num_features'"),
-        ({"num_features": 0}, "num_features must be positive"),
-        ({"initial_temperature": 0.0}, "initial_temperature must be positive"),
-        ({"initial_temperature": float("nan")}, "initial_temperature must be positive"),
-        ({"softmax_layers": [2]}, r"softmax_layers \[2\] do not exist: layers are 0 to 1"),
-        ({"hidden_size": 30}, "not a multiple"),
-        ({"is_decoder": True}, "encoders"),
-    ],
-)
-def test_configuration_refuses(options, message):
-    with pytest.raises(ValueError, match=message):
-        StudentConfig(**SIZES | options)
-
-
 def test_inputs_refused():
     model = student()
     with pytest.raises(ValueError, match="exactly one"):
@@ -406,9 +244,3 @@ def test_inputs_refused():
         model(input_ids=torch.ones(1, 25, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\(batch, length\)"):
         model(input_ids=torch.ones(1, 4, dtype=torch.long), attention_mask=torch.ones(1, 1, 4, 4))
-
-
-@pytest.mark.parametrize(("head_size", "expected"), [(64, 256), (32, 128), (16, 32), (1, 1)])
-def test_default_number_of_features(head_size, expected):
-    assert PerformerAttention.default_num_features(head_size) == expected
-    assert StudentConfig(hidden_size=2 * head_size, num_attention_heads=2).num_features == expected
