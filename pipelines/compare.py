@@ -23,8 +23,8 @@ from distill.tasks import task_names
 from distill.verdict import parse_requirements, unmet_requirements
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> Parser:
+    """Return the command line's parser."""
     start, _, codes = (__doc__ or "").partition("\n\nExit")
     parser = Parser(
         description=start,
@@ -58,7 +58,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--submission", metavar="DIR", help="write both models' answers on GLUE's test split there, for its server")
     add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    options = make_parser().parse_args(arguments)
     data_options(options, options.task)  # refuses at once what does not fit the task
     return options
 
