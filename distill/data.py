@@ -54,7 +54,7 @@ class Splits:
 def fingerprint(splits: Splits) -> dict[str, str]:
     """Return a checksum of the texts, labels and positions of every part, by its name."""
     parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
-    return {name: _checksum(examples) for name, examples in parts.items()}
+    return {f"data of {name}": _checksum(examples) for name, examples in parts.items()}
 
 
 def _checksum(examples: Examples) -> str:

@@ -104,29 +104,29 @@ def find_run_folder(config: Config) -> RunFolder:
     return folder
 
 
-def create_run_folder(config: Config, folder: RunFolder, data: Mapping[str, str]) -> None:
+def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, str]) -> None:
     """Make the folder and write its configuration, from which moment on it belongs to this run.
 
     Args:
-        data: the checksum of every part of the data, by its name.
+        inputs: the checksum of every part of the data and of the weights that the run starts from, by its name.
 
     Raises:
-        UserError: it cannot be written, or was begun with other data.
+        UserError: it cannot be written, or was begun with other data or weights.
     """
-    checksums = folder.path / "checkpoints" / "data.json"
+    checksums = folder.path / "checkpoints" / "inputs.json"
     try:
         if checksums.exists():
             begun_with = json.loads(checksums.read_text())
-            changed = [name for name in data if begun_with.get(name) != data[name]]
+            changed = [name for name in inputs if begun_with.get(name) != inputs[name]]
             if changed:
                 raise UserError(
-                    f"the data of {', '.join(changed)} is not what run folder {folder.path} was begun with; "
+                    f"{', '.join(changed)}: no longer what run folder {folder.path} was begun with; "
                     "put the files back, or give another --run_dir"
                 )
         if not (folder.path / "config.yaml").exists():
             save_config(config, folder.path / "config.yaml")
         if not checksums.exists():
-            write_atomically(checksums, json.dumps(data, indent=1))
+            write_atomically(checksums, json.dumps(inputs, indent=1))
     except OSError as error:
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 

@@ -28,7 +28,7 @@ from students import (
     student_from_teacher,
 )
 from teachers.checks import check_teacher
-from teachers.load import Teacher, freeze
+from teachers.load import Teacher, freeze, weights_checksum
 from teachers.prepare import label_free_start, prepare_teacher, starting_teacher
 from teachers.targets import Targets, stage_targets
 
@@ -121,7 +121,13 @@ def teach(work: Work, lesson: Lesson) -> None:
 def begin(work: Work) -> None:
     """Make the run folder and open TensorBoard in it."""
     if work.run.accelerator.is_main_process:
-        create_run_folder(work.config, work.folder, fingerprint(work.splits))
+        weights = {
+            f"{section}.checkpoint": checkpoint
+            for section in ("teacher", "baseline")
+            if (checkpoint := getattr(work.config, section).checkpoint) is not None
+        }
+        inputs = {name: weights_checksum(checkpoint) for name, checkpoint in weights.items()}
+        create_run_folder(work.config, work.folder, fingerprint(work.splits) | inputs)
         occupy(work.folder)
     work.run.accelerator.wait_for_everyone()
     start_trackers(work.run.accelerator, work.config)

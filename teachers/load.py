@@ -1,8 +1,10 @@
 """Load a teacher: a finished classifier, an encoder to fine-tune, or a BERT from scratch."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,16 @@ class Teacher:
     model: BertForSequenceClassification
     tokenizer: PreTrainedTokenizerBase
     finished: bool
+
+
+def weights_checksum(checkpoint: str) -> str:
+    """Return a checksum of the weights in a folder; for a name of the Hub, whose snapshots do not change, the name."""
+    files = [path for kind in ("*.safetensors", "*.bin") for path in sorted(Path(checkpoint).glob(kind))]
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if files else checkpoint
 
 
 def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:

@@ -15,7 +15,7 @@ from distill.read_config import load_config
 from distill.run_folder import RunFolder, create_run_folder, find_run_folder, occupy, save_model
 from distill.tokenizer import train_tokenizer
 
-DATA = {"train": "0123", "validation": "4567"}
+DATA = {"data of train": "0123", "data of validation": "4567"}
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -35,7 +35,7 @@ def created(config):
 def test_a_new_folder_holds_the_resolved_configuration(created, config, tmp_path):
     assert created.path == tmp_path / "deep" / "run"
     names = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
-    assert names == ["checkpoints", "checkpoints/data.json", "config.yaml"]
+    assert names == ["checkpoints", "checkpoints/inputs.json", "config.yaml"]
     assert load_config(created.path / "config.yaml") == config
 
 
@@ -62,8 +62,8 @@ def test_another_configuration_is_refused_and_the_keys_are_named(created, config
 
 
 def test_a_run_goes_on_with_the_data_that_it_was_begun_with(created, config):
-    with pytest.raises(UserError, match="the data of validation is not what run folder") as refusal:
-        create_run_folder(config, created, DATA | {"validation": "other"})
+    with pytest.raises(UserError, match=r"^data of validation: no longer what run folder") as refusal:
+        create_run_folder(config, created, DATA | {"data of validation": "other"})
     assert "put the files back, or give another --run_dir" in str(refusal.value)
     create_run_folder(config, created, DATA)
 
@@ -128,7 +128,7 @@ def test_the_next_start_tidies_what_a_kill_left(created):
     left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
     assert left == [
         "checkpoints",
-        "checkpoints/data.json",
+        "checkpoints/inputs.json",
         "checkpoints/layers",
         "checkpoints/layers/result.json",
         "checkpoints/logits",

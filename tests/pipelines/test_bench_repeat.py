@@ -31,18 +31,8 @@ def test_coverage_of_one():
 def test_command(finished, tmp_path):
     output = tmp_path / "repeat.json"
     models = ["--teacher", str(finished.folder / "teacher"), "--student", str(finished.folder / "student")]
-    more = [
-        "--task",
-        "sst2",
-        "--data.dir",
-        "embedded",
-        "--trust-remote-code",
-        "--repeats",
-        "2",
-        "--record",
-        str(output),
-    ]
-    small = ["--batch-sizes", "1", "--lengths", "16", "--seconds-per-point", "0.05"]
+    more = ["--task", "sst2", "--data.dir", "embedded", "--trust-remote-code", "--record", str(output)]
+    small = ["--repeats", "2", "--batch-sizes", "1", "--lengths", "16", "--seconds-per-point", "0.05"]
     command = [sys.executable, str(SCRIPT), *models, *more, *small]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)

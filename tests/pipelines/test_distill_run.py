@@ -35,7 +35,7 @@ def test_exactly_the_promised_files_are_left(finished) -> None:
 
 def test_step_checkpoints_and_teacher_outputs_are_gone(finished) -> None:
     left = {path.name for path in (finished.folder / "checkpoints").iterdir()}
-    assert left == {"data.json", "teacher", "layers", "logits", "baseline"}
+    assert left == {"inputs.json", "teacher", "layers", "logits", "baseline"}
     assert list((finished.folder / "checkpoints").glob("*/step-*")) == []
 
 

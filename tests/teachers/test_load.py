@@ -13,7 +13,7 @@ from distill.config import ScratchConfig
 from distill.errors import UserError
 from distill.tasks import get_task
 from distill.tokenizer import train_tokenizer
-from teachers.load import freeze, is_finished, load_teacher, teacher_from_scratch
+from teachers.load import freeze, is_finished, load_teacher, teacher_from_scratch, weights_checksum
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 TEXTS = ["a good film", "a bad film", "no plot at all"]
@@ -240,3 +240,13 @@ def test_json_that_is_something_else_is_refused(finished, file, content):
     (finished / file).write_text(content)
     if (file, content) != ("tokenizer_config.json", "{}"):  # that one may be empty
         assert str(finished) in refusal(finished)
+
+
+def test_the_checksum_is_that_of_the_weights(encoder):
+    before = weights_checksum(str(encoder))
+    (encoder / "README.md").write_text("other words")
+    assert weights_checksum(str(encoder)) == before
+    path = encoder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    assert weights_checksum(str(encoder)) != before
+    assert weights_checksum("bert-base-uncased") == "bert-base-uncased"

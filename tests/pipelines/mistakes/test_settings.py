@@ -180,7 +180,7 @@ def test_environment(name: str, refused: Callable[..., str], monkeypatch: pytest
 
 
 SPOILT_RUNS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "other data": ("checkpoints/data.json", lambda path: path.write_text('{"train": "0"}'), "the data of train"),
+    "other data": ("checkpoints/inputs.json", lambda path: path.write_text('{"data of train": "0"}'), "data of train"),
     "torn configuration": ("config.yaml", truncate, "give another --run_dir"),
     "empty configuration": ("config.yaml", lambda path: path.write_text(""), "torn or of another version"),
     "newer configuration": (
