@@ -34,7 +34,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     for stage in config.stages:
         _check_stage(stage)
         if attentions is not None:
-            _check_losses_exist(stage, config.student.attention, attentions[config.student.attention])
+            _check_losses(stage, config.student.attention, attentions[config.student.attention])
     training = config.training
     _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
     _require_positive(
@@ -154,20 +154,15 @@ def _check_options(student: StudentSettings, mechanism: Any) -> None:
         _require(name in mechanism.options, "student.attention_options", name, hint)
 
 
-def _check_losses_exist(stage: StageConfig, attention: str, mechanism: Any) -> None:
-    """Refuse a loss on something that the mechanism does not compute; its output is always there."""
-    exists = {
-        "attention_map": mechanism.has_attention_map,
-        "attention_context": mechanism.has_context,
-        "value_relations": "value" in mechanism.projections,
-        "compression": hasattr(mechanism, "compression_loss"),
-    }
+def _check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
+    """Refuse a loss that nothing stands in for; `distill.legal_losses` replaces the others."""
     key = f"stages.{stage.name}.losses"
     for name in stage.losses:
         if not mechanism.trains_layers:
             way_out = f"{attention} keeps its layers as they are; use logits or labels"
             _require(name in ("logits", "labels"), key, name, way_out)
-        _require(exists.get(name, True), key, name, f"{attention} attention has none; use attention_output")
+        compresses = name != "compression" or hasattr(mechanism, "compression_loss")
+        _require(compresses, key, name, f"{attention} attention has none; leave it out")
 
 
 def _check_stage(stage: StageConfig) -> None:

@@ -95,10 +95,11 @@ class StageConfig:
     losses: dict[str, float]
     """Loss name to weight: attention_output, attention_context, attention_map, hidden_states, value_relations,
     logits (temperature squared times KL; MSE for regression), labels (cross entropy; MSE for regression), compression
-    (attention compressive: how badly its slots stand for the tokens in them)."""
+    (attention compressive: how badly its slots stand for the tokens in them). Of a mechanism without maps, contexts
+    or values, attention_output is matched instead."""
     train: str = "encoder"
-    """What learns: features (the mechanism's own parameters), attention (whole attention blocks), encoder
-    (everything but word embeddings) or all."""
+    """What learns: features (the mechanism's own parameters; if it has none, attention), attention (whole attention
+    blocks), encoder (everything but word embeddings) or all."""
     feature_learning_rate: float | None = None
     """Learning rate of the mechanism's own parameters; null: ten times learning_rate."""
     inputs: str = "student"

@@ -22,6 +22,7 @@ from distill.batches import TokenizedExamples, collate, length_grouped_batches
 from distill.checkpoints import best_path, load_checkpoint, save_checkpoint, save_weights
 from distill.clock import now
 from distill.config import StageConfig, TrainingConfig
+from distill.errors import UserError
 from distill.interrupts import Interrupted, postponed, received
 from distill.launch import collect_weights, flush_trackers, highest, prepare, uses_deepspeed
 from distill.meter import LossMeter
@@ -100,7 +101,7 @@ def train(
         The final progress with the loss history; ``model`` carries the last or the best epoch's weights.
 
     Raises:
-        UserError: a loss stops being finite.
+        UserError: a loss stops being finite, or none depends on what the stage trains.
         Interrupted: a signal came; the running step was finished and a checkpoint saved.
     """
     accelerator = run.accelerator
@@ -178,6 +179,8 @@ def train_step(
             values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads)
             sums = {name: value.sum() * counted for name, value in values.items()}
             loss = torch.stack([stage.losses[name] * value for name, value in sums.items()]).sum()
+            if not loss.requires_grad:
+                raise UserError(f"stages.{stage.name}.train is {stage.train}: no loss depends on that; train encoder")
             accelerator.backward(loss * scale)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(wrapped.parameters(), run.training.max_gradient_norm)

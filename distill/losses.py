@@ -53,6 +53,19 @@ def attention_map_cross_entropy(student_map: Tensor, teacher_map: Tensor, mask: 
     return rows.sum(1) / mask.sum(1).clamp(min=1)
 
 
+def restrict_map(teacher_map: Tensor, student_map: Tensor) -> Tensor:
+    """Cut the teacher's attention rows down to the keys that a student's pattern sees, each to the sum 1 again.
+
+    Args:
+        teacher_map, student_map: (B, H, N, N); the student's is 0 at keys that it cannot see.
+
+    Returns:
+        (B, H, N, N), without a gradient to the student.
+    """
+    seen = teacher_map.float().masked_fill(student_map == 0, 0)
+    return seen / seen.sum(-1, keepdim=True).clamp(min=EPSILON)
+
+
 def value_relations(student: Tensor, teacher: Tensor, mask: Tensor, num_heads: int) -> Tensor:
     """KL between softmax(V V^T / sqrt(d)) of teacher and student (MiniLM, arXiv 2002.10957, eq. 6-7).
 

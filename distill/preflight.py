@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate
 from distill.classifiers import PROBES
-from distill.config import Config
+from distill.config import Config, StageConfig
 from distill.environment import ROOT
 from distill.errors import UserError
 from distill.findings import ERROR, OK, WARNING, Finding
 from distill.footprint import Memory, Sharding
 from distill.launch import Launcher
 from distill.run_folder import find_run_folder
+from distill.stages import trained_part
 
 PADDING_EXAMPLES = 16
 PADDING_TOLERANCE = 1e-3
@@ -211,6 +212,17 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
         )
         return
     yield Finding(OK, f"student: outputs are finite, and the same with {extra} more tokens of padding")
+
+
+def check_stages(student: PreTrainedModel, stages: Iterable[StageConfig]) -> Iterator[Finding]:
+    """Look which stages train something else than they say, because the mechanism has no parameters of its own."""
+    for stage in stages:
+        if trained_part(student, stage) != stage.train:
+            yield Finding(
+                WARNING,
+                f"stages.{stage.name}.train is features, which {student.config.attention} attention has none of; "
+                f"its whole attention blocks are trained, at the learning rate {stage.learning_rate:g}",
+            )
 
 
 def check_memory(

@@ -78,8 +78,9 @@ class StageModel(nn.Module):
             layer_inputs: the teacher's hidden states (B, N, D) before each mapped layer, for teacher forcing.
 
         Returns:
-            The captured kinds (lists of (B, N, D)), ``attention_map`` where queries and keys were wanted,
-            ``compression`` (a list of (B,)) where layer inputs were, and ``logits`` (B, C) unless teacher-forced.
+            The captured kinds (lists of (B, N, D)), ``attention_map`` and whether each ``map_is_sparse`` where queries
+            and keys were wanted, ``compression`` (a list of (B,)) where layer inputs were, ``logits`` (B, C) unless
+            teacher-forced.
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
@@ -93,6 +94,7 @@ class StageModel(nn.Module):
                     layer.attention.output.dense(context)
         if "query" in captured:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
+            outputs["map_is_sparse"] = [layer.attention.self.has_sparse_map for layer in encoder_layers(self.model)]
         if "layer_input" in captured:
             outputs["compression"] = compression_losses(self.model, captured["layer_input"], mask)
         return outputs | captured
@@ -161,8 +163,11 @@ def compute_losses(
             values[name] = _mean(losses.value_relations(s, t, mask, num_heads) for s, t in pairs)
         elif name == "attention_map":
             targets = softmax_attention_maps(teacher, num_heads, mask)
-            pairs = zip(student["attention_map"], targets, strict=True)
-            values[name] = _mean(losses.attention_map_cross_entropy(s, t, mask) for s, t in pairs)
+            layers = zip(student["attention_map"], targets, student["map_is_sparse"], strict=True)
+            values[name] = _mean(
+                losses.attention_map_cross_entropy(s, losses.restrict_map(t, s) if sparse else t, mask)
+                for s, t, sparse in layers
+            )
         else:
             pairs = zip(student[name], teacher[name], strict=True)
             values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)
@@ -185,6 +190,11 @@ def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.frozen_parameters()]
 
 
+def trained_part(model: nn.Module, stage: StageConfig) -> str:
+    """Return what a stage trains: as it says, but whole attention blocks where the mechanism has no features."""
+    return "attention" if stage.train == "features" and not feature_parameters(model) else stage.train
+
+
 def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
     """Freeze what the stage does not train and group the rest for the optimizer.
 
@@ -194,6 +204,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
+    part = trained_part(model, stage)
     groups: dict[str, list[nn.Parameter]] = {"features": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
         is_feature = id(parameter) in features
@@ -202,14 +213,12 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
             "attention": is_feature or ".attention." in name,
             "encoder": not name.endswith("word_embeddings.weight"),
             "all": True,
-        }[stage.train]
+        }[part]
         trained = trained and id(parameter) not in frozen
         parameter.requires_grad_(trained)
         if trained:
             kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"
             groups[kind].append(parameter)
-    if not any(groups.values()):
-        raise ValueError(f"stage {stage.name!r} trains {stage.train!r}, but the student has no such parameters")
     feature_rate = stage.feature_learning_rate or 10 * stage.learning_rate
     settings = {
         "features": (feature_rate, 0.0),

@@ -45,12 +45,16 @@ def main() -> None:
 
     from distill.environment import describe_environment
     from distill.files import write_atomically
+    from distill.findings import settle
+    from distill.legal_losses import with_legal_losses
     from distill.timing import ratio_of_medians, time_interleaved
     from students import STUDENTS
 
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_train_examples=limit))
     check_config(config, STUDENTS)
+    config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
+    settle(replaced)
     with tempfile.TemporaryDirectory() as temporary:
         work, ways = make_ways(config, Path(temporary))
         times = time_interleaved(ways, seconds=SECONDS)

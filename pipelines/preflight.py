@@ -24,12 +24,14 @@ from distill.footprint import (
     state_memory,
 )
 from distill.launch import autocast_dtype, current_sharding, make_accelerator, read_launcher
+from distill.legal_losses import with_legal_losses
 from distill.preflight import (
     check_checkpoints,
     check_compiler,
     check_disk,
     check_launcher,
     check_memory,
+    check_stages,
     check_student,
     check_tokenizers,
     check_versions,
@@ -47,6 +49,7 @@ from pipelines.phases import (
     open_lesson,
     open_run,
 )
+from students import STUDENTS
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
 from teachers.prepare import finetuning_stage
@@ -63,6 +66,8 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     Returns:
         None if the run is finished.
     """
+    config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
+    report(replaced)
     report(look_around(config))
     folder = find_run_folder(config)
     if folder.finished:
@@ -108,6 +113,7 @@ def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
     )
     student, _ = make_student(work, lesson.teacher, lesson)
     yield from check_student(student, lesson.train)
+    yield from check_stages(student, work.config.stages)
     yield from look_at_memory(work, lesson, student)
     if work.run.accelerator.is_main_process:
         yield from check_disk(disk_by_folder(work, lesson, student))

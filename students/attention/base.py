@@ -29,8 +29,11 @@ class SelfAttention(nn.Module, ABC):
     complexity: str = "quadratic"
     """Growth of the mechanism's cost with the sequence length: ``linear``, ``subquadratic`` (N√N, N log N) or
     ``quadratic``; of the default options, where an option decides it and an instance says otherwise."""
-    has_attention_map: ClassVar[bool] = False
-    """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values."""
+    has_attention_map: bool = False
+    """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values; with
+    default options, where an option decides it and an instance says otherwise."""
+    has_sparse_map: ClassVar[bool] = False
+    """Whether the map is 0 but for a pattern of tokens, on which alone it can be compared with a teacher's."""
     has_context: ClassVar[bool] = True
     """Whether the output before W_o is a mean of values per head, as in BERT, and can be matched with a teacher's."""
     trains_layers: ClassVar[bool] = True
@@ -101,6 +104,11 @@ class SelfAttention(nn.Module, ABC):
     def works_on_heads(cls) -> bool:
         """Whether ``attend`` is all there is to ``mix``, but for the projections."""
         return cls.attend is not SelfAttention.attend and cls.mix is SelfAttention.mix
+
+    @classmethod
+    def has_map_with(cls, options: Mapping[str, Any]) -> bool:
+        """Whether there is an attention map with these options, those not given at their defaults."""
+        return cls.has_attention_map
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         """Return the weights (B, H, N, N) that ``attend`` gives to the values; only if ``has_attention_map``."""

@@ -20,6 +20,7 @@ class KNNAttention(SelfAttention):
     """
 
     has_attention_map = True
+    has_sparse_map = True
     selects_by_content = True
     options = {"neighbours": 0}  # noqa: RUF012
 

@@ -17,6 +17,7 @@ class PatternAttention(SelfAttention, ABC):
     """
 
     has_attention_map = True
+    has_sparse_map = True
     permutation_equivariant = False
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """Random feature attention: Gaussian and arc-cosine kernels of normalised queries and keys."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     ``arccos``: features max(w·q̂, 0) estimate t (sin θ + (π-θ) cos θ)/2π, θ the angle between q and k; 8Nmd operations.
 
     With ``gate``, a key counts sigmoid(u·k + b) times, the two-sided form of the paper's recency gate. Estimates of
-    the Gaussian kernel can be negative: there is no attention map.
+    the Gaussian kernel can be negative: only ``arccos`` has an attention map.
     """
 
     options = {"kernel": ("gaussian", "arccos"), "gate": False}  # noqa: RUF012
@@ -36,6 +37,7 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
         super().__init__(config, layer, num_rows=int(config.num_features or 0))
         options = config.attention_options or {}
         self.kernel = options["kernel"]
+        self.has_attention_map = self.has_map_with(options)
         self.initial_temperature = config.initial_temperature
         self.row_scale = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.gate_weight = nn.Parameter(torch.empty(self.num_heads, self.head_size, 1)) if options["gate"] else None
@@ -44,17 +46,31 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         dtype = value.dtype
         with full_precision(query):
-            query, key, value = widen(query, blank_pads(key, mask), blank_pads(value, mask))
-            query_features = self._features(query)
-            key_features = blank_pads(self._features(key) * self._gate(key), mask)
-            count = key_features.new_tensor(key.shape[-2]) if mask is None else mask.sum(-1)[:, None, None, None]
-            total = query_features @ key_features.sum(-2).unsqueeze(-1)
-            context = (
-                query_features
-                @ (key_features.mT @ value)
-                / keep_from_zero(total, FLOORS[self.kernel] * count.clamp(min=1))
-            )
+            query, key, value = widen(query, key, blank_pads(value, mask))
+            query_features, key_features, total = self._weigh(query, key, mask)
+            context = query_features @ (key_features.mT @ value) / total
         return context.to(dtype)
+
+    @classmethod
+    def has_map_with(cls, options: Mapping[str, Any]) -> bool:
+        return options.get("kernel") == "arccos"
+
+    def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        if not self.has_attention_map:
+            return super().attention_map(query, key, mask)
+        with full_precision(query):
+            query, key = widen(query, key)
+            query_features, key_features, total = self._weigh(query, key, mask)
+            return query_features @ key_features.mT / total
+
+    def _weigh(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features of wide queries and keys, the keys' 0 at pads, and the sums (B, H, N, 1) of the weights."""
+        key = blank_pads(key, mask)
+        query_features = self._features(query)
+        key_features = blank_pads(self._features(key) * self._gate(key), mask)
+        count = key_features.new_tensor(key.shape[-2]) if mask is None else mask.sum(-1)[:, None, None, None]
+        total = query_features @ key_features.sum(-2).unsqueeze(-1)
+        return query_features, key_features, keep_from_zero(total, FLOORS[self.kernel] * count.clamp(min=1))
 
     def _features(self, heads: Tensor) -> Tensor:
         """Return (B, H, N, 2m) or, for ``arccos``, (B, H, N, m) features of wide queries or keys."""

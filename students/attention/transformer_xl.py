@@ -26,6 +26,7 @@ class TransformerXLAttention(RelativeAttention):
     """
 
     has_attention_map = True
+    has_sparse_map = True
     options = {"segment": 64, "memory": 64}  # noqa: RUF012
     small_options = {"segment": 4, "memory": 4}  # noqa: RUF012
 

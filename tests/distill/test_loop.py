@@ -148,6 +148,21 @@ def test_a_loss_that_is_not_finite_is_the_users_to_mend(train_stage, tmp_path, m
     assert not list((tmp_path / "stage").glob("step-*"))
 
 
+def test_a_stage_whose_losses_do_not_see_what_it_trains_is_refused(
+    make_bert, make_examples, make_accelerator, tmp_path
+):
+    """The features of the only layer come after its values."""
+    teacher = freeze(make_bert())
+    student = student_from_teacher(teacher, layer_map=[0], attention="performer", num_features=8)[0]
+    stage = replace(LABELS, name="values", losses={"value_relations": 1.0}, train="features")
+    plan = plan_stage(stage, [0], 2)
+    run = Run(make_accelerator(gradient_accumulation_steps=1), TRAINING, seed=7)
+    with pytest.raises(UserError, match=r"stages\.values\.train is features: no loss depends on that; train encoder"):
+        train(
+            run, student, stage, plan, make_examples(), tmp_path, lambda model: (0.0, {}), LiveTeacher(teacher, plan)
+        )
+
+
 def test_dropout_is_the_models_own_or_off(make_bert):
     student = student_from_teacher(
         make_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2), layer_map=[0, 1], attention="softmax"

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.losses import attention_map_cross_entropy, labels_loss, logits_loss, masked_mse, value_relations
+from distill.losses import (
+    attention_map_cross_entropy,
+    labels_loss,
+    logits_loss,
+    masked_mse,
+    restrict_map,
+    value_relations,
+)
 
 THREE_QUARTERS = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
 """KL((0.75, 0.25) || (0.5, 0.5)) = 0.1308 nats."""
@@ -60,6 +67,15 @@ def test_attention_map_divergence_by_hand():
     mask = torch.ones(1, 2, dtype=torch.bool)
     # one of two rows of one of two heads differs
     assert attention_map_cross_entropy(student, teacher, mask).item() == pytest.approx(THREE_QUARTERS / 4)
+
+
+def test_restricted_maps_by_hand():
+    teacher = torch.tensor([[[[0.5, 0.25, 0.25], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]]]])
+    student = torch.tensor([[[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
+    expected = torch.tensor([[[[2 / 3, 1 / 3, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
+    torch.testing.assert_close(restrict_map(teacher, student), expected)
+    loss = attention_map_cross_entropy(student, restrict_map(teacher, student), torch.ones(1, 3, dtype=torch.bool))
+    assert loss.item() == pytest.approx((2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)) / 3)
 
 
 def test_attention_map_divergence_where_the_teacher_looks_at_one_token_only():

@@ -18,7 +18,7 @@ from distill.stages import (
     parameter_groups,
     plan_stage,
 )
-from students import student_from_teacher
+from students import ATTENTIONS, student_from_teacher
 from teachers.load import freeze
 from teachers.outputs import LiveTeacher
 
@@ -242,10 +242,15 @@ def test_what_a_student_keeps_frozen_no_stage_trains(train, make_bert):
     assert not any(name.startswith("bert.") for name in names_trained(student))
 
 
-def test_a_stage_without_anything_to_train_is_refused(make_bert):
-    student = student_from_teacher(make_bert(), layer_map=[0], attention="softmax")[0]
-    with pytest.raises(ValueError, match="'features'"):
-        parameter_groups(student, stage_of("labels", train="features"), 0.0)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_without_features_whole_attention_blocks_are_trained(attention, make_bert):
+    student = student_from_teacher(make_bert(), layer_map=[0], attention=attention)[0]
+    features = {id(parameter) for parameter in feature_parameters(student)}
+    groups = parameter_groups(student, stage_of("labels", train="features"), 0.0)
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    blocks = {id(parameter) for name, parameter in student.named_parameters() if ".attention." in name}
+    assert trained == (features or blocks)
+    assert {group["lr"] for group in groups} == {0.1 if features else 0.01}
 
 
 @pytest.mark.parametrize("train", ["features", "attention", "encoder", "all"])

@@ -40,6 +40,20 @@ def test_everything_is_in_order(tiny, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
+    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = "{name: one, epochs: 1, learning_rate: 1e-3, losses: {attention_map: 1}, train: features, inputs: teacher}"
+    student = ("--student.attention", "reformer", "--student.num_features", "null")
+    code, lines = check(tiny, tmp_path / "run", capsys, *student, "--stages", f"[{stage}]")
+    assert code == 0
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning stages: reformer attention has no attention_map; attention_output stands in",
+        "warning stages.one.train is features, which reformer attention has none of; "
+        "its whole attention blocks are trained, at the learning rate 0.001",
+    ]
+
+
 def test_a_mistake_ends_the_list_with_exit_code_2(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = check(tiny, tmp_path / "run", capsys, "--data.dir", "/no/such/folder")
     assert code == 2

@@ -247,6 +247,16 @@ def test_c5_attention_map_is_what_attend_applies(name, features, choices):
 
 
 @over_variants
+def test_c5_a_sparse_map_is_zero_where_the_mechanism_says_so(name, features, choices):
+    module = mechanism(name, features, choices)
+    patterned = module.selects_by_content or module.receptive_field(40) is not None
+    assert module.has_sparse_map == (module.has_attention_map and patterned)
+    if module.has_sparse_map:
+        query, key = (torch.randn(2, HEADS, 40, HEAD_SIZE, generator=generator(seed)).double() for seed in range(2))
+        assert (module.attention_map(query, key, None) == 0).any()
+
+
+@over_variants
 def test_c6_permutation(name, features, choices):
     """Positional mechanisms must fail to be equivariant: their positions are live."""
     module = mechanism(name, features, choices)
