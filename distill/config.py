@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", "value_relations")
 LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class BaselineConfig:
     """The same student trained on labels alone, from the teacher's own starting point."""
 
     checkpoint: str | None = None
-    """What it starts from: an encoder that has seen no label of the task; null: what the teacher started from."""
+    """What it starts from: an encoder that has seen no label of the task; scratch: the untrained BERT of the teacher's
+    size; null: what the teacher started from."""
     epochs: int | None = None
     """null: as many epochs as all stages together, so that both see the same number of examples; 0: no baseline."""
     learning_rate: float = 1e-4

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
-from distill.config import Config, StageConfig
+from distill.config import SCRATCH, Config, StageConfig
 from distill.data import Splits, fingerprint, load_splits
 from distill.errors import UserError
 from distill.fidelity import layer_fidelity
@@ -240,12 +240,13 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
 def baseline_stage(config: Config) -> StageConfig:
     """Return the training of the baseline as a stage without a teacher, by default as long as all stages together."""
     epochs = config.baseline.epochs
+    untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",
         epochs=sum(stage.epochs for stage in config.stages) if epochs is None else epochs,
         learning_rate=config.baseline.learning_rate,
         losses={"labels": 1.0},
-        train="all" if config.teacher.checkpoint is None else "encoder",
+        train="all" if untrained else "encoder",
         dropout=True,
         batch_size=config.baseline.batch_size,
         keep_best_epoch=True,

@@ -8,7 +8,7 @@ from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import PAD_MULTIPLE
-from distill.config import Config, StageConfig
+from distill.config import SCRATCH, Config, StageConfig
 from distill.console import EXIT_USER_ERROR
 from distill.errors import UserError
 from distill.findings import ERROR, OK, Finding, NotReadyError, show
@@ -133,7 +133,8 @@ def look_at_teacher(work: Work, lesson: Lesson) -> Finding:
 def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
     """Load the tokenizers of everything that is read or trained with the teacher's tokens."""
     config, folder = work.config, work.folder
-    checkpoints = {"baseline.checkpoint": config.baseline.checkpoint} if config.baseline.checkpoint else {}
+    start = config.baseline.checkpoint
+    checkpoints = {"baseline.checkpoint": start} if start not in (None, SCRATCH) else {}
     for stage in config.stages:
         if folder.result(stage.name) is not None:
             checkpoints[f"the student of stage {stage.name}"] = str(folder.phase(stage.name) / "student")

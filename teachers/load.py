@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from distill.config import ScratchConfig
 from distill.errors import UserError, loading_problem
@@ -92,6 +99,12 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
         **_label_settings(task),
     )
     return Teacher(BertForSequenceClassification(config), tokenizer, finished=False)
+
+
+def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Build the BERT that a teacher from scratch once was: its size, with weights drawn from ``seed``."""
+    set_seed(seed)
+    return BertForSequenceClassification(BertConfig.from_dict(teacher.config.to_dict()))
 
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples
-from distill.config import Config, StageConfig
+from distill.config import SCRATCH, Config, StageConfig
 from distill.data import Splits
 from distill.errors import UserError
 from distill.loop import Progress, Run, train
@@ -11,7 +11,7 @@ from distill.run_folder import RunFolder, save_model
 from distill.scoring import held_out_scorer
 from distill.stages import StagePlan
 from distill.tasks import Task
-from teachers.load import Teacher, is_finished, load_teacher, teacher_from_scratch
+from teachers.load import Teacher, is_finished, load_teacher, teacher_from_scratch, untrained_like
 
 
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
@@ -65,6 +65,8 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     A finished teacher hides where it came from; unless ``baseline.checkpoint`` tells, the baseline then starts
     from that teacher's layers.
     """
+    if config.baseline.checkpoint == SCRATCH:
+        return untrained_like(teacher, config.seed)
     if config.baseline.checkpoint is not None:
         return load_teacher(config.baseline.checkpoint, task, config.seed).model
     if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
