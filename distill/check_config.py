@@ -126,11 +126,7 @@ def _check_teacher(teacher: TeacherConfig) -> None:
 def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
     if attentions is not None:
         _require_choice("student.attention", student.attention, attentions)
-        mechanism = attentions[student.attention]
-        _check_options(student, mechanism)
-        useful = student.num_features is None or mechanism.uses_num_features
-        way_out = f"{student.attention} attention has no features, landmarks or slots; leave it out or set it to null"
-        _require(useful, "student.num_features", student.num_features, way_out)
+        _check_options(student, attentions[student.attention])
     _require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
     _require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):

@@ -214,6 +214,16 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     yield Finding(OK, f"student: outputs are finite, and the same with {extra} more tokens of padding")
 
 
+def check_num_features(student: PreTrainedModel, wanted: int | None) -> Iterator[Finding]:
+    """Look whether a number of features was given to a mechanism that has none, as the files of the tasks do."""
+    if wanted is not None and student.config.num_features is None:
+        yield Finding(
+            WARNING,
+            f"student.num_features {wanted} has no effect: {student.config.attention} attention has no features, "
+            "landmarks or slots; null says so",
+        )
+
+
 def check_stages(student: PreTrainedModel, stages: Iterable[StageConfig]) -> Iterator[Finding]:
     """Look which stages train something else than they say, because the mechanism has no parameters of its own."""
     for stage in stages:

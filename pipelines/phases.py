@@ -21,6 +21,7 @@ from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from distill.tasks import Task, get_task
 from students import (
+    STUDENTS,
     CopyReport,
     StudentForSequenceClassification,
     calibrate_temperature,
@@ -171,7 +172,7 @@ def make_student(
         source,
         layer_map=lesson.layer_map,
         attention=settings.attention,
-        num_features=settings.num_features,
+        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
         features=settings.features,
         seed=work.config.seed,
         softmax_layers=settings.softmax_layers,

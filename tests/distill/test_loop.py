@@ -13,8 +13,11 @@ from torch import nn
 
 import distill.loop as loop
 from distill.errors import UserError
-from distill.loop import learning_rate_factor, out_of_patience, phase_seed, set_dropout
+from distill.loop import Run, learning_rate_factor, out_of_patience, phase_seed, set_dropout, train
+from distill.stages import plan_stage
 from students import student_from_teacher
+from teachers.load import freeze
+from teachers.outputs import LiveTeacher
 
 
 @pytest.mark.parametrize(

@@ -177,18 +177,6 @@ def test_what_cannot_work_is_refused_in_one_line(override, parse):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("attention", STUDENTS)
-def test_a_number_of_features_is_refused_where_it_has_no_effect(attention, parse):
-    overrides = [f"--student.attention={attention}", stages()]
-    assert parse(*overrides).student.num_features is None
-    if STUDENTS[attention].uses_num_features:
-        assert parse(*overrides, "--student.num_features=8").student.num_features == 8
-        return
-    expected = f"^student.num_features is 8: {attention} attention has no .*leave it out or set it to null$"
-    with pytest.raises(UserError, match=expected):
-        parse(*overrides, "--student.num_features=8")
-
-
 def test_two_stages_of_one_name_are_refused(parse):
     stage = "{name: same, epochs: 1, learning_rate: 1e-3, losses: {labels: 1}}"
     with pytest.raises(UserError, match="name of its own"):

@@ -26,10 +26,6 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "wrong type": (["--student.num_layers", "two"], ("student.num_layers", "two")),
     "unknown task": (["--task", "sst3"], ("sst3", "did you mean 'sst2'")),
     "unknown attention": (["--student.attention", "perfomer"], ("perfomer", "did you mean 'performer'")),
-    "features of a mechanism without any": (
-        ["--student.attention", "longformer"],
-        ("student.num_features is 16", "longformer", "leave it out"),
-    ),
     "no layers": (["--student.num_layers", "0"], ("student.num_layers is 0",)),
     "layer map of another length": (["--student.layer_map", "[0, 1]"], ("student.layer_map", "num_layers = 1")),
     "more layers than the teacher": (["--student.num_layers", "3"], ("student.num_layers", "3", "2")),
