@@ -58,7 +58,6 @@ def main() -> None:
 
 def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
-    import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.batches import tokenize
     from distill.classifiers import check_max_length, load_classifier
     from distill.compare import check_comparable, describe_model
@@ -70,6 +69,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     from distill.record import plain, read_record, write_record
     from distill.tasks import get_task
     from pipelines.deployed_run import check_same_student, find_run, rewrite_report, task_and_data
+    from students import fold_features  # registers our students, so that loading them runs no code from their folders
 
     check_packages()
     output = writable_file(options.output)
@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     expected = predict_validation(student.model, validation)
     if folder:
         check_same_student(folder, expected, list(validation))
-    deployments = deploy_onnx(student.model, output, validation, expected, int8=options.int8)
+    deployments = deploy_onnx(fold_features(student.model), output, validation, expected, int8=options.int8)
     entries = describe_deployments(
         task,
         student.model,

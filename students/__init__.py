@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .configuration import FEATURES, StudentConfig
+from .fold import fold_features
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
 from .layer_map import LAYER_MAPS, resolve_layer_map
 from .lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
@@ -35,6 +36,7 @@ __all__ = [
     "StudentForSequenceClassification",
     "StudentModel",
     "calibrate_temperature",
+    "fold_features",
     "resolve_layer_map",
     "student_from_teacher",
 ]

@@ -53,6 +53,8 @@ class StudentConfig(BertConfig):
     """Mean |q+k|²/√d that ``calibrate_temperature`` aims at; FAVOR+ has its best signal-to-noise ratio there."""
     projection_seed: int = 0
     """Seed of the random projections, with the layer's index and the number of the redraw."""
+    folded_features: bool = False
+    """Whether T2R's feature map is part of the query and key projections, as ``fold_features`` leaves it."""
     layer_map: list[int] | None = None
     """Teacher layer that each student layer was copied from; a record, nothing is built from it."""
 

@@ -86,7 +86,7 @@ class SelfAttention(nn.Module, ABC):
 
     def split_heads(self, hidden_states: Tensor) -> Tensor:
         """View (B, N, D) as (B, H, N, d)."""
-        return hidden_states.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        return hidden_states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Mix the values: (B, H, N, d) each, mask (B, N) bool or None; returns (B, H, N, d)."""

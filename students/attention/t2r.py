@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .feature_maps import FeatureMapAttention, HeadLinear
 from .masking import blank_pads
@@ -17,7 +18,8 @@ class T2RAttention(FeatureMapAttention):
     """Weights φ(q/√d)·φ(k) with φ(x) = relu(W x + b), W (H, m, d) learned; 8Nmd operations per head.
 
     https://arxiv.org/abs/2103.13076; queries are divided by √d as in its code. W starts at the identity
-    (or, unless m = d, at orthogonal rows), b at 0.1, which leaves fewer tokens without any feature.
+    (or, unless m = d, at orthogonal rows), b at 0.1, which leaves fewer tokens without any feature. After training W
+    can be folded into the projections: ``students.fold_features``.
     """
 
     uses_num_features = True
@@ -26,14 +28,41 @@ class T2RAttention(FeatureMapAttention):
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.seed = config.projection_seed
-        self.feature_map = HeadLinear(self.num_heads, self.head_size, int(config.num_features or 0), bias=True)
+        self.num_features = int(config.num_features or 0)
+        self.feature_map: HeadLinear | None = HeadLinear(self.num_heads, self.head_size, self.num_features, bias=True)
+        if config.folded_features:
+            self.fold()
+
+    def folding_pays(self) -> bool:
+        """Whether one matrix (D, H m) instead of two saves operations and has not been made yet."""
+        hidden_size = self.num_heads * self.head_size
+        saves = self.num_features * (hidden_size - self.head_size) < hidden_size * self.head_size
+        return saves and self.feature_map is not None
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let ``query`` and ``key`` yield what the ReLU reads: W_φ(W x + c) + b, for queries W_φ(W x + c)/√d + b."""
+        assert self.feature_map is not None
+        assert self.feature_map.bias is not None
+        for name, scale in (("query", self.head_size**-0.5), ("key", 1.0)):
+            dense = getattr(self, name)
+            weight = scale * self.feature_map.weight @ dense.weight.unflatten(0, (self.num_heads, -1))
+            bias = scale * self.feature_map.weight @ dense.bias.view(self.num_heads, -1, 1)
+            merged = nn.Linear(dense.in_features, self.num_heads * self.num_features)
+            merged.weight = nn.Parameter(weight.flatten(0, 1))
+            merged.bias = nn.Parameter((bias.squeeze(-1) + self.feature_map.bias).flatten())
+            setattr(self, name, merged)
+        self.feature_map = None
 
     def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.feature_map is None:
+            return query.relu(), key.relu()
         # A pad's NaN would reach the gradient of W through 0 · NaN.
         key = blank_pads(key, mask)
         return self.feature_map(query * self.head_size**-0.5).relu(), self.feature_map(key).relu()
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        assert self.feature_map is not None
         weight, bias = self.feature_map.weight, self.feature_map.bias
         assert bias is not None
         query_features, key_features = (
@@ -43,7 +72,8 @@ class T2RAttention(FeatureMapAttention):
         return naive_feature_attention(query_features, key_features, value, mask)
 
     def initialize_features(self) -> None:
-        self.feature_map.initialize(seeded_generator(self.seed, self.layer, 0), bias=0.1)
+        if self.feature_map is not None:
+            self.feature_map.initialize(seeded_generator(self.seed, self.layer, 0), bias=0.1)
 
     @classmethod
     def default_num_features(cls, head_size: int) -> int:
@@ -52,5 +82,14 @@ class T2RAttention(FeatureMapAttention):
 
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
-        """Features of Q and of K, then φ(K)ᵀV, then φ(Q) times it: 8 N m D."""
-        return 8 * length * config.num_features * config.hidden_size
+        """Features of Q and of K unless they are folded, then φ(K)ᵀV, then φ(Q) times it: 8 (or 4) N m D."""
+        return (4 if config.folded_features else 8) * length * config.num_features * config.hidden_size
+
+    @classmethod
+    def flops(cls, config: Any, length: int) -> int:
+        """With folded features, two of the projections are of D to H m channels: 4 N D H m instead of 4 N D²."""
+        if not config.folded_features:
+            return super().flops(config, length)
+        folded_size = config.num_attention_heads * config.num_features
+        projections = 4 * length * config.hidden_size * (config.hidden_size + folded_size)
+        return projections + cls.core_flops(config, length)
