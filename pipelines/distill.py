@@ -12,34 +12,25 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.check_config import check_config
 from distill.console import run
-from distill.read_config import parse_command
+from pipelines.start import open_command
 
 
-def main() -> int | None:
+def main() -> int:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
-    config, only_check = parse_command()
-    # Here and not above: `--help` and a misspelt key should not wait for torch.
-    from distill.findings import settle
+    opened, exit_code = open_command()
+    if opened is None:
+        return exit_code
     from pipelines.comparison import compare_and_report
     from pipelines.phases import distil_stages, teach, train_baseline
-    from pipelines.preflight import check_run, open_checked
-    from students import STUDENTS
 
-    check_config(config, STUDENTS)
-    if only_check:
-        return check_run(config)
-    opened = open_checked(config, settle)
-    if opened is None:
-        return None
     work, lesson = opened
     teach(work, lesson)
     student = distil_stages(work, lesson)
     baseline = train_baseline(work, lesson)
     compare_and_report(work, lesson, student, baseline)
     work.run.accelerator.end_training()
-    return None
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,28 +9,21 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.check_config import check_config
 from distill.console import run
-from distill.read_config import parse_command
+from pipelines.start import open_command
 
 
-def main() -> int | None:
+def main() -> int:
     """Fine-tune, score on validation and check."""
-    config, only_check = parse_command()
-    from distill.findings import settle
-    from pipelines.phases import teach
-    from pipelines.preflight import check_run, open_checked
-    from students import STUDENTS
-
-    check_config(config, STUDENTS)
-    if only_check:
-        return check_run(config)
-    opened = open_checked(config, settle)
+    opened, exit_code = open_command()
     if opened is None:
-        return None
-    teach(*opened)
-    opened[0].run.accelerator.end_training()
-    return None
+        return exit_code
+    from pipelines.phases import teach
+
+    work, lesson = opened
+    teach(work, lesson)
+    work.run.accelerator.end_training()
+    return 0
 
 
 if __name__ == "__main__":
