@@ -188,7 +188,6 @@ def compare_models(
     settings: CompareSettings,
     *,
     device: torch.device | str,
-    batch_size: int = 64,
     seed: int = 0,
     stages: Sequence[Mapping[str, Any]] = (),
     folders: Mapping[str, Path | str] | None = None,
@@ -209,7 +208,6 @@ def compare_models(
         validation: split -> tokenised examples, all validation splits of the task.
         settings: what is measured.
         device: where the models run.
-        batch_size: of the predictions.
         seed: of the run, and of the resampling.
         stages: goes into the record as it is.
         source: where the examples came from, as ``data.dir`` says it; None is the Hub.
@@ -222,8 +220,7 @@ def compare_models(
     for role, model in models.items():
         model.to(device)  # type: ignore[arg-type]
         logits[role] = {
-            split: predict_logits(model, examples, batch_size=batch_size, device=device)
-            for split, examples in validation.items()
+            split: predict_logits(model, examples, device=device) for split, examples in validation.items()
         }
     measured: dict[str, Any] = {}
     if PartialState().is_main_process:

@@ -17,7 +17,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples
-from distill.clock import now
 from distill.environment import describe_environment
 from distill.errors import UserError
 from distill.files import UNFINISHED, replace_file
@@ -28,11 +27,10 @@ from distill.predict import predict_logits
 from distill.probe import is_speed_only, make_inputs, prepare_model
 from distill.record import DEPLOYMENT_NUMBERS, Record
 from distill.tasks import Task
-from distill.timing import Clock, PointError, check_affordable, is_out_of_memory, ratio_of_medians, time_interleaved
+from distill.timing import PointError, check_affordable, is_out_of_memory, ratio_of_medians, time_interleaved
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between an exported file in fp32 and torch."""
-BATCH_SIZE = 64
 EXTREMES = 8
 """So many of the shortest examples share a batch with as many of the longest: most of that batch is padding."""
 
@@ -139,10 +137,7 @@ def predict_validation(model: nn.Module, validation: Mapping[str, TokenizedExamp
     and ``padded``, the shortest and the longest examples in one batch.
     """
     device = "cpu"
-    logits = {
-        split: predict_logits(model, examples, batch_size=BATCH_SIZE, device=device)
-        for split, examples in validation.items()
-    }
+    logits = {split: predict_logits(model, examples, device=device) for split, examples in validation.items()}
     examples = next(iter(validation.values()))
     order = np.argsort(examples.lengths, kind="stable")
     extremes = _subset(examples, np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]])))
@@ -188,7 +183,6 @@ def measure_latency(
     batch_sizes: Sequence[int],
     lengths: Sequence[int],
     seconds_per_point: float,
-    clock: Clock = now,
 ) -> dict[str, list[Point]]:
     """Time the student in torch and its deployments against each other on the CPU, in interleaved rounds.
 
@@ -198,7 +192,6 @@ def measure_latency(
         batch_sizes: numbers of examples.
         lengths: in tokens, without padding.
         seconds_per_point: budget of a point; a slow one overruns it to reach 6 rounds.
-        clock: seconds, monotonic.
 
     Returns:
         dtype -> points, each with ``device``, ``dtype``, ``batch_size``, ``length``, ``student_ms``, ``deployed_ms``,
@@ -213,7 +206,7 @@ def measure_latency(
             empty = {"batch_size": batch_size, "length": length, **dict.fromkeys(DEPLOYMENT_NUMBERS)}
             try:
                 check_affordable(seconds_per_token * batch_size * length, seconds_per_point)
-                times = _time_point(models, student.config.vocab_size, batch_size, length, seconds_per_point, clock)
+                times = _time_point(models, student.config.vocab_size, batch_size, length, seconds_per_point)
             except PointError as error:
                 for name, measured in points.items():
                     measured.append({"device": "cpu", "dtype": name, **empty, "reason": str(error)})
@@ -232,7 +225,6 @@ def _time_point(
     batch_size: int,
     length: int,
     seconds: float,
-    clock: Clock,
 ) -> dict[str, np.ndarray]:
     """Return (rounds,) seconds of each model; PointError says why there are none."""
     if is_speed_only([models["student"]], length):
@@ -243,7 +235,7 @@ def _time_point(
     }
     try:
         with torch.inference_mode():
-            return time_interleaved(calls, seconds=seconds, clock=clock)
+            return time_interleaved(calls, seconds=seconds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -43,10 +43,10 @@ class Contender:
 
 
 def make_inputs(
-    batch_size: int, num_heads: int, length: int, head_size: int, *, device: str = "cpu", seed: int = 0
+    batch_size: int, num_heads: int, length: int, head_size: int, *, device: str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw query, key, value and the upstream gradient: (B, N, H, d) in memory, seen as (B, H, N, d)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     shape = (4, batch_size, length, num_heads, head_size)
     drawn = torch.randn(shape, generator=generator).to(device)
     query, key, value, upstream = (tensor.transpose(1, 2) for tensor in drawn)

@@ -31,7 +31,6 @@ def measure_memory(
     dtype: torch.dtype,
     points: Sequence[tuple[int, int]],
     remote_code: Collection[str] = (),
-    seconds_per_point: float = SECONDS_PER_POINT,
 ) -> list[dict[str, Any]]:
     """Measure how much memory a forward pass needs beside the weights, in MB (10⁶ bytes).
 
@@ -41,7 +40,6 @@ def measure_memory(
         dtype: of all weights and activations.
         points: pairs of batch size and length in tokens; beyond a position table it is tiled.
         remote_code: roles whose own code, in the checkpoint folder, may run; only students that we saved.
-        seconds_per_point: time limit of one point.
 
     Returns:
         The entries ``memory[]`` of the record: ``device``, ``dtype``, ``batch_size``, ``length`` and ``<role>_mb``,
@@ -61,7 +59,7 @@ def measure_memory(
         for batch_size, length in points
         for role, folder in folders.items()
     ]
-    answers = _run_helper(jobs, STARTUP_SECONDS + seconds_per_point * len(jobs))
+    answers = _run_helper(jobs, STARTUP_SECONDS + SECONDS_PER_POINT * len(jobs))
     entries: list[dict[str, Any]] = []
     for start in range(0, len(jobs), len(folders)):
         entry = {key: jobs[start][key] for key in ("dtype", "batch_size", "length")}

@@ -10,13 +10,15 @@ from torch import nn
 
 from distill.batches import TokenizedExamples, collate, sorted_batches
 
+BATCH_SIZE = 64
+
 
 def predict_logits(
     model: nn.Module,
     examples: TokenizedExamples,
     *,
-    batch_size: int,
     device: torch.device | str,
+    batch_size: int = BATCH_SIZE,
     autocast_dtype: torch.dtype | None = None,
 ) -> np.ndarray:
     """Return float32 (n, C) logits in the order of ``examples``; on every process, of all examples.

@@ -14,8 +14,6 @@ from distill.metrics import compute_metrics, metrics_over_splits
 from distill.predict import predict_logits
 from distill.tasks import Task
 
-BATCH_SIZE = 64
-
 
 def held_out_scorer(
     run: Run, task: Task, held_out: TokenizedExamples
@@ -37,13 +35,7 @@ def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: to
     Raises:
         UserError: they are not finite.
     """
-    logits = predict_logits(
-        model,
-        examples,
-        batch_size=BATCH_SIZE,
-        device=run.accelerator.device,
-        autocast_dtype=dtype,
-    )
+    logits = predict_logits(model, examples, device=run.accelerator.device, autocast_dtype=dtype)
     if not np.isfinite(logits).all():
         raise UserError(
             "the model's outputs are not finite; lower the learning_rate of the phase that trained it, "

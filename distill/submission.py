@@ -64,13 +64,12 @@ def write_submission(
     folder: Path,
     *,
     device: torch.device | str,
-    batch_size: int = 64,
 ) -> list[Path]:
     """Write every model's predictions on the test splits to ``<folder>/<role>/`` and return the files."""
     written = []
     for role, model in models.items():
         for split, examples in tests.items():
-            logits = predict_logits(model, examples, batch_size=batch_size, device=device)
+            logits = predict_logits(model, examples, device=device)
             written.append(folder / role / FILES[task.name][split])
             write_atomically(written[-1], submission_text(task, logits))
     return written

@@ -46,7 +46,6 @@ def time_interleaved(
     functions: Mapping[str, Callable[[], Any]],
     *,
     seconds: float,
-    seed: int = 0,
     clock: Clock = now,
     synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
@@ -55,7 +54,6 @@ def time_interleaved(
     Args:
         functions: what to time, by name.
         seconds: budget of the whole call, warm-up (at most a third) included; overrun to reach 6 rounds.
-        seed: of the order.
         clock: seconds, monotonic.
         synchronize: waits until the device has finished.
 
@@ -65,7 +63,7 @@ def time_interleaved(
     Raises:
         PointError: six rounds would take more than 30 times the budget.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     names = list(functions)
 
     def one_round() -> list[float]:
@@ -98,9 +96,9 @@ def _is_warm(rounds: list[list[float]]) -> bool:
     return bool((np.abs(last - before) <= WARM_UP_TOLERANCE * before).all())
 
 
-def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
     """Return median(numerator) / median(denominator) with a 95 % interval from resampling the pairs."""
-    drawn = np.random.default_rng(seed).integers(0, len(numerator), (INTERVAL_RESAMPLES, len(numerator)))
+    drawn = np.random.default_rng(0).integers(0, len(numerator), (INTERVAL_RESAMPLES, len(numerator)))
     ratios = np.median(numerator[drawn], axis=1) / np.median(denominator[drawn], axis=1)
     low, high = percentile_interval(ratios)
     return float(np.median(numerator) / np.median(denominator)), low, high
