@@ -24,7 +24,9 @@ def test_the_example_passes_the_contract(tmp_path):
         "from .base import SelfAttention\nfrom .cosine import CosineAttention\n",
     )
     registry.write_text(source.replace("] = {\n", '] = {\n    "cosine": CosineAttention,\n'))
-    contract = shutil.copy(ROOT / "tests" / "students" / "test_attention_contract.py", tmp_path)
+    for helper in ("contract.py", "largest_output.py"):
+        shutil.copy(ROOT / "tests" / helper, tmp_path)
+    contract = shutil.copytree(ROOT / "tests" / "students" / "contract", tmp_path / "tests", ignore=ignored)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(contract), "-k", "cosine"],

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from largest_output import LargestOutput
 from torch import Tensor
 
 from students.attention import favor
@@ -31,6 +32,19 @@ def _mask(batch: int, length: int) -> Tensor:
     mask = torch.arange(length) < torch.linspace(length, max(1, length // 3), batch).round()[:, None]
     mask[0, length // 2] = length < 2
     return mask
+
+
+def _assert_naive_with_gradients(inputs: list[Tensor], mask: Tensor | None, projection: Tensor, form: str) -> Tensor:
+    """Compare a form's context and all its gradients with the naive one's context, which is returned."""
+    context = favor_attention(*inputs, mask, projection, form)
+    reference = naive_favor_attention(*inputs, mask, projection)
+    assert (context - reference).abs().max() < 1e-10
+    upstream = torch.randn(context.shape, generator=_generator(5), dtype=torch.float64)
+    gradients = torch.autograd.grad(context, [*inputs, projection], upstream)
+    references = torch.autograd.grad(reference, [*inputs, projection], upstream)
+    for gradient, expected in zip(gradients, references, strict=True):
+        assert (gradient - expected).abs().max() < 1e-9
+    return reference
 
 
 def _kernel_ratio(head_size: int = 16, num_draws: int = 20_000) -> Tensor:
@@ -130,14 +144,7 @@ def test_every_form_equals_the_naive_one_with_its_gradients(
     inputs = [tensor.requires_grad_() for tensor in _inputs(batch, heads, length, head_size)]
     for projection_shape in ((num_features, head_size), (heads, num_features, head_size)):
         projection = torch.randn(projection_shape, generator=_generator(9), dtype=torch.float64, requires_grad=True)
-        context = favor_attention(*inputs, mask, projection, form)
-        reference = naive_favor_attention(*inputs, mask, projection)
-        assert (context - reference).abs().max() < 1e-10
-        upstream = torch.randn(context.shape, generator=_generator(5), dtype=torch.float64)
-        gradients = torch.autograd.grad(context, [*inputs, projection], upstream)
-        references = torch.autograd.grad(reference, [*inputs, projection], upstream)
-        for gradient, expected in zip(gradients, references, strict=True):
-            assert (gradient - expected).abs().max() < 1e-9
+        _assert_naive_with_gradients(inputs, mask, projection, form)
 
 
 @pytest.mark.parametrize("chunk_elements", [1, 100, 250, 600])
@@ -151,14 +158,7 @@ def test_chunks_and_recomputed_features_change_nothing(
     mask = _mask(5, 9)
     inputs = [tensor.requires_grad_() for tensor in _inputs(5, 3, 9, 4)]
     projection = torch.randn(3, 10, 4, generator=_generator(9), dtype=torch.float64, requires_grad=True)
-    context = favor_attention(*inputs, mask, projection, "linear")
-    reference = naive_favor_attention(*inputs, mask, projection)
-    assert (context - reference).abs().max() < 1e-10
-    upstream = torch.randn(context.shape, generator=_generator(5), dtype=torch.float64)
-    gradients = torch.autograd.grad(context, [*inputs, projection], upstream)
-    references = torch.autograd.grad(reference, [*inputs, projection], upstream)
-    for gradient, expected in zip(gradients, references, strict=True):
-        assert (gradient - expected).abs().max() < 1e-9
+    reference = _assert_naive_with_gradients(inputs, mask, projection, "linear")
     with torch.no_grad():
         assert (favor_attention(*inputs, mask, projection, "linear") - reference).abs().max() < 1e-10
 
@@ -260,23 +260,12 @@ def test_bf16_inputs_and_autocast_compute_in_fp32(form: str, scale: float) -> No
 
 
 def test_the_linear_form_makes_no_quadratic_tensor() -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Largest(TorchDispatchMode):
-        elements = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.elements = max(self.elements, result.numel())
-            return result
-
     length, num_features = 1024, 16
     inputs = [tensor.requires_grad_() for tensor in _inputs(1, 1, length, 16)]
     projection = draw_projection(num_features, 16, _generator()).double()
-    with Largest() as largest:
+    with LargestOutput() as largest:
         torch.autograd.grad(favor_attention(*inputs, None, projection).sum(), inputs)
-    assert 0 < largest.elements <= 2 * length * num_features
+    assert 0 < largest.numel <= 2 * length * num_features
 
 
 def test_an_unknown_form_names_the_choices_and_the_nearest() -> None:
