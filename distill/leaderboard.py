@@ -123,7 +123,7 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
                 f"{task} (embedded miniature)" if dataset(dict(summary)) != summary["task"] else task,
                 student + (" *" if student in on_front[task] else ""),
                 str(len(summary["seeds"])),
-                *(f"{metric_text(summary['main_metric'], values[model]['mean'])} {metric}" for model in MODELS),
+                *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
                 *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
                 spread,
                 speed,
@@ -147,6 +147,10 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
     if any(point.get("over_softmax") for point in points):
         notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
     return Cells("Students", headers, tuple(rows), tuple(notes))
+
+
+def _score(metric: str, value: float | None) -> str:
+    return MISSING if value is None else f"{metric_text(metric, value)} {metric_label(metric)}"
 
 
 def _range(spread: Mapping[str, float]) -> str:

@@ -121,19 +121,22 @@ def weigh(points: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], floa
         return {point: pool.apply(peak_megabytes, point) for point in tqdm(points, desc="memory")}
 
 
-def exponent(values: dict[int, float]) -> float | None:
+def exponent(values: dict[int, float | None]) -> float | None:
     """Return the slope of log(value) over log(length) by least squares, over lengths of 512 and more."""
     import numpy as np
 
-    points = [(length, value) for length, value in values.items() if length >= FIT_FROM and value > 0]
+    points = [(length, value) for length, value in values.items() if length >= FIT_FROM and value]
     if len(points) < 2:
         return None
     logs = np.log(np.array(points))
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def time_points(kind: str, names: list[str], length: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Time all mechanisms of one length against SDPA in the same rounds: milliseconds, speedup and its interval."""
+def time_points(kind: str, names: list[str], length: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """Time all mechanisms of one length against SDPA in the same rounds: milliseconds, speedup and its interval.
+
+    A length that would take far too long has nulls and a reason, and the others go on.
+    """
     import numpy as np
 
     from distill.timing import PointError, ratio_of_medians, time_interleaved
@@ -141,7 +144,8 @@ def time_points(kind: str, names: list[str], length: int, seconds: float) -> dic
     try:
         times = time_interleaved({name: build(kind, name, length) for name in names}, seconds=seconds)
     except PointError as error:
-        raise UserError(f"{length} tokens: {error}; give more --seconds or fewer --attentions") from error
+        reason = f"{error}; give more --seconds or fewer --attentions"
+        return {name: dict.fromkeys(("milliseconds", "speedup", "low", "high")) | {"reason": reason} for name in names}
     found = {}
     for name in names:
         speedup, low, high = ratio_of_medians(times[RIVAL], times[name])
@@ -200,7 +204,7 @@ def table(rows: list[dict[str, Any]], kind: str, lengths: list[int]) -> str:
     header = "".join(f"{length:>8}" for length in lengths)
     lines = [f"{kind:18}{header}{'time ~N^':>10}{'memory ~N^':>12}  claims"]
     for row in rows:
-        speedups = "".join(f"{point['speedup']:>7.2f}x" for point in row[kind])
+        speedups = "".join(f"{point['speedup'] or math.nan:>7.2f}x" for point in row[kind])
         exponents = [math.nan if row[key] is None else row[key] for key in ("time_exponent", "memory_exponent")]
         if row[kind]:
             lines.append(f"{row['attention']:18}{speedups}{exponents[0]:>10.2f}{exponents[1]:>12.2f}  {row['claims']}")

@@ -52,6 +52,15 @@ def test_the_result_table_is_what_the_records_say(layers):
     assert row(f"{layers} layers, Performer") == expected
 
 
+def test_the_table_of_the_zoo_is_what_the_record_says():
+    for name, each in record("zoo").items():
+        accuracy = each["metrics"]["accuracy"]
+        kept = accuracy["retention"]["mean_of_ratios"]
+        interval = f"{percent(kept['value'])} % [{percent(kept['low'])}, {percent(kept['high'])}]"
+        size = f"{each['parameters'] / 1e6:.1f} M"
+        assert row(name.removeprefix("sst2-"))[1:] == [percent(accuracy["student"]["mean"]), interval, size]
+
+
 def test_the_training_table_is_what_the_record_says():
     for each in record("bench_training")["rows"]:
         ratio = f"{each['ours_is_faster_by']:.2f}x [{each['low']:.2f}, {each['high']:.2f}]"

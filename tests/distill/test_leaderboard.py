@@ -124,3 +124,10 @@ def test_nothing_but_failures_is_still_a_page(tmp_path):
 def test_the_miniature_is_named(summaries):
     summary = copy.deepcopy(summaries["sst2", "six"]) | {"source": "embedded"}
     assert leaderboard.leaderboard_cells({("sst2", "six"): summary}).rows[0][0] == "sst2 (embedded miniature)"
+
+
+def test_a_baseline_that_was_not_trained_has_no_metric():
+    summary = make_summary(0.85, 2.0)
+    summary["metrics"]["accuracy"]["baseline"] = dict.fromkeys(("mean", "sd", "min", "max"))
+    (row,) = leaderboard.leaderboard_cells({("sst2", "three"): summary}).rows
+    assert row[3:6] == ("90.0 % accuracy", "85.0 % accuracy", "n/a")

@@ -52,3 +52,16 @@ def test_unknown_name_is_refused():
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: --attentions perfomer")
     assert "did you mean 'performer'" in done.stderr
+
+
+def test_a_length_that_takes_too_long_is_null_and_the_rest_goes_on(tmp_path):
+    output = tmp_path / "zoo.json"
+    short = ("--lengths", "16", "4096", "--student_lengths", "--seconds", "0.01")
+    done = bench("--attentions", "knn", *short, "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(output.read_text())["rows"]:
+        first, last = row["core"]
+        assert first["speedup"] > 0
+        assert last["speedup"] is None
+        assert "give more --seconds" in last["reason"]
+        assert row["time_exponent"] is None
