@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from students import ATTENTIONS
+from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,13 +52,27 @@ def test_the_result_table_is_what_the_records_say(layers):
     assert row(f"{layers} layers, Performer") == expected
 
 
-def test_the_table_of_the_zoo_is_what_the_record_says():
-    for name, each in record("zoo").items():
-        accuracy = each["metrics"]["accuracy"]
-        kept = accuracy["retention"]["mean_of_ratios"]
-        interval = f"{percent(kept['value'])} % [{percent(kept['low'])}, {percent(kept['high'])}]"
-        size = f"{each['parameters'] / 1e6:.1f} M"
-        assert row(name.removeprefix("sst2-"))[1:] == [percent(accuracy["student"]["mean"]), interval, size]
+def test_the_table_of_the_zoo_is_what_the_records_say():
+    quality = {name.removeprefix("sst2-"): each["metrics"]["accuracy"] for name, each in record("zoo").items()}
+    speed = {each["attention"]: each for each in record("bench_zoo")["rows"]}
+    assert set(quality) | set(speed) == {*STUDENTS, "performer-learned"}
+    for name in set(quality) | set(speed):
+        cells = row(name)[1:]
+        if name in quality:
+            kept = quality[name]["retention"]["mean_of_ratios"]
+            interval = f"{percent(kept['value'])} % [{percent(kept['low'])}, {percent(kept['high'])}]"
+            assert cells[:2] == [percent(quality[name]["student"]["mean"]), interval]
+        else:
+            assert cells[:3] == ["-"] * 3
+        if name in speed:
+            points = speed[name]["student"]
+            assert [point["length"] for point in points] == [128, 512, 2048]
+            expected = [f"{point['speedup']:.2f} [{point['low']:.2f}, {point['high']:.2f}]" for point in points]
+            exponents = (speed[name][f"{what}_exponent"] for what in ("time", "memory"))
+            expected.append(f"{points[-1]['megabytes']:.0f}")
+            assert cells[3:] == [*expected, *("-" if value is None else f"{value:.2f}" for value in exponents)]
+        else:
+            assert cells[3:] == ["-"] * 6
 
 
 def test_the_training_table_is_what_the_record_says():
