@@ -115,3 +115,12 @@ def test_the_table_of_mechanisms_is_what_the_classes_say():
         attention = ATTENTIONS[name.strip("`")]
         assert maps == ("yes" if attention.has_attention_map else "no"), name
         assert options == ", ".join(attention.options), name
+
+
+def test_the_figures_of_int8_are_what_the_record_says():
+    found = record("sst2-performer-learned-export")
+    int8 = next(each for each in found["deployments"] if each["dtype"] == "int8")
+    point = next(each for each in int8["speed"] if (each["batch_size"], each["length"]) == (1, 128))
+    score, lossy = (percent(each["metrics"]["accuracy"]) for each in (found["models"]["student"], int8))
+    expected = f"{score} in torch and ONNX, {lossy} in int8, which runs {point['speedup']:.2f} times as fast as torch"
+    assert expected in " ".join(README.split())
