@@ -27,7 +27,14 @@ from distill.predict import predict_logits
 from distill.probe import is_speed_only, make_inputs, prepare_model
 from distill.record import DEPLOYMENT_NUMBERS, Record
 from distill.tasks import Task
-from distill.timing import PointError, check_affordable, is_out_of_memory, ratio_of_medians, time_interleaved
+from distill.timing import (
+    PointError,
+    check_affordable,
+    is_out_of_memory,
+    ratio_of_medians,
+    time_interleaved,
+    typical_seconds,
+)
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between an exported file in fp32 and torch."""
@@ -198,7 +205,6 @@ def measure_latency(
         ``speedup`` (student / deployed, medians), its 95 % interval ``low`` and ``high``, and ``pairs``. A point that
         cannot be measured, as beyond the student's positions, has nulls and a ``reason``.
     """
-    models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}
     points: dict[str, list[Point]] = {name: [] for name in deployed}
     seconds_per_token = 0.0
     for batch_size in sorted(batch_sizes):
@@ -206,7 +212,7 @@ def measure_latency(
             empty = {"batch_size": batch_size, "length": length, **dict.fromkeys(DEPLOYMENT_NUMBERS)}
             try:
                 check_affordable(seconds_per_token * batch_size * length, seconds_per_point)
-                times = _time_point(models, student.config.vocab_size, batch_size, length, seconds_per_point)
+                times = _time_point(student, deployed, batch_size, length, seconds_per_point)
             except PointError as error:
                 for name, measured in points.items():
                     measured.append({"device": "cpu", "dtype": name, **empty, "reason": str(error)})
@@ -214,28 +220,28 @@ def measure_latency(
             for name, measured in points.items():
                 compared = _compared(times["student"], times[name])
                 measured.append({"device": "cpu", "dtype": name, **empty, **compared})
-            rate = sum(float(np.median(seconds)) for seconds in times.values()) / (batch_size * length)
+            rate = sum(map(typical_seconds, times.values())) / (batch_size * length)
             seconds_per_token = min(seconds_per_token or rate, rate)
     return points
 
 
 def _time_point(
-    models: Mapping[str, nn.Module],
-    vocabulary_size: int,
-    batch_size: int,
-    length: int,
-    seconds: float,
+    student: PreTrainedModel, deployed: Mapping[str, nn.Module], batch_size: int, length: int, seconds: float
 ) -> dict[str, np.ndarray]:
-    """Return (rounds,) seconds of each model; PointError says why there are none."""
-    if is_speed_only([models["student"]], length):
+    """Return (blocks, rounds) seconds of each model; PointError says why there are none."""
+    if is_speed_only([student], length):
         raise PointError("longer than the student has positions")
-    calls: dict[str, Callable[[], Any]] = {
-        name: partial(model, **make_inputs(model, batch_size, length, vocabulary_size=vocabulary_size, device="cpu"))
-        for name, model in models.items()
-    }
+
+    def prepare() -> dict[str, Callable[[], Any]]:
+        models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}
+        sizes: dict[str, Any] = {"vocabulary_size": student.config.vocab_size, "device": "cpu"}
+        return {
+            name: partial(model, **make_inputs(model, batch_size, length, **sizes)) for name, model in models.items()
+        }
+
     try:
         with torch.inference_mode():
-            return time_interleaved(calls, seconds=seconds)
+            return time_interleaved(prepare, seconds=seconds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -245,12 +251,12 @@ def _time_point(
 def _compared(student: np.ndarray, deployed: np.ndarray) -> Point:
     speedup, low, high = ratio_of_medians(student, deployed)
     return {
-        "student_ms": 1000 * float(np.median(student)),
-        "deployed_ms": 1000 * float(np.median(deployed)),
+        "student_ms": 1000 * typical_seconds(student),
+        "deployed_ms": 1000 * typical_seconds(deployed),
         "speedup": speedup,
         "low": low,
         "high": high,
-        "pairs": len(student),
+        "pairs": student.size,
     }
 
 

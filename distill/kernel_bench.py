@@ -1,7 +1,7 @@
 """Time implementations of core attention, the map from query, key and value to the context, against each other.
 
 All implementations of a length are timed in the same interleaved rounds; a speedup is the ratio of two medians of
-those rounds with a 95 % interval from the pairs. The inputs lie in memory as BERT leaves them, without padding.
+those rounds with a 95 % interval (`distill.timing`). The inputs lie in memory as BERT leaves them, without padding.
 
 Shapes: B batch, N sequence length, H heads, d head size.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.clock import now
-from distill.timing import Clock, PointError, is_out_of_memory, ratio_of_medians, time_interleaved
+from distill.timing import Clock, PointError, is_out_of_memory, ratio_of_medians, time_interleaved, typical_seconds
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From query, key and value, (B, H, N, d) each, to the context, (B, H, N, d)."""
@@ -93,21 +93,27 @@ def time_length(
     """Time every contender at one length, in about ``batch_tokens`` tokens.
 
     Returns:
-        Seconds per call, (rounds,) by name, row by row from the same round, and the reasons of those left out.
+        Seconds per call, (blocks, rounds) by name, entry by entry from the same round, and why others were left out.
     """
     batch_size = max(1, batch_tokens // length)
-    inputs = make_inputs(batch_size, num_heads, length, head_size, device=device)
-    calls: dict[str, Callable[[], Any]] = {}
+    fitting: dict[str, Attention] = {}
     reasons: dict[str, str] = {}
     for name, contender in contenders.items():
         needed = contender.score_bytes * batch_size * num_heads * length**2
         if needed > max_score_bytes:
             reasons[name] = f"its attention map takes {needed / 2**30:.1f} GiB"
         else:
-            calls[name] = partial(run_attention, contender.attention, inputs, backward=backward)
+            fitting[name] = contender.attention
+
+    def prepare() -> dict[str, Callable[[], Any]]:
+        inputs = make_inputs(batch_size, num_heads, length, head_size, device=device)
+        return {
+            name: partial(run_attention, attention, inputs, backward=backward) for name, attention in fitting.items()
+        }
+
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     try:
-        return time_interleaved(calls, seconds=seconds, clock=clock, synchronize=synchronize), reasons
+        return time_interleaved(prepare, seconds=seconds, clock=clock, synchronize=synchronize), reasons
     except PointError as error:
         return {}, {name: str(error) for name in contenders}
     except (MemoryError, RuntimeError) as error:
@@ -126,8 +132,8 @@ def compare_times(
         missing = next((name for name in (subject, rival) if name not in times), None)
         if missing is None:
             speedup, low, high = ratio_of_medians(times[rival], times[subject])
-            row |= {"speedup": speedup, "low": low, "high": high, "rounds": len(times[subject])}
-            row["performer_ms"], row["rival_ms"] = (1000 * float(np.median(times[name])) for name in (subject, rival))
+            row |= {"speedup": speedup, "low": low, "high": high, "rounds": times[subject].size}
+            row["performer_ms"], row["rival_ms"] = (1000 * typical_seconds(times[name]) for name in (subject, rival))
         else:
             row |= {"speedup": None, "reason": reasons.get(missing, "not installed")}
         rows.append(row)

@@ -1,7 +1,4 @@
-"""How much faster a student is: interleaved pairs in one process, medians, and an interval from the pairs.
-
-A time taken alone says more about the machine's other work than about the model. Here every round runs each model
-once, in shuffled order, so that what slows the machine slows all of them; what is compared are medians over rounds.
+"""How much faster a student is: interleaved pairs in one process, medians, and an interval (`distill.timing`).
 
     speedup = teacher / student = depth_speedup (teacher / control) × attention_speedup (control / student)
 
@@ -12,6 +9,7 @@ teacher with SDPA, never with eager attention.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from distill.timing import (
     is_out_of_memory,
     ratio_of_medians,
     time_interleaved,
+    typical_seconds,
 )
 
 CROSSOVER_STEPS = 4
@@ -37,15 +36,24 @@ NO_CONTROL = "no softmax student of the same depth to compare with"
 Point = dict[str, Any]
 
 
+Calls = Mapping[str, Callable[[], Any]]
+
+
 def time_on_device(
-    calls: Mapping[str, Callable[[], Any]], device: torch.device | str, seconds: float, clock: Clock, compiled: bool
+    prepare: Callable[[], Calls], device: torch.device | str, seconds: float, clock: Clock, compiled: bool
 ) -> dict[str, np.ndarray]:
-    """Time forward passes against each other, (rounds,) seconds each; PointError says why they cannot be timed."""
+    """Time forward passes against each other, (blocks, rounds) seconds each; PointError says why it cannot be done.
+
+    ``prepare`` makes the models and the calls of a block; compiled ones are made once, as compiling takes long.
+    """
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     with _memory_errors(), torch.inference_mode():
         if compiled:
+            calls = prepare()
             _compile_now(calls)
-        return time_interleaved(calls, seconds=seconds, clock=clock, synchronize=synchronize)
+        return time_interleaved(
+            (lambda: calls) if compiled else prepare, seconds=seconds, clock=clock, synchronize=synchronize
+        )
 
 
 @contextmanager
@@ -78,6 +86,8 @@ def _compile_now(calls: Mapping[str, Callable[[], Any]]) -> None:
 def _time_models(
     models: Mapping[str, nn.Module],
     *,
+    device: torch.device | str,
+    dtype: torch.dtype,
     batch_size: int,
     length: int,
     vocabulary_size: int,
@@ -85,37 +95,36 @@ def _time_models(
     compiled: bool,
     clock: Clock,
 ) -> dict[str, np.ndarray]:
-    """Time prepared models at one point, (rounds,) seconds each; PointError says why it cannot be measured."""
-    device = next(next(iter(models.values())).parameters()).device
+    """Time copies of models at one point, (blocks, rounds) seconds each; PointError says why it cannot be done."""
+    speed_only = is_speed_only(models.values(), length)
 
     def forward(model: nn.Module) -> Callable[[], Any]:
-        inputs = make_inputs(model, batch_size, length, vocabulary_size=vocabulary_size, device=device)
-        function = torch.compile(model) if compiled else model
-        return lambda: function(**inputs)
+        copied = prepare_model(extend_positions(model, length) if speed_only else model, device, dtype)
+        inputs = make_inputs(copied, batch_size, length, vocabulary_size=vocabulary_size, device=device)
+        return partial(torch.compile(copied) if compiled else copied, **inputs)
 
-    with _memory_errors():
-        if is_speed_only(models.values(), length):
-            models = {name: extend_positions(model, length) for name, model in models.items()}
-        calls = {name: forward(model) for name, model in models.items()}
-    return time_on_device(calls, device, seconds, clock, compiled)
+    def prepare() -> Calls:
+        return {name: forward(model) for name, model in models.items()}
+
+    return time_on_device(prepare, device, seconds, clock, compiled)
 
 
 def _measure_point(times: Mapping[str, np.ndarray], point: Point) -> Point:
     """Fill a point of the record from the seconds per round of teacher, student and, if there, control."""
-    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
+    typical = {name: typical_seconds(seconds) for name, seconds in times.items()}
     speedup, low, high = ratio_of_medians(times["teacher"], times["student"])
     point |= {
-        "teacher_ms": 1000 * medians["teacher"],
-        "student_ms": 1000 * medians["student"],
+        "teacher_ms": 1000 * typical["teacher"],
+        "student_ms": 1000 * typical["student"],
         "speedup": speedup,
         "low": low,
         "high": high,
-        "pairs": len(times["teacher"]),
+        "pairs": times["teacher"].size,
     }
     if "control" in times:
         attention, attention_low, attention_high = ratio_of_medians(times["control"], times["student"])
         point |= {
-            "depth_speedup": medians["teacher"] / medians["control"],
+            "depth_speedup": typical["teacher"] / typical["control"],
             "attention_speedup": attention,
             "attention_low": attention_low,
             "attention_high": attention_high,
@@ -161,7 +170,7 @@ def measure_speed(
         would take far too long has nulls and a ``reason``, and the rest goes on.
     """
     given = {"teacher": teacher, "student": student, "control": control}
-    models = {name: prepare_model(model, device, dtype) for name, model in given.items() if model is not None}
+    models = {name: model for name, model in given.items() if model is not None}
     points = []
     seconds_per_token = 0.0
     begin = clock()
@@ -176,6 +185,8 @@ def measure_speed(
                     raise PointError(f"did not fit into the {max_seconds:g} s for all points")
                 times = _time_models(
                     models,
+                    device=device,
+                    dtype=dtype,
                     batch_size=batch_size,
                     length=length,
                     vocabulary_size=vocabulary_size,
@@ -188,7 +199,7 @@ def measure_speed(
                 continue
             points.append(_measure_point(times, point))
             # The best rate so far bounds a longer point from below: long ones that cannot pay are not even tried.
-            rate = sum(float(np.median(seconds)) for seconds in times.values()) / (batch_size * length)
+            rate = sum(map(typical_seconds, times.values())) / (batch_size * length)
             seconds_per_token = min(seconds_per_token or rate, rate)
     return points
 
@@ -224,11 +235,12 @@ def measure_noise(
     Returns:
         ``batch_size``, ``length``, ``ratio``, ``low``, ``high``; null with a ``reason`` where it cannot be measured.
     """
-    model = prepare_model(teacher, device, dtype)
     point: Point = {"batch_size": batch_size, "length": length, "ratio": None, "low": None, "high": None}
     try:
         times = _time_models(
-            {"first": model, "second": model},
+            {"first": teacher, "second": teacher},
+            device=device,
+            dtype=dtype,
             batch_size=batch_size,
             length=length,
             vocabulary_size=vocabulary_size,
@@ -279,16 +291,15 @@ def crossover_length(
     if faster_from == 0:
         return high, None
     low = points[faster_from - 1][0]
-    models = {
-        name: prepare_model(model, device, dtype) for name, model in (("control", control), ("student", student))
-    }
     for _ in range(CROSSOVER_STEPS):
         middle = (low + high) // 2 // CROSSOVER_MULTIPLE * CROSSOVER_MULTIPLE
         if middle <= low:
             break
         try:
             times = _time_models(
-                models,
+                {"control": control, "student": student},
+                device=device,
+                dtype=dtype,
                 batch_size=batch_size,
                 length=middle,
                 vocabulary_size=vocabulary_size,

@@ -1,6 +1,7 @@
 """Tokens per second on the task's own texts: what the speed at fixed lengths comes to on real ones."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from distill.batches import TokenizedExamples, collate, sorted_batches
 from distill.clock import now
 from distill.probe import accepted_inputs, prepare_model
 from distill.speed import Point, time_on_device
-from distill.timing import MIN_ROUNDS, Clock, PointError, ratio_of_medians
+from distill.timing import MIN_ROUNDS, Clock, PointError, ratio_of_medians, typical_seconds
 
 MIN_BATCHES = 4
 MEASURED = ("teacher_tokens_per_second", "student_tokens_per_second", "speedup", "low", "high")
@@ -51,9 +52,7 @@ def measure_throughput(
         second of both models without padding, ``speedup``, ``low``, ``high``; null with a ``reason`` where it
         cannot be measured.
     """
-    models = {
-        name: prepare_model(model, device, dtype) for name, model in (("teacher", teacher), ("student", student))
-    }
+    models = {"teacher": teacher, "student": student}
     batches = sorted_batches(examples.lengths, batch_size)
     point: Point = {
         **{"device": torch.device(device).type, "dtype": str(dtype).removeprefix("torch."), "batch_size": batch_size},
@@ -62,13 +61,14 @@ def measure_throughput(
 
     def passes(indices: list[int]) -> dict[str, Callable[[], Any]]:
         inputs = [collate(examples, batches[index], device) for index in indices]
-        return {name: _one_pass(model, inputs, compiled) for name, model in models.items()}
+        copies = {name: prepare_model(model, device, dtype) for name, model in models.items()}
+        return {name: _one_pass(model, inputs, compiled) for name, model in copies.items()}
 
     try:
-        middle = passes([len(batches) // 2])
+        middle = partial(passes, [len(batches) // 2])
         once = sum(times.min() for times in time_on_device(middle, device, seconds / 4, clock, compiled).values())
         chosen = _evenly(len(batches), int(seconds / (MIN_ROUNDS * once)))
-        times = time_on_device(passes(chosen), device, seconds, clock, compiled)
+        times = time_on_device(partial(passes, chosen), device, seconds, clock, compiled)
     except PointError as error:
         return point | {"reason": str(error)}
     used = [batches[index] for index in chosen]
@@ -79,7 +79,7 @@ def measure_throughput(
         "num_examples": len(lengths),
         "tokens_per_example": float(lengths.mean()),
         "padding": float(1 - lengths.sum() / positions),
-        **{f"{name}_tokens_per_second": float(lengths.sum() / np.median(taken)) for name, taken in times.items()},
+        **{f"{name}_tokens_per_second": lengths.sum() / typical_seconds(taken) for name, taken in times.items()},
         **{"speedup": speedup, "low": low, "high": high},
     }
 

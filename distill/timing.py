@@ -1,7 +1,8 @@
-"""Time functions against each other: interleaved rounds, medians, and an interval from the pairs.
+"""Time functions against each other: interleaved rounds in blocks, medians, and an interval from the blocks.
 
 A time taken alone says more about the machine's other work than about the function. Here every round calls each
-function once, in shuffled order, so that what slows the machine slows all of them.
+function once, in shuffled order, so that what slows the machine slows all of them. Where a model happens to lie in
+memory is worth about 1 % that no number of rounds shows: so the rounds come in blocks, each on fresh copies.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from distill.clock import now
-from distill.statistics import percentile_interval
 
-MIN_ROUNDS = 6  # the range of 6 pairs covers their median with 97 %; of 5, with less than 95 %
+BLOCKS = 6  # Student's t over 6 blocks is 2.57; with fewer it grows fast, with more the copies cost too much
+MIN_ROUNDS = BLOCKS
 MAX_ROUNDS = 2000
 MAX_OVERRUN = 30  # a point may take this many times its budget to reach MIN_ROUNDS, then it is given up
 WARM_UP_WINDOW = 3  # warm when the median of the last three rounds is near that of the three before
 WARM_UP_TOLERANCE = 0.05
-INTERVAL_RESAMPLES = 2000
+CONFIDENCE = 0.95
 
 Clock = Callable[[], float]
 
@@ -43,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def time_interleaved(
-    functions: Mapping[str, Callable[[], Any]],
+    prepare: Callable[[], Mapping[str, Callable[[], Any]]],
     *,
     seconds: float,
     clock: Clock = now,
@@ -52,21 +54,21 @@ def time_interleaved(
     """Time functions against each other: every round runs each of them once, in a shuffled order.
 
     Args:
-        functions: what to time, by name.
-        seconds: budget of the whole call, warm-up (at most a third) included; overrun to reach 6 rounds.
+        prepare: makes what to time, by name; called once a block, before the block's rounds.
+        seconds: budget of all rounds, warm-up (at most a third) included; overrun to reach one round a block.
         clock: seconds, monotonic.
         synchronize: waits until the device has finished.
 
     Returns:
-        Seconds per call of each function, (rounds,), row by row from the same round.
+        Seconds per call of each function, (6 blocks, rounds), entry by entry from the same round.
 
     Raises:
         PointError: six rounds would take more than 30 times the budget.
     """
     generator = np.random.default_rng(0)
-    names = list(functions)
 
-    def one_round() -> list[float]:
+    def one_round(functions: Mapping[str, Callable[[], Any]]) -> list[float]:
+        names = list(functions)
         taken = [0.0] * len(names)
         for index in generator.permutation(len(names)):
             synchronize()
@@ -76,15 +78,24 @@ def time_interleaved(
             taken[index] = clock() - start
         return taken
 
+    functions = prepare()
     begin = clock()
-    warm_up = [one_round()]
+    warm_up = [one_round(functions)]
     check_affordable(clock() - begin, seconds)
     while not _is_warm(warm_up) and clock() - begin < seconds / 3:
-        warm_up.append(one_round())
-    rounds: list[list[float]] = []
-    while len(rounds) < MIN_ROUNDS or (clock() - begin < seconds and len(rounds) < MAX_ROUNDS):
-        rounds.append(one_round())
-    return dict(zip(names, np.array(rounds).T, strict=True))
+        warm_up.append(one_round(functions))
+    round_seconds = sum(np.median(warm_up[-WARM_UP_WINDOW:], axis=0))
+    left = (seconds - (clock() - begin)) / BLOCKS
+    rounds = max(1, min(MAX_ROUNDS // BLOCKS, int(left / round_seconds) - 1))
+    blocks: list[list[list[float]]] = []
+    while len(blocks) < BLOCKS:
+        if blocks:
+            del functions  # before there are new ones: two sets may not fit
+            functions = prepare()
+            if rounds > 1:  # where it is affordable, a first round fills the caches
+                one_round(functions)
+        blocks.append([one_round(functions) for _ in range(rounds)])
+    return dict(zip(functions, np.array(blocks).transpose(2, 0, 1), strict=True))
 
 
 def _is_warm(rounds: list[list[float]]) -> bool:
@@ -96,9 +107,27 @@ def _is_warm(rounds: list[list[float]]) -> bool:
     return bool((np.abs(last - before) <= WARM_UP_TOLERANCE * before).all())
 
 
+def typical_seconds(times: np.ndarray) -> float:
+    """Return the geometric mean over blocks of the median over rounds, of (blocks, rounds) seconds."""
+    return float(np.exp(np.log(np.median(times, axis=1)).mean()))
+
+
 def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
-    """Return median(numerator) / median(denominator) with a 95 % interval from resampling the pairs."""
-    drawn = np.random.default_rng(0).integers(0, len(numerator), (INTERVAL_RESAMPLES, len(numerator)))
-    ratios = np.median(numerator[drawn], axis=1) / np.median(denominator[drawn], axis=1)
-    low, high = percentile_interval(ratios)
-    return float(np.median(numerator) / np.median(denominator)), low, high
+    """Return how many times as long one function takes, and where the same measurement would fall again.
+
+    With r_b = log(median(numerator_b) / median(denominator_b)) of block b = 1 … B, their mean m and deviation s, the
+    value is exp(m), which is the ratio of the two `typical_seconds`, and the interval the 95 % prediction interval of
+    a repetition, exp(m ± t s √(1/B + 1/B)) with the quantile t of B - 1 degrees of freedom.
+
+    Args:
+        numerator: seconds, (blocks, rounds), entry by entry from the same round as ``denominator``.
+        denominator: likewise.
+
+    Returns:
+        The ratio, and the low and the high end of the interval.
+    """
+    ratios = np.log(np.median(numerator, axis=1) / np.median(denominator, axis=1))
+    blocks = len(ratios)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, blocks - 1) * ratios.std(ddof=1) * np.sqrt(2 / blocks)
+    mean = ratios.mean()
+    return float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half))

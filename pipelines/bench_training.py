@@ -41,13 +41,11 @@ SECONDS = 90.0
 def main() -> None:
     """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
     config = parse_config()
-    import numpy as np
-
     from distill.environment import describe_environment
     from distill.files import write_atomically
     from distill.findings import settle
     from distill.legal_losses import with_legal_losses
-    from distill.timing import ratio_of_medians, time_interleaved
+    from distill.timing import ratio_of_medians, time_interleaved, typical_seconds
     from students import STUDENTS
 
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
@@ -57,15 +55,15 @@ def main() -> None:
     settle(replaced)
     with tempfile.TemporaryDirectory() as temporary:
         work, ways = make_ways(config, Path(temporary))
-        times = time_interleaved(ways, seconds=SECONDS)
+        times = time_interleaved(lambda: ways, seconds=SECONDS)
     stage, output = config.stages[0], work.folder.path / "bench_training.json"
     rows = []
     for name, seconds in times.items():
         ratio, low, high = ratio_of_medians(seconds, times["ours"])
-        speed = STEPS_PER_ROUND * stage.batch_size / float(np.median(seconds))
+        speed = STEPS_PER_ROUND * stage.batch_size / typical_seconds(seconds)
         rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
         print(f"{name:22} {speed:7.0f} examples/s   ours is {ratio:.2f}x [{low:.2f}, {high:.2f}]")
-    record = {"task": config.task, "losses": stage.losses, "rounds": len(times["ours"]), "rows": rows}
+    record = {"task": config.task, "losses": stage.losses, "rounds": times["ours"].size, "rows": rows}
     record["environment"] = describe_environment(work.device)
     write_atomically(output, json.dumps(record, indent=1) + "\n")
     print(f"written to {output}")

@@ -137,19 +137,17 @@ def time_points(kind: str, names: list[str], length: int, seconds: float) -> dic
 
     A length that would take far too long has nulls and a reason, and the others go on.
     """
-    import numpy as np
-
-    from distill.timing import PointError, ratio_of_medians, time_interleaved
+    from distill.timing import PointError, ratio_of_medians, time_interleaved, typical_seconds
 
     try:
-        times = time_interleaved({name: build(kind, name, length) for name in names}, seconds=seconds)
+        times = time_interleaved(lambda: {name: build(kind, name, length) for name in names}, seconds=seconds)
     except PointError as error:
         reason = f"{error}; give more --seconds or fewer --attentions"
         return {name: dict.fromkeys(("milliseconds", "speedup", "low", "high")) | {"reason": reason} for name in names}
     found = {}
     for name in names:
         speedup, low, high = ratio_of_medians(times[RIVAL], times[name])
-        milliseconds = 1000 * float(np.median(times[name]))
+        milliseconds = 1000 * typical_seconds(times[name])
         found[name] = {"milliseconds": milliseconds, "speedup": speedup, "low": low, "high": high}
     return found
 

@@ -83,13 +83,13 @@ def test_time_length_keeps_tokens_constant_and_leaves_out_large_maps() -> None:
     )
     assert set(shapes) == {(4, 2, 8, 4)}
     assert set(times) == {"spy"}
-    assert len(times["spy"]) >= 6
+    assert times["spy"].size >= 6
     assert times["spy"] == pytest.approx(0.01)
     assert reasons == {"large": "its attention map takes 0.0 GiB"}
 
 
 def test_speedup_is_the_rivals_time_over_the_subjects() -> None:
-    times = {"performer": np.full(8, 0.002), "sdpa": np.full(8, 0.006)}
+    times = {"performer": np.full((2, 4), 0.002), "sdpa": np.full((2, 4), 0.006)}
     sdpa, eager, peer = compare_times(
         times, {"eager": "too large"}, "performer", {"sdpa": "sdpa", "eager": "eager", "peer": "peer 64"}
     )
