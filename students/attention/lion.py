@@ -16,6 +16,8 @@ from .naive import naive_feature_attention
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
+GROUP = 16  # blocks whose states one product sums up
+
 
 class LionAttention(LinearAttention):
     """Weights φ(q_i)·φ(k_j) Π λ_t, over the tokens t after the first of i and j up to the second; φ = elu + 1.
@@ -131,15 +133,21 @@ def decayed_attention(
 def carry(states: Tensor, log_decay: Tensor) -> Tensor:
     """Return for each block the sum of the earlier blocks' states (..., n, r, d), faded by the blocks in between.
 
-    ``log_decay`` (..., n, 1, 1) is that of a whole block. Sums over 1, 2, 4, … blocks take log2(n) steps.
+    ``log_decay`` (..., n, 1, 1) is that of a whole block. Within groups of 16 blocks one small matrix product does it,
+    from group to group the same again: each level reads the states once.
     """
-
-    def shift(tensor: Tensor, count: int) -> Tensor:
-        return F.pad(tensor, (0, 0, 0, 0, count, 0))[..., : tensor.shape[-3], :, :]
-
-    count = 1
-    while count < states.shape[-3]:
-        states = states + log_decay.exp() * shift(states, count)
-        log_decay = log_decay + shift(log_decay, count)
-        count *= 2
-    return shift(states, 1)
+    num_blocks = states.shape[-3]
+    size = min(num_blocks, GROUP)
+    padding = (0, 0, 0, 0, 0, -num_blocks % size)
+    grouped = F.pad(states, padding).unflatten(-3, (-1, size))
+    elapsed = F.pad(log_decay, padding).unflatten(-3, (-1, size)).flatten(-3).cumsum(-1)  # (..., groups, size)
+    before = F.pad(elapsed, (1, 0))
+    later = torch.ones(size + 1, size, dtype=torch.bool, device=states.device).tril(-1)
+    between = before.unsqueeze(-1) - elapsed.unsqueeze(-2)
+    weights = between.masked_fill(~later, -math.inf).exp()
+    sums = (weights @ grouped.flatten(-2)).unflatten(-1, states.shape[-2:])  # the last one is the whole group's
+    carried = sums[..., :-1, :, :]
+    if carried.shape[-4] > 1:
+        earlier = carry(sums[..., -1, :, :], elapsed[..., -1:].unsqueeze(-1))
+        carried = carried + before[..., :-1].exp()[..., None, None] * earlier.unsqueeze(-3)
+    return carried.flatten(-4, -3)[..., :num_blocks, :, :]

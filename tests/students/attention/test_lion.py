@@ -105,7 +105,7 @@ def test_long_sequences_and_strong_decays_neither_overflow_nor_vanish():
     torch.testing.assert_close(context, module.naive_attend(query, key, value, None), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_blocks", [1, 2, 5, 8])
+@pytest.mark.parametrize("num_blocks", [1, 2, 5, 8, 16, 17, 300])
 def test_carry_is_the_recurrence_over_blocks(num_blocks):
     random = torch.Generator().manual_seed(0)
     states = torch.randn(num_blocks, 3, 2, generator=random)
