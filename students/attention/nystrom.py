@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .banded import token_positions
-from .base import SelfAttention
+from .base import HeadAttention
 from .masking import blank_pads, full_precision, masked_softmax, widen
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ITERATIONS = 6
 
 
-class NystromAttention(SelfAttention):
+class NystromAttention(HeadAttention):
     """softmax(q k̃ᵀ) softmax(q̃ k̃ᵀ)⁺ softmax(q̃ kᵀ) v with L landmarks q̃ and k̃; 12NLd operations and 48L³ per head.
 
     https://arxiv.org/abs/2102.03902. Landmarks are means over L equal segments of an example's real tokens; up to L
@@ -50,7 +50,7 @@ class NystromAttention(SelfAttention):
             columns = filled[:, None, None, :]
             left = masked_softmax(query @ key_landmarks.mT, columns)
             # An empty landmark is a landmark of its own that nobody uses, so that the middle has an inverse.
-            identity = torch.eye(self.num_landmarks, dtype=key.dtype, device=key.device)
+            identity = torch.eye(columns.shape[-1], dtype=key.dtype, device=key.device)
             middle = masked_softmax(query_landmarks @ key_landmarks.mT, columns)
             middle = torch.where(filled[:, None, :, None], middle, identity)
             right = masked_softmax(query_landmarks @ key.mT, None if mask is None else mask[:, None, None, :])
@@ -60,11 +60,17 @@ class NystromAttention(SelfAttention):
         return context.to(dtype)
 
     def _segments(self, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the weights of each landmark's mean, (B or 1, 1, L, N), and which landmarks have a token, (B, L)."""
-        positions = token_positions(mask, key.shape[2], key.device).long()
-        num_real = key.shape[2] if mask is None else mask.sum(-1, keepdim=True)
+        """Return the weights of each landmark's mean, (B or 1, 1, l, N), and which landmarks have a token, (B, l).
+
+        l is the smaller of L and N: of fewer tokens than L, token i is landmark i, and the others would be empty.
+        """
+        length = key.shape[2]
+        # An exported graph is for all lengths.
+        num_landmarks = self.num_landmarks if torch.compiler.is_compiling() else min(self.num_landmarks, length)
+        positions = token_positions(mask, length, key.device).long()
+        num_real = length if mask is None else mask.sum(-1, keepdim=True)
         num_real = torch.as_tensor(num_real, device=key.device).clamp(min=self.num_landmarks)
-        landmark = torch.arange(self.num_landmarks, device=key.device)[:, None]
+        landmark = torch.arange(num_landmarks, device=key.device)[:, None]
         inside = (positions * self.num_landmarks // num_real).unsqueeze(1) == landmark
         if mask is not None:
             inside = inside & mask.unsqueeze(1)
@@ -107,7 +113,7 @@ class NystromAttention(SelfAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Landmarks 4 N L D, the three maps and their products 8 N L D + 4 L² D, the pseudoinverse 48 L³ per head."""
-        landmarks, size = config.num_features, config.attention_options["convolution"]
+        landmarks, size = min(config.num_features, length), config.attention_options["convolution"]
         tokens = length * config.hidden_size * (12 * landmarks + 2 * size)
         inverse = 8 * ITERATIONS * landmarks**3 * config.num_attention_heads
         return tokens + 4 * landmarks**2 * config.hidden_size + inverse
