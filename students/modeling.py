@@ -17,7 +17,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.models.bert.modeling_bert import (
     BertEmbeddings,
-    BertIntermediate,
     BertOutput,
     BertPooler,
     BertSelfOutput,
@@ -53,7 +52,7 @@ class StudentLayer(GradientCheckpointingLayer):
     def __init__(self, config: StudentConfig, layer: int) -> None:
         super().__init__()
         self.attention = StudentAttention(config, layer)
-        self.intermediate = BertIntermediate(config)
+        self.intermediate = self.attention.self.make_intermediate(config)
         self.output = BertOutput(config)
 
     def forward(

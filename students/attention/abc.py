@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .base import SelfAttention
+from .base import HeadAttention
 from .naive import naive_softmax_attention
 from .random_features import seeded_generator
 from .slots import SLOT_SIZE, attend_through_slots
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 
-class ABCAttention(SelfAttention):
+class ABCAttention(HeadAttention):
     """softmax(q K̃ᵀ/√d) Ṽ on m slots K̃ = φᵀK, Ṽ = φᵀV with φ = softmax over the tokens of k·W; 10Nmd operations.
 
     From https://arxiv.org/abs/2110.02488, the learned control of section 4, for both directions at once: what causal

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from .banded import from_blocks, in_order, to_blocks, with_neighbours
-from .base import SelfAttention
+from .base import HeadAttention
 from .masking import blank_pads, full_precision, widen
 from .random_features import seeded_generator
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 
-class AFTAttention(SelfAttention):
+class AFTAttention(HeadAttention):
     """σ(q_i) ⊙ Σ_j e^(k_j + w_ij) v_j / Σ_j e^(k_j + w_ij), channel by channel: https://arxiv.org/abs/2105.14103.
 
     ``variant``: ``simple`` has w = 0, O(N D); ``local`` has w = 0 from the distance ``window`` on, where tokens still

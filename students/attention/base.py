@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertIntermediate
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -15,10 +16,9 @@ Option = bool | int | float | str | tuple[str, ...]
 class SelfAttention(nn.Module, ABC):
     """Stands in for ``BertSelfAttention``: same parameter names, same output, another way to mix the tokens.
 
-    A mechanism implements ``attend`` (heads of queries, keys and values in, heads of contexts out) and, for the tests,
-    ``naive_attend``, the slow obvious form of the same; one without such heads overrides ``mix`` and ``naive_mix``. It
-    states what it is in the class attributes, which decide the contract tests it has to pass. Shapes: B batch, N
-    sequence length, H heads, d head size, D hidden size.
+    A mechanism that mixes heads of queries, keys and values is a :class:`HeadAttention`; any other implements ``mix``
+    and, for the tests, ``naive_mix``. It states what it is in the class attributes, which decide the contract tests it
+    has to pass. Shapes: B batch, N sequence length, H heads, d head size, D hidden size.
 
     Contract of every mechanism: tokens outside the mask change nothing about the others and get no gradient, even if
     they hold NaN; an example's result depends neither on the rest of its batch nor on the padded length; an example
@@ -79,31 +79,30 @@ class SelfAttention(nn.Module, ABC):
         """
         return self.mix(hidden_states, mask), state
 
+    @abstractmethod
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix (B, N, D) hidden states; by default with ``attend`` on heads of queries, keys and values."""
-        query, key, value = (self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections)
-        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+        """Mix (B, N, D) hidden states; mask (B, N) bool or None; returns (B, N, D)."""
+
+    @abstractmethod
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``mix`` by the definition, slow and obvious; for tests."""
 
     def split_heads(self, hidden_states: Tensor) -> Tensor:
         """View (B, N, D) as (B, H, N, d)."""
         return hidden_states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix the values: (B, H, N, d) each, mask (B, N) bool or None; returns (B, H, N, d)."""
-        raise NotImplementedError(f"{type(self).__name__} mixes hidden states, not heads")
+    def project(self, hidden_states: Tensor) -> list[Tensor]:
+        """Return the heads (B, H, N, d) of every projection of (B, N, D) hidden states, queries first."""
+        return [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
 
-    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """The same as ``attend`` by the definition, slow and obvious; for tests."""
-        raise NotImplementedError(f"{type(self).__name__} mixes hidden states, not heads")
-
-    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """The same as ``mix`` by the definition, slow and obvious; for tests of mechanisms without ``attend``."""
-        raise NotImplementedError(f"the naive form of {type(self).__name__} is naive_attend")
+    def make_intermediate(self, config: "StudentConfig") -> nn.Module:
+        """Return the first feed-forward layer behind this attention, (B, N, D) to (B, N, I); BERT's by default."""
+        return BertIntermediate(config)
 
     @classmethod
     def works_on_heads(cls) -> bool:
-        """Whether ``attend`` is all there is to ``mix``, but for the projections."""
-        return cls.attend is not SelfAttention.attend and cls.mix is SelfAttention.mix
+        """Whether the mechanism is a :class:`HeadAttention` whose ``attend`` is all there is to ``mix``."""
+        return False
 
     @classmethod
     def has_map_with(cls, options: Mapping[str, Any]) -> bool:
@@ -163,6 +162,33 @@ class SelfAttention(nn.Module, ABC):
         """Operations of one attention block on N tokens: its projections, 2ND² each, and its core."""
         num_projections = len(cls.projections) + cls.has_output_projection
         return 2 * num_projections * length * config.hidden_size**2 + cls.core_flops(config, length)
+
+
+class HeadAttention(SelfAttention):
+    """A mechanism that mixes heads of queries, keys and values; the projections and the heads are BERT's."""
+
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix the values: (B, H, N, d) each, mask (B, N) bool or None; returns (B, H, N, d)."""
+
+    @abstractmethod
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``attend`` by the definition, slow and obvious; for tests."""
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states with ``attend``."""
+        query, key, value = self.project(hidden_states)
+        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states with ``naive_attend``."""
+        query, key, value = self.project(hidden_states)
+        return self.naive_attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    @classmethod
+    def works_on_heads(cls) -> bool:
+        """Whether ``attend`` is all there is to ``mix``, but for the projections."""
+        return cls.mix is HeadAttention.mix
 
 
 def resolve_options(attention: type[SelfAttention], given: Mapping[str, Any]) -> dict[str, Any]:

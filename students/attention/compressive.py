@@ -57,7 +57,7 @@ class CompressiveAttention(RelativeAttention):
         return (self.memory + self.num_slots * self.rate) // self.segment
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        tensors = [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
+        tensors = self.project(hidden_states)
         return in_order(self._mix_in_order, mask, *tensors, hidden_states)
 
     def _mix_in_order(
@@ -119,10 +119,7 @@ class CompressiveAttention(RelativeAttention):
             # Still a function of the compression: a stage may have no other loss.
             return hidden_states.new_zeros(*hidden_states.shape[:2], 2) + 0 * self.compression.weight.sum()
         with torch.no_grad():
-            query, key, value = (
-                to_blocks(self.split_heads(getattr(self, name)(hidden_states)), self.segment)
-                for name in self.projections
-            )
+            query, key, value = (to_blocks(heads, self.segment) for heads in self.project(hidden_states))
             query = query * self.head_size**-0.5
             real = to_blocks(mask_or_ones(mask, hidden_states)[:, None, :, None], self.segment)
             key, value, real = (self._take_far(tensor, far) for tensor in (key, value, real))

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .base import SelfAttention
+from .base import HeadAttention
 from .favor import draw_projection
 from .masking import feature_attention, feature_attention_map, full_precision, widen
 
 
-class FeatureMapAttention(SelfAttention, ABC):
+class FeatureMapAttention(HeadAttention, ABC):
     """Attention with weights φ(q)·φ(k) ≥ 0 in O(N r d); a subclass says what φ is."""
 
     complexity = "linear"

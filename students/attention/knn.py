@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .base import SelfAttention
+from .base import HeadAttention
 from .masking import blank_pads, masked_softmax
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 
-class KNNAttention(SelfAttention):
+class KNNAttention(HeadAttention):
     """Softmax over the k largest logits of each row; 4N²d operations per head, and never faster than softmax.
 
     https://arxiv.org/abs/2106.00515, eq. 3: it leaves out noise rather than work. Equal logits at the threshold are

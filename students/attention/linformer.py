@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .banded import in_order
-from .base import SelfAttention
+from .base import HeadAttention
 from .masking import full_precision, widen
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TINY = 1e-30
 
 
-class LinformerAttention(SelfAttention):
+class LinformerAttention(HeadAttention):
     """softmax(q (E K)ᵀ/√d) E V with E (k, positions), shared by keys, values and heads; 8Nkd operations per head.
 
     https://arxiv.org/abs/2006.04768, with the correction that short and padded texts need. The share of a slot's

@@ -47,7 +47,7 @@ class LongformerAttention(SelfAttention):
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         # Projected before the tokens are moved: whoever captures queries or values gets them in the input's order.
-        tensors = [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
+        tensors = self.project(hidden_states)
         return in_order(self._mix_in_order, mask, *tensors, hidden_states)
 
     def _mix_in_order(

@@ -42,7 +42,7 @@ class LunaAttention(SelfAttention):
         """Mix (B, N, D) hidden states; the state is what the extra tokens (B, l, D) have packed so far."""
         extra = self.extra_tokens if state is None else self.extra_tokens + state
         hidden_states = blank_pads(hidden_states, mask)
-        query, key, value = (self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections)
+        query, key, value = self.project(hidden_states)
         slot_query = self.split_heads(self.pack_query(extra).expand(len(query), -1, -1)) * self.head_size**-0.5
         context, packed = attend_through_slots(query, slot_query, key, value, mask)
         tokens = packed.transpose(1, 2).flatten(2)
@@ -53,7 +53,7 @@ class LunaAttention(SelfAttention):
 
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Through the map of the tokens, which is the product of those of reading and of packing."""
-        query, key, value = (self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections)
+        query, key, value = self.project(hidden_states)
         extra = self.split_heads(self.pack_query(self.extra_tokens).expand(len(hidden_states), -1, -1))
         identity = torch.eye(key.shape[2], dtype=key.dtype).expand(*key.shape[:2], -1, -1)
         packing = naive_softmax_attention(extra, key, identity, mask)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .banded import in_order, token_positions
-from .base import SelfAttention
+from .base import HeadAttention
 from .masking import blank_pads, masked_softmax
 
 
-class PatternAttention(SelfAttention, ABC):
+class PatternAttention(HeadAttention, ABC):
     """Softmax over those real tokens that ``pattern`` allows; positions count from an example's first real token.
 
     A mechanism implements ``pattern``, its definition, and ``attend_in_order``, the same in blocks.

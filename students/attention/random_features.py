@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from .base import SelfAttention
+from .base import HeadAttention
 from .favor import draw_projection
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def seeded_generator(seed: int, layer: int, draw: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-class RandomFeatureAttention(SelfAttention):
+class RandomFeatureAttention(HeadAttention):
     """Attention by features of a random projection: ``projection`` is (m, d) or, learned, (H, m, d)."""
 
     complexity = "linear"

@@ -61,9 +61,7 @@ class ReformerAttention(SelfAttention):
         return buckets if mask is None else buckets.masked_fill(~mask[:, None], self.num_buckets)
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        query, value = (
-            blank_pads(self.split_heads(getattr(self, name)(hidden_states)), mask) for name in self.projections
-        )
+        query, value = (blank_pads(heads, mask) for heads in self.project(hidden_states))
         length = query.shape[2]
         size = min(self.chunk, length)
         sides = int(length > size)  # a single chunk has no neighbours
@@ -93,9 +91,7 @@ class ReformerAttention(SelfAttention):
         return context.transpose(1, 2).flatten(2)
 
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        query, value = (
-            blank_pads(self.split_heads(getattr(self, name)(hidden_states)), mask) for name in self.projections
-        )
+        query, value = (blank_pads(heads, mask) for heads in self.project(hidden_states))
         length = query.shape[2]
         logits = query @ F.normalize(query, dim=-1).mT / self.head_size**0.5
         logits = logits.masked_fill(torch.eye(length, dtype=torch.bool), SELF_LOGIT)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
+from ..feed_forward import SparseIntermediate, controller_rank
 from .masking import blank_pads
 from .naive import naive_softmax_attention
 from .random_features import seeded_generator
@@ -65,11 +66,12 @@ class ScalingAttention(SoftmaxAttention):
 
     It saves parameters and their memory, not operations: the matrices that it multiplies with are as large as BERT's.
     Query, key and value have layers of their own, where the paper shares one, so that each can start as the teacher's.
-    ``modules`` is S, which must divide D.
+    ``modules`` is S, which must divide D; ``feed_forward_block``, if not 0, makes the feed-forward sparse
+    (:class:`students.feed_forward.SparseIntermediate`).
     """
 
     permutation_equivariant = False
-    options = {"modules": 16}  # noqa: RUF012
+    options = {"modules": 16, "feed_forward_block": 0}  # noqa: RUF012
     small_options = {"modules": 8}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -80,6 +82,10 @@ class ScalingAttention(SoftmaxAttention):
         self.seed = config.projection_seed
         for name in self.projections:
             setattr(self, name, MultiplicativeDense(config.hidden_size, num_modules))
+
+    def make_intermediate(self, config: "StudentConfig") -> nn.Module:
+        block = (config.attention_options or {})["feed_forward_block"]
+        return SparseIntermediate(config, block) if block else super().make_intermediate(config)
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         return super().mix(blank_pads(hidden_states, mask), mask)
@@ -117,6 +123,10 @@ class ScalingAttention(SoftmaxAttention):
 
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
-        """QKᵀ and AV, 4 N² D, and the three convolutions, 54 N M D."""
+        """QKᵀ and AV, 4 N² D, the three convolutions, 54 N M D, and the controller of a sparse feed-forward."""
         module_size = config.hidden_size // config.attention_options["modules"]
-        return 4 * length**2 * config.hidden_size + 6 * KERNEL_SIZE**2 * length * module_size * config.hidden_size
+        block = config.attention_options["feed_forward_block"]
+        rank = controller_rank(config.hidden_size, block) if block else 0
+        controller = 2 * length * rank * (config.hidden_size + config.intermediate_size)
+        convolutions = 6 * KERNEL_SIZE**2 * length * module_size * config.hidden_size
+        return 4 * length**2 * config.hidden_size + convolutions + controller

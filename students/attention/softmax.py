@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import SelfAttention
+from .base import HeadAttention
 from .naive import naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 
-class SoftmaxAttention(SelfAttention):
+class SoftmaxAttention(HeadAttention):
     """softmax(q·k / √d) v by PyTorch's fused kernels, with BERT's dropout on the map; 4N²d operations per head."""
 
     has_attention_map = True

@@ -14,11 +14,12 @@ from .banded import (
     token_positions,
     with_neighbours,
 )
+from .base import HeadAttention
 from .masking import blank_pads, masked_softmax
 from .relative import RelativeAttention, relative_flops
 
 
-class TransformerXLAttention(RelativeAttention):
+class TransformerXLAttention(RelativeAttention, HeadAttention):
     """Relative attention to the L tokens of a segment and M beside them; 6N(L + M)d operations per head.
 
     https://arxiv.org/abs/1901.02860, §3, both ways inside a segment. An encoder has all tokens of the layer below at
