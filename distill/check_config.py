@@ -115,6 +115,9 @@ def _check_data(config: Config) -> None:
 
 def _check_teacher(teacher: TeacherConfig) -> None:
     _require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
+    _require(
+        0 < teacher.layer_decay <= 1, "teacher.layer_decay", teacher.layer_decay, "give a share above 0, at most 1"
+    )
     scratch = teacher.scratch
     _require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
     divisible = scratch.hidden_size % scratch.num_heads == 0
@@ -170,6 +173,9 @@ def _check_stage(stage: StageConfig) -> None:
         section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
     )
     _require_positive(section, stage, ("patience",))
+    _require(
+        0 < stage.layer_decay <= 1, f"{section}.layer_decay", stage.layer_decay, "give a share above 0, at most 1"
+    )
     _require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
     for name, weight in stage.losses.items():
         _require_choice(f"{section}.losses", name, LOSSES)

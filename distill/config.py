@@ -59,6 +59,10 @@ class TeacherConfig:
     batch_size: int = 32
     freeze_word_embeddings: bool = False
     """Leave the word embeddings as they are: a third less work per step on short texts."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the layer above it; lower layers and embeddings then move less."""
+    new_pooler: bool = False
+    """Draw the pooler anew, of an encoder whose own was never trained (most sentence encoders)."""
     margin_over_majority: float = 0.02
     """Refuse to distil from a teacher whose main metric on validation is not this much above the majority class."""
 
@@ -103,6 +107,8 @@ class StageConfig:
     blocks), encoder (everything but word embeddings) or all."""
     feature_learning_rate: float | None = None
     """Learning rate of the mechanism's own parameters; null: ten times learning_rate."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the layer above it."""
     inputs: str = "student"
     """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
     temperature: float = 1.0

@@ -1,5 +1,6 @@
 """What a stage reads from teacher and student, and the losses it makes of that."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,12 +201,13 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
     they learn ten times faster unless ``feature_learning_rate`` says otherwise. Biases, LayerNorm and features
-    are not decayed.
+    are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the embeddings at L + 1.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
     part = trained_part(model, stage)
-    groups: dict[str, list[nn.Parameter]] = {"features": [], "decayed": [], "plain": []}
+    num_layers = len(encoder_layers(model))
+    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         is_feature = id(parameter) in features
         trained = {
@@ -218,15 +220,24 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
         parameter.requires_grad_(trained)
         if trained:
             kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"
-            groups[kind].append(parameter)
+            depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
+            groups.setdefault((kind, depth), []).append(parameter)
     feature_rate = stage.feature_learning_rate or 10 * stage.learning_rate
     settings = {
         "features": (feature_rate, 0.0),
         "decayed": (stage.learning_rate, weight_decay),
         "plain": (stage.learning_rate, 0.0),
     }
-    return [
-        {"params": groups[kind], "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        for kind, (rate, decay) in settings.items()
-        if groups[kind]
-    ]
+    found = []
+    for (kind, depth), parameters in sorted(groups.items(), key=lambda group: group[0]):
+        rate, decay = settings[kind][0] * stage.layer_decay**depth, settings[kind][1]
+        found.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    return found
+
+
+def _layers_above(name: str, num_layers: int) -> int:
+    """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own."""
+    layer = re.search(r"encoder\.layer\.(\d+)\.", name)
+    if layer:
+        return num_layers - int(layer[1])
+    return num_layers + 1 if ".embeddings." in name else 0

@@ -44,8 +44,10 @@ def weights_checksum(checkpoint: str) -> str:
     return digest.hexdigest() if files else checkpoint
 
 
-def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:
-    """Load ``checkpoint`` as a classifier for ``task``; a head that is missing is drawn from ``seed``.
+def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool = False) -> Teacher:
+    """Load ``checkpoint`` as a classifier for ``task``.
+
+    A head that is missing is drawn from ``seed``, and so is, on request, a new pooler for an encoder.
 
     Raises:
         UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
@@ -82,6 +84,10 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0) -> Teacher:
             f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
             "size; fetch it again"
         )
+    if new_pooler and not finished:
+        set_seed(seed)
+        nn.init.normal_(model.bert.pooler.dense.weight, std=config.initializer_range)
+        nn.init.zeros_(model.bert.pooler.dense.bias)
     return Teacher(model, tokenizer, finished)
 
 

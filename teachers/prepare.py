@@ -45,7 +45,7 @@ def prepare_teacher(
 def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
     if config.teacher.checkpoint is not None:
-        teacher = load_teacher(config.teacher.checkpoint, task, config.seed)
+        teacher = load_teacher(config.teacher.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
         check_positions(teacher, config.data.max_length)
         return teacher
     texts = (text for texts in splits.train.texts for text in texts)
@@ -68,7 +68,7 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     if config.baseline.checkpoint == SCRATCH:
         return untrained_like(teacher, config.seed)
     if config.baseline.checkpoint is not None:
-        return load_teacher(config.baseline.checkpoint, task, config.seed).model
+        return load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler).model
     if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
         return teacher
     return starting_point(config, task, splits).model
@@ -82,6 +82,7 @@ def finetuning_stage(config: Config) -> StageConfig:
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         losses={"labels": 1.0},
+        layer_decay=settings.layer_decay,
         train="encoder" if settings.freeze_word_embeddings else "all",
         dropout=True,
         batch_size=settings.batch_size,

@@ -120,6 +120,7 @@ REFUSED = {
     "--data.text_columns=[a]": "task custom",
     "--teacher.scratch.num_heads=3": "teacher.scratch.num_heads is 3|hidden_size 128",
     "--teacher.epochs=0": "teacher.epochs is 0",
+    "--teacher.layer_decay=1.5": "teacher.layer_decay is 1.5",
     "--training.mixed_precision=fp8": "training.mixed_precision|no, bf16, fp16",
     "--training.warmup=1": "training.warmup is 1",
     "--training.gradient_accumulation=0": "training.gradient_accumulation is 0",

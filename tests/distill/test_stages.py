@@ -232,6 +232,18 @@ def test_learning_rates_and_weight_decay_of_the_groups(performer):
     assert settings(feature_learning_rate=0.5)[layer + "attention.self.projection"][0] == 0.5
 
 
+def test_lower_layers_learn_slower(make_bert):
+    model = make_bert(num_layers=2)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, stage_of("labels", train="all", layer_decay=0.5), 0.3)
+    got = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert set(got) == set(names.values())
+    assert got["classifier.weight"] == got["bert.pooler.dense.weight"] == (0.01, 0.3)
+    assert got["bert.encoder.layer.1.output.dense.weight"] == (0.005, 0.3)
+    assert got["bert.encoder.layer.0.output.dense.bias"] == (0.0025, 0.0)
+    assert got["bert.embeddings.word_embeddings.weight"] == (0.00125, 0.3)
+
+
 @pytest.mark.parametrize("train", ["features", "attention", "encoder", "all"])
 def test_what_a_student_keeps_frozen_no_stage_trains(train, make_bert):
     student = student_from_teacher(make_bert(num_layers=2), layer_map=[0, 1], attention="lstm", num_features=8)[0]

@@ -95,6 +95,27 @@ def test_from_scratch():
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_a_new_pooler_is_drawn_from_the_seed_and_all_else_stays(make_bert, tokenizer, tmp_path):
+    make_bert().bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    own, first, again, other = (
+        load_teacher(str(tmp_path), SST2, seed, new_pooler=new).model.state_dict()
+        for seed, new in ((0, False), (0, True), (0, True), (1, True))
+    )
+    pooler = "bert.pooler.dense.weight"
+    changed = {name for name in own if "classifier" not in name and not torch.equal(own[name], first[name])}
+    assert changed <= {pooler, "bert.pooler.dense.bias"}
+    assert torch.equal(first[pooler], again[pooler])
+    assert not torch.equal(first[pooler], own[pooler])
+    assert not torch.equal(first[pooler], other[pooler])
+    assert first["bert.pooler.dense.bias"].count_nonzero() == 0
+
+
+def test_a_finished_classifier_keeps_its_pooler(finished, make_bert):
+    kept = load_teacher(str(finished), SST2, new_pooler=True).model
+    assert torch.equal(kept.bert.pooler.dense.weight, make_bert().bert.pooler.dense.weight)
+
+
 def test_a_frozen_teacher(make_bert):
     teacher = freeze(make_bert().train())
     assert not any(module.training for module in teacher.modules())
