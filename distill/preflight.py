@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate
 from distill.classifiers import PROBES
-from distill.config import Config, StageConfig
+from distill.config import Config, StageConfig, StudentSettings
 from distill.environment import ROOT
 from distill.errors import UserError
 from distill.findings import ERROR, OK, WARNING, Finding
@@ -214,13 +214,19 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     yield Finding(OK, f"student: outputs are finite, and the same with {extra} more tokens of padding")
 
 
-def check_num_features(student: PreTrainedModel, wanted: int | None) -> Iterator[Finding]:
-    """Look whether a number of features was given to a mechanism that has none, as the files of the tasks do."""
-    if wanted is not None and student.config.num_features is None:
+def check_features(student: PreTrainedModel, settings: StudentSettings) -> Iterator[Finding]:
+    """Look whether a mechanism was given features that it does not have, as the files of the tasks do."""
+    attention = f"{student.config.attention} attention"
+    if settings.num_features is not None and student.config.num_features is None:
         yield Finding(
             WARNING,
-            f"student.num_features {wanted} has no effect: {student.config.attention} attention has no features, "
+            f"student.num_features {settings.num_features} has no effect: {attention} has no features, "
             "landmarks or slots; null says so",
+        )
+    if settings.features != "fixed" and not student.config.mechanism.has_random_features:
+        yield Finding(
+            WARNING,
+            f"student.features {settings.features} has no effect: {attention} has no random features; fixed says so",
         )
 
 

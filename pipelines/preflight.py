@@ -29,9 +29,9 @@ from distill.preflight import (
     check_checkpoints,
     check_compiler,
     check_disk,
+    check_features,
     check_launcher,
     check_memory,
-    check_num_features,
     check_stages,
     check_student,
     check_tokenizers,
@@ -114,7 +114,7 @@ def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
     )
     student, _ = make_student(work, lesson.teacher, lesson)
     yield from check_student(student, lesson.train)
-    yield from check_num_features(student, work.config.student.num_features)
+    yield from check_features(student, work.config.student)
     yield from check_stages(student, work.config.stages)
     yield from look_at_memory(work, lesson, student)
     if work.run.accelerator.is_main_process:

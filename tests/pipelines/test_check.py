@@ -44,13 +44,14 @@ def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
     tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = "{name: one, epochs: 1, learning_rate: 1e-3, losses: {attention_map: 1}, train: features, inputs: teacher}"
-    student = ("--student.attention", "reformer")
+    student = ("--student.attention", "reformer", "--student.features", "learned")
     code, lines = check(tiny, tmp_path / "run", capsys, *student, "--stages", f"[{stage}]")
     assert code == 0
     assert [line for line in lines if line.startswith("warning")] == [
         "warning stages: reformer attention has no attention_map; attention_output stands in",
         "warning student.num_features 16 has no effect: reformer attention has no features, landmarks or slots; null "
         "says so",
+        "warning student.features learned has no effect: reformer attention has no random features; fixed says so",
         "warning stages.one.train is features, which reformer attention has none of; "
         "its whole attention blocks are trained, at the learning rate 0.001",
     ]
