@@ -18,7 +18,7 @@ def point(speedup: float | None, low: float | None = None, high: float | None = 
 def test_equal_runs_are_held_against_each_other_point_by_point():
     first = [point(2.0, 1.9, 2.1), point(2.0, 1.9, 2.1), point(2.0, 1.9, 2.1), point(None)]
     second = [point(2.05, 1.95, 2.2), point(2.2, 2.05, 2.3), point(2.3, 2.2, 2.4), point(2.0, 1.9, 2.1)]
-    counted = {"points": 3, "overlapping": 2, "inside_each_other": 1}
+    counted = {"points": 3, "overlapping": 2, "inside_each_other": 1, "pairs": 6, "inside": 2}
     assert repeatability([first, second]) == counted
     assert repeatability([second, first]) == counted
 
