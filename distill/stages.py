@@ -229,9 +229,10 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
         "plain": (stage.learning_rate, 0.0),
     }
     found = []
-    for (kind, depth), parameters in sorted(groups.items(), key=lambda group: group[0]):
-        rate, decay = settings[kind][0] * stage.layer_decay**depth, settings[kind][1]
-        found.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    for kind, (base_rate, decay) in settings.items():
+        for depth in sorted(depth for other, depth in groups if other == kind):
+            rate = base_rate * stage.layer_decay**depth
+            found.append({"params": groups[kind, depth], "lr": rate, "initial_lr": rate, "weight_decay": decay})
     return found
 
 

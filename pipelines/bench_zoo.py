@@ -5,8 +5,9 @@
 
 One example, fp32, every mechanism with its default options. Alone: 12 heads of 64 as in BERT-base, projections left
 out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384, 12 heads, as in MiniLM-L6. All
-mechanisms of a length are timed in the same interleaved rounds. Memory is the rise of the process's peak during a
-forward pass, each point in a fresh process. Exponents are fitted to the mechanism alone, over 512 tokens and more.
+mechanisms of a length are timed in the same interleaved rounds, in a process that keeps freed memory
+(`distill.allocator`). Memory is the rise of the process's peak during a forward pass, each point in a fresh process.
+Exponents are fitted to the mechanism alone, over 512 tokens and more.
 """
 
 import argparse
@@ -164,6 +165,7 @@ def main() -> None:
     options = parse()
     from tqdm import tqdm
 
+    from distill.allocator import keep_freed_memory
     from distill.environment import describe_environment
     from distill.files import write_atomically
     from students import ATTENTIONS, STUDENTS
@@ -174,6 +176,7 @@ def main() -> None:
     names = {STUDENT: list(dict.fromkeys([RIVAL, *(options.attentions or STUDENTS)]))}
     names[CORE] = [name for name in names[STUDENT] if name in ATTENTIONS]
     grid = [(CORE, length) for length in options.lengths] + [(STUDENT, length) for length in options.student_lengths]
+    freed_memory_kept = keep_freed_memory()
     memory = weigh([(kind, name, length) for kind, length in grid for name in names[kind]])
     rows: dict[str, dict[str, Any]] = {
         name: {"attention": name, "claims": STUDENTS[name].complexity, CORE: [], STUDENT: []}
@@ -188,6 +191,7 @@ def main() -> None:
             row[key] = exponent({point["length"]: point[unit] for point in row[CORE]})
     record: dict[str, Any] = {
         **{"num_heads": NUM_HEADS, "head_size": HEAD_SIZE, "student_shape": STUDENT_SHAPE},
+        "freed_memory_kept": freed_memory_kept,
         "environment": describe_environment("cpu"),
         "rows": list(rows.values()),
     }
