@@ -7,6 +7,7 @@ from statistics import mean
 
 import pytest
 
+from pipelines.bench_repeat import null_coverage, repeatability
 from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,3 +125,13 @@ def test_the_figures_of_int8_are_what_the_record_says():
     score, lossy = (percent(each["metrics"]["accuracy"]) for each in (found["models"]["student"], int8))
     expected = f"{score} in torch and ONNX, {lossy} in int8, which runs {point['speedup']:.2f} times as fast as torch"
     assert expected in " ".join(README.split())
+
+
+def test_the_table_of_repetitions_is_what_the_record_says():
+    for name, found in record("bench_repeat").items():
+        agreeing, covered = repeatability(found["runs"]), null_coverage(found["null_run"])
+        assert (agreeing, covered) == (found["repeatability"], found["null"])
+        points, pairs = agreeing["points"], agreeing["pairs"]
+        row = [f"{agreeing['overlapping']} of {points}", f"{agreeing['inside']} of {pairs}"]
+        row += [f"{agreeing['inside_each_other']} of {points}", f"{covered['covered']} of {covered['points']}"]
+        assert " | " + " | ".join(row) + " |" in README, name
