@@ -96,8 +96,11 @@ class LionAttention(LinearAttention):
         """φ(Q)φ(K)ᵀ and its product with [V, 1] per block, and one state of d (d+1) per block and direction."""
         head_size = config.hidden_size // config.num_attention_heads
         chunk = chunk_length(config.attention_options["chunk_size"], length)
-        operations = 2 * chunk * (2 * head_size + 1) + (length > chunk) * 8 * head_size * (head_size + 1)
-        return length * config.num_attention_heads * operations
+        operations = length * 2 * chunk * (2 * head_size + 1)
+        if length > chunk:
+            state = head_size * (head_size + 1)
+            operations += 8 * length * state + 2 * carry_operations(math.ceil(length / chunk), state)
+        return operations * config.num_attention_heads
 
 
 def chunk_length(chunk_size: int, length: int) -> int:
@@ -151,3 +154,13 @@ def carry(states: Tensor, log_decay: Tensor) -> Tensor:
         earlier = carry(sums[..., -1, :, :], elapsed[..., -1:].unsqueeze(-1))
         carried = carried + before[..., :-1].exp()[..., None, None] * earlier.unsqueeze(-3)
     return carried.flatten(-4, -3)[..., :num_blocks, :, :]
+
+
+def carry_operations(num_blocks: int, state: int) -> int:
+    """Operations of :func:`carry` on states of that many numbers."""
+    operations = 0
+    while num_blocks > 1:
+        size = min(num_blocks, GROUP)
+        num_blocks = math.ceil(num_blocks / size)
+        operations += num_blocks * 2 * (size + 1) * size * state
+    return operations
