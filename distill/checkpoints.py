@@ -12,6 +12,7 @@ from accelerate.logging import get_logger
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distill.errors import UserError, loading_problem
 from distill.files import UNFINISHED, remove, replace_directory, replace_file, write_atomically
 
 logger = get_logger(__name__)
@@ -72,10 +73,20 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None."""
+    """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None.
+
+    Raises:
+        UserError: it is whole but of another model or optimizer, as an older version of this code may have written it.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
         if is_whole(path):
-            accelerator.load_state(str(path))
+            try:
+                accelerator.load_state(str(path))
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise UserError(
+                    f"checkpoint {path} does not fit this run ({loading_problem(error)}); was it written by another "
+                    f"version of this code? Remove {folder} and the stage starts over"
+                ) from error
             return json.loads((path / "state.json").read_text())
         logger.warning(f"checkpoint {path} is torn; trying the one before")
     return None

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distill.checkpoints import KEPT, is_whole, load_checkpoint, save_checkpoint, write_manifest
+from distill.errors import UserError
 
 
 @pytest.fixture
@@ -82,6 +83,17 @@ def test_without_a_good_manifest_a_checkpoint_is_not_whole(content, prepared, tm
         manifest.write_text(content)
     assert not is_whole(manifest.parent)
     assert load(prepared, tmp_path) == (None, -1)
+
+
+def test_one_that_was_written_with_another_optimizer_is_refused(prepared, make_accelerator, tmp_path):
+    folder = save(prepared, tmp_path, 1)
+    model = nn.Linear(1, 1)
+    accelerator = make_accelerator()
+    accelerator.prepare(model, torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias]}]))
+    with pytest.raises(UserError, match="does not fit this run") as refused:
+        load_checkpoint(accelerator, tmp_path)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_an_additional_file_is_noticed(tmp_path):
