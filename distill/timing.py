@@ -1,8 +1,9 @@
 """Time functions against each other: interleaved rounds in blocks, medians, and an interval from the blocks.
 
 A time taken alone says more about the machine's other work than about the function. Here every round calls each
-function once, in shuffled order, so that what slows the machine slows all of them. Where a model happens to lie in
-memory is worth about 1 % that no number of rounds shows: so the rounds come in blocks, each on fresh copies.
+function once, in shuffled order, so that what slows the machine slows all of them. Processes still differ by about
+1 %, more than an interval from the rounds of one allows for: so the rounds come in blocks, each on fresh copies, and
+the interval comes from how much the few blocks differ.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from distill import speed
+from distill.timing import BLOCKS
 
 DESIGN_FIELDS = {
     *("device", "dtype", "batch_size", "length", "teacher_ms", "student_ms"),
@@ -31,7 +33,10 @@ class CostClock:
         self.time = 0.0
         original = BertForSequenceClassification.forward
 
+        self.models: dict[int, nn.Module] = {}  # kept alive, so that no two have the same id
+
         def forward(model, input_ids=None, attention_mask=None, token_type_ids=None):
+            self.models[id(model)] = model
             self.time += cost(model.config.num_hidden_layers, *input_ids.shape) / 1000
             return original(model, input_ids, attention_mask, token_type_ids)
 
@@ -70,6 +75,13 @@ def test_points_follow_the_record_and_multiply_out(monkeypatch):
         assert point["depth_speedup"] == pytest.approx(2)
         assert point["attention_speedup"] == pytest.approx(1.5)
         assert point["speedup"] == pytest.approx(point["depth_speedup"] * point["attention_speedup"])
+
+
+def test_every_block_of_a_point_runs_copies_of_its_own(monkeypatch):
+    clock = CostClock(monkeypatch, lambda layers, batch, length: layers)
+    measure(clock, batch_sizes=(1,), lengths=(8,))
+    layers = [model.config.num_hidden_layers for model in clock.models.values()]
+    assert {count: layers.count(count) for count in (6, 3, 2)} == dict.fromkeys((6, 3, 2), BLOCKS)
 
 
 def test_without_control_the_parts_are_null_with_a_reason(monkeypatch):
