@@ -1,5 +1,6 @@
 """The README's numbers are those of the records beside it, and its files and commands exist."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,16 @@ def row(first_cell: str) -> list[str]:
     lines = [line for line in README.splitlines() if line.startswith(f"| {first_cell} |")]
     assert len(lines) == 1, f"{len(lines)} rows start with {first_cell!r}"
     return [cell.strip() for cell in lines[0].strip("|").split("|")]
+
+
+def table(start: str) -> dict[str, list[str]]:
+    """Return the other cells by the first one, of all rows of the one table whose head begins with ``start``."""
+    lines = README.splitlines()
+    heads = [number for number, line in enumerate(lines) if line.startswith(start)]
+    assert len(heads) == 1, f"{len(heads)} tables start with {start!r}"
+    body = itertools.takewhile(lambda line: line.startswith("|"), lines[heads[0] + 2 :])
+    rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in body)
+    return {first: others for first, *others in rows}
 
 
 def percent(value: float) -> str:
@@ -53,27 +64,41 @@ def test_the_result_table_is_what_the_records_say(layers):
     assert row(f"{layers} layers, Performer") == expected
 
 
-def test_the_table_of_the_zoo_is_what_the_records_say():
-    quality = {name.removeprefix("sst2-"): each["metrics"]["accuracy"] for name, each in record("zoo").items()}
-    speed = {each["attention"]: each for each in record("bench_zoo")["rows"]}
-    assert set(quality) | set(speed) == {*STUDENTS, "performer-learned"}
-    for name in set(quality) | set(speed):
-        cells = row(name)[1:]
-        if name in quality:
-            kept = quality[name]["retention"]["mean_of_ratios"]
-            interval = f"{percent(kept['value'])} % [{percent(kept['low'])}, {percent(kept['high'])}]"
-            assert cells[:2] == [percent(quality[name]["student"]["mean"]), interval]
-        else:
-            assert cells[:3] == ["-"] * 3
-        if name in speed:
-            points = speed[name]["student"]
-            assert [point["length"] for point in points] == [128, 512, 2048]
-            expected = [f"{point['speedup']:.2f} [{point['low']:.2f}, {point['high']:.2f}]" for point in points]
-            exponents = (speed[name][f"{what}_exponent"] for what in ("time", "memory"))
-            expected.append(f"{points[-1]['megabytes']:.0f}")
-            assert cells[3:] == [*expected, *("-" if value is None else f"{value:.2f}" for value in exponents)]
-        else:
-            assert cells[3:] == ["-"] * 6
+MAIN_METRICS = {"sst2": "accuracy", "cola": "matthews_correlation", "mrpc": "f1"}
+
+
+def test_the_table_of_the_zoo_is_what_the_record_says():
+    cells = {
+        tuple(name.split("-", 1)): [
+            percent(each["metrics"][MAIN_METRICS[each["task"]]]["student"]["mean"]),
+            "{value} [{low}, {high}]".format(**{key: percent(value) for key, value in kept(each).items()}),
+        ]
+        for name, each in record("zoo").items()
+    }
+    tasks = [task for task in MAIN_METRICS if any(task == each for each, _ in cells)]
+    rows = table("| student | SST-2 accuracy |")
+    assert set(rows) == {student for _, student in cells} == {*STUDENTS, "performer-learned"}
+    for student, found in rows.items():
+        assert found[:-1] == sum((cells.get((task, student), ["-", "-"]) for task in tasks), start=[])
+
+
+def kept(cell: dict) -> dict[str, float]:
+    """Return the retention of the main metric, with its interval."""
+    return cell["metrics"][MAIN_METRICS[cell["task"]]]["retention"]["mean_of_ratios"]
+
+
+def test_the_table_of_costs_is_what_the_record_says():
+    rows = table("| attention | speed at 128 |")
+    measured = record("bench_zoo")["rows"]
+    assert set(rows) == {f"`{each['attention']}`" for each in measured} == {f"`{name}`" for name in STUDENTS}
+    for each in measured:
+        *_, longest = points = each["student"]
+        assert [point["length"] for point in points] == [128, 512, 2048, 4096]
+        expected = [f"{point['speedup']:.2f} [{point['low']:.2f}, {point['high']:.2f}]" for point in points]
+        expected += [f"{longest['flops'] / 1e9:.0f}", f"{longest['megabytes']:.0f}"]
+        exponents = (each[f"{what}_exponent"] for what in ("time", "memory"))
+        expected += ["-" if value is None else f"{value:.2f}" for value in exponents]
+        assert rows[f"`{each['attention']}`"] == expected
 
 
 def test_the_training_table_is_what_the_record_says():
@@ -109,10 +134,9 @@ def test_every_path_that_it_names_exists():
 
 
 def test_the_table_of_mechanisms_is_what_the_classes_say():
-    section = README.partition("## The mechanisms")[2].partition("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| `.*$", section, re.M)]
-    assert {cells[0].strip("`") for cells in rows} == set(ATTENTIONS)
-    for name, _, _, maps, options in rows:
+    rows = table("| name | idea |")
+    assert {name.strip("`") for name in rows} == set(ATTENTIONS)
+    for name, (_, _, maps, options) in rows.items():
         attention = ATTENTIONS[name.strip("`")]
         assert maps == ("yes" if attention.has_attention_map else "no"), name
         assert options == ", ".join(attention.options), name

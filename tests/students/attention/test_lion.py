@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from students import StudentConfig
 from students.attention.linear import LinearAttention
-from students.attention.lion import LionAttention, carry
+from students.attention.decay import carry
+from students.attention.lion import LionAttention
 
 HEAD_SIZE = 8
 
