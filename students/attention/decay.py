@@ -1,6 +1,6 @@
 """Linear attention that fades with the distance: blocks as matrices, and between them states that are carried on.
 
-Shapes: B batch, N sequence length, H heads, d head size, r features, n blocks; λ is the decay from one token to the next.
+Shapes: B batch, N sequence length, H heads, d head size, r features, n blocks; λ is the decay between neighbours.
 """
 
 import math

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from students import StudentConfig
-from students.attention.linear import LinearAttention
 from students.attention.decay import carry
+from students.attention.linear import LinearAttention
 from students.attention.lion import LionAttention
 
 HEAD_SIZE = 8
