@@ -7,7 +7,17 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from distill.config import LOSSES, TRAINABLE, Config, ScratchConfig, StageConfig, StudentSettings, TeacherConfig
+from distill.config import (
+    AUGMENTATIONS,
+    LOSSES,
+    TRAINABLE,
+    AugmentationConfig,
+    Config,
+    ScratchConfig,
+    StageConfig,
+    StudentSettings,
+    TeacherConfig,
+)
 from distill.errors import UserError, choices_hint
 from distill.tasks import task_names
 
@@ -35,6 +45,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         _check_stage(stage)
         if attentions is not None:
             _check_losses(stage, config.student.attention, attentions[config.student.attention])
+    _check_augmentation(config.augmentation)
     training = config.training
     _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
     _require_positive(
@@ -111,6 +122,15 @@ def _check_data(config: Config) -> None:
     else:
         given = data.text_columns is not None or data.label_names is not None or data.regression
         _require(not given, "task", config.task, "columns and labels are given only with task custom")
+
+
+def _check_augmentation(augmentation: AugmentationConfig) -> None:
+    _require(augmentation.copies >= 0, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
+    _require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
+    for kind in augmentation.kinds:
+        _require_choice("augmentation.kinds", kind, AUGMENTATIONS)
+    _require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
+    _require_positive("augmentation", augmentation, ("candidates",))
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:

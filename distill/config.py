@@ -9,6 +9,7 @@ LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidde
 LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
+AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,21 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    """More texts for the stages, made out of the train texts and labelled by the teacher alone."""
+
+    copies: int = 0
+    """Altered copies of every train example; 0: none."""
+    kinds: list[str] = field(default_factory=lambda: ["replace"])
+    """How copies are made, in turn: replace (words by neighbours in the teacher's embeddings), masked_lm (words by
+    what the masked-LM head of teacher.checkpoint expects), cut (a span left out), mix (the end of another example)."""
+    share: float = 0.4
+    """replace, masked_lm: share of the words that change; cut: share of the tokens that are left out."""
+    candidates: int = 15
+    """replace, masked_lm: a new word is drawn from so many."""
+
+
+@dataclass(frozen=True)
 class BaselineConfig:
     """The same student trained on labels alone, from the teacher's own starting point."""
 
@@ -131,7 +147,7 @@ class BaselineConfig:
     """What it starts from: an encoder that has seen no label of the task; scratch: the untrained BERT of the teacher's
     size; null: what the teacher started from."""
     epochs: int | None = None
-    """null: as many epochs as all stages together, so that both see the same number of examples; 0: no baseline."""
+    """null: as many epochs as all stages together, so that both see as many examples; 0: no baseline."""
     learning_rate: float = 1e-4
     batch_size: int = 32
 
@@ -191,6 +207,7 @@ class Config:
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentSettings = StudentSettings()
+    augmentation: AugmentationConfig = AugmentationConfig()
     baseline: BaselineConfig = BaselineConfig()
     training: TrainingConfig = TrainingConfig()
     cache: CacheConfig = CacheConfig()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.data import HIDDEN
+
 EPSILON = 1e-6
 
 
@@ -110,15 +112,16 @@ def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy against the labels, or squared error for a regression.
+    """Cross entropy against the labels, or squared error for a regression; 0 where a label is hidden.
 
     Args:
         logits: (B, C).
-        labels: (B,) int64 classes, or float scores where C = 1.
+        labels: (B,) int64 classes, -1 where hidden, or float scores where C = 1, NaN where hidden.
 
     Returns:
         (B,) in nats, or squared label units.
     """
     if logits.shape[-1] == 1:
-        return (logits.squeeze(-1).float() - labels.float()).square()
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+        error = logits.squeeze(-1).float() - labels.float().nan_to_num()
+        return error.square().masked_fill(labels.isnan(), 0)
+    return F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=HIDDEN)

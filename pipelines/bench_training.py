@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from distill.batches import TokenizedExamples
-    from pipelines.phases import Work
+    from pipelines.opening import Work
     from teachers.outputs import CachedTeacher, LiveTeacher
 
 EXAMPLES = 6400
@@ -80,7 +80,7 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     from distill.meter import LossMeter
     from distill.run_folder import RunFolder
     from distill.stages import StageModel, parameter_groups, plan_stage
-    from pipelines.phases import Lesson, build_student, open_run, student_layer_map
+    from pipelines.opening import Lesson, build_student, open_run, student_layer_map
     from teachers.load import freeze
     from teachers.outputs import LiveTeacher
     from teachers.prepare import starting_point

@@ -14,7 +14,7 @@ from distill.predictions import write_predictions
 from distill.record import write_record
 from distill.report import write_report
 from distill.table import comparison_table
-from pipelines.phases import Lesson, Work
+from pipelines.opening import Lesson, Work
 from students import StudentForSequenceClassification
 
 

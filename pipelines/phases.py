@@ -1,108 +1,25 @@
-"""The phases of a run, in order: open, teacher, stages, baseline, comparison. Each is skipped once it is finished."""
+"""The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from accelerate import Accelerator
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
-
-from distill.batches import TokenizedExamples, collate, tokenize
+from distill.augmentation import enrich
+from distill.batches import TokenizedExamples
 from distill.config import SCRATCH, Config, StageConfig
-from distill.data import Splits, fingerprint, load_splits
-from distill.errors import UserError
+from distill.data import fingerprint
 from distill.fidelity import layer_fidelity
 from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
-from distill.loop import Progress, Run, train
-from distill.run_folder import RunFolder, create_run_folder, occupy, save_model
+from distill.loop import Progress, train
+from distill.run_folder import create_run_folder, occupy, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
-from distill.tasks import Task, get_task
-from students import (
-    STUDENTS,
-    CopyReport,
-    StudentForSequenceClassification,
-    calibrate_temperature,
-    resolve_layer_map,
-    student_from_teacher,
-)
+from pipelines.opening import Lesson, Work, build_student, load_student
+from students import StudentForSequenceClassification
 from teachers.checks import check_teacher
-from teachers.load import Teacher, freeze, weights_checksum
-from teachers.prepare import label_free_start, prepare_teacher, starting_teacher
+from teachers.load import freeze, weights_checksum
+from teachers.prepare import label_free_start, prepare_teacher
 from teachers.targets import Targets, stage_targets
-
-CALIBRATION_EXAMPLES = 64
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every phase of a run reads."""
-
-    config: Config
-    run: Run
-    folder: RunFolder
-    task: Task
-    splits: Splits
-
-    @property
-    def device(self) -> Any:
-        return self.run.accelerator.device
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """The teacher, and the data in its tokens."""
-
-    source: Teacher
-    """The teacher as it was found; its model is the same object, fine-tuned in place."""
-    is_ours: bool
-    """Whether this run left it in its folder, earlier."""
-    train: TokenizedExamples
-    held_out: TokenizedExamples
-    validation: Mapping[str, TokenizedExamples]
-    layer_map: list[int]
-
-    @property
-    def teacher(self) -> PreTrainedModel:
-        return self.source.model
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.source.tokenizer
-
-
-def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
-    """Read the data; nothing is written yet."""
-
-    def read() -> tuple[Task, Splits]:
-        task = get_task(config.task, config.data)
-        return task, load_splits(
-            task,
-            source=config.data.dir,
-            seed=config.data.seed,
-            max_train_examples=config.data.max_train_examples,
-            held_out_fraction=config.data.held_out_fraction,
-        )
-
-    task, splits = main_process_first(accelerator, read)
-    return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
-
-
-def open_lesson(work: Work) -> Lesson:
-    """Load the teacher as it is so far and tokenise the data with its tokenizer; nothing is written yet."""
-    config, task, splits, accelerator = work.config, work.task, work.splits, work.run.accelerator
-    is_ours = work.folder.result("teacher") is not None
-    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
-    source.model.to(work.device)
-    layer_map = student_layer_map(config, source.model)
-    parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
-    tokens = on_main_process(
-        accelerator,
-        lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
-    )
-    return Lesson(source, is_ours, tokens.pop("train"), tokens.pop("held_out"), tokens, layer_map)
 
 
 def teach(work: Work, lesson: Lesson) -> None:
@@ -143,56 +60,6 @@ def check_on_validation(work: Work, lesson: Lesson) -> None:
         check_teacher(task, split_logits, lesson.validation[name].labels, metrics[task.main_metric], margin)
 
 
-def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
-    """Return the teacher layer behind each student layer.
-
-    Raises:
-        UserError: the teacher has not enough layers, or an explicit map does not fit it.
-    """
-    try:
-        return resolve_layer_map(config.student.layer_map, config.student.num_layers, teacher.config.num_hidden_layers)
-    except ValueError as error:
-        raise UserError(f"student.num_layers, student.layer_map: {error}") from error
-
-
-def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> StudentForSequenceClassification:
-    """Build the configured student out of ``source`` and say which of its weights are copies."""
-    student, report = make_student(work, source, lesson)
-    work.run.accelerator.print(f"student: {report.in_words()}")
-    return student
-
-
-def make_student(
-    work: Work, source: PreTrainedModel, lesson: Lesson
-) -> tuple[StudentForSequenceClassification, CopyReport]:
-    """Build the configured student out of ``source`` and set its temperatures."""
-    settings = work.config.student
-    temperature = settings.initial_temperature
-    student, report = student_from_teacher(
-        source,
-        layer_map=lesson.layer_map,
-        attention=settings.attention,
-        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
-        features=settings.features,
-        seed=work.config.seed,
-        softmax_layers=settings.softmax_layers,
-        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
-        redraw_interval=settings.redraw_interval,
-        attention_options=settings.attention_options,
-    )
-    student.to(work.device)
-    if isinstance(temperature, str):
-        sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
-        calibrate_temperature(student, collate(lesson.train, sample, work.device))
-    return student, report
-
-
-def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
-    """Load a student that a finished phase saved."""
-    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
-    return student.to(work.device)
-
-
 def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
     """Take the student through every stage that is not finished, and return it."""
     folder, stages = work.folder, work.config.stages
@@ -201,23 +68,46 @@ def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassificatio
         student = load_student(work, folder.phase(finished[-1]) / "student")
     else:
         student = build_student(work, lesson.teacher, lesson)
-    for stage in stages[len(finished) :]:
-        run_stage(work, lesson, student, stage)
+    left = stages[len(finished) :]
+    examples = enriched_train(work, lesson) if left else lesson.train
+    for stage in left:
+        run_stage(work, lesson, student, stage, examples)
     if work.run.accelerator.is_main_process and not folder.student.exists():
         save_model(student, lesson.tokenizer, folder.student)
     return student
 
 
-def run_stage(work: Work, lesson: Lesson, student: StudentForSequenceClassification, stage: StageConfig) -> None:
+def enriched_train(work: Work, lesson: Lesson) -> TokenizedExamples:
+    """Return the train examples with the copies that the configuration wants; the subset's seed decides them."""
+    config = work.config
+    words: Any = lesson.teacher.get_input_embeddings().weight
+    return on_main_process(
+        work.run.accelerator,
+        lambda: enrich(
+            lesson.train, config.augmentation, lesson.tokenizer, words, config.teacher.checkpoint, config.data.seed
+        ),
+    )
+
+
+def run_stage(
+    work: Work,
+    lesson: Lesson,
+    student: StudentForSequenceClassification,
+    stage: StageConfig,
+    examples: TokenizedExamples,
+) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = work.run, work.folder
     plan = plan_stage(stage, lesson.layer_map, lesson.teacher.config.num_hidden_layers)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
-    targets = stage_targets(run.accelerator, lesson.teacher, plan, lesson.train, work.config.cache, cache_folder)
+    targets = stage_targets(run.accelerator, lesson.teacher, plan, examples, work.config.cache, cache_folder)
     scorer = held_out_scorer(run, work.task, lesson.held_out)
-    progress = train(run, student, stage, plan, lesson.train, folder.phase(stage.name), scorer, targets.outputs)
+    progress = train(run, student, stage, plan, examples, folder.phase(stage.name), scorer, targets.outputs)
     fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out)
-    finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
+    speed = len(examples) * progress.epoch / progress.seconds
+    finish_phase(
+        work, lesson, student, stage, progress, speed, fidelity, targets, folder.phase(stage.name) / "student"
+    )
 
 
 def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification | None:
@@ -234,17 +124,19 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
     stage = baseline_stage(config)
     scorer = held_out_scorer(work.run, work.task, lesson.held_out)
     progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
-    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
+    speed = len(lesson.train) * progress.epoch / progress.seconds
+    finish_phase(work, lesson, baseline, stage, progress, speed, [], Targets(None), folder.baseline)
     return baseline
 
 
 def baseline_stage(config: Config) -> StageConfig:
-    """Return the training of the baseline as a stage without a teacher, by default as long as all stages together."""
+    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
     epochs = config.baseline.epochs
+    in_stages = sum(stage.epochs for stage in config.stages) * (1 + config.augmentation.copies)
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",
-        epochs=sum(stage.epochs for stage in config.stages) if epochs is None else epochs,
+        epochs=in_stages if epochs is None else epochs,
         learning_rate=config.baseline.learning_rate,
         losses={"labels": 1.0},
         train="all" if untrained else "encoder",
@@ -260,6 +152,7 @@ def finish_phase(
     model: StudentForSequenceClassification,
     stage: StageConfig,
     progress: Progress,
+    examples_per_second: float,
     fidelity: Sequence[Mapping[str, float]],
     targets: Targets,
     destination: Path,
@@ -271,7 +164,7 @@ def finish_phase(
         "name": stage.name,
         "seconds": progress.seconds,
         "checkpoint_seconds": progress.checkpoint_seconds,
-        "examples_per_second": len(lesson.train) * progress.epoch / progress.seconds,
+        "examples_per_second": examples_per_second,
         "metrics": metrics,
         "fidelity": list(fidelity),
         "epochs": progress.epoch,
@@ -287,7 +180,7 @@ def finish_phase(
     cache = f"; teacher outputs from disk saved {saved:.0f} s" if saved else ""
     work.run.accelerator.print(
         f"{stage.name}: {in_words(metrics)} on validation; {progress.seconds:.0f} s, "
-        f"{result['examples_per_second']:.0f} examples/s{cache}"
+        f"{examples_per_second:.0f} examples/s{cache}"
     )
     values = {f"{stage.name}/validation_{name}": value for name, value in metrics.items()}
     for layer in fidelity:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.augmentation import join
 from distill.batches import PAD_MULTIPLE
 from distill.config import SCRATCH, Config, StageConfig
 from distill.console import EXIT_USER_ERROR
@@ -41,15 +42,8 @@ from distill.preflight import (
 )
 from distill.run_folder import find_run_folder
 from distill.stages import parameter_groups, plan_stage
-from pipelines.phases import (
-    Lesson,
-    Work,
-    baseline_stage,
-    check_on_validation,
-    make_student,
-    open_lesson,
-    open_run,
-)
+from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
+from pipelines.phases import baseline_stage, check_on_validation
 from students import STUDENTS
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
@@ -208,6 +202,7 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if lesson.source.finished else None
     dtype = autocast_dtype(work.run.accelerator)
-    cache = disk_needed(lesson.teacher, plans, lesson.train, config.cache.max_gigabytes, known, dtype)
+    examples = join([lesson.train] * (1 + config.augmentation.copies))  # as long as what the stages will read
+    cache = disk_needed(lesson.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
     models = run_disk(count(lesson.teacher)[0], count(student)[0], len(config.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

@@ -8,7 +8,7 @@ from distill.check_config import check_config
 from distill.read_config import parse_command
 
 if TYPE_CHECKING:
-    from pipelines.phases import Lesson, Work
+    from pipelines.opening import Lesson, Work
 
 
 def open_command() -> tuple[tuple[Work, Lesson] | None, int]:

@@ -128,6 +128,17 @@ def test_labels_loss_by_hand():
     assert scores.tolist() == [4.0, 0.0]
 
 
+def test_a_hidden_label_costs_nothing_and_pulls_nowhere():
+    for labels in (torch.tensor([-1, 0]), torch.tensor([float("nan"), 0.5])):
+        logits = normal(2, 2 if labels.dtype == torch.int64 else 1, seed=0).requires_grad_()
+        loss = labels_loss(logits, labels)
+        loss.sum().backward()
+        assert loss[0] == 0
+        assert logits.grad[0].abs().max() == 0
+        assert loss[1] > 0
+        assert logits.grad[1].abs().min() > 0
+
+
 @pytest.mark.parametrize("name", PER_TOKEN)
 def test_padding_never_counts(name: str):
     loss = PER_TOKEN[name]

@@ -198,3 +198,16 @@ def test_a_baseline_of_no_epochs_is_none(finished, tiny, tmp_path) -> None:
     assert record["speed"] == []
     assert not (folder / "baseline").exists()
     assert "labels alone" not in done.stdout
+
+
+def test_copies_are_read_by_the_stages_and_not_by_the_baseline(finished, tiny, tmp_path) -> None:
+    folder = tmp_path / "run"
+    more = ("--teacher.checkpoint", str(finished.folder / "teacher"), "--comparison.lengths", "[]")
+    done = tiny.run(folder, "--augmentation.copies", "2", "--augmentation.kinds", "[replace, mix]", *more)
+    assert done.returncode == 0, done.stderr
+    steps = {}
+    for run in (finished.folder, folder):
+        for phase in ("layers", "logits", "baseline"):
+            history = json.loads((run / "checkpoints" / phase / "result.json").read_text())["history"]
+            steps.setdefault(phase, []).append(history[-1]["step"])
+    assert steps == {"layers": [8, 23], "logits": [16, 46], "baseline": [8, 8]}  # of 240 and 720 in batches of 32

@@ -1,0 +1,150 @@
+"""What every phase of a run reads: the task and its data, the teacher with its tokens, and the student built of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.batches import TokenizedExamples, collate, tokenize
+from distill.config import Config
+from distill.data import Splits, load_splits
+from distill.errors import UserError
+from distill.launch import main_process_first, on_main_process
+from distill.loop import Run
+from distill.run_folder import RunFolder
+from distill.tasks import Task, get_task
+from students import (
+    STUDENTS,
+    CopyReport,
+    StudentForSequenceClassification,
+    calibrate_temperature,
+    resolve_layer_map,
+    student_from_teacher,
+)
+from teachers.load import Teacher
+from teachers.prepare import starting_teacher
+
+CALIBRATION_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every phase of a run reads."""
+
+    config: Config
+    run: Run
+    folder: RunFolder
+    task: Task
+    splits: Splits
+
+    @property
+    def device(self) -> Any:
+        return self.run.accelerator.device
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The teacher, and the data in its tokens."""
+
+    source: Teacher
+    """The teacher as it was found; its model is the same object, fine-tuned in place."""
+    is_ours: bool
+    """Whether this run left it in its folder, earlier."""
+    train: TokenizedExamples
+    held_out: TokenizedExamples
+    validation: Mapping[str, TokenizedExamples]
+    layer_map: list[int]
+
+    @property
+    def teacher(self) -> PreTrainedModel:
+        return self.source.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.source.tokenizer
+
+
+def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
+    """Read the data; nothing is written yet."""
+
+    def read() -> tuple[Task, Splits]:
+        task = get_task(config.task, config.data)
+        return task, load_splits(
+            task,
+            source=config.data.dir,
+            seed=config.data.seed,
+            max_train_examples=config.data.max_train_examples,
+            held_out_fraction=config.data.held_out_fraction,
+        )
+
+    task, splits = main_process_first(accelerator, read)
+    return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
+
+
+def open_lesson(work: Work) -> Lesson:
+    """Load the teacher as it is so far and tokenise the data with its tokenizer; nothing is written yet."""
+    config, task, splits, accelerator = work.config, work.task, work.splits, work.run.accelerator
+    is_ours = work.folder.result("teacher") is not None
+    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
+    source.model.to(work.device)
+    layer_map = student_layer_map(config, source.model)
+    parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
+    tokens = on_main_process(
+        accelerator,
+        lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
+    )
+    return Lesson(source, is_ours, tokens.pop("train"), tokens.pop("held_out"), tokens, layer_map)
+
+
+def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
+    """Return the teacher layer behind each student layer.
+
+    Raises:
+        UserError: the teacher has not enough layers, or an explicit map does not fit it.
+    """
+    try:
+        return resolve_layer_map(config.student.layer_map, config.student.num_layers, teacher.config.num_hidden_layers)
+    except ValueError as error:
+        raise UserError(f"student.num_layers, student.layer_map: {error}") from error
+
+
+def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> StudentForSequenceClassification:
+    """Build the configured student out of ``source`` and say which of its weights are copies."""
+    student, report = make_student(work, source, lesson)
+    work.run.accelerator.print(f"student: {report.in_words()}")
+    return student
+
+
+def make_student(
+    work: Work, source: PreTrainedModel, lesson: Lesson
+) -> tuple[StudentForSequenceClassification, CopyReport]:
+    """Build the configured student out of ``source`` and set its temperatures."""
+    settings = work.config.student
+    temperature = settings.initial_temperature
+    student, report = student_from_teacher(
+        source,
+        layer_map=lesson.layer_map,
+        attention=settings.attention,
+        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
+        features=settings.features,
+        seed=work.config.seed,
+        softmax_layers=settings.softmax_layers,
+        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
+        redraw_interval=settings.redraw_interval,
+        attention_options=settings.attention_options,
+    )
+    student.to(work.device)
+    if isinstance(temperature, str):
+        sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
+        calibrate_temperature(student, collate(lesson.train, sample, work.device))
+    return student, report
+
+
+def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
+    """Load a student that a finished phase saved."""
+    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
+    return student.to(work.device)
