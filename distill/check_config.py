@@ -41,6 +41,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     _require(len(config.stages) > 0, "stages", [], "give at least one stage")
     names = [stage.name.casefold() for stage in config.stages]  # some file systems do not tell A from a
     _require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
+    _check_order(config.stages)
     for stage in config.stages:
         _check_stage(stage)
         if attentions is not None:
@@ -182,6 +183,21 @@ def _check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
             _require(name in ("logits", "labels"), key, name, way_out)
         compresses = name != "compression" or hasattr(mechanism, "compression_loss")
         _require(compresses, key, name, f"{attention} attention has none; leave it out")
+
+
+def _check_order(stages: Sequence[StageConfig]) -> None:
+    """Refuse softmax attention in a stage behind the mechanism's own, and targets that no stage has left."""
+    for before, stage in zip((None, *stages), stages, strict=False):
+        key = f"stages.{stage.name}"
+        is_first = before is None or before.attention == "softmax"
+        _require_choice(f"{key}.targets", stage.targets, ("teacher", "softmax_student"))
+        if stage.attention is not None:
+            _require_choice(f"{key}.attention", stage.attention, ("softmax",))
+            _require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
+            _require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
+    if any(stage.targets == "softmax_student" for stage in stages):
+        left = stages[0].attention == "softmax"
+        _require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
 
 
 def _check_stage(stage: StageConfig) -> None:

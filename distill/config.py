@@ -110,6 +110,12 @@ class StageConfig:
     """Learning rate of the mechanism's own parameters; null: ten times learning_rate."""
     layer_decay: float = 1.0
     """Learning rate of a layer over that of the layer above it."""
+    attention: str | None = None
+    """softmax: this stage, one of the first, trains the student with softmax attention in place of its mechanism;
+    null: with its mechanism, which takes over the weights of the stage before (depth first, then linear)."""
+    targets: str = "teacher"
+    """Whose outputs are matched: teacher, or softmax_student, what the last stage with attention: softmax left; it has
+    the student's depth, so that layer matches layer."""
     inputs: str = "student"
     """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
     temperature: float = 1.0

@@ -1,7 +1,7 @@
 """What every phase of a run reads: the task and its data, the teacher with its tokens, and the student built of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,22 +112,32 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
         raise UserError(f"student.num_layers, student.layer_map: {error}") from error
 
 
-def build_student(work: Work, source: PreTrainedModel, lesson: Lesson) -> StudentForSequenceClassification:
-    """Build the configured student out of ``source`` and say which of its weights are copies."""
-    student, report = make_student(work, source, lesson)
+def build_student(
+    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
+) -> StudentForSequenceClassification:
+    """Build the configured student, or one with other ``attention``, and say which of its weights are copies."""
+    student, report = make_student(work, source, lesson, attention)
     work.run.accelerator.print(f"student: {report.in_words()}")
     return student
 
 
 def make_student(
-    work: Work, source: PreTrainedModel, lesson: Lesson
+    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
 ) -> tuple[StudentForSequenceClassification, CopyReport]:
-    """Build the configured student out of ``source`` and set its temperatures."""
+    """Build the configured student out of ``source`` and set its temperatures.
+
+    Args:
+        source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
+        attention: other than the configured one: softmax.
+    """
     settings = work.config.student
+    if attention is not None:
+        settings = replace(settings, attention=attention, attention_options={}, features="fixed")
     temperature = settings.initial_temperature
+    same_depth = isinstance(source, StudentForSequenceClassification)
     student, report = student_from_teacher(
         source,
-        layer_map=lesson.layer_map,
+        layer_map=list(range(settings.num_layers)) if same_depth else lesson.layer_map,
         attention=settings.attention,
         num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
         features=settings.features,
@@ -137,6 +147,7 @@ def make_student(
         redraw_interval=settings.redraw_interval,
         attention_options=settings.attention_options,
     )
+    student.config.layer_map = lesson.layer_map
     student.to(work.device)
     if isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from distill.augmentation import enrich
 from distill.batches import TokenizedExamples
 from distill.config import SCRATCH, Config, StageConfig
@@ -63,15 +65,19 @@ def check_on_validation(work: Work, lesson: Lesson) -> None:
 def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
     """Take the student through every stage that is not finished, and return it."""
     folder, stages = work.folder, work.config.stages
-    finished = [stage.name for stage in stages if folder.result(stage.name) is not None]
-    if finished:
-        student = load_student(work, folder.phase(finished[-1]) / "student")
-    else:
-        student = build_student(work, lesson.teacher, lesson)
+    finished = [stage for stage in stages if folder.result(stage.name) is not None]
     left = stages[len(finished) :]
+    if finished:
+        student = load_student(work, folder.phase(finished[-1].name) / "student")
+    else:
+        student = build_student(work, lesson.teacher, lesson, stages[0].attention)
     examples = enriched_train(work, lesson) if left else lesson.train
+    before = finished[-1] if finished else stages[0]
     for stage in left:
+        if stage.attention != before.attention:
+            student = build_student(work, student, lesson)
         run_stage(work, lesson, student, stage, examples)
+        before = stage
     if work.run.accelerator.is_main_process and not folder.student.exists():
         save_model(student, lesson.tokenizer, folder.student)
     return student
@@ -98,9 +104,10 @@ def run_stage(
 ) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = work.run, work.folder
-    plan = plan_stage(stage, lesson.layer_map, lesson.teacher.config.num_hidden_layers)
+    teacher, layer_map = stage_teacher(work, lesson, stage)
+    plan = plan_stage(stage, layer_map, int(teacher.config.num_hidden_layers))
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
-    targets = stage_targets(run.accelerator, lesson.teacher, plan, examples, work.config.cache, cache_folder)
+    targets = stage_targets(run.accelerator, teacher, plan, examples, work.config.cache, cache_folder)
     scorer = held_out_scorer(run, work.task, lesson.held_out)
     progress = train(run, student, stage, plan, examples, folder.phase(stage.name), scorer, targets.outputs)
     fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out)
@@ -108,6 +115,16 @@ def run_stage(
     finish_phase(
         work, lesson, student, stage, progress, speed, fidelity, targets, folder.phase(stage.name) / "student"
     )
+
+
+def stage_teacher(work: Work, lesson: Lesson, stage: StageConfig) -> tuple[PreTrainedModel, list[int]]:
+    """Return whose outputs a stage matches, and which of its layers stands behind each of the student's."""
+    if stage.targets == "teacher":
+        return lesson.teacher, lesson.layer_map
+    source = [each.name for each in work.config.stages if each.attention == "softmax"][-1]
+    softmax_student = load_student(work, work.folder.phase(source) / "student")
+    freeze(softmax_student)
+    return softmax_student, list(range(len(lesson.layer_map)))
 
 
 def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification | None:

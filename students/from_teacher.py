@@ -65,10 +65,12 @@ def student_from_teacher(
 
     Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
     moving the global random state. Labels and problem type carry over. The other options are ``StudentConfig``'s.
+    A student with softmax attention is a teacher too: it has BERT's weights under BERT's names.
     Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option, and for a
     ``num_features`` that has no effect.
     """
-    if teacher.config.model_type != "bert" or teacher.config.is_decoder:
+    is_bert = teacher.config.model_type == "bert" or getattr(teacher.config, "attention", None) == "softmax"
+    if not is_bert or teacher.config.is_decoder:
         kind = "a decoder" if teacher.config.model_type == "bert" else repr(teacher.config.model_type)
         raise ValueError(f"the teacher must be a BERT encoder, this one is {kind}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)

@@ -1,0 +1,62 @@
+"""Depth first, then linear: a softmax student of fewer layers is distilled; the mechanism takes over its weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+STAGES = """[
+{name: depth, epochs: 1, learning_rate: 1.0e-3, attention: softmax, losses: {hidden_states: 1.0, logits: 1.0}},
+{name: transfer, epochs: 1, learning_rate: 1.0e-3, targets: softmax_student, inputs: teacher, train: attention,
+ losses: {attention_output: 1.0, attention_map: 1.0}},
+{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {logits: 1.0}}]""".replace("\n", " ")
+
+
+@pytest.fixture(scope="module")
+def more(finished) -> list[str]:
+    """What makes the tiny run go depth first, from the teacher of the finished one."""
+    teacher = ["--teacher.checkpoint", str(finished.folder / "teacher"), "--baseline.epochs", "1"]
+    return [*teacher, "--comparison.lengths", "[]", "--stages", STAGES]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, more, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("depth_first") / "run"
+    done = tiny.run(folder, *more)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def student_of(folder: Path, stage: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Return configuration and weights of what a stage left."""
+    left = folder / "checkpoints" / stage / "student"
+    return json.loads((left / "config.json").read_text()), load_file(left / "model.safetensors")
+
+
+def test_the_mechanism_takes_over_the_weights_of_the_softmax_student(undisturbed):
+    (before, softmax), (after, linear) = (student_of(undisturbed, stage) for stage in ("depth", "transfer"))
+    assert (before["attention"], after["attention"]) == ("softmax", "performer")
+    assert before["layer_map"] == after["layer_map"] == [0]
+    assert after["features"] == "redrawn"
+    kept = {name for name in softmax if ".attention." not in name}
+    assert kept
+    assert all(torch.equal(softmax[name], linear[name]) for name in kept)
+    query = "bert.encoder.layer.0.attention.self.query.weight"
+    assert 0 < (softmax[query] - linear[query]).abs().max() < 0.1
+
+
+def test_the_last_student_is_the_mechanism_and_every_stage_is_in_the_record(undisturbed):
+    record = json.loads((undisturbed / "record.json").read_text())
+    assert [stage["name"] for stage in record["stages"]] == ["depth", "transfer", "logits"]
+    assert json.loads((undisturbed / "student" / "config.json").read_text())["attention"] == "performer"
+
+
+def test_a_killed_run_goes_on_where_the_attention_changes(undisturbed, tiny, more, tmp_path, same_end):
+    folder = tmp_path / "run"
+    killed, errors = tiny.kill_when(tiny.start(folder, *more), folder, "checkpoints/depth/result.json")
+    assert killed, errors
+    done = tiny.run(folder, *more)
+    assert done.returncode == 0, done.stderr
+    same_end(folder, undisturbed)
