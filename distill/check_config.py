@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.config import (
     AUGMENTATIONS,
+    IMPORTANCE,
     LOSSES,
     TRAINABLE,
     AugmentationConfig,
@@ -154,7 +155,7 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
     _require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
     _require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):
-        _require_choice("student.layer_map", student.layer_map, ("even", "first", "last"))
+        _require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
     else:
         right = len(student.layer_map) == student.num_layers
         _require(

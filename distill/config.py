@@ -9,6 +9,7 @@ LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidde
 LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
+IMPORTANCE = "importance"
 AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 
 
@@ -75,7 +76,8 @@ class StudentSettings:
     attention: str = "performer"
     num_layers: int = 3
     layer_map: str | list[int] = "even"
-    """Teacher layers that the student starts from: even, first, last or an explicit list such as [0, 2, 4]."""
+    """Teacher layers that the student starts from: even, first, last, importance (those whose loss changes the
+    teacher's decisions most) or an explicit list such as [0, 2, 4]."""
     num_features: int | None = None
     """Features, landmarks or slots per head, of mechanisms with any; null: the default (performer: d ln d)."""
     attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)

@@ -25,7 +25,7 @@ def main() -> int:
     from pipelines.phases import distil_stages, teach, train_baseline
 
     work, lesson = opened
-    teach(work, lesson)
+    lesson = teach(work, lesson)
     student = distil_stages(work, lesson)
     baseline = train_baseline(work, lesson)
     compare_and_report(work, lesson, student, baseline)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, tokenize
-from distill.config import Config
+from distill.config import IMPORTANCE, Config
 from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.launch import main_process_first, on_main_process
@@ -101,13 +101,15 @@ def open_lesson(work: Work) -> Lesson:
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
-    """Return the teacher layer behind each student layer.
+    """Return the teacher layer behind each student layer; evenly spread until the teacher can say which it needs.
 
     Raises:
         UserError: the teacher has not enough layers, or an explicit map does not fit it.
     """
+    wanted = config.student.layer_map
+    wanted = "even" if wanted == IMPORTANCE else wanted
     try:
-        return resolve_layer_map(config.student.layer_map, config.student.num_layers, teacher.config.num_hidden_layers)
+        return resolve_layer_map(wanted, config.student.num_layers, teacher.config.num_hidden_layers)
     except ValueError as error:
         raise UserError(f"student.num_layers, student.layer_map: {error}") from error
 

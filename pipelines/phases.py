@@ -1,6 +1,7 @@
 """The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel
 
 from distill.augmentation import enrich
 from distill.batches import TokenizedExamples
-from distill.config import SCRATCH, Config, StageConfig
+from distill.config import IMPORTANCE, SCRATCH, Config, StageConfig
 from distill.data import fingerprint
 from distill.fidelity import layer_fidelity
 from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
@@ -19,13 +20,14 @@ from distill.stages import StagePlan, plan_stage
 from pipelines.opening import Lesson, Work, build_student, load_student
 from students import StudentForSequenceClassification
 from teachers.checks import check_teacher
+from teachers.layer_choice import most_needed_layers
 from teachers.load import freeze, weights_checksum
 from teachers.prepare import label_free_start, prepare_teacher
 from teachers.targets import Targets, stage_targets
 
 
-def teach(work: Work, lesson: Lesson) -> None:
-    """Bring the teacher to its end, and check one that has only now learned the task.
+def teach(work: Work, lesson: Lesson) -> Lesson:
+    """Bring the teacher to its end, check one that has only now learned the task, and choose among its layers.
 
     The run folder is made here, when everything that can be refused without training has been looked at: a folder
     left behind by a mistake would refuse the corrected command.
@@ -36,6 +38,14 @@ def teach(work: Work, lesson: Lesson) -> None:
     freeze(lesson.teacher)
     if not lesson.source.finished:
         check_on_validation(work, lesson)
+    if work.config.student.layer_map != IMPORTANCE:
+        return lesson
+    num_layers = work.config.student.num_layers
+    layer_map = on_main_process(
+        work.run.accelerator, lambda: most_needed_layers(lesson.teacher, lesson.train, num_layers)
+    )
+    work.run.accelerator.print(f"student: starts from layers {layer_map} of the teacher, which needs them most")
+    return replace(lesson, layer_map=layer_map)
 
 
 def begin(work: Work) -> None:

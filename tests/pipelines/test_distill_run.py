@@ -211,3 +211,14 @@ def test_copies_are_read_by_the_stages_and_not_by_the_baseline(finished, tiny, t
             history = json.loads((run / "checkpoints" / phase / "result.json").read_text())["history"]
             steps.setdefault(phase, []).append(history[-1]["step"])
     assert steps == {"layers": [8, 23], "logits": [16, 46], "baseline": [8, 8]}  # of 240 and 720 in batches of 32
+
+
+def test_the_layers_that_the_teacher_needs_most_are_chosen_once_it_is_trained(tiny, tmp_path) -> None:
+    folder = tmp_path / "run"
+    more = ("--student.layer_map", "importance", "--baseline.epochs", "0", "--comparison.lengths", "[]")
+    done = tiny.run(folder, *more)
+    assert done.returncode == 0, done.stderr
+    chosen = json.loads((folder / "student" / "config.json").read_text())["layer_map"]
+    assert chosen in ([0], [1])
+    assert f"student: starts from layers {chosen} of the teacher" in done.stdout
+    assert [layer["teacher_layer"] for layer in read_record(folder / "record.json")["stages"][0]["fidelity"]] == chosen
