@@ -209,7 +209,9 @@ def _check_stage(stage: StageConfig) -> None:
     _require_positive(
         section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
     )
-    _require_positive(section, stage, ("patience",))
+    _require_positive(section, stage, ("patience", "average_epochs"))
+    one_end = stage.average_epochs == 1 or not stage.keep_best_epoch
+    _require(one_end, f"{section}.average_epochs", stage.average_epochs, "leave out keep_best_epoch, or this")
     _require(
         0 < stage.layer_decay <= 1, f"{section}.layer_decay", stage.layer_decay, "give a share above 0, at most 1"
     )
@@ -217,6 +219,10 @@ def _check_stage(stage: StageConfig) -> None:
     for name, weight in stage.losses.items():
         _require_choice(f"{section}.losses", name, LOSSES)
         _require(weight > 0, f"{section}.losses.{name}", weight, "give a weight above 0, or leave the loss out")
+    _require_positive(section, stage, ("final_temperature",))
+    for name, weight in (stage.final_losses or {}).items():
+        _require(name in stage.losses, f"{section}.final_losses", name, "name only losses of the stage")
+        _require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
     _require_choice(f"{section}.train", stage.train, TRAINABLE)
     _require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
     allowed = {"attention_output", "attention_context", "attention_map"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distill.errors import UserError, loading_problem
@@ -68,7 +68,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any
 def remove_checkpoints(folder: Path) -> None:
     """Remove what only resuming a stage needs, once it is finished."""
     for path in folder.iterdir():
-        if path.name.startswith(("step-", "best-epoch-", "checkpoint")):
+        if path.name.startswith(("step-", "best-epoch-", "epoch-", "checkpoint")):
             remove(path)
 
 
@@ -95,6 +95,28 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
 def best_path(folder: Path, epoch: int) -> Path:
     """Return where the weights of a best epoch lie."""
     return folder / f"best-epoch-{epoch}.safetensors"
+
+
+def keep_epoch(weights: Mapping[str, Tensor], folder: Path, epoch: int, kept: int) -> None:
+    """Save the weights of an epoch, and remove those of the one that no longer is among the ``kept`` last."""
+    save_weights(weights, _epoch_path(folder, epoch))
+    _epoch_path(folder, epoch - kept).unlink(missing_ok=True)
+
+
+def mean_of_epochs(folder: Path, num_epochs: int, kept: int) -> dict[str, Tensor]:
+    """Return the mean of the weights of the ``kept`` last of ``num_epochs`` epochs, or of all if they are fewer."""
+    last, *others = [
+        load_file(_epoch_path(folder, epoch)) for epoch in reversed(range(max(0, num_epochs - kept), num_epochs))
+    ]
+    for name, tensor in last.items():
+        if tensor.is_floating_point():  # buffers such as a plan of blocks are the same in all
+            total = tensor.double() + sum(other[name].double() for other in others)
+            last[name] = (total / (1 + len(others))).to(tensor.dtype)
+    return last
+
+
+def _epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch}.safetensors"
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -122,12 +122,18 @@ class StageConfig:
     """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
     temperature: float = 1.0
     """Softening of both distributions in the logits loss."""
+    final_temperature: float | None = None
+    """What temperature goes to in a straight line over the stage; null: it stays."""
+    final_losses: dict[str, float] | None = None
+    """What the weights of losses go to in a straight line, 0 allowed; null, and losses not named here: they stay."""
     dropout: bool = False
     """Whether dropout is on; matching layer outputs wants it off, the last stage on."""
     batch_size: int = 32
     """Examples per optimizer step over all processes."""
     keep_best_epoch: bool = False
     """End with the weights of the epoch that was best on the held-out part of train."""
+    average_epochs: int = 1
+    """End with the mean of the weights of this many last epochs."""
     patience: int | None = None
     """Stop after this many epochs without a better held-out score; null: never."""
 

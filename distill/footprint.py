@@ -166,7 +166,7 @@ def run_disk(teacher: int, student: int, copies: int, phases: Sequence[tuple[int
         student: parameters.
         copies: how often the student is saved: after every stage, at the end, as the baseline.
         phases: parameters, those trained and epochs of every phase. While it runs, a phase keeps checkpoints of
-            weights and Adam's states and the weights of every epoch that was the best so far.
+            weights and Adam's states and the weights of so many epochs: that were the best so far, or are averaged.
         folder: what it holds already is not written again.
     """
     models = FLOAT * (teacher + copies * student)

@@ -19,7 +19,14 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate, length_grouped_batches
-from distill.checkpoints import best_path, load_checkpoint, save_checkpoint, save_weights
+from distill.checkpoints import (
+    best_path,
+    keep_epoch,
+    load_checkpoint,
+    mean_of_epochs,
+    save_checkpoint,
+    save_weights,
+)
 from distill.clock import now
 from distill.config import StageConfig, TrainingConfig
 from distill.errors import UserError
@@ -76,6 +83,18 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
     return max(0.0, (total_steps - step) / max(1.0, total_steps - warmup_steps))
 
 
+def scheduled(stage: StageConfig, step: int, total_steps: int) -> StageConfig:
+    """Return the stage with the temperature and the weights of this step: in a straight line from first to last."""
+    share = step / max(1, total_steps - 1)
+    final_temperature = stage.temperature if stage.final_temperature is None else stage.final_temperature
+    final = stage.losses | (stage.final_losses or {})
+    return dataclasses.replace(
+        stage,
+        temperature=stage.temperature + share * (final_temperature - stage.temperature),
+        losses={name: weight + share * (final[name] - weight) for name, weight in stage.losses.items()},
+    )
+
+
 def phase_seed(seed: int, name: str) -> int:
     """Return a seed of its own for every phase, so that no phase depends on which ran before in this process."""
     return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
@@ -98,7 +117,7 @@ def train(
         teacher_outputs: needed unless the only loss is ``labels``.
 
     Returns:
-        The final progress with the loss history; ``model`` carries the last or the best epoch's weights.
+        The final progress with the loss history; ``model`` carries the last or the best epoch's weights, or a mean.
 
     Raises:
         UserError: a loss stops being finite, or none depends on what the stage trains.
@@ -125,7 +144,9 @@ def train(
             for indices in epoch_batches[progress.step :]:
                 started = now()
                 set_learning_rate(optimizer, progress.global_step, total_steps, run.training.warmup)
-                train_step(run, wrapped, optimizer, stage, examples, indices, teacher_outputs, meter)
+                current = scheduled(stage, progress.global_step, total_steps)
+                meter.weights = current.losses
+                train_step(run, wrapped, optimizer, current, examples, indices, teacher_outputs, meter)
                 redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
                 progress.step += 1
                 progress.global_step += 1
@@ -142,6 +163,8 @@ def train(
     collect_weights(accelerator, wrapped, model)
     if stage.keep_best_epoch and progress.best_epoch is not None:
         model.load_state_dict(load_file(best_path(folder, progress.best_epoch)))
+    if stage.average_epochs > 1:
+        model.load_state_dict(mean_of_epochs(folder, progress.epoch, stage.average_epochs))
     release(accelerator)
     return progress
 
@@ -254,6 +277,8 @@ def finish_epoch(
         progress.best_epoch, progress.best_score = progress.epoch, score
         if stage.keep_best_epoch and accelerator.is_main_process:
             save_weights(model.state_dict(), best_path(folder, progress.epoch))
+    if stage.average_epochs > 1 and accelerator.is_main_process:
+        keep_epoch(model.state_dict(), folder, progress.epoch - 1, stage.average_epochs)
     save_progress(accelerator, progress, folder)
 
 

@@ -14,7 +14,7 @@ class LossMeter:
     """Sums of losses over examples, on the device; fetched only for a line of the history or a checkpoint.
 
     Args:
-        weights: loss name to weight.
+        weights: loss name to weight; may be set anew, for a line says what it was at its end.
         saved: what :meth:`collect` returned before a checkpoint; empty at the start of a stage.
     """
 

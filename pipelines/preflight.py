@@ -195,7 +195,8 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     lengths = []
     for stage, model in training_phases(work, lesson, student):
         parameter_groups(model, stage, config.training.weight_decay)
-        lengths.append((*count(model), stage.epochs if stage.keep_best_epoch else 0))
+        weights = stage.average_epochs if stage.average_epochs > 1 else 0
+        lengths.append((*count(model), stage.epochs if stage.keep_best_epoch else weights))
     plans = [
         plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in config.stages
     ]

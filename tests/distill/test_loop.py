@@ -129,6 +129,43 @@ def test_best_epoch_is_kept(train_stage, monkeypatch):
     assert all(torch.equal(last.state_dict()[name], tensor) for name, tensor in weights[3].items())
 
 
+def test_a_stage_ends_with_the_mean_of_its_last_epochs(train_stage, monkeypatch):
+    weights = []
+    original = loop.keep_epoch
+
+    def remember(state, *arguments):
+        weights.append(copy.deepcopy(state))
+        original(state, *arguments)
+
+    monkeypatch.setattr(loop, "keep_epoch", remember)
+    student, _ = train_stage(replace(LABELS, epochs=4, average_epochs=3))
+    assert len(weights) == 4
+    for name, tensor in student.state_dict().items():
+        mean = sum(state[name].double() for state in weights[1:]) / 3
+        assert torch.allclose(tensor.double(), mean, rtol=1e-6, atol=1e-8), name
+    name = "bert.pooler.dense.weight"
+    assert not torch.equal(weights[2][name], weights[3][name])
+
+
+def test_temperature_and_weights_go_from_first_to_last_in_a_straight_line():
+    stage = replace(BOTH, temperature=4.0, final_temperature=1.0, losses={"logits": 1.0, "labels": 0.5})
+    stage = replace(stage, final_losses={"logits": 0.0})
+    found = [loop.scheduled(stage, step, 4) for step in range(4)]
+    assert [each.temperature for each in found] == pytest.approx([4, 3, 2, 1])
+    assert [each.losses["logits"] for each in found] == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert [each.losses["labels"] for each in found] == [0.5] * 4
+    odd = replace(BOTH, temperature=0.1, losses={"logits": 0.9})
+    assert all(loop.scheduled(odd, step, 10) == odd for step in range(10))  # to the last bit
+
+
+def test_the_history_has_the_weight_of_its_own_step(train_stage):
+    stage = replace(LABELS, losses={"labels": 2.0}, final_losses={"labels": 0.0})
+    _, progress = train_stage(stage)
+    shares = [line["labels_weighted"] / line["labels"] for line in progress.history]
+    total = progress.global_step - 1
+    assert shares == pytest.approx([2 * (1 - (line["step"] - 1) / total) for line in progress.history])
+
+
 def test_best_epoch_is_the_first_one_even_below_zero(train_stage):
     _, progress = train_stage(replace(LABELS, keep_best_epoch=True), scores=[-0.2, -0.5])
     assert progress.best_epoch == 1

@@ -59,6 +59,14 @@ def test_resuming_after_a_kill_outside_the_steps_is_bit_equal(name, train_stage,
     assert progress.held_out == expected.held_out
 
 
+def test_resuming_between_averaged_epochs_is_bit_equal(train_stage, monkeypatch):
+    stage = replace(BOTH, epochs=3, average_epochs=2)
+    straight, _ = train_stage(stage, "straight")
+    with kill_after(monkeypatch, 1, "finish_epoch"), pytest.raises(KilledError):
+        train_stage(stage, "killed")
+    assert same_weights(straight, train_stage(stage, "killed")[0])
+
+
 @contextmanager
 def signal_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     """Send SIGTERM to this process in the middle of a step."""
