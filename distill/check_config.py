@@ -4,28 +4,25 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from distill.check_stages import check_losses, check_stage_settings
 from distill.config import (
     AUGMENTATIONS,
     IMPORTANCE,
-    LOSSES,
-    TRAINABLE,
     AugmentationConfig,
     Config,
     ScratchConfig,
-    StageConfig,
     StudentSettings,
     TeacherConfig,
 )
-from distill.errors import UserError, choices_hint
+from distill.errors import choices_hint
+from distill.require import require, require_choice, require_positive
 from distill.tasks import task_names
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
-"""Names under `checkpoints/` that no stage may have."""
 
 
 def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
@@ -35,45 +32,32 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         attentions: what a student may have (``students.STUDENTS``); None skips the checks that need them.
     """
     _check_values(config)
-    _require_choice("task", config.task, task_names())
+    require_choice("task", config.task, task_names())
     _check_data(config)
     _check_teacher(config.teacher)
     _check_student(config.student, attentions)
-    _require(len(config.stages) > 0, "stages", [], "give at least one stage")
-    names = [stage.name.casefold() for stage in config.stages]  # some file systems do not tell A from a
-    _require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
-    _check_order(config.stages)
-    for stage in config.stages:
-        _check_stage(stage)
-        if attentions is not None:
-            _check_losses(stage, config.student.attention, attentions[config.student.attention])
+    check_stage_settings(config.stages)
+    if attentions is not None:
+        for stage in config.stages:
+            check_losses(stage, config.student.attention, attentions[config.student.attention])
     _check_augmentation(config.augmentation)
     training = config.training
-    _require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
-    _require_positive(
+    require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
+    require_positive(
         "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
     )
     if training.mixed_precision is not None:
-        _require_choice("training.mixed_precision", training.mixed_precision, ("no", "bf16", "fp16"))
-    _require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
-    _require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
+        require_choice("training.mixed_precision", training.mixed_precision, ("no", "bf16", "fp16"))
+    require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
+    require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
     for key in ("batch_sizes", "lengths"):
         values = getattr(config.comparison, key)
-        _require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
-    _require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
+        require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
+    require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
     epochs = config.baseline.epochs
-    _require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
-    _require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
-    _require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
-
-
-def _require(condition: bool, key: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{key} is {value!r}: {expected}")
-
-
-def _require_choice(key: str, value: str, choices: Collection[str]) -> None:
-    _require(value in choices, key, value, choices_hint(value, choices))
+    require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
+    require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
+    require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
 
 
 def _check_values(values: Any, key: str = "") -> None:
@@ -82,7 +66,7 @@ def _check_values(values: Any, key: str = "") -> None:
         for entry in dataclasses.fields(values):
             name, value = f"{key}.{entry.name}" if key else entry.name, getattr(values, entry.name)
             optional = type(None) in typing.get_args(entry.type)
-            _require(value is not None or optional, name, None, "give it a value, or leave it out")
+            require(value is not None or optional, name, None, "give it a value, or leave it out")
             _check_values(value, name)
     elif isinstance(values, Mapping):
         for name, value in values.items():
@@ -92,141 +76,78 @@ def _check_values(values: Any, key: str = "") -> None:
         for value in values:
             _check_values(value, key)
     elif isinstance(values, float):
-        _require(math.isfinite(values), key, values, "give a finite number")
+        require(math.isfinite(values), key, values, "give a finite number")
     elif isinstance(values, str):
-        _require(not NEVER_IN_TEXT.search(values), key, values, "leave out control characters; write it in UTF-8")
+        require(not NEVER_IN_TEXT.search(values), key, values, "leave out control characters; write it in UTF-8")
     elif key in ("seed", "data.seed"):
-        _require(0 <= values < 2**32, key, values, "give a whole number from 0 to 4294967295")
+        require(0 <= values < 2**32, key, values, "give a whole number from 0 to 4294967295")
     elif isinstance(values, int):
-        _require(abs(values) < 2**53, key, values, "give a smaller number")
-
-
-def _require_positive(section: str, values: Any, keys: Sequence[str]) -> None:
-    for key in keys:
-        value = getattr(values, key)
-        _require(value is None or value > 0, f"{section}.{key}", value, "give a number above 0")
+        require(abs(values) < 2**53, key, values, "give a smaller number")
 
 
 def _check_data(config: Config) -> None:
     data = config.data
-    _require_positive("data", data, ("max_train_examples",))
+    require_positive("data", data, ("max_train_examples",))
     fits = 8 <= data.max_length <= MAX_LENGTH
-    _require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
-    _require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
+    require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
+    require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
     if config.task == "custom":
-        _require(data.dir is not None, "data.dir", None, "task custom needs the folder of its files")
+        require(data.dir is not None, "data.dir", None, "task custom needs the folder of its files")
         columns = data.text_columns or []
-        _require(len(columns) in (1, 2), "data.text_columns", columns, "task custom needs one or two text columns")
+        require(len(columns) in (1, 2), "data.text_columns", columns, "task custom needs one or two text columns")
         both = data.regression and data.label_names is not None
-        _require(
+        require(
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
         )
     else:
         given = data.text_columns is not None or data.label_names is not None or data.regression
-        _require(not given, "task", config.task, "columns and labels are given only with task custom")
+        require(not given, "task", config.task, "columns and labels are given only with task custom")
 
 
 def _check_augmentation(augmentation: AugmentationConfig) -> None:
-    _require(augmentation.copies >= 0, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
-    _require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
+    require(augmentation.copies >= 0, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
+    require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
     for kind in augmentation.kinds:
-        _require_choice("augmentation.kinds", kind, AUGMENTATIONS)
-    _require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
-    _require_positive("augmentation", augmentation, ("candidates",))
+        require_choice("augmentation.kinds", kind, AUGMENTATIONS)
+    require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
+    require_positive("augmentation", augmentation, ("candidates",))
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:
-    _require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
-    _require(
+    require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
+    require(
         0 < teacher.layer_decay <= 1, "teacher.layer_decay", teacher.layer_decay, "give a share above 0, at most 1"
     )
     scratch = teacher.scratch
-    _require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
+    require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
     divisible = scratch.hidden_size % scratch.num_heads == 0
-    _require(
+    require(
         divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}"
     )
 
 
 def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
     if attentions is not None:
-        _require_choice("student.attention", student.attention, attentions)
+        require_choice("student.attention", student.attention, attentions)
         _check_options(student, attentions[student.attention])
-    _require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
-    _require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
+    require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
+    require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):
-        _require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
+        require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
     else:
         right = len(student.layer_map) == student.num_layers
-        _require(
+        require(
             right, "student.layer_map", student.layer_map, f"name student.num_layers = {student.num_layers} layers"
         )
     if isinstance(student.initial_temperature, str):
-        _require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
+        require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
     else:
-        _require_positive("student", student, ("initial_temperature",))
+        require_positive("student", student, ("initial_temperature",))
     inside = all(0 <= layer < student.num_layers for layer in student.softmax_layers)
-    _require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
+    require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
 
 
 def _check_options(student: StudentSettings, mechanism: Any) -> None:
     for name in student.attention_options:
         hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
-        _require(name in mechanism.options, "student.attention_options", name, hint)
-
-
-def _check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
-    """Refuse a loss that nothing stands in for; `distill.legal_losses` replaces the others."""
-    key = f"stages.{stage.name}.losses"
-    for name in stage.losses:
-        if not mechanism.trains_layers:
-            way_out = f"{attention} keeps its layers as they are; use logits or labels"
-            _require(name in ("logits", "labels"), key, name, way_out)
-        compresses = name != "compression" or hasattr(mechanism, "compression_loss")
-        _require(compresses, key, name, f"{attention} attention has none; leave it out")
-
-
-def _check_order(stages: Sequence[StageConfig]) -> None:
-    """Refuse softmax attention in a stage behind the mechanism's own, and targets that no stage has left."""
-    for before, stage in zip((None, *stages), stages, strict=False):
-        key = f"stages.{stage.name}"
-        is_first = before is None or before.attention == "softmax"
-        _require_choice(f"{key}.targets", stage.targets, ("teacher", "softmax_student"))
-        if stage.attention is not None:
-            _require_choice(f"{key}.attention", stage.attention, ("softmax",))
-            _require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
-            _require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
-    if any(stage.targets == "softmax_student" for stage in stages):
-        left = stages[0].attention == "softmax"
-        _require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
-
-
-def _check_stage(stage: StageConfig) -> None:
-    section = f"stages.{stage.name}"
-    short = bool(re.fullmatch(r"[\w-]{1,100}", stage.name))
-    _require(short, "stages.name", stage.name, "use letters, digits, _ and -, at most 100")
-    _require(stage.name.casefold() not in TAKEN, "stages.name", stage.name, "this name is taken by the run itself")
-    _require_positive(
-        section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size")
-    )
-    _require_positive(section, stage, ("patience", "average_epochs"))
-    one_end = stage.average_epochs == 1 or not stage.keep_best_epoch
-    _require(one_end, f"{section}.average_epochs", stage.average_epochs, "leave out keep_best_epoch, or this")
-    _require(
-        0 < stage.layer_decay <= 1, f"{section}.layer_decay", stage.layer_decay, "give a share above 0, at most 1"
-    )
-    _require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
-    for name, weight in stage.losses.items():
-        _require_choice(f"{section}.losses", name, LOSSES)
-        _require(weight > 0, f"{section}.losses.{name}", weight, "give a weight above 0, or leave the loss out")
-    _require_positive(section, stage, ("final_temperature",))
-    for name, weight in (stage.final_losses or {}).items():
-        _require(name in stage.losses, f"{section}.final_losses", name, "name only losses of the stage")
-        _require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
-    _require_choice(f"{section}.train", stage.train, TRAINABLE)
-    _require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
-    allowed = {"attention_output", "attention_context", "attention_map"}
-    only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
-    _require(
-        only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}"
-    )
+        require(name in mechanism.options, "student.attention_options", name, hint)

@@ -13,7 +13,8 @@ from torch import nn
 
 import distill.loop as loop
 from distill.errors import UserError
-from distill.loop import Run, learning_rate_factor, out_of_patience, phase_seed, set_dropout, train
+from distill.loop import Run, out_of_patience, phase_seed, set_dropout, train
+from distill.schedules import learning_rate_factor, scheduled
 from distill.stages import plan_stage
 from students import student_from_teacher
 from teachers.load import freeze
@@ -150,12 +151,12 @@ def test_a_stage_ends_with_the_mean_of_its_last_epochs(train_stage, monkeypatch)
 def test_temperature_and_weights_go_from_first_to_last_in_a_straight_line():
     stage = replace(BOTH, temperature=4.0, final_temperature=1.0, losses={"logits": 1.0, "labels": 0.5})
     stage = replace(stage, final_losses={"logits": 0.0})
-    found = [loop.scheduled(stage, step, 4) for step in range(4)]
+    found = [scheduled(stage, step, 4) for step in range(4)]
     assert [each.temperature for each in found] == pytest.approx([4, 3, 2, 1])
     assert [each.losses["logits"] for each in found] == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert [each.losses["labels"] for each in found] == [0.5] * 4
     odd = replace(BOTH, temperature=0.1, losses={"logits": 0.9})
-    assert all(loop.scheduled(odd, step, 10) == odd for step in range(10))  # to the last bit
+    assert all(scheduled(odd, step, 10) == odd for step in range(10))  # to the last bit
 
 
 def test_the_history_has_the_weight_of_its_own_step(train_stage):
