@@ -28,8 +28,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from file_events import PHASES, Event, FileEvents, Kill, Tracer, announce_torch_save, kill_at, phase_of, short
-from same_end import differences
+from helpers.file_events import PHASES, Event, FileEvents, Kill, Tracer, announce_torch_save, kill_at, phase_of, short
+from helpers.same_end import differences
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,8 +24,7 @@ def test_the_example_passes_the_contract(tmp_path):
         "from .base import SelfAttention\nfrom .cosine import CosineAttention\n",
     )
     registry.write_text(source.replace("] = {\n", '] = {\n    "cosine": CosineAttention,\n'))
-    for helper in ("contract.py", "largest_output.py"):
-        shutil.copy(ROOT / "tests" / helper, tmp_path)
+    shutil.copytree(ROOT / "tests" / "helpers", tmp_path / "helpers", ignore=ignored)
     contract = shutil.copytree(ROOT / "tests" / "students" / "contract", tmp_path / "tests", ignore=ignored)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = subprocess.run(

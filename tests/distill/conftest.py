@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from short_stages import TRAINING
+from helpers.short_stages import TRAINING
 from torch import nn
 
 from distill.batches import collate

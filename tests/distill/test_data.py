@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data_folders import MANY, folder_with, load, write
+from helpers.data_folders import MANY, folder_with, load, write
 
 from distill.errors import UserError
 from distill.tasks import TASKS, custom_task

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from short_stages import BOTH, LABELS, TRAINING, same_weights
+from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 from torch import nn
 
 import distill.loop as loop

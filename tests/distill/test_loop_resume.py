@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from short_stages import BOTH, LABELS, TRAINING, same_weights
+from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 from torch import nn
 
 import distill.loop as loop

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_folders import MANY, folder_with, load, write
+from helpers.data_folders import MANY, folder_with, load, write
 
 from distill.errors import UserError
 from distill.tasks import TASKS

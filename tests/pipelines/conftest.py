@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from same_end import differences
+from helpers.same_end import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 Launcher = tuple[str, ...]

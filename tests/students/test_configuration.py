@@ -1,7 +1,7 @@
 """A student's configuration: what it refuses, and what follows from its sizes."""
 
 import pytest
-from small_students import SIZES
+from helpers.small_students import SIZES
 
 from students import StudentConfig
 from students.attention.performer import PerformerAttention

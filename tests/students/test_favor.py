@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from largest_output import LargestOutput
+from helpers.largest_output import LargestOutput
 from torch import Tensor
 
 from students.attention import favor

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_students import SIZES as TWO_LAYERS
+from helpers.small_students import SIZES as TWO_LAYERS
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from small_students import SIZES as TWO_LAYERS
-from small_students import logits_elsewhere
+from helpers.small_students import SIZES as TWO_LAYERS
+from helpers.small_students import logits_elsewhere
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 

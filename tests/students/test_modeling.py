@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from small_students import SIZES, batch, student
+from helpers.small_students import SIZES, batch, student
 from transformers import (
     AutoConfig,
     AutoModel,

@@ -1,7 +1,7 @@
 """A saved student carries its source: it loads where this repository is not installed."""
 
 import torch
-from small_students import batch, logits_elsewhere, run_elsewhere, student
+from helpers.small_students import batch, logits_elsewhere, run_elsewhere, student
 from transformers import BertTokenizer
 
 from students import ATTENTIONS

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from largest_output import LargestOutput
+from helpers.largest_output import LargestOutput
 from torch.nn import functional as F
 
 from students.attention.memory_efficient import chunked_attention

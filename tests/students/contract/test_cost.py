@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from contract import FEATURE_COUNT, HEAD_SIZE, HEADS, configuration, inputs, mechanism, over_variants, run
-from largest_output import LargestOutput
+from helpers.contract import FEATURE_COUNT, HEAD_SIZE, HEADS, configuration, inputs, mechanism, over_variants, run
+from helpers.largest_output import LargestOutput
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

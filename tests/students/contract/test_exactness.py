@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from contract import configuration, generator, inputs, mask_of, mechanism, over_rows, over_variants, run, run_naive
+from helpers.contract import (
+    configuration,
+    generator,
+    inputs,
+    mask_of,
+    mechanism,
+    over_rows,
+    over_variants,
+    run,
+    run_naive,
+)
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 

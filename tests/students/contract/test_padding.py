@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import configuration, generator, inputs, mask_of, mechanism, over_rows, over_variants, run
+from helpers.contract import configuration, generator, inputs, mask_of, mechanism, over_rows, over_variants, run
 from torch.nn import functional as F
 
 from students import StudentForSequenceClassification

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import inputs, mechanism, over_variants, run
+from helpers.contract import inputs, mechanism, over_variants, run
 
 
 @over_variants

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from contract import (
+from helpers.contract import (
     configuration,
     generator,
     over_variants,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import HEAD_SIZE, HEADS, generator, inputs, mask_of, mechanism, over_rows, over_variants, run
+from helpers.contract import HEAD_SIZE, HEADS, generator, inputs, mask_of, mechanism, over_rows, over_variants, run
 
 
 @over_variants
