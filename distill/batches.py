@@ -115,6 +115,11 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def padded_length(length: int, pad_multiple: int = PAD_MULTIPLE) -> int:
+    """Return the tokens of a batch whose longest example has ``length``, at least one multiple."""
+    return max(1, -(-length // pad_multiple)) * pad_multiple
+
+
 def collate(
     examples: TokenizedExamples, indices: np.ndarray, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
@@ -125,7 +130,7 @@ def collate(
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
-    width = max(1, -(-int(lengths.max()) // examples.pad_multiple)) * examples.pad_multiple
+    width = padded_length(int(lengths.max()), examples.pad_multiple)
     positions = np.arange(width)
     is_token = positions < lengths[:, None]
     source = (starts[:, None] + positions)[is_token]

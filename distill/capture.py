@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from distill.windows import cut
+
 Captured = dict[str, list[Tensor]]
 
 CAPTURABLE = ("layer_input", "query", "key", "value", "attention_context", "attention_output", "hidden_states")
@@ -68,6 +70,22 @@ def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[C
     finally:
         for handle in handles:
             handle.remove()
+
+
+def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Run a BERT on texts (B, N), in windows where they have more tokens than it has positions.
+
+    Returns:
+        The wanted kinds, each a list of (B, N, D) of the whole texts, and ``logits`` (B, C).
+    """
+    positions = int(teacher.config.max_position_embeddings)
+    windows = cut(inputs, positions) if inputs["input_ids"].shape[1] > positions else None
+    with capture(teacher, wanted) as captured:
+        logits = teacher(**(windows.inputs if windows else inputs)).logits
+    if windows is None:
+        return captured | {"logits": logits}
+    joined = {kind: [windows.join(states) for states in layers] for kind, layers in captured.items()}
+    return joined | {"logits": windows.mean(logits)}
 
 
 def _input_hook(slots: list[Tensor], position: int) -> Any:

@@ -149,6 +149,11 @@ def model_cells(record: Record) -> Cells:
         rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
     examples = f"{record['split']} split, {record['num_examples']:,} examples"
     title = f"Teacher against student on {dataset(record)}, {examples}"
+    if windows := record["models"]["teacher"].get("windows"):
+        notes.append(
+            f"the teacher reads {percent(windows['share_of_texts'])} of the texts in windows of {windows['tokens']} "
+            "tokens; its logits are their mean"
+        )
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Cells(title, headers, tuple(rows), tuple(notes))

@@ -12,7 +12,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from distill.errors import UserError, loading_problem
 from distill.tokenizer import is_empty
+from distill.windows import WindowedBert, reading_windows
 
+TEACHER = "teacher"
+"""The role that may read long texts in windows."""
 PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
 """Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
 
@@ -61,7 +64,7 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
         raise UserError(
             f"--{role} {folder} has no tokenizer; put the tokenizer it was trained with beside the weights"
         )
-    return Classifier(role, model.eval(), tokenizer)
+    return Classifier(role, (reading_windows(model) if role == TEACHER else model).eval(), tokenizer)
 
 
 def load_comparable(folders: Mapping[str, str | None], *, trust_remote_code: bool = False) -> dict[str, Classifier]:
@@ -85,9 +88,14 @@ def load_comparable(folders: Mapping[str, str | None], *, trust_remote_code: boo
     return loaded
 
 
-def check_max_length(loaded: Mapping[str, Classifier], max_length: int) -> None:
-    """Refuse a length in tokens that one of the models has no positions for; UserError names the model."""
+def check_max_length(loaded: Mapping[str, Classifier], max_length: int, *, pairs: bool) -> None:
+    """Refuse a length in tokens that one of the models has no positions for; UserError names the model.
+
+    A teacher that is a BERT reads longer texts in windows, of single texts.
+    """
     for role, classifier in loaded.items():
+        if isinstance(classifier.model, WindowedBert) and not pairs:
+            continue
         positions = getattr(classifier.model.config, "max_position_embeddings", None)
         if positions is not None and max_length > positions:
             raise UserError(

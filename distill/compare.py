@@ -23,6 +23,7 @@ from distill.predict import predict_logits
 from distill.predictions import Logits, predictions_frame
 from distill.record import SCHEMA, Record, not_finite, plain, validate_record
 from distill.tasks import Task
+from distill.windows import window_lengths
 
 FLOPS_LENGTH = 128
 
@@ -105,6 +106,15 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     except UserError as error:
         described["flops_reason"] = str(error)
     return described
+
+
+def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples]) -> dict[str, Any] | None:
+    """Return the tokens of a window and the share of texts that need several; None where none does."""
+    lengths = np.concatenate([examples.lengths for examples in validation.values()])
+    several = np.array([len(window_lengths(teacher, int(length))) > 1 for length in lengths])
+    if not several.any():
+        return None
+    return {"tokens": int(teacher.config.max_position_embeddings), "share_of_texts": float(several.mean())}
 
 
 def build_record(
@@ -226,11 +236,14 @@ def compare_models(
     if PartialState().is_main_process:
         examples = validation[task.validation_splits[0]]
         measured = measure(teacher, student, control, settings, device, folders, examples)
+    described = {role: describe_model(model) for role, model in models.items()}
+    if windows := windows_read(teacher, validation):
+        described["teacher"]["windows"] = windows
     record = build_record(
         task,
         logits,
         {split: examples.labels for split, examples in validation.items()},
-        {role: describe_model(model) for role, model in models.items()},
+        described,
         stages=stages,
         environment=describe_environment(device),
         resamples=settings.resamples,

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate
-from distill.capture import capture
+from distill.capture import capture, read_teacher
 from distill.losses import masked_mse
 from distill.stages import hidden_state_targets
 
@@ -38,8 +38,7 @@ def layer_fidelity(
     student.eval()
     ends = hidden_state_targets(layer_map, teacher.config.num_hidden_layers)
     own_layers = list(range(len(layer_map)))
-    with capture(teacher, {"attention_output": layer_map, "hidden_states": ends}) as expected:
-        teacher(**inputs)
+    expected = read_teacher(teacher, {"attention_output": layer_map, "hidden_states": ends}, inputs)
     with capture(student, {"attention_output": own_layers, "hidden_states": own_layers}) as got:
         student(**inputs)
     student.train(was_training)

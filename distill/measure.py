@@ -14,6 +14,7 @@ from distill.flops import attention_name, model_flops
 from distill.memory import measure_memory
 from distill.speed import NO_CONTROL, crossover_length, measure_noise, measure_speed
 from distill.throughput import measure_throughput
+from distill.windows import window_lengths
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -87,9 +88,12 @@ def measure(
         max_seconds=settings.max_seconds,
     )
     for point in speed:
-        for role, model in (("teacher", teacher), ("student", student)):
+        windows = [point["length"]] if point["speed_only"] else window_lengths(teacher, point["length"])
+        point["teacher_windows"] = len(windows)
+        for role, model, lengths_read in (("teacher", teacher, windows), ("student", student, [point["length"]])):
             try:
-                point[f"{role}_flops"] = point["batch_size"] * model_flops(model.config, point["length"])
+                flops = sum(model_flops(model.config, length) for length in lengths_read)
+                point[f"{role}_flops"] = point["batch_size"] * flops
             except UserError:
                 point[f"{role}_flops"] = None
     if is_softmax:
@@ -103,6 +107,11 @@ def measure(
     if settings.measure_memory and folders is not None:
         points = [(batch_sizes[0], length) for length in lengths]
         memory = measure_memory(
-            folders, device=device, dtype=where["dtype"], points=points, remote_code=("student", "baseline")
+            folders,
+            device=device,
+            dtype=where["dtype"],
+            points=points,
+            remote_code=("student", "baseline"),
+            in_windows=[("teacher", point["length"]) for point in speed if point["teacher_windows"] > 1],
         )
     return {"noise": noise, "speed": speed, "crossover": crossover, "throughput": throughput, "memory": memory}

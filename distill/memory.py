@@ -31,6 +31,7 @@ def measure_memory(
     dtype: torch.dtype,
     points: Sequence[tuple[int, int]],
     remote_code: Collection[str] = (),
+    in_windows: Collection[tuple[str, int]] = (),
 ) -> list[dict[str, Any]]:
     """Measure how much memory a forward pass needs beside the weights, in MB (10⁶ bytes).
 
@@ -40,6 +41,7 @@ def measure_memory(
         dtype: of all weights and activations.
         points: pairs of batch size and length in tokens; beyond a position table it is tiled.
         remote_code: roles whose own code, in the checkpoint folder, may run; only students that we saved.
+        in_windows: roles and lengths at which a BERT reads windows, instead of a tiled table.
 
     Returns:
         The entries ``memory[]`` of the record: ``device``, ``dtype``, ``batch_size``, ``length`` and ``<role>_mb``,
@@ -55,6 +57,7 @@ def measure_memory(
             "length": length,
             "threads": torch.get_num_threads(),
             "trust_remote_code": role in remote_code,
+            "in_windows": (role, length) in in_windows,
         }
         for batch_size, length in points
         for role, folder in folders.items()
@@ -143,6 +146,7 @@ def _peak_of_forward(job: dict[str, Any]) -> int:
     from transformers import AutoModelForSequenceClassification
 
     from distill.probe import extend_positions, is_speed_only, make_inputs
+    from distill.windows import reading_windows
 
     torch.set_num_threads(job["threads"])
     device = torch.device(job["device"])
@@ -152,6 +156,8 @@ def _peak_of_forward(job: dict[str, Any]) -> int:
         trust_remote_code=job["trust_remote_code"],
         local_files_only=True,
     )
+    if job["in_windows"]:
+        model = reading_windows(model)
     if is_speed_only([model], job["length"]):
         model = extend_positions(model, job["length"])
     model = model.to(device).eval()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distill.windows import WindowedBert
+
 
 def prepare_model(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
     """Return a frozen copy in eval mode on ``device`` in ``dtype``, with SDPA attention where the model has it."""
@@ -30,8 +32,12 @@ def _first_position(table: nn.Embedding) -> int:
 
 
 def is_speed_only(models: Iterable[nn.Module], length: int) -> bool:
-    """Tell whether ``length`` is beyond what one of the models' position tables has room for."""
-    tables = (table for model in models for _, table in _position_tables(model))
+    """Tell whether ``length`` is beyond what one of the models' position tables has room for.
+
+    A model that reads windows is never why: where the others have the positions, it reads windows.
+    """
+    in_one_piece = (model for model in models if not isinstance(model, WindowedBert))
+    tables = (table for model in in_one_piece for _, table in _position_tables(model))
     return any(length > table.num_embeddings - _first_position(table) for table in tables)
 
 

@@ -53,6 +53,8 @@ def _speed_marks(point: dict[str, Any]) -> tuple[str, list[str]]:
         marks["~"] = "interval wider than 20 %: the machine was busy or noisy"
     if point.get("speed_only"):
         marks["*"] = "beyond the teacher's position table: timed only, says nothing about quality there"
+    if point.get("teacher_windows", 1) > 1:
+        marks["w"] = "the teacher reads windows of as many tokens as it has positions, the student all at once"
     return "".join(f" {mark}" for mark in marks), [f"{mark} {text}" for mark, text in marks.items()]
 
 

@@ -115,7 +115,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
-    check_max_length(loaded, data.max_length)
+    check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
     splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:

@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.batches import TokenizedExamples, collate, tokenize
+from distill.batches import TokenizedExamples, collate, padded_length, tokenize
 from distill.config import IMPORTANCE, Config
 from distill.data import Splits, load_splits
 from distill.errors import UserError
@@ -92,6 +92,12 @@ def open_lesson(work: Work) -> Lesson:
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
     source.model.to(work.device)
     layer_map = student_layer_map(config, source.model)
+    positions = source.model.config.max_position_embeddings
+    if config.data.max_length > positions:
+        accelerator.print(
+            f"teacher: reads texts of more than {positions} tokens in windows; the student reads up to "
+            f"{config.data.max_length} at once"
+        )
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
     tokens = on_main_process(
         accelerator,
@@ -147,6 +153,7 @@ def make_student(
         softmax_layers=settings.softmax_layers,
         initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
+        positions=padded_length(work.config.data.max_length),
         attention_options=settings.attention_options,
     )
     student.config.layer_map = lesson.layer_map

@@ -25,6 +25,8 @@ _NOT_INHERITED = (
     "_name_or_path",
 )
 
+POSITIONS = "bert.embeddings.position_embeddings.weight"
+
 
 @dataclass(frozen=True)
 class CopyReport:
@@ -59,6 +61,7 @@ def student_from_teacher(
     initial_temperature: float = 1.0,
     redraw_interval: int = 1000,
     target_norm: float = 1.6,
+    positions: int | None = None,
     attention_options: Mapping[str, Any] | None = None,
 ) -> tuple[StudentForSequenceClassification, CopyReport]:
     """Return an fp32 student on the teacher's device, holding the weights of its layers ``layer_map``, and a report.
@@ -66,6 +69,8 @@ def student_from_teacher(
     Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
     moving the global random state. Labels and problem type carry over. The other options are ``StudentConfig``'s.
     A student with softmax attention is a teacher too: it has BERT's weights under BERT's names.
+    With more ``positions`` than the teacher's, its table is repeated so that every token has the position that it has
+    in the window in which the teacher reads it.
     Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option, and for a
     ``num_features`` that has no effect.
     """
@@ -89,6 +94,7 @@ def student_from_teacher(
             "redraw_interval": redraw_interval,
             "initial_temperature": initial_temperature,
             "target_norm": target_norm,
+            "max_position_embeddings": max(positions or 0, teacher.config.max_position_embeddings),
             "projection_seed": seed,
         }
     )
@@ -103,10 +109,11 @@ def student_from_teacher(
 
 
 @torch.no_grad()
-def _copy_weights(teacher: nn.Module, student: nn.Module, layers: Sequence[int]) -> CopyReport:
+def _copy_weights(teacher: nn.Module, student: Any, layers: Sequence[int]) -> CopyReport:
     source = teacher.state_dict()
     if "embeddings.word_embeddings.weight" in source:  # a bare BertModel
         source = {f"bert.{name}": tensor for name, tensor in source.items()}
+    source[POSITIONS] = _window_positions(source[POSITIONS], student.config.max_position_embeddings)
     copied: list[str] = []
     new: list[str] = []
     for name, tensor in student.state_dict().items():
@@ -118,6 +125,14 @@ def _copy_weights(teacher: nn.Module, student: nn.Module, layers: Sequence[int])
     derived = _derive_weights(teacher, student, layers)
     copied, new = ([name for name in names if name not in derived] for names in (copied, new))
     return CopyReport(tuple(copied), tuple(derived), tuple(new))
+
+
+def _window_positions(table: Tensor, length: int) -> Tensor:
+    """Repeat a table of positions (W, D) to ``length`` rows: that of [CLS], then those of its window's tokens."""
+    if length <= len(table):
+        return table
+    room = len(table) - 2
+    return torch.cat([table[:1], table[1 + torch.arange(length - 1, device=table.device) % room]])
 
 
 def _derive_weights(teacher: Any, student: Any, layers: Sequence[int]) -> list[str]:

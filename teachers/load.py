@@ -19,10 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from distill.batches import padded_length
 from distill.config import ScratchConfig
 from distill.errors import UserError, loading_problem
 from distill.tasks import Task
 from distill.tokenizer import is_empty, train_tokenizer
+from distill.windows import WindowedBert
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
     set_seed(seed)
     extra = {} if finished else _label_settings(task)
     try:
-        loaded: Any = BertForSequenceClassification.from_pretrained(
+        loaded: Any = WindowedBert.from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **extra
         )
     except Exception as error:  # a damaged file makes transformers fail in any way there is
@@ -101,7 +103,7 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
         num_hidden_layers=size.num_layers,
         num_attention_heads=size.num_heads,
         intermediate_size=size.intermediate_size,
-        max_position_embeddings=max(max_length, 128),
+        max_position_embeddings=max(padded_length(max_length), 128),
         **_label_settings(task),
     )
     return Teacher(BertForSequenceClassification(config), tokenizer, finished=False)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate, sorted_batches
-from distill.capture import capture
+from distill.capture import read_teacher
 from distill.clock import now
 from distill.errors import UserError, first_line
 from distill.files import UNFINISHED, remove, replace_file, write_atomically
@@ -44,9 +44,8 @@ class LiveTeacher:
         device_type = next(self.teacher.parameters()).device.type
         enabled = self.autocast_dtype is not None
         autocast = torch.autocast(device_type, self.autocast_dtype, enabled=enabled)
-        with torch.no_grad(), autocast, capture(self.teacher, self.plan.teacher) as captured:
-            logits = self.teacher(**inputs).logits
-        return captured | {"logits": logits}
+        with torch.no_grad(), autocast:
+            return read_teacher(self.teacher, self.plan.teacher, inputs)
 
 
 class CachedTeacher:

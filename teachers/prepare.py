@@ -46,17 +46,26 @@ def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
     if config.teacher.checkpoint is not None:
         teacher = load_teacher(config.teacher.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
-        check_positions(teacher, config.data.max_length)
+        check_windows(teacher, config, task)
         return teacher
     texts = (text for texts in splits.train.texts for text in texts)
     return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
 
 
-def check_positions(teacher: Teacher, max_length: int) -> None:
-    """Refuse texts that are longer than the teacher's table of positions; UserError names both."""
-    positions = int(teacher.model.config.max_position_embeddings or 0)
-    if max_length > positions:
-        raise UserError(f"data.max_length is {max_length}: the teacher has {positions} positions; give no more")
+def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
+    """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
+    positions, max_length = int(teacher.model.config.max_position_embeddings or 0), config.data.max_length
+    if max_length <= positions:
+        return
+    start = f"data.max_length is {max_length} but the teacher has {positions} positions"
+    if len(task.text_columns) > 1:
+        raise UserError(f"{start}, and pairs of texts cannot be read in windows; give no more than {positions}")
+    for stage in config.stages:
+        if "attention_map" in stage.losses:
+            raise UserError(
+                f"stages.{stage.name}: {start}: it reads windows and has no attention_map over a whole text; "
+                "leave that loss out"
+            )
 
 
 def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:

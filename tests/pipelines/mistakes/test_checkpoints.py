@@ -123,9 +123,12 @@ def test_checkpoint(name: str, refused: Callable[..., str], place: Place, capsys
         assert part in message, message
 
 
-def test_texts_longer_than_the_teacher_reads(refused: Callable[..., str], place: Place) -> None:
+def test_attention_maps_of_a_teacher_that_reads_windows(refused: Callable[..., str], place: Place) -> None:
     options = ("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
-    assert "the teacher has 512 positions" in refused(*options, "--data.max_length", "600")
+    stages = "[{name: maps, epochs: 1, learning_rate: 1.0e-4, losses: {attention_map: 1.0}}]"
+    message = refused(*options, "--data.max_length", "600", "--stages", stages)
+    assert "stages.maps" in message
+    assert "the teacher has 512 positions" in message
 
 
 def test_finished_teacher_below_the_floor(refused: Callable[..., str], place: Place) -> None:
