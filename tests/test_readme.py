@@ -97,6 +97,9 @@ def test_the_table_of_the_zoo_is_what_the_record_says():
 
 def test_the_table_of_recipes_is_what_the_record_says():
     assert table("| three layers | CoLA Matthews |") == scores_and_retention("recipes")
+    for task, words in (("cola", "{} on CoLA"), ("mrpc", "F1 {} on MRPC"), ("stsb", "{} on STS-B")):
+        stages = {each["name"]: each for each in record(f"recipes-{task}-abc_depth_first")["stages"]}
+        assert words.format(percent(stages["depth_logits"]["metrics"][MAIN_METRICS[task]])) in README
 
 
 def kept(cell: dict) -> dict[str, float]:
