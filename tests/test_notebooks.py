@@ -13,7 +13,7 @@ over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} == {"story_of_a_run", "approximation_error"}
+    assert {path.stem for path in NOTEBOOKS} == {"story_of_a_run", "approximation_error", "retention_front"}
 
 
 @over_notebooks

@@ -102,6 +102,18 @@ def test_the_table_of_recipes_is_what_the_record_says():
         assert words.format(percent(stages["depth_logits"]["metrics"][MAIN_METRICS[task]])) in README
 
 
+def test_the_speed_of_three_layers_is_what_the_record_says():
+    found = record("mrpc-abc-3")
+    points = {
+        point["length"]: "{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point)
+        for point in [*found["speed"], {**found["noise"], "speedup": found["noise"]["ratio"], "length": "noise"}]
+    }
+    text = " ".join(README.split())
+    assert f"{points[128]} times as fast as its teacher at 128 tokens, {points[512]} at 512" in text
+    assert f"{points[2048]} at 2048 and {points[4096]} at 4096" in text
+    assert f"the teacher against itself: {points['noise']}" in text
+
+
 def kept(cell: dict) -> dict[str, float]:
     """Return the retention of the main metric, with its interval."""
     return cell["metrics"][MAIN_METRICS[cell["task"]]]["retention"]["mean_of_ratios"]
