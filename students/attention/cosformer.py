@@ -28,20 +28,18 @@ class CosformerAttention(FeatureMapAttention):
         super().__init__(config, layer)
         self.quarter_turn = math.pi / (2 * config.max_position_embeddings)
 
-    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        angle = self._angle(query, mask)
-        turns = torch.stack([angle.cos(), angle.sin()], dim=-2)
+    def query_features(self, query: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
+        angle = self._angle(query, mask, first)
         # One pass over the memory: joining two products would take three, and show at thousands of tokens.
-        query_features, key_features = ((tensor.relu().unsqueeze(-2) * turns).flatten(-2) for tensor in (query, key))
-        return query_features, key_features
+        return (query.relu().unsqueeze(-2) * torch.stack([angle.cos(), angle.sin()], dim=-2)).flatten(-2)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         angle = self._angle(query, mask)
         return naive_feature_attention(query.clamp(min=0), key.clamp(min=0), value, mask, (angle - angle.mT).cos())
 
-    def _angle(self, query: Tensor, mask: Tensor | None) -> Tensor:
+    def _angle(self, query: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
         """Position times π/2M, (B or 1, 1, N, 1)."""
-        positions = token_positions(mask, query.shape[2], query.device)
+        positions = token_positions(mask, query.shape[2], query.device) + first
         return positions[:, None, :, None].to(query.dtype) * self.quarter_turn
 
     @classmethod

@@ -30,10 +30,12 @@ class HedgehogAttention(FeatureMapAttention):
         self.query_map = HeadLinear(self.num_heads, self.head_size, num_rows, bias=False)
         self.key_map = HeadLinear(self.num_heads, self.head_size, num_rows, bias=False)
 
-    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def query_features(self, query: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
+        return softmax_features(self.query_map(query))
+
+    def key_features(self, key: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
         # A pad's NaN would reach the gradient of W through 0 · NaN.
-        key = blank_pads(key, mask)
-        return softmax_features(self.query_map(query)), softmax_features(self.key_map(key))
+        return softmax_features(self.key_map(blank_pads(key, mask)))
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return naive_weighted_mean(self.naive_weights(query, key), value, mask)

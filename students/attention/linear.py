@@ -25,9 +25,8 @@ class LinearAttention(FeatureMapAttention):
         self.initial_temperature = config.initial_temperature
         self.log_temperature = nn.Parameter(torch.empty(self.num_heads))
 
-    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        scale = self.scale(query.dtype)
-        return F.elu(query * scale) + 1, F.elu(key * scale) + 1
+    def query_features(self, query: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
+        return F.elu(query * self.scale(query.dtype)) + 1
 
     def scale(self, dtype: torch.dtype) -> Tensor:
         """√t, the factor on queries and keys before the feature map, (H, 1, 1)."""

@@ -54,12 +54,16 @@ class T2RAttention(FeatureMapAttention):
             setattr(self, name, merged)
         self.feature_map = None
 
-    def features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def query_features(self, query: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
         if self.feature_map is None:
-            return query.relu(), key.relu()
+            return query.relu()
+        return self.feature_map(query * self.head_size**-0.5).relu()
+
+    def key_features(self, key: Tensor, mask: Tensor | None, first: Tensor | int = 0) -> Tensor:
+        if self.feature_map is None:
+            return key.relu()
         # A pad's NaN would reach the gradient of W through 0 · NaN.
-        key = blank_pads(key, mask)
-        return self.feature_map(query * self.head_size**-0.5).relu(), self.feature_map(key).relu()
+        return self.feature_map(blank_pads(key, mask)).relu()
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         assert self.feature_map is not None

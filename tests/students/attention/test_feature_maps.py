@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from students import ATTENTIONS, StudentConfig
+from students.attention import feature_maps
 from students.attention.feature_maps import HeadLinear
 from students.attention.random_features import seeded_generator
 
@@ -115,6 +116,28 @@ def test_cosformer_counts_positions_over_real_tokens():
     mask[:, [0, 1, 30]] = False
     kept = module.attend(query[:, :, mask[0]], key[:, :, mask[0]], value[:, :, mask[0]], None)
     torch.testing.assert_close(module.attend(query, key, value, mask)[:, :, mask[0]], kept, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens_at_a_time", [1, 7, 100, 1000])
+@pytest.mark.parametrize("name", ["linear", "t2r", "hedgehog", "cosformer"])
+def test_parts_of_a_text_or_batch_make_the_whole(name, tokens_at_a_time, monkeypatch):
+    """Without gradients a few tokens, or examples, are mixed at a time; the pads' NaN reach no real token."""
+    elements = tokens_at_a_time * HEADS * HEAD_SIZE
+    monkeypatch.setattr(feature_maps, "PART_ELEMENTS", elements)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    query, key, value = (tensor.repeat(3, 1, 1, 1) for tensor in inputs())
+    mask = torch.ones(6, LENGTH, dtype=torch.bool)
+    mask[0, 40:] = mask[1, :9] = mask[2, [0, 20, 63]] = False
+    module = mechanism(name)
+    whole = module.attend(query, key, value, mask)
+    key[~mask[:, None].expand(-1, HEADS, -1)] = value[~mask[:, None].expand(-1, HEADS, -1)] = torch.nan
+    real = mask[:, None, :, None].expand_as(value)
+    with torch.no_grad():
+        torch.testing.assert_close(module.attend(query, key, value, mask)[real], whole[real], rtol=0, atol=1e-12)
+        unmasked = module.attend(query, key.nan_to_num(), value.nan_to_num(), None)
+    torch.testing.assert_close(
+        unmasked, module.attend(query, key.nan_to_num(), value.nan_to_num(), None), rtol=0, atol=1e-12
+    )
 
 
 def map_divergence(module, query, key, target):
