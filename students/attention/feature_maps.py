@@ -46,20 +46,23 @@ class FeatureMapAttention(HeadAttention, ABC):
             # A compiler fuses plain operations itself; gradients would keep all features anyway.
             if torch.is_grad_enabled() or torch.compiler.is_compiling() or query.device.type != "cpu":
                 return feature_attention(*self.features(query, key, mask), value, mask, self.floor)
-            return self._attend_in_parts(query, key, value, mask)
+            num_tokens = max(1, PART_ELEMENTS * torch.get_num_threads() // query[0, :, 0].numel())
+            return self._attend_in_parts(query, key, value, mask, num_tokens)
 
-    def _attend_in_parts(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Let the features of a few hundred tokens at a time stay in the processor's cache; twice as fast or more."""
+    def _attend_in_parts(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, num_tokens: int
+    ) -> Tensor:
+        """Mix ``num_tokens`` at a time: their features stay in the processor's cache, and memory is not asked for anew."""
         batch, heads, length, head_size = query.shape
+        if batch * length <= num_tokens:
+            return feature_attention(*self.features(query, key, mask), value, mask, self.floor)
         context = value.new_empty(batch, length, heads, head_size).transpose(1, 2)  # heads merge without a copy
-        num_tokens = max(1, PART_ELEMENTS * torch.get_num_threads() // (heads * head_size))
         num_examples = max(1, num_tokens // length)
         for start in range(0, batch, num_examples):
             some = slice(start, start + num_examples)
-            of_some = None if mask is None else mask[some]
-            inputs = (query[some], key[some], value[some], of_some)
+            inputs = (query[some], key[some], value[some], None if mask is None else mask[some])
             if length <= num_tokens:
-                context[some] = feature_attention(*self.features(*inputs[:2], of_some), *inputs[2:], self.floor)
+                context[some] = self._attend_in_parts(*inputs, num_tokens)
             else:
                 self._attend_long(*inputs, context[some], num_tokens)
         return context
