@@ -52,7 +52,7 @@ class FeatureMapAttention(HeadAttention, ABC):
     def _attend_in_parts(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, num_tokens: int
     ) -> Tensor:
-        """Mix ``num_tokens`` at a time: their features stay in the processor's cache, and memory is not asked for anew."""
+        """Mix ``num_tokens`` at a time: features stay in the processor's cache, no new memory is asked for."""
         batch, heads, length, head_size = query.shape
         if batch * length <= num_tokens:
             return feature_attention(*self.features(query, key, mask), value, mask, self.floor)
