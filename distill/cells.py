@@ -47,6 +47,16 @@ def metric_text(name: str, value: float | None) -> str:
     return percent(value) if name.startswith("accuracy") or name.endswith("f1") else f"{value:.3f}"
 
 
+def gain_interval(metric: str, gain: dict[str, float] | None) -> str:
+    """Write a difference of scores: of shares in points, ``+13.2 [10.9, 15.5]``, of correlations with three decimals."""
+    if gain is None:
+        return MISSING
+    shares = metric_text(metric, 0.0).endswith("%")
+    value, low, high = (100 * gain[end] if shares else gain[end] for end in ("value", "low", "high"))
+    digits = 1 if shares else 3
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def percent_interval(entry: dict[str, Any] | None) -> str:
     """Write ``{value, low, high}`` as ``97.5 % [95.9, 99.1]``."""
     if entry is None or entry.get("value") is None:

@@ -16,6 +16,7 @@ from distill.cells import (
     MISSING,
     Cells,
     dataset,
+    gain_interval,
     metric_label,
     metric_text,
     percent,
@@ -126,17 +127,19 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
                 *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
                 *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
                 spread,
+                gain_interval(summary["main_metric"], values["gain"]),
                 speed,
                 quantity(summary["parameters"]),
             )
         )
     headers = (
         *("task", "student", "seeds", *MODELS, "retention, mean of ratios", "retention, ratio of averages"),
-        *("± sd over seeds (range)", "speedup", "parameters"),
+        *("± sd over seeds (range)", "gain", "speedup", "parameters"),
     )
     notes = [
         "* on the Pareto front: no student of the task is better in both retention (mean of ratios) and speedup",
         "brackets of retention: 95 %, hierarchical bootstrap over seeds and examples",
+        "gain: student above its labels-alone baseline, with the interval of the same bootstrap",
         "brackets of speedup: what the seeds' 95 % intervals cover together",
     ]
     if any("~" in row[-2] for row in rows):
@@ -169,7 +172,8 @@ def leaderboard_csv(summaries: Summaries) -> str:
     ends = ("value", "low", "high")
     header = ["task", "student", "metric", "split", "num_seeds", "num_examples"]
     header += [f"{model}_{name}" for model in MODELS for name in ("mean", "sd")]
-    header += [f"{name}_{end}" for name in RETENTIONS for end in ends] + ["retention_sd", "parameters"]
+    header += [f"{name}_{end}" for name in RETENTIONS for end in ends] + ["retention_sd"]
+    header += [*(f"gain_{end}" for end in ends), "parameters"]
     header += ["speedup", "speedup_low", "speedup_high", "batch_size", "length", "on_front"]
     on_front = fronts(summaries)
     rows: list[Sequence[Any]] = [header]
@@ -182,7 +186,9 @@ def leaderboard_csv(summaries: Summaries) -> str:
                     *(task, student, metric, summary["split"], len(summary["seeds"]), summary["num_examples"]),
                     *(values[model][name] for model in MODELS for name in ("mean", "sd")),
                     *(kept[name][end] for name in RETENTIONS for end in ends),
-                    *(kept["sd"], summary["parameters"]),
+                    kept["sd"],
+                    *((values["gain"] or {}).get(end) for end in ends),
+                    summary["parameters"],
                     *(point.get(key) for key in ("speedup", "low", "high", "batch_size", "length")),
                     student in on_front[task],
                 ]

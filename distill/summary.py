@@ -13,7 +13,7 @@ from distill.metrics import predictions, scored_values
 from distill.predictions import read_predictions
 from distill.read_config import load_config
 from distill.record import MODELS, Record, plain, read_record
-from distill.statistics import retention_over_seeds
+from distill.statistics import gain_over_seeds, retention_over_seeds
 from distill.tasks import Task, get_task
 
 
@@ -45,7 +45,8 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
 
     Per metric, for teacher, student and baseline: ``mean``, ``sd`` (n - 1; null for one seed), ``min`` and ``max``
     over seeds; and for the retention ``ratio_of_averages`` and ``mean_of_ratios``, each with the interval of a
-    hierarchical bootstrap, its spread over seeds, and ``by_seed`` with each seed's own paired-bootstrap interval.
+    hierarchical bootstrap, its spread over seeds, and ``by_seed`` with each seed's own paired-bootstrap interval; and
+    ``gain``, how much better the student is than its labels-alone baseline, null without one.
 
     Raises:
         UserError: the runs were scored on different examples.
@@ -81,28 +82,28 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
         labels = rows[0]["label"].to_numpy()
         answers = {
             role: [predictions(task, np.stack(frame[f"{role}_logits"].to_list())) for frame in rows]
-            for role in ("teacher", "student")
+            for role in MODELS
+            if all(f"{role}_logits" in frame for frame in rows)
         }
         for metric in task.metrics:
             name = metric + suffix
+            truth = scored_values(task, metric, labels)
+            scored = {role: [scored_values(task, metric, one) for one in given] for role, given in answers.items()}
+            options = {"resamples": resamples, "seed": seed}
+            kept = retention_over_seeds(metric, truth, scored["teacher"], scored["student"], **options)
+            has_baseline = "baseline" in scored
             yield (
                 name,
                 {
                     **{role: _spread([_score(run.record, role, name) for run in runs]) for role in MODELS},
                     "retention": {
-                        **retention_over_seeds(
-                            metric,
-                            scored_values(task, metric, labels),
-                            *(
-                                [scored_values(task, metric, values) for values in answers[role]]
-                                for role in ("teacher", "student")
-                            ),
-                            resamples=resamples,
-                            seed=seed,
-                        ),
+                        **kept,
                         **_spread([run.record["retention"][name]["value"] for run in runs]),
                         "by_seed": [run.record["retention"][name] for run in runs],
                     },
+                    "gain": gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options)
+                    if has_baseline
+                    else None,
                 },
             )
 

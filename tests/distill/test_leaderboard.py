@@ -17,6 +17,7 @@ def make_summary(score: float, speedup: float, metric: str = "accuracy", seeds: 
     }
     spread = {"mean": score / 0.9, "sd": 0.012, "min": score / 0.9 - 0.01, "max": score / 0.9 + 0.01}
     values["retention"] = {"mean_of_ratios": kept, "ratio_of_averages": kept, "by_seed": [kept] * seeds, **spread}
+    values["gain"] = {"value": score - 0.7, "low": score - 0.72, "high": score - 0.69}
     point = {"device": "cpu", "dtype": "float32", "batch_size": 1, "length": 128}
     return {
         **{"task": "sst2", "split": "validation", "num_examples": 872, "source": "hub"},
@@ -66,6 +67,7 @@ def test_every_score_is_named_and_the_best_stands_first(summaries):
         "98.9 % [96.9, 99.9] of accuracy",
         "± 1.2 % (97.9 to 99.9)",
     )
+    assert [row[9] for row in cells.rows[:2]] == ["-0.300 [-0.320, -0.290]", "+19.0 [17.0, 20.0]"]
     for row in cells.rows:
         assert all(cell.endswith(("MCC", "accuracy")) for cell in row[3:8])
     assert "speedup at 128 tokens, batch 1, on cpu" in cells.notes
@@ -129,5 +131,6 @@ def test_the_miniature_is_named(summaries):
 def test_a_baseline_that_was_not_trained_has_no_metric():
     summary = make_summary(0.85, 2.0)
     summary["metrics"]["accuracy"]["baseline"] = dict.fromkeys(("mean", "sd", "min", "max"))
+    summary["metrics"]["accuracy"]["gain"] = None
     (row,) = leaderboard.leaderboard_cells({("sst2", "three"): summary}).rows
     assert row[3:6] == ("90.0 % accuracy", "85.0 % accuracy", "n/a")

@@ -71,6 +71,21 @@ def test_no_baseline_is_null():
     assert summarise([run], resamples=50)["metrics"]["accuracy"]["baseline"]["mean"] is None
 
 
+def test_gain_over_labels_alone():
+    """Student and baseline see the same drawn examples: against itself nothing is gained in any of them."""
+    run = seed_run(1, 0.8)
+    assert summarise([run], resamples=50)["metrics"]["accuracy"]["gain"] is None
+    run.predicted["baseline_logits"] = run.predicted["student_logits"]
+    nothing = summarise([run], resamples=50)["metrics"]["accuracy"]["gain"]
+    assert nothing == {"value": 0.0, "low": 0.0, "high": 0.0}
+    wrong = [1 - one for one in np.eye(2, dtype=np.float32)[run.predicted["label"]]]
+    run.predicted["baseline_logits"] = wrong
+    gain = summarise([run], resamples=500)["metrics"]["accuracy"]["gain"]
+    student = run.record["models"]["student"]["metrics"]["accuracy"]
+    assert gain["value"] == pytest.approx(student)
+    assert student - 0.1 < gain["low"] < student < gain["high"] < student + 0.1  # 1.96 sd of 100 examples is 0.08
+
+
 def test_other_examples_are_refused():
     with pytest.raises(UserError, match="different examples"):
         summarise([seed_run(1, 0.8), seed_run(2, 0.8, ids=1)])
