@@ -48,7 +48,7 @@ def metric_text(name: str, value: float | None) -> str:
 
 
 def gain_interval(metric: str, gain: dict[str, float] | None) -> str:
-    """Write a difference of scores: of shares in points, ``+13.2 [10.9, 15.5]``, of correlations with three decimals."""
+    """Write a difference of scores: of shares in points, ``+13.2 [10.9, 15.5]``, of correlations to three digits."""
     if gain is None:
         return MISSING
     shares = metric_text(metric, 0.0).endswith("%")
