@@ -163,6 +163,24 @@ def test_chunks_and_recomputed_features_change_nothing(
         assert (favor_attention(*inputs, mask, projection, "linear") - reference).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("scale", [1, 30])
+def test_short_and_long_texts_agree_without_gradients(
+    masked: bool, per_head: bool, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to FUSED_LENGTH tokens two fused kernels do what the loop over chunks does from there on."""
+    inputs = _inputs(2, 3, 21, 8, scale)
+    mask = torch.rand(2, 21, generator=_generator()) < 0.7 if masked else None
+    if mask is not None:
+        mask[1] = False
+    projection = torch.stack([draw_projection(10, 8, _generator(head)) for head in range(3)]).double()
+    projection = projection if per_head else projection[0]
+    fused = favor_attention(*inputs, mask, projection)
+    monkeypatch.setattr(favor, "FUSED_LENGTH", 20)
+    torch.testing.assert_close(fused, favor_attention(*inputs, mask, projection), rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradcheck(form: str) -> None:
     inputs = [tensor.requires_grad_() for tensor in _inputs(1, 2, 7, 4)]
