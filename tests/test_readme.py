@@ -1,5 +1,6 @@
 """The README's numbers are those of the records beside it, and its files and commands exist."""
 
+import csv
 import itertools
 import json
 import re
@@ -8,6 +9,7 @@ from statistics import mean
 
 import pytest
 
+from distill.tasks import TASKS
 from pipelines.bench_repeat import null_coverage, repeatability
 from students import ATTENTIONS, STUDENTS
 
@@ -93,6 +95,22 @@ def test_the_table_of_the_zoo_is_what_the_record_says():
     rows, expected = table("| student | SST-2 accuracy |"), scores_and_retention("zoo")
     assert set(rows) == set(expected) == {*STUDENTS, "performer-learned"}
     assert {student: cells[:-1] for student, cells in rows.items()} == expected
+
+
+def test_the_table_of_the_miniature_zoo_is_what_the_record_says():
+    """Student / labels alone, starred where the interval of the gain reaches 0; the first row is the teacher."""
+    with (RECORDS / "zoo_embedded.csv").open(newline="") as file:
+        found = [each for each in csv.DictReader(file) if each["metric"] == TASKS[each["task"]].main_metric]
+    expected: dict[tuple[str, str], str] = {}
+    for each in found:
+        student, alone = percent(float(each["student_mean"])), percent(float(each["baseline_mean"]))
+        star = "" if float(each["gain_low"]) > 0 else " *"
+        expected[each["student"], each["task"]] = f"{student} / {alone}{star}"
+        expected["teacher", each["task"]] = percent(float(each["teacher_mean"]))
+    tasks = ("sst2", "cola", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    assert table("| miniature |") == {
+        student: [expected[student, task] for task in tasks] for student in ("teacher", *STUDENTS, "performer-learned")
+    }
 
 
 def test_the_table_of_recipes_is_what_the_record_says():
