@@ -151,6 +151,13 @@ def test_the_table_of_costs_is_what_the_record_says():
         assert rows[f"`{each['attention']}`"] == expected
 
 
+def test_the_growth_of_features_in_parts_is_what_the_record_says():
+    text = " ".join(README.split())
+    for each in record("bench_zoo_features")["rows"]:
+        exponents = f"{each['time_exponent']:.2f} and {each['memory_exponent']:.2f}"
+        assert each["attention"] == "softmax" or f"`{each['attention']}` {exponents}" in text
+
+
 def test_the_training_table_is_what_the_record_says():
     for each in record("bench_training")["rows"]:
         ratio = f"{each['ours_is_faster_by']:.2f}x [{each['low']:.2f}, {each['high']:.2f}]"
