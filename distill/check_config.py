@@ -19,7 +19,7 @@ from distill.config import (
 )
 from distill.errors import choices_hint
 from distill.require import require, require_choice, require_positive
-from distill.tasks import task_names
+from distill.tasks import TASKS, task_names
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -40,7 +40,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     if attentions is not None:
         for stage in config.stages:
             check_losses(stage, config.student.attention, attentions[config.student.attention])
-    _check_augmentation(config.augmentation)
+    _check_augmentation(config.augmentation, config.task)
     training = config.training
     require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
     require_positive(
@@ -104,13 +104,15 @@ def _check_data(config: Config) -> None:
         require(not given, "task", config.task, "columns and labels are given only with task custom")
 
 
-def _check_augmentation(augmentation: AugmentationConfig) -> None:
+def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
     require(augmentation.copies >= 0, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
     require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
     for kind in augmentation.kinds:
         require_choice("augmentation.kinds", kind, AUGMENTATIONS)
     require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
     require_positive("augmentation", augmentation, ("candidates",))
+    for name in augmentation.tasks:
+        require_choice("augmentation.tasks", name, [other for other in TASKS if other != task])
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:

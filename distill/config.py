@@ -151,6 +151,8 @@ class AugmentationConfig:
     """replace, masked_lm: share of the words that change; cut: share of the tokens that are left out."""
     candidates: int = 15
     """replace, masked_lm: a new word is drawn from so many."""
+    tasks: list[str] = field(default_factory=list)
+    """Other tasks of data.dir whose train texts the stages read as well; of each at most data.max_train_examples."""
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,15 @@ class Splits:
     train: Examples
     held_out: Examples
     validation: dict[str, Examples]
+    other: Examples | None = None
+    """Unlabelled texts of other tasks, which the stages read as well."""
 
 
 def fingerprint(splits: Splits) -> dict[str, str]:
     """Return a checksum of the texts, labels and positions of every part, by its name."""
     parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
+    if splits.other is not None:
+        parts["other tasks"] = splits.other
     return {f"data of {name}": _checksum(examples) for name, examples in parts.items()}
 
 

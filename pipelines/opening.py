@@ -15,6 +15,7 @@ from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.launch import main_process_first, on_main_process
 from distill.loop import Run
+from distill.other_tasks import texts_of_other_tasks
 from distill.run_folder import RunFolder
 from distill.tasks import Task, get_task
 from students import (
@@ -58,6 +59,8 @@ class Lesson:
     held_out: TokenizedExamples
     validation: Mapping[str, TokenizedExamples]
     layer_map: list[int]
+    other: TokenizedExamples | None = None
+    """Texts of other tasks, for the stages alone."""
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -73,13 +76,17 @@ def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Wor
 
     def read() -> tuple[Task, Splits]:
         task = get_task(config.task, config.data)
-        return task, load_splits(
+        data = config.data
+        splits = load_splits(
             task,
-            source=config.data.dir,
-            seed=config.data.seed,
-            max_train_examples=config.data.max_train_examples,
-            held_out_fraction=config.data.held_out_fraction,
+            source=data.dir,
+            seed=data.seed,
+            max_train_examples=data.max_train_examples,
+            held_out_fraction=data.held_out_fraction,
         )
+        names = config.augmentation.tasks
+        other = texts_of_other_tasks(task, names, data.dir, splits, data.max_train_examples, data.seed)
+        return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
     return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
@@ -99,11 +106,14 @@ def open_lesson(work: Work) -> Lesson:
             f"{config.data.max_length} at once"
         )
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
+    if splits.other is not None:
+        parts["other"] = splits.other
     tokens = on_main_process(
         accelerator,
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
-    return Lesson(source, is_ours, tokens.pop("train"), tokens.pop("held_out"), tokens, layer_map)
+    own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
+    return Lesson(source, is_ours, *own, tokens, layer_map, other)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from distill.augmentation import enrich
+from distill.augmentation import enrich, join
 from distill.batches import TokenizedExamples
 from distill.config import IMPORTANCE, SCRATCH, Config, StageConfig
 from distill.data import fingerprint
@@ -94,15 +94,22 @@ def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassificatio
 
 
 def enriched_train(work: Work, lesson: Lesson) -> TokenizedExamples:
-    """Return the train examples with the copies that the configuration wants; the subset's seed decides them."""
+    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks."""
     config = work.config
     words: Any = lesson.teacher.get_input_embeddings().weight
-    return on_main_process(
-        work.run.accelerator,
-        lambda: enrich(
-            lesson.train, config.augmentation, lesson.tokenizer, words, config.teacher.checkpoint, config.data.seed
-        ),
-    )
+
+    def read() -> TokenizedExamples:
+        settings, checkpoint = config.augmentation, config.teacher.checkpoint
+        own = enrich(lesson.train, settings, lesson.tokenizer, words, checkpoint, config.data.seed)
+        return own if lesson.other is None else join([own, lesson.other])
+
+    return on_main_process(work.run.accelerator, read)
+
+
+def more_text(config: Config, lesson: Lesson) -> float:
+    """Return how many texts the stages read for every one that the baseline does."""
+    others = 0 if lesson.other is None else len(lesson.other)
+    return 1 + config.augmentation.copies + others / len(lesson.train)
 
 
 def run_stage(
@@ -148,7 +155,7 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
         work.run.accelerator, lambda: label_free_start(config, work.task, work.splits, lesson.teacher)
     )
     baseline = build_student(work, start, lesson)
-    stage = baseline_stage(config)
+    stage = baseline_stage(config, more_text(config, lesson))
     scorer = held_out_scorer(work.run, work.task, lesson.held_out)
     progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
     speed = len(lesson.train) * progress.epoch / progress.seconds
@@ -156,10 +163,14 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
     return baseline
 
 
-def baseline_stage(config: Config) -> StageConfig:
-    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
+def baseline_stage(config: Config, more: float = 1) -> StageConfig:
+    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do.
+
+    Args:
+        more: of :func:`more_text`.
+    """
     epochs = config.baseline.epochs
-    in_stages = sum(stage.epochs for stage in config.stages) * (1 + config.augmentation.copies)
+    in_stages = round(sum(stage.epochs for stage in config.stages) * more)
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",

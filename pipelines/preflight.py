@@ -43,7 +43,7 @@ from distill.preflight import (
 from distill.run_folder import find_run_folder
 from distill.stages import parameter_groups, plan_stage
 from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
-from pipelines.phases import baseline_stage, check_on_validation
+from pipelines.phases import baseline_stage, check_on_validation, more_text
 from students import STUDENTS
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
@@ -140,7 +140,7 @@ def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
 def training_phases(work: Work, lesson: Lesson, student: PreTrainedModel) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
     teacher = [] if lesson.source.finished else [(finetuning_stage(work.config), lesson.teacher)]
-    stages = (*work.config.stages, baseline_stage(work.config))
+    stages = (*work.config.stages, baseline_stage(work.config, more_text(work.config, lesson)))
     return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
 
 
@@ -203,7 +203,8 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if lesson.source.finished else None
     dtype = autocast_dtype(work.run.accelerator)
-    examples = join([lesson.train] * (1 + config.augmentation.copies))  # as long as what the stages will read
+    others = [] if lesson.other is None else [lesson.other]
+    examples = join([*[lesson.train] * (1 + config.augmentation.copies), *others])  # as long as what the stages read
     cache = disk_needed(lesson.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
     models = run_disk(count(lesson.teacher)[0], count(student)[0], len(config.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

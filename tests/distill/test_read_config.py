@@ -125,6 +125,7 @@ REFUSED = {
     "--augmentation.kinds=[swap]": "augmentation.kinds is 'swap'|replace, masked_lm, cut, mix",
     "--augmentation.kinds=[]": "augmentation.kinds is []|at least one of replace",
     "--augmentation.share=1": "augmentation.share is 1|between 0 and 1",
+    "--augmentation.tasks=[sst3]": "augmentation.tasks is 'sst3'|one of cola, mrpc",
     "--augmentation.candidates=0": "augmentation.candidates is 0|above 0",
     "--training.mixed_precision=fp8": "training.mixed_precision|no, bf16, fp16",
     "--training.warmup=1": "training.warmup is 1",

@@ -213,6 +213,20 @@ def test_copies_are_read_by_the_stages_and_not_by_the_baseline(finished, tiny, t
     assert steps == {"layers": [8, 23], "logits": [16, 46], "baseline": [8, 8]}  # of 240 and 720 in batches of 32
 
 
+def test_texts_of_other_tasks_are_read_by_the_stages_and_their_number_is_the_baselines(
+    finished, tiny, tmp_path
+) -> None:
+    folder = tmp_path / "run"
+    more = ("--teacher.checkpoint", str(finished.folder / "teacher"), "--comparison.lengths", "[]")
+    done = tiny.run(folder, "--augmentation.tasks", "[cola, mrpc]", "--baseline.epochs", "null", *more)
+    assert done.returncode == 0, done.stderr
+    steps = {}
+    for phase in ("layers", "logits", "baseline"):
+        steps[phase] = json.loads((folder / "checkpoints" / phase / "result.json").read_text())["history"][-1]["step"]
+    # 240 texts of its own and 300 of each other task, one and two epochs in batches of 32: 2,520 texts, ten times 240.
+    assert steps == {"layers": 27, "logits": 54, "baseline": 80}
+
+
 def test_the_layers_that_the_teacher_needs_most_are_chosen_once_it_is_trained(tiny, tmp_path) -> None:
     folder = tmp_path / "run"
     more = ("--student.layer_map", "importance", "--baseline.epochs", "0", "--comparison.lengths", "[]")
