@@ -131,24 +131,21 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, proj
         return _two_attention(*inputs)
     if _needs_gradient(query, key, value, projection):
         return _LinearAttention.apply(*inputs)
-    if query.device.type == "cpu" and query.shape[-2] <= FUSED_LENGTH:
+    if query.device.type == "cpu":
         return _fused_two_attention(*inputs)
     return _linear_forward(*inputs, saved=None, keep_features=False)
 
 
-FUSED_LENGTH = 512  # tokens, up to which two fused kernels beat many operations in a cache: twice at 128
-
-
 def _fused_two_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
-    """Compute :func:`_two_attention` by the kernel behind SDPA on a CPU, which also returns the logsumexp."""
-    batch, heads, length, _ = query.shape
-    features = projection.expand(batch, heads, *projection.shape[-2:])
-    shape = (batch, heads, features.shape[-2], length)
+    """Compute :func:`_two_attention` by the kernel behind SDPA on a CPU, which also returns the logsumexp.
+
+    A tenth to a half faster than the linear form, which has what a gradient needs.
+    """
+    features = projection.expand(*query.shape[:2], *projection.shape[-2:])
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # SDPA keeps the logsumexp to itself
-    pooled, logsumexp = attention(features, key, value, attn_mask=_key_bias(key, mask).mT.expand(shape), scale=1.0)
-    context, _ = attention(
-        query, features, pooled, attn_mask=logsumexp.unsqueeze(-2).expand(*shape[:2], length, shape[2]), scale=1.0
-    )
+    pooled, logsumexp = attention(features, key, value, attn_mask=_key_bias(key, mask).mT, scale=1.0)
+    # The kernel would copy a mask that is not contiguous in the keys for every query.
+    context, _ = attention(query, features, pooled, attn_mask=logsumexp.contiguous().unsqueeze(-2), scale=1.0)
     return context
 
 

@@ -166,19 +166,18 @@ def test_chunks_and_recomputed_features_change_nothing(
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize("scale", [1, 30])
-def test_short_and_long_texts_agree_without_gradients(
-    masked: bool, per_head: bool, scale: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Up to FUSED_LENGTH tokens two fused kernels do what the loop over chunks does from there on."""
-    inputs = _inputs(2, 3, 21, 8, scale)
-    mask = torch.rand(2, 21, generator=_generator()) < 0.7 if masked else None
+@pytest.mark.parametrize("length", [1, 21, 1100])
+def test_the_fused_kernels_compute_the_same(masked: bool, per_head: bool, scale: float, length: int) -> None:
+    """Without gradients, on a CPU; 1,100 tokens are several of the kernel's blocks."""
+    inputs = _inputs(2, 3, length, 8, scale)
+    mask = torch.rand(2, length, generator=_generator()) < 0.7 if masked else None
     if mask is not None:
         mask[1] = False
     projection = torch.stack([draw_projection(10, 8, _generator(head)) for head in range(3)]).double()
     projection = projection if per_head else projection[0]
-    fused = favor_attention(*inputs, mask, projection)
-    monkeypatch.setattr(favor, "FUSED_LENGTH", 20)
-    torch.testing.assert_close(fused, favor_attention(*inputs, mask, projection), rtol=0, atol=1e-11)
+    fused = favor_attention(*inputs, mask, projection, "linear")
+    assert torch.equal(fused, favor_attention(*inputs, mask, projection))
+    torch.testing.assert_close(fused, favor_attention(*inputs, mask, projection, "two_attention"), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("form", FORMS)
