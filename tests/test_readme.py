@@ -107,7 +107,8 @@ def test_the_table_of_the_miniature_zoo_is_what_the_record_says():
         star = "" if float(each["gain_low"]) > 0 else " *"
         expected[each["student"], each["task"]] = f"{student} / {alone}{star}"
         expected["teacher", each["task"]] = percent(float(each["teacher_mean"]))
-    tasks = ("sst2", "cola", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    order = ("sst2", "cola", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    tasks = [task for task in order if any(task == each for _, each in expected)]
     assert table("| miniature |") == {
         student: [expected[student, task] for task in tasks] for student in ("teacher", *STUDENTS, "performer-learned")
     }
