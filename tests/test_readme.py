@@ -114,6 +114,14 @@ def test_the_table_of_the_miniature_zoo_is_what_the_record_says():
     }
 
 
+def test_what_longer_training_brings_is_what_the_records_say():
+    models = record("embedded-long-fnet")["models"]
+    student, alone = (percent(models[role]["metrics"]["accuracy"]) for role in ("student", "baseline"))
+    text = " ".join(README.split())
+    assert f"it reaches {student} on SST-2, and from scratch on labels alone, as long, {alone}" in text
+    assert f"so it reaches {percent(record('embedded-long-rfa')['metrics']['accuracy'])} on SST-2" in text
+
+
 def test_the_table_of_recipes_is_what_the_record_says():
     assert table("| three layers | CoLA Matthews |") == scores_and_retention("recipes")
     for task, words in (("cola", "{} on CoLA"), ("mrpc", "F1 {} on MRPC"), ("stsb", "{} on STS-B")):
