@@ -132,7 +132,8 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
     if attentions is not None:
         require_choice("student.attention", student.attention, attentions)
         _check_options(student, attentions[student.attention])
-    require_positive("student", student, ("num_layers", "num_features", "redraw_interval"))
+    require_positive("student", student, ("num_layers", "redraw_interval"))
+    _check_features(student, attentions)
     require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):
         require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
@@ -147,6 +148,19 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         require_positive("student", student, ("initial_temperature",))
     inside = all(0 <= layer < student.num_layers for layer in student.softmax_layers)
     require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
+
+
+def _check_features(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
+    numbers = student.num_features
+    if not isinstance(numbers, list):
+        require_positive("student", student, ("num_features",))
+        return
+    shared = attentions is not None and not attentions[student.attention].features_per_layer
+    require(
+        not shared, "student.num_features", numbers, f"give one number; {student.attention} has one for all layers"
+    )
+    right = len(numbers) == student.num_layers and all(number > 0 for number in numbers)
+    require(right, "student.num_features", numbers, f"give student.num_layers = {student.num_layers} numbers above 0")
 
 
 def _check_options(student: StudentSettings, mechanism: Any) -> None:

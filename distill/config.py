@@ -78,8 +78,9 @@ class StudentSettings:
     layer_map: str | list[int] = "even"
     """Teacher layers that the student starts from: even, first, last, importance (those whose loss changes the
     teacher's decisions most) or an explicit list such as [0, 2, 4]."""
-    num_features: int | None = None
-    """Features, landmarks or slots per head, of mechanisms with any; null: the default (performer: d ln d)."""
+    num_features: int | list[int] | None = None
+    """Features, landmarks or slots per head, of mechanisms with any, or a list with a number for every layer; null:
+    the default (performer: d ln d)."""
     attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The mechanism's own options, such as {window: 64}; students/attention/<name>.py lists them."""
     features: str = "fixed"

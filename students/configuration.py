@@ -1,5 +1,6 @@
 """Configuration of the student: BERT's, plus what its attention mechanism needs."""
 
+import copy
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,11 @@ class StudentConfig(BertConfig):
     """Mechanism of every layer that ``softmax_layers`` does not name."""
     softmax_layers: list[int] | None = None
     """Student layers, counted from 0, that keep softmax attention."""
-    num_features: int | None = None
+    num_features: int | list[int] | None = None
     """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default.
 
-    Without effect on the others, where it stays None unless a configuration says otherwise."""
+    A list has one number per layer (``of_layer``). Without effect on the others, where it stays None unless a
+    configuration says otherwise."""
     attention_options: dict[str, Any] | None = None
     """The mechanism's own options (its class names them); those not given are filled in with their defaults."""
     features: str = "fixed"
@@ -78,19 +80,38 @@ class StudentConfig(BertConfig):
         self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
         if self.softmax_layers is None:
             self.softmax_layers = []
-        for name in ("num_features", "redraw_interval", "initial_temperature", "target_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive, got {value}")
+        counts = self.num_features if isinstance(self.num_features, list) else [self.num_features]
+        for name, values in (
+            ("num_features", [count for count in counts if count is not None]),
+            ("redraw_interval", [self.redraw_interval]),
+            ("initial_temperature", [self.initial_temperature]),
+            ("target_norm", [self.target_norm]),
+        ):
+            if not all(0 < value < math.inf for value in values):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if isinstance(self.num_features, list):
+            self._check_layer_counts(self.num_features)
         outside = [layer for layer in self.softmax_layers if not 0 <= layer < self.num_hidden_layers]
         if outside:
             raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {self.num_hidden_layers - 1}")
+
+    def _check_layer_counts(self, counts: list[int]) -> None:
+        if not self.mechanism.features_per_layer:
+            raise ValueError(f"num_features {counts}: all layers of {self.attention} attention share one number")
+        if len(counts) != self.num_hidden_layers:
+            raise ValueError(f"num_features {counts} has {len(counts)} numbers for {self.num_hidden_layers} layers")
 
     @property
     def mechanisms(self) -> dict[str, type[SelfAttention]]:
         """Every mechanism that a layer uses, by name."""
         names = sorted({self.attention_of_layer(layer) for layer in range(self.num_hidden_layers)})
         return {name: ATTENTIONS[name] for name in names}
+
+    @property
+    def features_per_head(self) -> int:
+        """``num_features`` of a configuration whose layers all have the same, or of one layer."""
+        assert isinstance(self.num_features, int)
+        return self.num_features
 
     @property
     def uses_num_features(self) -> bool:
@@ -102,10 +123,18 @@ class StudentConfig(BertConfig):
         """Class of the layers that ``softmax_layers`` does not name."""
         return self.attentions[self.attention]
 
+    def of_layer(self, layer: int) -> "StudentConfig":
+        """The configuration that layer number ``layer`` is built from, in which ``num_features`` is its own."""
+        if not isinstance(self.num_features, list):
+            return self
+        config = copy.copy(self)
+        config.num_features = self.num_features[layer]
+        return config
+
     def attention_flops(self, length: int) -> int:
         """Operations of all attention blocks on one example of ``length`` tokens; a multiply-add counts 2."""
         layers = range(self.num_hidden_layers)
-        return sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self, length) for layer in layers)
+        return sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self.of_layer(layer), length) for layer in layers)
 
     def attention_of_layer(self, layer: int) -> str:
         """Name of the mechanism of one layer, counted from 0."""

@@ -54,7 +54,7 @@ def student_from_teacher(
     *,
     layer_map: Sequence[int],
     attention: str,
-    num_features: int | None = None,
+    num_features: int | list[int] | None = None,
     features: str = "fixed",
     seed: int = 0,
     softmax_layers: Sequence[int] = (),

@@ -26,6 +26,8 @@ class FrozenLSTMConfig(StudentConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.num_features is None:
             self.num_features = 256
+        if isinstance(self.num_features, list):
+            raise ValueError(f"num_features {self.num_features}: the LSTM has one size")
         super().__post_init__(**kwargs)
 
     @property
@@ -37,7 +39,7 @@ class FrozenLSTMConfig(StudentConfig):
 
     def head_flops(self, length: int) -> int:
         """Operations of the LSTM, four gates in each direction, and of the classifier; a multiply-add counts 2."""
-        size = int(self.num_features or 0)
+        size = self.features_per_head
         return 16 * length * size * (self.hidden_size + size) + 4 * size * int(self.num_labels or 0)
 
 
@@ -57,13 +59,14 @@ class FrozenLSTMForSequenceClassification(StudentForSequenceClassification):
     has_attention_map = False
     has_context = False
     uses_num_features = True
+    features_per_layer = False
     trains_layers = False
     projections: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__(config)
-        size = int(config.num_features or 0)
+        size = config.features_per_head
         self.bert = StudentModel(config, add_pooling_layer=False)
         self.lstm = nn.LSTM(config.hidden_size, size, batch_first=True, bidirectional=True)
         # Named unlike the teacher's, whose weights mean nothing here: a copy by name must not find them.

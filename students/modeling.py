@@ -34,7 +34,7 @@ class StudentAttention(nn.Module):
 
     def __init__(self, config: StudentConfig, layer: int) -> None:
         super().__init__()
-        self.self = ATTENTIONS[config.attention_of_layer(layer)](config, layer)
+        self.self = ATTENTIONS[config.attention_of_layer(layer)](config.of_layer(layer), layer)
         self.output = BertSelfOutput(config)
         if not self.self.has_output_projection:
             self.output.dense = nn.Identity()  # type: ignore[assignment]

@@ -29,7 +29,7 @@ class ABCAttention(HeadAttention):
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.seed = config.projection_seed
-        self.slots = nn.Parameter(torch.empty(self.num_heads, self.head_size, int(config.num_features or 0)))
+        self.slots = nn.Parameter(torch.empty(self.num_heads, self.head_size, config.features_per_head))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return attend_through_slots(query, self.slots.mT, key, value, mask)[0]

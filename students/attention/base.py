@@ -42,6 +42,8 @@ class SelfAttention(nn.Module, ABC):
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
     uses_num_features: ClassVar[bool] = False
     """Whether the option ``num_features`` has an effect."""
+    features_per_layer: ClassVar[bool] = True
+    """Whether the layers of a student may differ in ``num_features``."""
     row_stochastic: ClassVar[bool] = True
     """Whether a token's weights sum to 1, so that constant values come out unchanged."""
     permutation_equivariant: bool = True

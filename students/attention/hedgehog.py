@@ -68,4 +68,4 @@ class HedgehogAttention(FeatureMapAttention):
 
 def half_features(config: Any) -> int:
     """Rows of W; features come in pairs, and an odd number is rounded up."""
-    return (int(config.num_features) + 1) // 2
+    return (config.features_per_head + 1) // 2

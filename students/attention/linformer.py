@@ -33,7 +33,7 @@ class LinformerAttention(HeadAttention):
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
-        num_slots = min(int(config.num_features or 0), config.max_position_embeddings)
+        num_slots = min(config.features_per_head, config.max_position_embeddings)
         self.slots = nn.Parameter(torch.empty(num_slots, config.max_position_embeddings))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

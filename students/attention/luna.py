@@ -28,12 +28,13 @@ class LunaAttention(SelfAttention):
 
     complexity = "linear"
     uses_num_features = True
+    features_per_layer = False  # a layer hands its extra tokens to the next
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.seed = config.projection_seed
         hidden_size = config.hidden_size
-        self.extra_tokens = nn.Parameter(torch.empty(int(config.num_features or 0), hidden_size))
+        self.extra_tokens = nn.Parameter(torch.empty(config.features_per_head, hidden_size))
         self.pack_query = nn.Linear(hidden_size, hidden_size)
 
     def forward(

@@ -34,7 +34,7 @@ class NystromAttention(HeadAttention):
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
-        self.num_landmarks = int(config.num_features or 0)
+        self.num_landmarks = config.features_per_head
         size = (config.attention_options or {})["convolution"]
         if size and size % 2 == 0:
             raise ValueError(f"attention option convolution must be odd, or 0 for none, got {size}")

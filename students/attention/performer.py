@@ -35,7 +35,7 @@ class PerformerAttention(SoftmaxKernelAttention):
     options = {"kernel": ("favor+", "hyperbolic", "favor++", "relu")}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
-        kernel, num_features = (config.attention_options or {})["kernel"], int(config.num_features or 0)
+        kernel, num_features = (config.attention_options or {})["kernel"], config.features_per_head
         super().__init__(config, layer, math.ceil(num_features / 2) if kernel == "hyperbolic" else num_features)
         self.kernel = kernel
         self.num_features = num_features

@@ -34,7 +34,7 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     options = {"kernel": ("gaussian", "arccos"), "gate": False}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
-        super().__init__(config, layer, num_rows=int(config.num_features or 0))
+        super().__init__(config, layer, num_rows=config.features_per_head)
         options = config.attention_options or {}
         self.kernel = options["kernel"]
         self.has_attention_map = self.has_map_with(options)

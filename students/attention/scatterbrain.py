@@ -37,7 +37,7 @@ class ScatterbrainAttention(SoftmaxKernelAttention):
     floor = 1e-6
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
-        super().__init__(config, layer, num_rows=int(config.num_features or 0))
+        super().__init__(config, layer, num_rows=config.features_per_head)
         self.radius = (config.attention_options or {})["window"] // 2
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ class T2RAttention(FeatureMapAttention):
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.seed = config.projection_seed
-        self.num_features = int(config.num_features or 0)
+        self.num_features = config.features_per_head
         self.feature_map: HeadLinear | None = HeadLinear(self.num_heads, self.head_size, self.num_features, bias=True)
         if config.folded_features:
             self.fold()

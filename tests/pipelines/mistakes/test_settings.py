@@ -28,6 +28,11 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown attention": (["--student.attention", "perfomer"], ("perfomer", "did you mean 'performer'")),
     "no layers": (["--student.num_layers", "0"], ("student.num_layers is 0",)),
     "layer map of another length": (["--student.layer_map", "[0, 1]"], ("student.layer_map", "num_layers = 1")),
+    "features for other layers": (["--student.num_features", "[8, 8]"], ("num_features", "num_layers = 1 numbers")),
+    "features that are shared": (
+        ["--student.attention", "luna", "--student.num_features", "[8]"],
+        ("student.num_features", "luna has one for all layers"),
+    ),
     "more layers than the teacher": (["--student.num_layers", "3"], ("student.num_layers", "3", "2")),
     "layer beyond the teacher": (["--student.layer_map", "[7]"], ("layer_map", "7")),
     "too short texts": (["--data.max_length", "2"], ("data.max_length is 2", "8")),
