@@ -115,11 +115,25 @@ def test_the_table_of_the_miniature_zoo_is_what_the_record_says():
 
 
 def test_what_longer_training_brings_is_what_the_records_say():
-    models = record("embedded-long-fnet")["models"]
-    student, alone = (percent(models[role]["metrics"]["accuracy"]) for role in ("student", "baseline"))
+    def accuracy(name, role):
+        return percent(record(f"embedded-{name}")["models"][role]["metrics"]["accuracy"])
+
     text = " ".join(README.split())
-    assert f"it reaches {student} on SST-2, and from scratch on labels alone, as long, {alone}" in text
-    assert f"so it reaches {percent(record('embedded-long-rfa')['metrics']['accuracy'])} on SST-2" in text
+    for sentence, parts in (
+        ("reach {} and {} on SST-2 instead of", [("long-reformer", "student"), ("long-rfa", "student")]),
+        ("It reaches {} so (", [("long-fnet", "student")]),
+        ("and {} with nine epochs of `logits` alone", [("logits-fnet", "student")]),
+        (
+            "it reaches {}, the teacher {}, labels alone {}",
+            [("long-linformer", "student"), ("long-linformer", "teacher"), ("long-linformer", "baseline")],
+        ),
+        (
+            "at {} (`reformer`), {} (`rfa`) and {} (`fnet`)",
+            [(f"long-{name}", "baseline") for name in ("reformer", "rfa", "fnet")],
+        ),
+        ("the teacher at {}.", [("long-rfa", "teacher")]),
+    ):
+        assert sentence.format(*(accuracy(*part) for part in parts)) in text
 
 
 def test_the_table_of_recipes_is_what_the_record_says():
