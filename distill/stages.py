@@ -185,6 +185,12 @@ def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.feature_parameters()]
 
 
+def default_feature_rate(model: nn.Module) -> int:
+    """Return how many times the learning rate of a stage the mechanism's own parameters bear where nothing is said."""
+    modules: list[Any] = list(model.modules())
+    return max((module.feature_rate for module in modules if hasattr(module, "feature_rate")), default=10)
+
+
 def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that the student keeps as they are, whatever a stage says."""
     modules: list[Any] = [module for module in model.modules() if hasattr(module, "frozen_parameters")]
@@ -200,8 +206,9 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     """Freeze what the stage does not train and group the rest for the optimizer.
 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
-    they learn ten times faster unless ``feature_learning_rate`` says otherwise. Biases, LayerNorm and features
-    are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the embeddings at L + 1.
+    they learn faster, by the mechanism's ``feature_rate``, unless ``feature_learning_rate`` says otherwise. Biases,
+    LayerNorm and features are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the
+    embeddings at L + 1.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
@@ -222,7 +229,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
             kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"
             depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
             groups.setdefault((kind, depth), []).append(parameter)
-    feature_rate = stage.feature_learning_rate or 10 * stage.learning_rate
+    feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
     settings = {
         "features": (feature_rate, 0.0),
         "decayed": (stage.learning_rate, weight_decay),

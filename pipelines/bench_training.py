@@ -104,7 +104,7 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     def way(
         tokens: TokenizedExamples, batches: list[np.ndarray], outputs: CachedTeacher | LiveTeacher | None
     ) -> Callable[[], None]:
-        student = build_student(work, teacher.model, lesson)
+        student = build_student(work, teacher.model, lesson, stage.attention)
         optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
         wrapped, optimizer = prepare(
             accelerator, config.training, StageModel(student, plan), optimizer, stage.batch_size

@@ -25,6 +25,7 @@ class ABCAttention(HeadAttention):
 
     complexity = "linear"
     uses_num_features = True
+    feature_rate = 100
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)

@@ -42,6 +42,9 @@ class SelfAttention(nn.Module, ABC):
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
     uses_num_features: ClassVar[bool] = False
     """Whether the option ``num_features`` has an effect."""
+    feature_rate: ClassVar[int] = 10
+    """How many times the learning rate of BERT's weights the mechanism's own parameters bear by default: ten, because
+    they start untrained; a hundred where their entries start near 1 rather than near 0.05."""
     features_per_layer: ClassVar[bool] = True
     """Whether the layers of a student may differ in ``num_features``."""
     row_stochastic: ClassVar[bool] = True

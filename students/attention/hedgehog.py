@@ -21,6 +21,7 @@ class HedgehogAttention(FeatureMapAttention):
     """
 
     uses_num_features = True
+    feature_rate = 100
     floor = 1e-12  # softmax features are positive, only small
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:

@@ -78,6 +78,8 @@ class RandomFeatureAttention(HeadAttention):
 class SoftmaxKernelAttention(RandomFeatureAttention):
     """Random features that estimate exp(t q·k / √d) at a temperature t, learned per head."""
 
+    feature_rate = 100
+
     def __init__(self, config: "StudentConfig", layer: int, num_rows: int) -> None:
         super().__init__(config, layer, num_rows)
         self.initial_temperature = config.initial_temperature

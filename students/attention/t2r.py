@@ -23,6 +23,7 @@ class T2RAttention(FeatureMapAttention):
     """
 
     uses_num_features = True
+    feature_rate = 100
     row_stochastic = False  # a query without features in common with any key gets zeros
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:

@@ -13,6 +13,7 @@ from distill.stages import (
     StageModel,
     StagePlan,
     compute_losses,
+    default_feature_rate,
     feature_parameters,
     hidden_state_targets,
     parameter_groups,
@@ -223,8 +224,8 @@ def test_learning_rates_and_weight_decay_of_the_groups(performer):
 
     got = settings()
     layer = "bert.encoder.layer.0."
-    assert got[layer + "attention.self.log_temperature"] == (pytest.approx(0.1), 0.0)
-    assert got[layer + "attention.self.projection"] == (pytest.approx(0.1), 0.0)
+    assert got[layer + "attention.self.log_temperature"] == (pytest.approx(1.0), 0.0)
+    assert got[layer + "attention.self.projection"] == (pytest.approx(1.0), 0.0)
     assert got[layer + "attention.self.query.weight"] == (0.01, 0.3)
     assert got[layer + "attention.self.query.bias"] == (0.01, 0.0)
     assert got[layer + "output.LayerNorm.weight"] == (0.01, 0.0)
@@ -262,7 +263,8 @@ def test_without_features_whole_attention_blocks_are_trained(attention, make_ber
     trained = {id(parameter) for group in groups for parameter in group["params"]}
     blocks = {id(parameter) for name, parameter in student.named_parameters() if ".attention." in name}
     assert trained == (features or blocks)
-    assert {group["lr"] for group in groups} == {0.1 if features else 0.01}
+    expected = 0.01 * ATTENTIONS[attention].feature_rate if features else 0.01
+    assert {group["lr"] for group in groups} == {expected}
 
 
 @pytest.mark.parametrize("train", ["features", "attention", "encoder", "all"])
@@ -279,3 +281,13 @@ def test_all_that_is_trained_moves_and_nothing_else(train, performer, make_bert,
         optimizer.zero_grad()
     moved = {name for name, tensor in performer.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == names_trained(performer)
+
+
+@pytest.mark.parametrize(
+    ("attention", "times"), [("performer", 100), ("hybrid", 100), ("linformer", 10), ("softmax", 10)]
+)
+def test_how_much_faster_features_learn_is_the_mechanisms_own(make_bert, attention, times):
+    student, _ = student_from_teacher(
+        make_bert(num_layers=2), layer_map=[0, 1], attention=attention, softmax_layers=[1]
+    )
+    assert default_feature_rate(student) == times
