@@ -143,6 +143,25 @@ def test_the_table_of_recipes_is_what_the_record_says():
         assert words.format(percent(stages["depth_logits"]["metrics"][MAIN_METRICS[task]])) in README
 
 
+def test_the_table_of_the_default_recipe_is_what_the_records_say():
+    expected = {}
+    for task, name in (
+        ("sst2", "SST-2 accuracy"),
+        ("cola", "CoLA Matthews"),
+        ("mrpc", "MRPC F1"),
+        ("stsb", "STS-B Pearson"),
+        ("rte", "RTE accuracy"),
+    ):
+        run, metric = record(f"glue-{task}-performer-3"), MAIN_METRICS[task]
+        stages = {each["name"]: percent(each["metrics"][metric]) for each in run["stages"]}
+        teacher, student = (percent(run["models"][role]["metrics"][metric]) for role in ("teacher", "student"))
+        kept_of_it = "{value} [{low}, {high}]".format(
+            **{key: percent(each) for key, each in run["retention"][metric].items()}
+        )
+        expected[name] = [teacher, stages["depth_logits"], stages["layers"], student, kept_of_it]
+    assert table("| three layers, Performer |") == expected
+
+
 def test_the_speed_of_three_layers_is_what_the_record_says():
     found = record("mrpc-abc-3")
     points = {
