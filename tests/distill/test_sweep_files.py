@@ -10,7 +10,13 @@ from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "sweeps"
-FILES = {"sst2": ["sst2"], "recipes": ["recipes"], "zoo": ["zoo"], "zoo_embedded": ["zoo", "zoo_embedded"]}
+FILES = {
+    "sst2": ["sst2"],
+    "glue": ["glue"],
+    "recipes": ["recipes"],
+    "zoo": ["zoo"],
+    "zoo_embedded": ["zoo", "zoo_embedded"],
+}
 """Name of a sweep to the files that its header gives to --config, in order."""
 
 
