@@ -205,7 +205,7 @@ def test_the_table_of_costs_is_what_the_record_says():
 
 def test_the_growth_of_features_in_parts_is_what_the_record_says():
     text = " ".join(README.split())
-    for each in record("bench_zoo_features")["rows"]:
+    for each in record("bench_zoo_features")["rows"] + record("bench_zoo_performer")["rows"]:
         exponents = f"{each['time_exponent']:.2f} and {each['memory_exponent']:.2f}"
         assert each["attention"] == "softmax" or f"`{each['attention']}` {exponents}" in text
 
