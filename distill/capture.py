@@ -56,6 +56,10 @@ def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[C
     layers = encoder_layers(model)
     captured: Captured = {kind: [None] * len(indices) for kind, indices in wanted.items()}  # type: ignore[list-item]
     handles = []
+    config: Any = model.config
+    before = config.output_hidden_states
+    if wanted and getattr(config, "reads_first_token", False):
+        config.output_hidden_states = True  # or a student's last layer would compute the first token alone
     for kind, indices in wanted.items():
         for position, index in enumerate(indices):
             module = _hooked_module(layers[index], kind)
@@ -68,6 +72,7 @@ def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[C
     try:
         yield captured
     finally:
+        config.output_hidden_states = before
         for handle in handles:
             handle.remove()
 

@@ -146,8 +146,9 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
     else:
         require_positive("student", student, ("initial_temperature",))
-    inside = all(0 <= layer < student.num_layers for layer in student.softmax_layers)
-    require(inside, "student.softmax_layers", student.softmax_layers, f"give layers 0 to {student.num_layers - 1}")
+    inside = all(-student.num_layers <= layer < student.num_layers for layer in student.softmax_layers)
+    advice = f"give layers 0 to {student.num_layers - 1}, or -1, the last"
+    require(inside, "student.softmax_layers", student.softmax_layers, advice)
 
 
 def _check_features(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:

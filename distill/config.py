@@ -91,7 +91,8 @@ class StudentSettings:
     """Start of the learnable temperature per head, of mechanisms with any; `calibrated` measures the copied queries
     and keys (performer, scatterbrain, rfa; 1 for the others)."""
     softmax_layers: list[int] = field(default_factory=list)
-    """Student layers that keep softmax attention."""
+    """Student layers that keep softmax attention; -1 is the last, where it is linear too, for the classifier reads one
+    token."""
 
 
 @dataclass(frozen=True)

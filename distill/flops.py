@@ -18,8 +18,9 @@ def model_flops(config: Any, length: int) -> int:
     """FLOPs of one forward pass of a BERT-shaped classifier on one example of ``length`` tokens.
 
     Per layer: the attention block (of a softmax one: projections 8 N D², QKᵀ and AV 4 N² D; a student's configuration
-    says what its mechanism costs in ``attention_flops``) and the feed-forward 4 N D I; then the pooler 2 D² and the
-    classifier 2 D C on the first token, or what the configuration says in ``head_flops``.
+    says what its mechanism costs in ``attention_flops``) and the feed-forward 4 N D I, of a student's last layer
+    for the first token alone; then the pooler 2 D² and the classifier 2 D C on the first token, or what the
+    configuration says in ``head_flops``.
 
     Args:
         config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size``, ``num_labels``.
@@ -30,7 +31,8 @@ def model_flops(config: Any, length: int) -> int:
     """
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
-        feed_forward = 4 * length * hidden * config.intermediate_size
+        last = 1 if getattr(config, "reads_first_token", False) else length
+        feed_forward = 4 * ((layers - 1) * length + last) * hidden * config.intermediate_size
         has_own_head = hasattr(config, "head_flops")
         head = config.head_flops(length) if has_own_head else 2 * hidden**2 + 2 * hidden * config.num_labels
         if hasattr(config, "attention_flops"):
@@ -41,4 +43,4 @@ def model_flops(config: Any, length: int) -> int:
         raise UserError(
             f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
         ) from None
-    return layers * feed_forward + attention + head
+    return feed_forward + attention + head

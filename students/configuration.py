@@ -33,11 +33,13 @@ class StudentConfig(BertConfig):
     model_type = "efficient_bert"
     attentions: ClassVar[Mapping[str, type[SelfAttention]]] = ATTENTIONS
     """What ``attention`` may name."""
+    reads_first_token: ClassVar[bool] = True
+    """Whether the classifier reads the first token alone, so that the last layer need not compute the others."""
 
     attention: str = "performer"
     """Mechanism of every layer that ``softmax_layers`` does not name."""
     softmax_layers: list[int] | None = None
-    """Student layers, counted from 0, that keep softmax attention."""
+    """Student layers that keep softmax attention, counted from 0 or, below 0, from the end: -1 is the last."""
     num_features: int | list[int] | None = None
     """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default.
 
@@ -91,9 +93,11 @@ class StudentConfig(BertConfig):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if isinstance(self.num_features, list):
             self._check_layer_counts(self.num_features)
-        outside = [layer for layer in self.softmax_layers if not 0 <= layer < self.num_hidden_layers]
+        count = self.num_hidden_layers
+        outside = [layer for layer in self.softmax_layers if not -count <= layer < count]
         if outside:
-            raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {self.num_hidden_layers - 1}")
+            raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {count - 1}, or -1, the last")
+        self.softmax_layers = sorted({layer % count for layer in self.softmax_layers})
 
     def _check_layer_counts(self, counts: list[int]) -> None:
         if not self.mechanism.features_per_layer:
@@ -132,9 +136,12 @@ class StudentConfig(BertConfig):
         return config
 
     def attention_flops(self, length: int) -> int:
-        """Operations of all attention blocks on one example of ``length`` tokens; a multiply-add counts 2."""
-        layers = range(self.num_hidden_layers)
-        return sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self.of_layer(layer), length) for layer in layers)
+        """Operations of all attention blocks to classify one text of ``length`` tokens; a multiply-add counts 2."""
+        *lower, last = range(self.num_hidden_layers)
+        mechanism = ATTENTIONS[self.attention_of_layer(last)]
+        of_last = mechanism.first_flops if self.reads_first_token else mechanism.flops
+        below = sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self.of_layer(layer), length) for layer in lower)
+        return below + of_last(self.of_layer(last), length)
 
     def attention_of_layer(self, layer: int) -> str:
         """Name of the mechanism of one layer, counted from 0."""

@@ -20,6 +20,7 @@ class FrozenLSTMConfig(StudentConfig):
 
     model_type = "frozen_bert_lstm"
     attentions: ClassVar[Mapping[str, type[SelfAttention]]] = {"lstm": SoftmaxAttention}
+    reads_first_token: ClassVar[bool] = False
 
     attention: str = "lstm"
 

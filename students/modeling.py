@@ -40,10 +40,10 @@ class StudentAttention(nn.Module):
             self.output.dense = nn.Identity()  # type: ignore[assignment]
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool
     ) -> tuple[Tensor, Tensor | None]:
-        context, state = self.self(hidden_states, mask, state)
-        return self.output(context, hidden_states), state
+        context, state = self.self(hidden_states, mask, state, first_token_only)
+        return self.output(context, hidden_states[:, : context.shape[1]]), state
 
 
 class StudentLayer(GradientCheckpointingLayer):
@@ -56,9 +56,9 @@ class StudentLayer(GradientCheckpointingLayer):
         self.output = BertOutput(config)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        attention_output, state = self.attention(hidden_states, mask, state)
+        attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
         return self.output(self.intermediate(attention_output), attention_output), state
 
 
@@ -69,12 +69,15 @@ class StudentEncoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([StudentLayer(config, layer) for layer in range(config.num_hidden_layers)])
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the input of the first layer and the output of each."""
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, first_token_only: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Return the input of the first layer and the output of each; of the last, on request, the first token's."""
         all_hidden_states = [hidden_states]
         state = None
         for layer in self.layer:
-            hidden_states, state = layer(hidden_states, mask, state)
+            is_last = layer is self.layer[-1]
+            hidden_states, state = layer(hidden_states, mask, state, first_token_only and is_last)
             all_hidden_states.append(hidden_states)
         return tuple(all_hidden_states)
 
@@ -158,8 +161,13 @@ class StudentModel(StudentPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        first_token_only: bool = False,
     ) -> BaseModelOutputWithPooling:
-        """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens."""
+        """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens.
+
+        With ``first_token_only`` the last layer computes what a classifier reads, (B, 1, D), and no other token; not
+        where hidden states are to be returned.
+        """
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         if tokens is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -174,9 +182,10 @@ class StudentModel(StudentPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
         )
-        all_hidden_states = self.encoder(hidden_states, real_tokens(attention_mask))
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        first_token_only = first_token_only and not output_hidden_states
+        all_hidden_states = self.encoder(hidden_states, real_tokens(attention_mask), first_token_only)
         return BaseModelOutputWithPooling(
             last_hidden_state=all_hidden_states[-1],
             pooler_output=None if self.pooler is None else self.pooler(all_hidden_states[-1]),
@@ -207,7 +216,10 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:
-        """Return (B, C) logits, and the loss where (B,) labels are given; inputs as in ``StudentModel``."""
+        """Return (B, C) logits, and the loss where (B,) labels are given; inputs as in ``StudentModel``.
+
+        The last layer computes the first token alone unless hidden states are asked for: the logits are the same.
+        """
         outputs = self.bert(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -215,6 +227,7 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             output_hidden_states=output_hidden_states,
+            first_token_only=self.config.reads_first_token,
             return_dict=True,
         )
         logits = self.classifier(self.dropout(self.summarise(outputs, attention_mask)))

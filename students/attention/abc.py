@@ -26,6 +26,7 @@ class ABCAttention(HeadAttention):
     complexity = "linear"
     uses_num_features = True
     feature_rate = 100
+    takes_single_queries = True
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
@@ -58,3 +59,8 @@ class ABCAttention(HeadAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """Logits of the slots, K̃, Ṽ, then qK̃ᵀ and its product with Ṽ: 10 N m D."""
         return 10 * length * config.num_features * config.hidden_size
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """Logits of the slots, K̃, Ṽ, then one query: 6 N m D + 4 m D."""
+        return (6 * length + 4) * config.num_features * config.hidden_size

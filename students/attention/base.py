@@ -45,6 +45,8 @@ class SelfAttention(nn.Module, ABC):
     feature_rate: ClassVar[int] = 10
     """How many times the learning rate of BERT's weights the mechanism's own parameters bear by default: ten, because
     they start untrained; a hundred where their entries start near 1 rather than near 0.05."""
+    takes_single_queries: ClassVar[bool] = False
+    """Whether ``attend`` takes fewer queries than keys and gives each what it gets among all of them."""
     features_per_layer: ClassVar[bool] = True
     """Whether the layers of a student may differ in ``num_features``."""
     row_stochastic: ClassVar[bool] = True
@@ -75,18 +77,27 @@ class SelfAttention(nn.Module, ABC):
             self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None = None, state: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        state: Tensor | None = None,
+        first_token_only: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
 
-        Returns the context (B, N, D), before the output projection, and the state for the next layer: what this layer
-        got, unless the mechanism carries one.
+        Returns the context (B, N, D), or of the first token alone (B, 1, D), before the output projection, and the
+        state for the next layer: what this layer got, unless the mechanism carries one.
         """
-        return self.mix(hidden_states, mask), state
+        mix = self.mix_first if first_token_only else self.mix
+        return mix(hidden_states, mask), state
 
     @abstractmethod
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix (B, N, D) hidden states; mask (B, N) bool or None; returns (B, N, D)."""
+
+    def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the first row (B, 1, D) of ``mix``, without computing the others where the mechanism can."""
+        return self.mix(hidden_states, mask)[:, :1]
 
     @abstractmethod
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
@@ -168,6 +179,24 @@ class SelfAttention(nn.Module, ABC):
         num_projections = len(cls.projections) + cls.has_output_projection
         return 2 * num_projections * length * config.hidden_size**2 + cls.core_flops(config, length)
 
+    @classmethod
+    def mixes_first_alone(cls) -> bool:
+        """Whether ``mix_first`` computes no query but the first token's."""
+        return cls.works_on_heads() and cls.takes_single_queries
+
+    @classmethod
+    def first_flops(cls, config: Any, length: int) -> int:
+        """Operations of one attention block on N tokens that returns the first one alone."""
+        alone = cls.mixes_first_alone()
+        num_rows = (len(cls.projections) - alone) * length + alone + cls.has_output_projection
+        core = cls.first_core_flops(config, length) if alone else cls.core_flops(config, length)
+        return 2 * num_rows * config.hidden_size**2 + core
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """Operations of all heads of one layer for the first of N tokens, if it ``takes_single_queries``."""
+        raise NotImplementedError
+
 
 class HeadAttention(SelfAttention):
     """A mechanism that mixes heads of queries, keys and values; the projections and the heads are BERT's."""
@@ -183,6 +212,14 @@ class HeadAttention(SelfAttention):
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix (B, N, D) hidden states with ``attend``."""
         query, key, value = self.project(hidden_states)
+        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix with ``attend``, of one query where it takes one."""
+        if not self.mixes_first_alone():
+            return super().mix_first(hidden_states, mask)
+        query = self.split_heads(self.query(hidden_states[:, :1]))
+        key, value = self.split_heads(self.key(hidden_states)), self.split_heads(self.value(hidden_states))
         return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
 
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:

@@ -45,9 +45,10 @@ def favor_attention(
 ) -> Tensor:
     """Attend by random features and return (B, H, N, d) in ``value``'s dtype.
 
-    Query, key and value are (B, H, N, d), the projection is (m, d) or, one per head, (H, m, d), and the mask is (B, N)
-    bool, True at real tokens. All forms give the same numbers: ``linear`` O(Nmd); ``two_attention`` reads it as the
-    projection attending to the keys and the queries to the projection; ``quadratic`` O(Nmd + N²(m + d)), faster in
+    Key and value are (B, H, N, d), the query too or with fewer tokens, the projection is (m, d) or, one per head,
+    (H, m, d), and the mask is (B, N) bool, True at real tokens. All forms give the same numbers: ``linear`` O(Nmd);
+    ``two_attention`` reads it as the projection attending to the keys and the queries to the projection (the form for
+    fewer queries than keys in training); ``quadratic`` O(Nmd + N²(m + d)), faster in
     training on the shortest sequences; ``auto`` is linear but there. Computes in fp32 (fp64 for fp64 inputs), under
     autocast too. An example without real tokens gives zeros.
     """
@@ -129,10 +130,13 @@ def _linear(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, proj
     inputs = (query, key, value, mask, projection)
     if torch.compiler.is_compiling():  # it fuses plain operations itself; the loop over chunks fixes the shapes
         return _two_attention(*inputs)
-    if _needs_gradient(query, key, value, projection):
-        return _LinearAttention.apply(*inputs)
-    if query.device.type == "cpu":
+    needs_gradient = _needs_gradient(query, key, value, projection)
+    if query.device.type == "cpu" and not needs_gradient:
         return _fused_two_attention(*inputs)
+    if query.shape[-2] != key.shape[-2]:
+        return _two_attention(*inputs)
+    if needs_gradient:
+        return _LinearAttention.apply(*inputs)
     return _linear_forward(*inputs, saved=None, keep_features=False)
 
 

@@ -44,7 +44,8 @@ class FeatureMapAttention(HeadAttention, ABC):
         with full_precision(query):
             query, key = widen(query, key)
             # A compiler fuses plain operations itself; gradients would keep all features anyway.
-            if torch.is_grad_enabled() or torch.compiler.is_compiling() or query.device.type != "cpu":
+            at_once = torch.is_grad_enabled() or torch.compiler.is_compiling() or query.device.type != "cpu"
+            if at_once or query.shape[2] != key.shape[2]:
                 return feature_attention(*self.features(query, key, mask), value, mask, self.floor)
             num_tokens = max(1, PART_ELEMENTS * torch.get_num_threads() // query[0, :, 0].numel())
             return self._attend_in_parts(query, key, value, mask, num_tokens)

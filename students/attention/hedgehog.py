@@ -22,6 +22,7 @@ class HedgehogAttention(FeatureMapAttention):
 
     uses_num_features = True
     feature_rate = 100
+    takes_single_queries = True
     floor = 1e-12  # softmax features are positive, only small
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -65,6 +66,11 @@ class HedgehogAttention(FeatureMapAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """Logits of Q and of K, then φ(K)ᵀV, then φ(Q) times it: 6 N m D."""
         return 12 * length * half_features(config) * config.hidden_size
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """Logits of K and φ(K)ᵀV, then one query: 3 (N + 1) m D."""
+        return 6 * (length + 1) * half_features(config) * config.hidden_size
 
 
 def half_features(config: Any) -> int:

@@ -23,6 +23,7 @@ class HybridAttention(HedgehogAttention):
     """
 
     permutation_equivariant = False
+    takes_single_queries = False  # a query's window is found by its place
     options = {"window": 64}  # noqa: RUF012
     small_options = {"window": 4}  # noqa: RUF012
 

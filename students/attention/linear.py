@@ -20,6 +20,8 @@ class LinearAttention(FeatureMapAttention):
     The map is of rank d and never spiky. Queries and keys are multiplied by √t with a temperature t, learned per head.
     """
 
+    takes_single_queries = True
+
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.initial_temperature = config.initial_temperature
@@ -49,3 +51,9 @@ class LinearAttention(FeatureMapAttention):
         """φ(K)ᵀV and φ(Q) times it, 4 N d D, and the normaliser, 2 N D."""
         head_size = config.hidden_size // config.num_attention_heads
         return (4 * head_size + 2) * length * config.hidden_size
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """φ(K)ᵀV, then one query and its normaliser."""
+        head_size = config.hidden_size // config.num_attention_heads
+        return 2 * (head_size * (length + 1) + 1) * config.hidden_size

@@ -27,6 +27,7 @@ class LionAttention(LinearAttention):
     """
 
     permutation_equivariant = False
+    takes_single_queries = False  # its decay runs from the query's place
     options = {"decay": ("selective", "fixed"), "chunk_size": 64}  # noqa: RUF012
     small_options = {"chunk_size": 8}  # noqa: RUF012
 

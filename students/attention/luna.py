@@ -38,7 +38,11 @@ class LunaAttention(SelfAttention):
         self.pack_query = nn.Linear(hidden_size, hidden_size)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None = None, state: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        state: Tensor | None = None,
+        first_token_only: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Mix (B, N, D) hidden states; the state is what the extra tokens (B, l, D) have packed so far."""
         extra = self.extra_tokens if state is None else self.extra_tokens + state
@@ -47,6 +51,7 @@ class LunaAttention(SelfAttention):
         slot_query = self.split_heads(self.pack_query(extra).expand(len(query), -1, -1)) * self.head_size**-0.5
         context, packed = attend_through_slots(query, slot_query, key, value, mask)
         tokens = packed.transpose(1, 2).flatten(2)
+        context = context[:, :, :1] if first_token_only else context
         return context.transpose(1, 2).flatten(2), F.layer_norm(extra + tokens, tokens.shape[-1:])
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ class PerformerAttention(SoftmaxKernelAttention):
     """
 
     has_attention_map = True
+    takes_single_queries = True
     options = {"kernel": ("favor+", "hyperbolic", "favor++", "relu")}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -95,6 +96,11 @@ class PerformerAttention(SoftmaxKernelAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """Features of Q and of K, then KᵀV, then Q's features times it: 8 N m D."""
         return 8 * length * config.num_features * config.hidden_size
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """Features of K and KᵀV, then one query: 4 N m D + 4 m D."""
+        return 4 * (length + 1) * config.num_features * config.hidden_size
 
 
 def least_variance_spread(head_size: int, pair_norm: float) -> float:

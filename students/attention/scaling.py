@@ -125,8 +125,17 @@ class ScalingAttention(SoftmaxAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """QKᵀ and AV, 4 N² D, the three convolutions, 54 N M D, and the controller of a sparse feed-forward."""
         module_size = config.hidden_size // config.attention_options["modules"]
+        convolutions = 6 * KERNEL_SIZE**2 * length * module_size * config.hidden_size
+        return 4 * length**2 * config.hidden_size + convolutions + length * cls.controller_flops(config)
+
+    @classmethod
+    def controller_flops(cls, config: Any) -> int:
+        """Operations of a sparse feed-forward's controller on one token."""
         block = config.attention_options["feed_forward_block"]
         rank = controller_rank(config.hidden_size, block) if block else 0
-        controller = 2 * length * rank * (config.hidden_size + config.intermediate_size)
-        convolutions = 6 * KERNEL_SIZE**2 * length * module_size * config.hidden_size
-        return 4 * length**2 * config.hidden_size + convolutions + controller
+        return 2 * rank * (config.hidden_size + config.intermediate_size)
+
+    @classmethod
+    def first_flops(cls, config: Any, length: int) -> int:
+        """One token of the last layer's feed-forward is controlled, and no other."""
+        return super().first_flops(config, length) - (length - 1) * cls.controller_flops(config)

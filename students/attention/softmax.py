@@ -17,6 +17,7 @@ class SoftmaxAttention(HeadAttention):
     """softmax(q·k / √d) v by PyTorch's fused kernels, with BERT's dropout on the map; 4N²d operations per head."""
 
     has_attention_map = True
+    takes_single_queries = True
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
@@ -40,6 +41,11 @@ class SoftmaxAttention(HeadAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """QKᵀ and AV: 4 N² D."""
         return 4 * length**2 * config.hidden_size
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """One row of QKᵀ and of AV: 4 N D."""
+        return 4 * length * config.hidden_size
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:

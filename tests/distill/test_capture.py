@@ -80,9 +80,10 @@ def test_hooks_are_gone_afterwards_even_when_the_model_fails(model):
 
 def test_capture_changes_nothing(model):
     with torch.no_grad():
-        expected = model(**INPUTS).logits
+        expected = model(**INPUTS, output_hidden_states=True).logits
         with capture(model, {kind: [0, 2] for kind in CAPTURABLE}):
             assert torch.equal(model(**INPUTS).logits, expected)
+        assert model(**INPUTS).hidden_states is None
 
 
 def test_what_is_not_a_bert_is_named():

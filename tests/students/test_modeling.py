@@ -59,7 +59,7 @@ def test_module_names_and_hooks_are_berts(bert_pair):
             attention.output.dense.register_forward_hook(lambda module, inputs, output: captured.append(output)),
         ]
         with torch.no_grad():
-            model(input_ids=batch()["input_ids"])
+            model(input_ids=batch()["input_ids"], output_hidden_states=True)
         for hook in hooks:
             hook.remove()
     for berts, ours in zip(captured[:2], captured[2:], strict=True):
@@ -148,6 +148,10 @@ def test_gradient_checkpointing_changes_no_gradient():
         assert torch.equal(plain, recomputed)
 
 
+def test_softmax_layers_count_from_the_end_too():
+    assert StudentConfig(**SIZES, softmax_layers=[-1, 0, 1]).softmax_layers == [0, 1]
+
+
 def test_softmax_layers_mix_mechanisms():
     model = student(softmax_layers=[1])
     kinds = [type(layer.attention.self).__name__ for layer in model.bert.encoder.layer]
@@ -159,7 +163,8 @@ def test_dropout_is_berts(bert_pair):
     for model in bert_pair:
         model.train()
         torch.manual_seed(3)
-        logits.append(model(input_ids=batch()["input_ids"]).logits)
+        # All tokens of the last layer, as BERT, so that both draw the same random numbers.
+        logits.append(model(input_ids=batch()["input_ids"], output_hidden_states=True).logits)
         model.eval()
     torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
     assert (logits[0] - bert_pair[0](input_ids=batch()["input_ids"]).logits).abs().max() > 1e-2

@@ -100,8 +100,8 @@ def test_luna_carries_its_extra_tokens_to_the_next_layer():
     second.register_forward_hook(lambda module, inputs, output: seen.append((inputs, output[0])))
     first.register_forward_hook(lambda module, inputs, output: seen.append((inputs, output[1])))
     with torch.no_grad():
-        student(**batch())
-        (first_inputs, carried), ((hidden_states, mask, state), context) = seen
+        student(**batch(), output_hidden_states=True)
+        (first_inputs, carried), ((hidden_states, mask, state, _), context) = seen
         alone = second(hidden_states, mask)[0]
     assert first_inputs[2] is None
     assert state is carried
