@@ -194,7 +194,8 @@ class CacheConfig:
     """The teacher's outputs, computed once."""
 
     dir: str | None = None
-    """Folder shared between runs; null: inside the run folder, removed when the run is finished."""
+    """Folder shared between runs, in which stages with attention softmax that are the same in several runs are kept
+    too, so that one run trains them; null: inside the run folder, removed when the run is finished."""
     max_gigabytes: float = 16.0
     """Layer outputs that need more disk than this are computed anew in every step instead."""
 

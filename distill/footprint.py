@@ -118,7 +118,8 @@ def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dty
     watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
     with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched:
-        output = model(input_ids=token_ids, attention_mask=mask, token_type_ids=token_ids)
+        # As in a stage that matches layers: otherwise a student's last layer computes the first token alone.
+        output = model(input_ids=token_ids, attention_mask=mask, token_type_ids=token_ids, output_hidden_states=True)
     assert output.logits.requires_grad, "nothing of this model is trained"
     return sum(storage.nbytes() for storage in kept.values())
 

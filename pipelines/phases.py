@@ -18,6 +18,7 @@ from distill.run_folder import create_run_folder, occupy, save_model
 from distill.scoring import held_out_scorer, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from pipelines.opening import Lesson, Work, build_student, load_student
+from pipelines.shared_stages import share, shared_folder, take_shared
 from students import StudentForSequenceClassification
 from teachers.checks import check_teacher
 from teachers.layer_choice import most_needed_layers
@@ -86,7 +87,12 @@ def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassificatio
     for stage in left:
         if stage.attention != before.attention:
             student = build_student(work, student, lesson)
-        run_stage(work, lesson, student, stage, examples)
+        shared = shared_folder(work, lesson, stage, examples)
+        if take_shared(work, stage, shared):
+            student = load_student(work, folder.phase(stage.name) / "student")
+        else:
+            run_stage(work, lesson, student, stage, examples)
+            share(work, stage, shared)
         before = stage
     if work.run.accelerator.is_main_process and not folder.student.exists():
         save_model(student, lesson.tokenizer, folder.student)

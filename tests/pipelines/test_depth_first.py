@@ -1,6 +1,7 @@
 """Depth first, then linear: a softmax student of fewer layers is distilled; the mechanism takes over its weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,48 @@ def test_a_killed_run_goes_on_where_the_attention_changes(undisturbed, tiny, mor
     done = tiny.run(folder, *more)
     assert done.returncode == 0, done.stderr
     same_end(folder, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def sharing(undisturbed, tiny, more, tmp_path_factory) -> tuple[Path, list[str]]:
+    """A run that leaves its softmax stage in a shared folder, and the options of such runs."""
+    folder = tmp_path_factory.mktemp("sharing")
+    options = [*more, "--cache.dir", str(folder / "cache")]
+    done = tiny.run(folder / "run", *options)
+    assert done.returncode == 0, done.stderr
+    assert "taken from" not in done.stdout
+    assert torch.equal(*(student_of(each, "depth")[1]["classifier.weight"] for each in (folder / "run", undisturbed)))
+    return folder, options
+
+
+def test_another_mechanism_takes_the_softmax_stage_of_the_first(sharing, tiny):
+    folder, options = sharing
+    done = tiny.run(folder / "other", *options, "--student.attention", "linear", "--student.features", "fixed")
+    assert done.returncode == 0, done.stderr
+    assert "depth: taken from" in done.stdout
+    assert "transfer: taken" not in done.stdout
+    (_, own), (_, other) = (student_of(folder / name, "depth") for name in ("run", "other"))
+    assert own.keys() == other.keys()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    results = [(folder / name / "checkpoints/depth/result.json").read_text() for name in ("run", "other")]
+    assert results[0] == results[1]
+    assert json.loads((folder / "other/student/config.json").read_text())["attention"] == "linear"
+
+
+@pytest.mark.parametrize("change", ["--seed=7", "--training.warmup=0.2"])
+def test_what_decides_the_stage_decides_whether_it_is_taken(sharing, tiny, tmp_path, change):
+    done = tiny.run(tmp_path / "run", *sharing[1], change)
+    assert done.returncode == 0, done.stderr
+    assert "depth: taken from" not in done.stdout
+
+
+def test_a_torn_shared_stage_is_named(sharing, tiny, tmp_path):
+    folder, options = sharing
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    for result in (tmp_path / "cache").glob("softmax_students/*/result.json"):
+        result.write_text("{")
+    done = tiny.run(tmp_path / "run", *options, "--cache.dir", str(tmp_path / "cache"))
+    assert done.returncode == 2, done.stderr
+    assert "is torn" in done.stderr
+    assert "remove it to have depth trained again" in done.stderr
+    assert "Traceback" not in done.stderr
