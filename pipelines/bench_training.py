@@ -92,7 +92,7 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     freeze(teacher.model.to(accelerator.device))
     examples = tokenize(work.splits.train, teacher.tokenizer, config.data.max_length)
     layer_map = student_layer_map(config, teacher.model)
-    lesson = Lesson(teacher, False, examples, examples, {}, layer_map)
+    lesson = Lesson(teacher, False, examples, examples, {}, layer_map, config.stages)
     plan = plan_stage(stage, layer_map, teacher.model.config.num_hidden_layers)
     live = LiveTeacher(teacher.model, plan, autocast_dtype(accelerator))
     cached = stage_targets(accelerator, teacher.model, plan, examples, config.cache, cache).outputs

@@ -27,7 +27,7 @@ def compare_and_report(
     """Write predictions, record, report and model card, and print the table."""
     settings = work.config.comparison
     folder = work.folder
-    stages = [folder.result(stage.name) or {} for stage in work.config.stages]
+    stages = [folder.result(stage.name) or {} for stage in lesson.stages]
     results = {"teacher": folder.result("teacher") or {}, **{stage["name"]: stage for stage in stages}}
     results["baseline"] = folder.result("baseline") or {}
     record, frame = compare_models(

@@ -1,6 +1,6 @@
 """What every phase of a run reads: the task and its data, the teacher with its tokens, and the student built of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, padded_length, tokenize
-from distill.config import IMPORTANCE, Config
+from distill.config import IMPORTANCE, Config, StageConfig
 from distill.data import Splits, load_splits
 from distill.errors import UserError
 from distill.launch import main_process_first, on_main_process
@@ -59,6 +59,8 @@ class Lesson:
     held_out: TokenizedExamples
     validation: Mapping[str, TokenizedExamples]
     layer_map: list[int]
+    stages: tuple[StageConfig, ...]
+    """What the student is taken through: :func:`stages_at_depth`."""
     other: TokenizedExamples | None = None
     """Texts of other tasks, for the stages alone."""
 
@@ -99,6 +101,9 @@ def open_lesson(work: Work) -> Lesson:
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
     source.model.to(work.device)
     layer_map = student_layer_map(config, source.model)
+    stages = stages_at_depth(config.stages, layer_map, source.model.config.num_hidden_layers)
+    if len(stages) < len(config.stages):
+        accelerator.print("student: as deep as the teacher, so that no stage with attention softmax is needed")
     positions = source.model.config.max_position_embeddings
     if config.data.max_length > positions:
         accelerator.print(
@@ -113,7 +118,20 @@ def open_lesson(work: Work) -> Lesson:
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
     own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
-    return Lesson(source, is_ours, *own, tokens, layer_map, other)
+    return Lesson(source, is_ours, *own, tokens, layer_map, stages, other)
+
+
+def stages_at_depth(
+    stages: tuple[StageConfig, ...], layer_map: Sequence[int], num_teacher_layers: int
+) -> tuple[StageConfig, ...]:
+    """Return the stages that a student of this depth needs.
+
+    With all of the teacher's layers a softmax student is the teacher itself: its stages, which would train what is
+    right already, are left out, and the teacher is matched in its place. A student whose stages are all of that kind
+    keeps them.
+    """
+    left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
+    return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:

@@ -75,7 +75,7 @@ def check_on_validation(work: Work, lesson: Lesson) -> None:
 
 def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
     """Take the student through every stage that is not finished, and return it."""
-    folder, stages = work.folder, work.config.stages
+    folder, stages = work.folder, lesson.stages
     finished = [stage for stage in stages if folder.result(stage.name) is not None]
     left = stages[len(finished) :]
     if finished:
@@ -144,7 +144,7 @@ def stage_teacher(work: Work, lesson: Lesson, stage: StageConfig) -> tuple[PreTr
     """Return whose outputs a stage matches, and which of its layers stands behind each of the student's."""
     if stage.targets == "teacher":
         return lesson.teacher, lesson.layer_map
-    source = [each.name for each in work.config.stages if each.attention == "softmax"][-1]
+    source = [each.name for each in lesson.stages if each.attention == "softmax"][-1]
     softmax_student = load_student(work, work.folder.phase(source) / "student")
     freeze(softmax_student)
     return softmax_student, list(range(len(lesson.layer_map)))
@@ -161,7 +161,7 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
         work.run.accelerator, lambda: label_free_start(config, work.task, work.splits, lesson.teacher)
     )
     baseline = build_student(work, start, lesson)
-    stage = baseline_stage(config, more_text(config, lesson))
+    stage = baseline_stage(config, lesson)
     scorer = held_out_scorer(work.run, work.task, lesson.held_out)
     progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
     speed = len(lesson.train) * progress.epoch / progress.seconds
@@ -169,14 +169,10 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
     return baseline
 
 
-def baseline_stage(config: Config, more: float = 1) -> StageConfig:
-    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do.
-
-    Args:
-        more: of :func:`more_text`.
-    """
+def baseline_stage(config: Config, lesson: Lesson) -> StageConfig:
+    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
     epochs = config.baseline.epochs
-    in_stages = round(sum(stage.epochs for stage in config.stages) * more)
+    in_stages = round(sum(stage.epochs for stage in lesson.stages) * more_text(config, lesson))
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",

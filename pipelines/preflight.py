@@ -43,7 +43,7 @@ from distill.preflight import (
 from distill.run_folder import find_run_folder
 from distill.stages import parameter_groups, plan_stage
 from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
-from pipelines.phases import baseline_stage, check_on_validation, more_text
+from pipelines.phases import baseline_stage, check_on_validation
 from students import STUDENTS
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
@@ -109,7 +109,7 @@ def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
     student, _ = make_student(work, lesson.teacher, lesson)
     yield from check_student(student, lesson.train)
     yield from check_features(student, work.config.student)
-    yield from check_stages(student, work.config.stages)
+    yield from check_stages(student, lesson.stages)
     yield from look_at_memory(work, lesson, student)
     if work.run.accelerator.is_main_process:
         yield from check_disk(disk_by_folder(work, lesson, student))
@@ -140,7 +140,7 @@ def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
 def training_phases(work: Work, lesson: Lesson, student: PreTrainedModel) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
     teacher = [] if lesson.source.finished else [(finetuning_stage(work.config), lesson.teacher)]
-    stages = (*work.config.stages, baseline_stage(work.config, more_text(work.config, lesson)))
+    stages = (*lesson.stages, baseline_stage(work.config, lesson))
     return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
 
 
@@ -198,7 +198,7 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
         lengths.append((*count(model), stage.epochs if stage.keep_best_epoch else weights))
     plans = [
-        plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in config.stages
+        plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in lesson.stages
     ]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if lesson.source.finished else None
@@ -206,5 +206,5 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     others = [] if lesson.other is None else [lesson.other]
     examples = join([*[lesson.train] * (1 + config.augmentation.copies), *others])  # as long as what the stages read
     cache = disk_needed(lesson.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
-    models = run_disk(count(lesson.teacher)[0], count(student)[0], len(config.stages) + 2, lengths, path)
+    models = run_disk(count(lesson.teacher)[0], count(student)[0], len(lesson.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

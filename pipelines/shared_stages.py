@@ -29,7 +29,7 @@ def shared_folder(work: Work, lesson: Lesson, stage: StageConfig, examples: Toke
     config, accelerator = work.config, work.run.accelerator
     if config.cache.dir is None or stage.attention != "softmax":
         return None
-    stages = config.stages[: config.stages.index(stage) + 1]
+    stages = lesson.stages[: lesson.stages.index(stage) + 1]
     precision = autocast_dtype(accelerator)
     decisive = {
         "version": VERSION,

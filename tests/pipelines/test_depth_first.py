@@ -106,3 +106,12 @@ def test_a_torn_shared_stage_is_named(sharing, tiny, tmp_path):
     assert "is torn" in done.stderr
     assert "remove it to have depth trained again" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_student_as_deep_as_the_teacher_needs_no_softmax_stage(tiny, more, tmp_path):
+    done = tiny.run(tmp_path / "run", *more, "--student.num_layers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "as deep as the teacher" in done.stdout
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert [stage["name"] for stage in record["stages"]] == ["transfer", "logits"]
+    assert "is finished" in tiny.run(tmp_path / "run", *more, "--student.num_layers", "2").stdout

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from distill.config import SCRATCH, BaselineConfig, Config, DataConfig, StageConfig, TeacherConfig
 from distill.errors import UserError
 from distill.tasks import get_task
+from pipelines.opening import Lesson
 from pipelines.phases import baseline_stage
 from teachers.load import Teacher
 from teachers.prepare import check_windows, label_free_start
@@ -23,7 +24,10 @@ def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
         torch.testing.assert_close(weights, again.state_dict()[name], rtol=0, atol=0)
     query = "bert.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(start.state_dict()[query], teacher.state_dict()[query])
-    assert baseline_stage(config).train == "all"  # nothing of it has learned anything yet, its word embeddings neither
+    lesson = Lesson(Teacher(teacher, AutoTokenizer, finished=True), False, [0], [0], {}, [], ())
+    assert (
+        baseline_stage(config, lesson).train == "all"
+    )  # nothing of it has learned anything yet, its word embeddings neither
 
 
 @pytest.mark.parametrize(
