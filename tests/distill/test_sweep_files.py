@@ -13,6 +13,7 @@ FOLDER = ROOT / "configs" / "sweeps"
 FILES = {
     "sst2": ["sst2"],
     "glue": ["glue"],
+    "glue_deeper": ["glue_deeper"],
     "recipes": ["recipes"],
     "zoo": ["zoo"],
     "zoo_embedded": ["zoo", "zoo_embedded"],
