@@ -149,27 +149,62 @@ def test_the_table_of_recipes_is_what_the_record_says():
         assert words.format(percent(stages["depth_logits"]["metrics"][MAIN_METRICS[task]])) in README
 
 
+THREE_LAYERS = {
+    "SST-2 accuracy": ("glue-sst2-performer-3", None),  # of a former default; ABC was not run
+    "CoLA Matthews": ("retention-cola-performer-3", "retention-cola-abc-3"),
+    "MRPC F1": ("retention-mrpc-performer-3", "retention-mrpc-abc-3"),
+    "STS-B Pearson": ("retention-stsb-performer-3", "retention-stsb-abc-3"),
+    "RTE accuracy": ("retention-rte-performer-3", "retention-rte-abc-3"),
+}
+
+
 def test_the_table_of_the_default_recipe_is_what_the_records_say():
-    expected, linear, softmax = {}, [], []
-    for task, name in (
-        ("sst2", "SST-2 accuracy"),
-        ("cola", "CoLA Matthews"),
-        ("mrpc", "MRPC F1"),
-        ("stsb", "STS-B Pearson"),
-        ("rte", "RTE accuracy"),
-    ):
-        run, metric = record(f"glue-{task}-performer-3"), MAIN_METRICS[task]
-        stages = {each["name"]: percent(each["metrics"][metric]) for each in run["stages"]}
-        teacher, student = (percent(run["models"][role]["metrics"][metric]) for role in ("teacher", "student"))
-        kept_of_it = "{value} [{low}, {high}]".format(
-            **{key: percent(each) for key, each in run["retention"][metric].items()}
+    expected, ratios = {}, {"softmax": [], "performer": [], "abc": []}
+    for row_name, names in THREE_LAYERS.items():
+        students = []
+        for attention, name in zip(("performer", "abc"), names, strict=True):
+            if name is None:
+                students += ["-", "-"]
+                continue
+            run = record(name)
+            metric = MAIN_METRICS[run["task"]]
+            teacher = run["models"]["teacher"]["metrics"][metric]
+            softmax = next(each["metrics"][metric] for each in run["stages"] if each["name"] == "depth_logits")
+            interval = {key: percent(each) for key, each in run["retention"][metric].items()}
+            students.append(percent(run["models"]["student"]["metrics"][metric]))
+            students.append("{value} [{low}, {high}]".format(**interval))
+            assert run["models"]["student"]["attention"] == attention
+            ratios[attention].append(run["retention"][metric]["value"])
+        ratios["softmax"].append(softmax / teacher)
+        expected[row_name] = [percent(teacher), percent(softmax), *students]
+    assert table("| three of six layers |") == expected
+    text = " ".join(README.split())
+    assert f"Performer {percent(mean(ratios['performer']))} %, softmax {percent(mean(ratios['softmax']))} %" in text
+    without = {name: mean(each[-4:]) for name, each in ratios.items()}
+    assert row("three layers, Performer, learned features")[2] == f"{percent(mean(ratios['performer']))} %, one seed"
+    assert row("three layers, ABC")[2] == f"{percent(without['abc'])} %, one seed, four tasks"
+    assert (
+        "Over the four tasks without SST-2 "
+        + ", ".join(
+            f"{word} {percent(without[name])} %"
+            for word, name in (("ABC", "abc"), ("Performer", "performer"), ("softmax", "softmax"))
         )
-        linear.append(run["retention"][metric]["value"])
-        before = next(each["metrics"][metric] for each in run["stages"] if each["name"] == "depth_logits")
-        softmax.append(before / run["models"]["teacher"]["metrics"][metric])
-        expected[name] = [teacher, stages["depth_logits"], stages["layers"], student, kept_of_it]
-    assert table("| three layers, Performer |") == expected
-    assert f"The mean of the five ratios is {percent(mean(linear))} %, and {percent(mean(softmax))} % before" in README
+        in text
+    )
+
+
+def test_the_speeds_of_the_default_recipe_are_what_the_records_say():
+    text = " ".join(README.split())
+    performer, abc = (
+        ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in record(f"speed-{name}-3")["speed"]]
+        for name in ("performer", "abc")
+    )
+    assert (
+        "Performer is {} times as fast at 128 tokens, {} at 512, {} at 2048 and {} at 4096,".format(*performer) in text
+    )
+    assert "ABC {}, {}, {} and {} (aims".format(*abc) in text
+    first = record("speed-performer-3")["speed"][0]
+    assert f"Three softmax layers are {first['depth_speedup']:.2f} times as fast at 128 tokens" in text
 
 
 def test_the_speed_of_three_layers_is_what_the_record_says():
