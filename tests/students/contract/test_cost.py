@@ -3,8 +3,9 @@
 import pytest
 import torch
 from helpers.contract import FEATURE_COUNT, HEAD_SIZE, HEADS, configuration, inputs, mechanism, over_variants, run
+from helpers.fused_flops import FUSED
 from helpers.largest_output import LargestOutput
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from students import ATTENTIONS, StudentConfig
 
@@ -19,14 +20,6 @@ def test_c7_nothing_quadratic_is_built(name, features, choices):
         run(module, tensors, None).sum().backward()
     width = max(FEATURE_COUNT, HEAD_SIZE) if module.complexity == "linear" else 4 * 32  # √1024
     assert 0 < largest.numel <= 4 * HEADS * 1024 * width
-
-
-def fused_flops(query_shape, key_shape, value_shape, *_, **__):
-    """Operations of the fused kernel of CPUs, of which the counter knows nothing."""
-    return sdpa_flop_count(query_shape, key_shape, value_shape)
-
-
-FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused_flops}
 
 
 def counted_operations(module, length):

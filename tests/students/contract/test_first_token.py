@@ -3,11 +3,10 @@
 import pytest
 import torch
 from helpers.contract import configuration, generator, mask_of, mechanism, over_variants
+from helpers.fused_flops import FUSED
 from torch.utils.flop_counter import FlopCounterMode
 
 from students import StudentForSequenceClassification
-
-from .test_cost import FUSED
 
 
 def hidden_states_of(module, length=11):
