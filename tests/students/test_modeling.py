@@ -149,7 +149,8 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 
 def test_softmax_layers_count_from_the_end_too():
-    assert StudentConfig(**SIZES, softmax_layers=[-1, 0, 1]).softmax_layers == [0, 1]
+    sizes = SIZES | {"num_hidden_layers": 3}
+    assert StudentConfig(**sizes, softmax_layers=[-1, 0, 2]).softmax_layers == [0, 2]
 
 
 def test_softmax_layers_mix_mechanisms():
