@@ -194,8 +194,8 @@ class SelfAttention(nn.Module, ABC):
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
-        """Operations of all heads of one layer for the first of N tokens, if it ``takes_single_queries``."""
-        raise NotImplementedError
+        """Operations of all heads of one layer for the first of N tokens; fewer where it ``takes_single_queries``."""
+        return cls.core_flops(config, length)
 
 
 class HeadAttention(SelfAttention):
