@@ -43,14 +43,18 @@ def _hooked_module(layer: Any, kind: str) -> nn.Module:
 
 
 @contextmanager
-def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[Captured]:
+def capture(
+    model: nn.Module, wanted: Mapping[str, Sequence[int]], first_token_only: bool = False
+) -> Iterator[Captured]:
     """Collect outputs of some layers while the block runs.
 
     Args:
         wanted: kind (one of CAPTURABLE) to the layers it is taken from.
+        first_token_only: let a student's last layer compute the first token alone, as it does without capture.
 
     Yields:
-        Kind to one tensor per wanted layer, each (B, N, D), in the order asked for; filled by a forward pass.
+        Kind to one tensor per wanted layer, each (B, N, D), in the order asked for; filled by a forward pass. Of a
+        last layer that computes the first token alone, ``attention_context`` and what comes after it are (B, 1, D).
         ``attention_output`` is the attention block's output after W_o, before dropout and residual.
     """
     layers = encoder_layers(model)
@@ -58,8 +62,8 @@ def capture(model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> Iterator[C
     handles = []
     config: Any = model.config
     before = config.output_hidden_states
-    if wanted and getattr(config, "reads_first_token", False):
-        config.output_hidden_states = True  # or a student's last layer would compute the first token alone
+    if wanted and not first_token_only and getattr(config, "reads_first_token", False):
+        config.output_hidden_states = True  # all tokens of the last layer too
     for kind, indices in wanted.items():
         for position, index in enumerate(indices):
             module = _hooked_module(layers[index], kind)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distill.config import LOSSES, TRAINABLE, StageConfig
+from distill.config import FIRST_TOKEN, LOSSES, TRAINABLE, StageConfig
 from distill.require import require, require_choice, require_positive
 
 TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
@@ -44,6 +44,11 @@ def _check_stage(stage: StageConfig) -> None:
     allowed = {"attention_output", "attention_context", "attention_map"}
     only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
     require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
+    key = f"{section}.last_layer"
+    require_choice(key, stage.last_layer, ("all", FIRST_TOKEN))
+    alone = {"attention_output", "attention_context", "hidden_states", "logits", "labels"}
+    per_token = stage.last_layer == "all" or set(stage.losses) <= alone
+    require(per_token, key, FIRST_TOKEN, f"works only with the losses {', '.join(sorted(alone))}")
 
 
 def _check_order(stages: Sequence[StageConfig]) -> None:

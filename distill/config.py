@@ -10,6 +10,7 @@ LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
+FIRST_TOKEN = "first_token"
 AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 
 
@@ -100,7 +101,8 @@ class StageConfig:
     """One stage of training: which losses pull, on what, for how long."""
 
     name: str
-    epochs: int
+    epochs: float
+    """Passes over the train examples; 0.5 is half of one."""
     learning_rate: float
     losses: dict[str, float]
     """Loss name to weight: attention_output, attention_context, attention_map, hidden_states, value_relations,
@@ -123,6 +125,9 @@ class StageConfig:
     the student's depth, so that layer matches layer."""
     inputs: str = "student"
     """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
+    last_layer: str = "all"
+    """Which tokens of the last layer are computed and matched: all, or first_token, the only one that a classifier
+    reads; with the losses attention_output, attention_context, hidden_states, logits and labels."""
     temperature: float = 1.0
     """Softening of both distributions in the logits loss."""
     final_temperature: float | None = None

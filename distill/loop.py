@@ -53,6 +53,8 @@ class Progress:
     epoch: int = 0
     step: int = 0
     global_step: int = 0
+    examples: int = 0
+    """Seen in steps, those of every epoch counted."""
     seconds: float = 0.0
     """Spent in steps."""
     checkpoint_seconds: float = 0.0
@@ -114,15 +116,16 @@ def train(
     saved = load_checkpoint(accelerator, folder)
     progress = Progress(**saved) if saved else Progress()
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
-    total_steps = steps_per_epoch * stage.epochs
+    total_steps = math.ceil(steps_per_epoch * stage.epochs)
     meter = LossMeter(accelerator, stage.name, stage.losses, progress.unlogged)
     with progress_bar(accelerator, stage.name, total_steps, progress.global_step) as bar, postponed():
-        while progress.epoch < stage.epochs and not out_of_patience(progress, stage.patience):
+        while progress.global_step < total_steps and not out_of_patience(progress, stage.patience):
             wrapped.train()
             epoch_batches = length_grouped_batches(
                 examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
             )
-            for indices in epoch_batches[progress.step :]:
+            left = total_steps - progress.global_step  # of half an epoch the rest is not seen
+            for indices in epoch_batches[progress.step :][:left]:
                 started = now()
                 set_learning_rate(optimizer, progress.global_step, total_steps, run.training.warmup)
                 current = scheduled(stage, progress.global_step, total_steps)
@@ -131,6 +134,7 @@ def train(
                 redraw_features(accelerator.unwrap_model(wrapped).model, progress.global_step, total_steps)
                 progress.step += 1
                 progress.global_step += 1
+                progress.examples += len(indices)
                 bar.update()
                 progress.seconds += now() - started
                 if progress.global_step % run.training.log_every == 0:

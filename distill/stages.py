@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill import losses
 from distill.capture import Captured, capture, encoder_layers
-from distill.config import StageConfig
+from distill.config import FIRST_TOKEN, StageConfig
 
 Wanted = dict[str, list[int]]
 
@@ -25,6 +25,8 @@ class StagePlan:
     teacher: Wanted = field(default_factory=dict)
     needs_logits: bool = False
     teacher_forced: bool = False
+    first_token_only: bool = False
+    """Whether of the last layer the first token alone is computed and matched."""
 
 
 def hidden_state_targets(layer_map: Sequence[int], num_teacher_layers: int) -> list[int]:
@@ -56,7 +58,13 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
     forced = stage.inputs == "teacher"
     if forced:
         teacher["layer_input"] = list(layer_map)
-    return StagePlan(student, teacher, needs_logits="logits" in stage.losses, teacher_forced=forced)
+    return StagePlan(
+        student,
+        teacher,
+        needs_logits="logits" in stage.losses,
+        teacher_forced=forced,
+        first_token_only=stage.last_layer == FIRST_TOKEN,
+    )
 
 
 class StageModel(nn.Module):
@@ -85,13 +93,15 @@ class StageModel(nn.Module):
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
-        with capture(self.model, self.plan.student) as captured:
+        first_token_only = self.plan.first_token_only
+        with capture(self.model, self.plan.student, first_token_only) as captured:
             if layer_inputs is None:
                 outputs["logits"] = self.model(**inputs).logits
             else:
-                state = None
-                for layer, hidden_states in zip(encoder_layers(self.model), layer_inputs, strict=True):
-                    context, state = layer.attention.self(hidden_states, mask, state)
+                layers, state = encoder_layers(self.model), None
+                for layer, hidden_states in zip(layers, layer_inputs, strict=True):
+                    alone = first_token_only and layer is layers[-1]
+                    context, state = layer.attention.self(hidden_states, mask, state, alone)
                     layer.attention.output.dense(context)
         if "query" in captured:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
@@ -171,7 +181,8 @@ def compute_losses(
             )
         else:
             pairs = zip(student[name], teacher[name], strict=True)
-            values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)
+            # The student's last layer may have computed the first token alone.
+            values[name] = _mean(losses.masked_mse(s, t[:, : s.shape[1]], mask[:, : s.shape[1]]) for s, t in pairs)
     return values
 
 

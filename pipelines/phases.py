@@ -134,10 +134,7 @@ def run_stage(
     scorer = held_out_scorer(run, work.task, lesson.held_out)
     progress = train(run, student, stage, plan, examples, folder.phase(stage.name), scorer, targets.outputs)
     fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out)
-    speed = len(examples) * progress.epoch / progress.seconds
-    finish_phase(
-        work, lesson, student, stage, progress, speed, fidelity, targets, folder.phase(stage.name) / "student"
-    )
+    finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 
 def stage_teacher(work: Work, lesson: Lesson, stage: StageConfig) -> tuple[PreTrainedModel, list[int]]:
@@ -164,15 +161,14 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
     stage = baseline_stage(config, lesson)
     scorer = held_out_scorer(work.run, work.task, lesson.held_out)
     progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
-    speed = len(lesson.train) * progress.epoch / progress.seconds
-    finish_phase(work, lesson, baseline, stage, progress, speed, [], Targets(None), folder.baseline)
+    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
     return baseline
 
 
 def baseline_stage(config: Config, lesson: Lesson) -> StageConfig:
     """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
     epochs = config.baseline.epochs
-    in_stages = round(sum(stage.epochs for stage in lesson.stages) * more_text(config, lesson))
+    in_stages = max(1, round(sum(stage.epochs for stage in lesson.stages) * more_text(config, lesson)))
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",
@@ -192,14 +188,15 @@ def finish_phase(
     model: StudentForSequenceClassification,
     stage: StageConfig,
     progress: Progress,
-    examples_per_second: float,
     fidelity: Sequence[Mapping[str, float]],
     targets: Targets,
     destination: Path,
 ) -> None:
     """Score a trained model on validation, print and log the phase, save the model and mark the phase finished."""
     _, metrics = validation_metrics(work.run, work.task, model, lesson.validation)
-    saved = targets.seconds_saved(progress.epoch)
+    epochs = min(stage.epochs, progress.epoch)  # of the last one perhaps a part
+    saved = targets.seconds_saved(epochs)
+    examples_per_second = progress.examples / progress.seconds
     result = {
         "name": stage.name,
         "seconds": progress.seconds,
@@ -207,7 +204,7 @@ def finish_phase(
         "examples_per_second": examples_per_second,
         "metrics": metrics,
         "fidelity": list(fidelity),
-        "epochs": progress.epoch,
+        "epochs": epochs,
         "best_epoch": progress.best_epoch if stage.keep_best_epoch else None,
         "held_out": progress.held_out,
         "teacher_cache": {

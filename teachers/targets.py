@@ -21,9 +21,9 @@ class Targets:
     seconds_per_pass: float | None = None
     gigabytes: float = 0.0
 
-    def seconds_saved(self, epochs: int) -> float | None:
+    def seconds_saved(self, epochs: float) -> float | None:
         """Return the teacher's forward time that reading from disk avoided, or None where nothing was cached."""
-        return None if self.seconds_per_pass is None else self.seconds_per_pass * (epochs - 1)
+        return None if self.seconds_per_pass is None else self.seconds_per_pass * max(0.0, epochs - 1)
 
 
 def stage_targets(

@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import initialization
 
 from .banded import in_order
 from .base import HeadAttention
-from .masking import full_precision, widen
+from .masking import full_precision, fused_attention, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -51,7 +50,7 @@ class LinformerAttention(HeadAttention):
             slot_key = (weights @ wide_key / coverage).to(query.dtype)
             slot_value = (weights @ wide_value / coverage).to(value.dtype)
             bias = coverage.mT.log().to(query.dtype)
-        return F.scaled_dot_product_attention(query, slot_key, slot_value, bias)
+        return fused_attention(query, slot_key, slot_value, bias)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """One example after the other, without its pads."""

@@ -5,6 +5,7 @@ Shapes: B batch, N sequence length, H heads, d head size, r features.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def blank_pads(tensor: Tensor, mask: Tensor | None) -> Tensor:
@@ -35,6 +36,22 @@ def masked_softmax(logits: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
         return logits.softmax(dim)
     weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(dim)
     return weights.masked_fill(~mask, 0)
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Softmax attention of (B, H, M, d) queries to (B, H, N, d) keys by PyTorch's kernel; the mask is SDPA's.
+
+    PyTorch's kernel for a CPU takes two to ten times as long for a gradient in bf16 as in fp32, which training on bf16
+    gets therefore.
+    """
+    if query.device.type == "cpu" and value.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        with full_precision(query):
+            mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+            wide = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask, dropout_p=dropout)
+            return wide.to(value.dtype)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
 
 
 def feature_attention(

@@ -4,9 +4,8 @@ Shapes: B batch, N sequence length, H heads, d head size, l slots.
 """
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from .masking import blank_pads, full_precision, masked_softmax, widen
+from .masking import blank_pads, full_precision, fused_attention, masked_softmax, widen
 
 SLOT_SIZE = 2.0
 """Standard deviation of the states that slots ask for at first; of hidden states it is about 1.
@@ -27,4 +26,4 @@ def attend_through_slots(
         slot_query, wide_key, wide_value = widen(slot_query, blank_pads(key, mask), blank_pads(value, mask))
         weights = masked_softmax(slot_query @ wide_key.mT, None if mask is None else mask[:, None, None, :])
         slot_key, slot_value = (weights @ wide_key).to(query.dtype), (weights @ wide_value).to(value.dtype)
-    return F.scaled_dot_product_attention(query, slot_key, slot_value), slot_value
+    return fused_attention(query, slot_key, slot_value), slot_value

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .base import HeadAttention
+from .masking import fused_attention
 from .naive import naive_softmax_attention
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class SoftmaxAttention(HeadAttention):
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
     """Attend to the real ones among keys and values (B, H, N, d) from any number of queries (B, H, M, d)."""
     if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return fused_attention(query, key, value, dropout=dropout)
     # A pad's weight is 0, but 0 · NaN is NaN.
     value = value.masked_fill(~mask[:, None, :, None], 0)
     # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
     mask = mask | ~mask.any(-1, keepdim=True)
-    return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :], dropout_p=dropout)
+    return fused_attention(query, key, value, mask[:, None, None, :], dropout)

@@ -103,6 +103,18 @@ def test_partial_batches_are_kept_and_every_example_is_seen_once_an_epoch(train_
     assert not np.array_equal(np.concatenate(seen[:4]), np.concatenate(seen[4:]))
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 2), (1.5, 6), (0.01, 1)])
+def test_a_part_of_an_epoch_ends_in_the_middle(epochs, steps, train_stage, monkeypatch):
+    seen = []
+    original = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *args: (seen.append(len(args[5])), original(*args)))
+    _, progress = train_stage(replace(LABELS, epochs=epochs))
+    assert progress.global_step == len(seen) == steps
+    assert progress.examples == sum(seen)
+    assert len(progress.held_out) == math.ceil(epochs)
+    assert progress.history[-1]["learning_rate"] == 0.005 * learning_rate_factor(steps - 1, steps, 0.1)
+
+
 def test_seconds_of_saving_are_added_up(train_stage, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(loop, "now", lambda: float(next(clock)))

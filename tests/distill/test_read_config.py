@@ -137,7 +137,7 @@ REFUSED = {
     "--stages=[]": "stages is []|at least one stage",
     stages(loss={"logits": 1}): "unknown key 'stages.loss'|stages.losses|did you mean 'stages.losses'?",
     stages(epochs=None): "missing key stages.epochs|every stage",
-    stages(epochs="x"): "stages|epochs|int|x",
+    stages(epochs="x"): "stages|epochs|float|x",
     stages(epochs=0): "stages.one.epochs is 0",
     stages(losses={"logit": 1.0}): "stages.one.losses|attention_output, |did you mean 'logits'?",
     stages(attention="linear"): "stages.one.attention is 'linear'|softmax",
@@ -151,6 +151,10 @@ REFUSED = {
     stages(train="everything"): "stages.one.train|features, attention, encoder, all",
     stages(inputs="teachr"): "stages.one.inputs|did you mean 'teacher'?",
     stages(inputs="teacher"): "stages.one.inputs|works only with the losses attention_context",
+    stages(last_layer="first"): "stages.one.last_layer|did you mean 'first_token'?",
+    stages(
+        last_layer="first_token", losses={"value_relations": 1.0}
+    ): "stages.one.last_layer|attention_context, attention_out",
     stages(patience=0): "stages.one.patience is 0",
     stages(average_epochs=0): "stages.one.average_epochs is 0",
     stages(average_epochs=2, keep_best_epoch=True): "stages.one.average_epochs is 2|keep_best_epoch",

@@ -9,6 +9,7 @@ import torch
 from distill.batches import collate
 from distill.capture import capture
 from distill.config import LOSSES, StageConfig
+from distill.losses import masked_mse
 from distill.stages import (
     StageModel,
     StagePlan,
@@ -168,6 +169,36 @@ def test_teacher_forced_attention_reads_the_teachers_hidden_states(make_bert, ma
     # On its own activations layer 1 reads something else: teacher layer 2 is missing between the two.
     free = StageModel(student, plan_stage(stage_of("attention_output"), [1, 3], 4))(inputs)
     assert not torch.allclose(free["attention_output"][1][real], expected["attention_output"][1][real], atol=1e-2)
+
+
+@pytest.mark.parametrize("attention", ["softmax", "performer", "fnet"])
+@pytest.mark.parametrize("inputs", ["student", "teacher"])
+def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, inputs, make_bert, make_examples):
+    teacher = freeze(make_bert(num_layers=4))
+    student = student_from_teacher(teacher, layer_map=[0, 2], attention=attention)[0].eval()
+    losses = ["attention_output"] + ["hidden_states", "logits"] * (inputs == "student")
+    whole, alone = (stage_of(*losses, inputs=inputs, last_layer=which) for which in ("all", "first_token"))
+    examples = make_examples()
+    batch = collate(examples, np.arange(4))
+    tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    plan = plan_stage(alone, [0, 2], 4)
+    targets = LiveTeacher(teacher, plan).batch(np.arange(4), tokens)
+    outputs = {
+        name: StageModel(student, plan_stage(stage, [0, 2], 4))(tokens, targets.get("layer_input"))
+        for name, stage in (("all", whole), ("first_token", alone))
+    }
+    for kind in losses[:2]:
+        first, last = outputs["first_token"][kind]
+        assert last.shape == (4, 1, teacher.config.hidden_size)
+        assert torch.allclose(last, outputs["all"][kind][1][:, :1], atol=1e-5)
+        assert torch.equal(first, outputs["all"][kind][0])
+    values = compute_losses(alone, outputs["first_token"], targets, batch, 2)
+    error = (outputs["all"]["attention_output"][1] - targets["attention_output"][1])[:, 0].square().mean(-1)
+    last_term = error / targets["attention_output"][1][:, 0].var(-1, unbiased=False)
+    first_term = masked_mse(
+        outputs["all"]["attention_output"][0], targets["attention_output"][0], tokens["attention_mask"].bool()
+    )
+    assert torch.allclose(values["attention_output"], (first_term + last_term) / 2, rtol=1e-3)
 
 
 def test_teacher_forced_layers_carry_their_state(make_bert, make_examples):
