@@ -14,6 +14,8 @@ FILES = {
     "sst2": ["sst2"],
     "glue": ["glue"],
     "glue_deeper": ["glue_deeper"],
+    "glue_full_depth": ["glue_full_depth"],
+    "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
     "recipes": ["recipes"],
     "zoo": ["zoo"],
     "zoo_embedded": ["zoo", "zoo_embedded"],
