@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "sweeps"
 FILES = {
     "sst2": ["sst2"],
+    "ablation": ["ablation"],
     "glue": ["glue"],
     "glue_deeper": ["glue_deeper"],
     "glue_full_depth": ["glue_full_depth"],
