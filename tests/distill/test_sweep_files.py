@@ -13,6 +13,7 @@ FOLDER = ROOT / "configs" / "sweeps"
 FILES = {
     "sst2": ["sst2"],
     "ablation": ["ablation"],
+    "front": ["front"],
     "glue": ["glue"],
     "glue_deeper": ["glue_deeper"],
     "glue_full_depth": ["glue_full_depth"],
