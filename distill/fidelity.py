@@ -24,7 +24,7 @@ def layer_fidelity(
     """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
 
     1 is a perfect copy, 0 no better than the mean, negative worse than that. Measured on the student's own
-    activations over the first examples (at most 256).
+    activations over the first examples (at most 256), and in a last layer that computes the first token alone on it.
 
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
@@ -39,11 +39,14 @@ def layer_fidelity(
     ends = hidden_state_targets(layer_map, teacher.config.num_hidden_layers)
     own_layers = list(range(len(layer_map)))
     expected = read_teacher(teacher, {"attention_output": layer_map, "hidden_states": ends}, inputs)
-    with capture(student, {"attention_output": own_layers, "hidden_states": own_layers}) as got:
+    with capture(student, {"attention_output": own_layers, "hidden_states": own_layers}, first_token_only=True) as got:
         student(**inputs)
     student.train(was_training)
     explained = {
-        kind: [1 - masked_mse(s, t, mask).mean().item() for s, t in zip(got[kind], expected[kind], strict=True)]
+        kind: [
+            1 - masked_mse(s, t[:, : s.shape[1]], mask[:, : s.shape[1]]).mean().item()
+            for s, t in zip(got[kind], expected[kind], strict=True)
+        ]
         for kind in ("attention_output", "hidden_states")
     }
     return [

@@ -49,20 +49,22 @@ def test_attention_that_gives_nothing_explains_less_than_nothing(make_bert, make
 
 
 def test_by_hand_over_a_batch(make_bert, make_examples):
-    teacher, examples = make_bert(num_layers=1), make_examples(3)
-    student = student_of(teacher, [0], "performer")
+    teacher, examples = make_bert(num_layers=2), make_examples(3)
+    student = student_of(teacher, [0, 1], "performer")
     inputs = collate(examples, np.arange(3))
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.no_grad():
-        want = teacher.bert(**inputs).last_hidden_state.numpy()
-        got = student.eval().bert(**inputs).last_hidden_state.numpy()
-    shares = []
-    for row, length in enumerate(examples.lengths):
-        target, prediction = want[row, :length], got[row, :length]
-        shares.append(1 - ((target - prediction) ** 2).sum() / ((target - target.mean()) ** 2).sum())
-    (line,) = layer_fidelity(teacher, student, [0], examples)
-    assert line["hidden_states"] == pytest.approx(np.mean(shares), abs=1e-4)
-    assert line["hidden_states"] < 0.999
+        want = teacher.bert(**inputs, output_hidden_states=True).hidden_states
+        got = student.eval().bert(**inputs, output_hidden_states=True).hidden_states
+    lines = layer_fidelity(teacher, student, [0, 1], examples)
+    # The last layer's first token is all that a classifier reads.
+    for layer, lengths in ((0, examples.lengths), (1, [1, 1, 1])):
+        shares = []
+        for row, length in enumerate(lengths):
+            target, prediction = (states[layer + 1][row, :length].numpy() for states in (want, got))
+            shares.append(1 - ((target - prediction) ** 2).sum() / ((target - target.mean()) ** 2).sum())
+        assert lines[layer]["hidden_states"] == pytest.approx(np.mean(shares), abs=1e-4)
+        assert lines[layer]["hidden_states"] < 0.999
 
 
 @pytest.mark.parametrize("training", [True, False])
