@@ -139,7 +139,8 @@ class StageConfig:
     batch_size: int = 32
     """Examples per optimizer step over all processes."""
     keep_best_epoch: bool = False
-    """End with the weights of the epoch that was best on the held-out part of train."""
+    """End with the weights of the epoch that was best on the held-out part of train, or of the start if none is
+    better."""
     average_epochs: int = 1
     """End with the mean of the weights of this many last epochs."""
     patience: int | None = None

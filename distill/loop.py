@@ -115,11 +115,14 @@ def train(
     wrapped, optimizer = prepare(accelerator, run.training, StageModel(trained, plan), optimizer, stage.batch_size)
     saved = load_checkpoint(accelerator, folder)
     progress = Progress(**saved) if saved else Progress()
+    if saved is None and stage.keep_best_epoch:
+        score_start(accelerator, model, progress, folder, evaluate)
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
     total_steps = math.ceil(steps_per_epoch * stage.epochs)
     meter = LossMeter(accelerator, stage.name, stage.losses, progress.unlogged)
     with progress_bar(accelerator, stage.name, total_steps, progress.global_step) as bar, postponed():
-        while progress.global_step < total_steps and not out_of_patience(progress, stage.patience):
+        # A stage that was stopped behind its last step still has that epoch to finish.
+        while (progress.global_step < total_steps or progress.step) and not out_of_patience(progress, stage.patience):
             wrapped.train()
             epoch_batches = length_grouped_batches(
                 examples.lengths, stage.batch_size, seed=phase_seed(run.seed, stage.name), epoch=progress.epoch
@@ -236,6 +239,19 @@ def save_progress(accelerator: Accelerator, progress: Progress, folder: Path) ->
     flush_trackers(accelerator)
     save_checkpoint(accelerator, folder, dataclasses.asdict(progress))
     progress.checkpoint_seconds += now() - started
+
+
+def score_start(
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    progress: Progress,
+    folder: Path,
+    evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
+) -> None:
+    """Take the weights that a stage starts from, epoch 0, for its best until an epoch is better."""
+    progress.best_epoch, (progress.best_score, _) = 0, evaluate(model)
+    if accelerator.is_main_process:
+        save_weights(model.state_dict(), best_path(folder, 0))
 
 
 def finish_epoch(

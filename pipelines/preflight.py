@@ -197,7 +197,7 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     for stage, model in training_phases(work, lesson, student):
         parameter_groups(model, stage, config.training.weight_decay)
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
-        lengths.append((*count(model), math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
+        lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
     plans = [
         plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in lesson.stages
     ]

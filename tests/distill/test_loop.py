@@ -133,13 +133,23 @@ def test_best_epoch_is_kept(train_stage, monkeypatch):
 
     monkeypatch.setattr(loop, "finish_epoch", remember)
     stage = replace(LABELS, epochs=4, keep_best_epoch=True)
-    student, progress = train_stage(stage, scores=[0.1, 0.8, 0.8, 0.3])  # of two equal ones the earlier
+    student, progress = train_stage(stage, scores=[0.0, 0.1, 0.8, 0.8, 0.3])  # of two equal ones the earlier
     assert (progress.best_epoch, progress.best_score, progress.epoch) == (2, 0.8, 4)
     assert [line["accuracy"] for line in progress.held_out] == [0.1, 0.8, 0.8, 0.3]
     state = student.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in weights[1].items())
     last, _ = train_stage(replace(stage, keep_best_epoch=False), "last", scores=[0.1, 0.8, 0.8, 0.3])
     assert all(torch.equal(last.state_dict()[name], tensor) for name, tensor in weights[3].items())
+
+
+def test_a_stage_that_makes_nothing_better_gives_back_what_it_started_from(train_stage):
+    start, _ = train_stage(replace(LABELS, epochs=1, learning_rate=1e-12), "start")
+    stage = replace(LABELS, epochs=2, keep_best_epoch=True)
+    kept, progress = train_stage(stage, "kept", scores=[0.6, 0.6, 0.5])
+    assert (progress.best_epoch, progress.epoch) == (0, 2)
+    assert same_weights(kept, start, 1e-6)
+    moved, _ = train_stage(stage, "moved", scores=[0.6, 0.7, 0.5])
+    assert not same_weights(moved, start, 1e-4)
 
 
 def test_a_stage_ends_with_the_mean_of_its_last_epochs(train_stage, monkeypatch):
@@ -180,7 +190,7 @@ def test_the_history_has_the_weight_of_its_own_step(train_stage):
 
 
 def test_best_epoch_is_the_first_one_even_below_zero(train_stage):
-    _, progress = train_stage(replace(LABELS, keep_best_epoch=True), scores=[-0.2, -0.5])
+    _, progress = train_stage(replace(LABELS, keep_best_epoch=True), scores=[-0.9, -0.2, -0.5])
     assert progress.best_epoch == 1
 
 

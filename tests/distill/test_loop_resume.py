@@ -170,7 +170,7 @@ def test_whatever_a_resume_would_forget_shows(train_stage, tmp_path, monkeypatch
     """A stage killed inside its third epoch; the first one is the best, and patience ends it after the fourth."""
     stage = replace(BOTH, epochs=5, keep_best_epoch=True, patience=3)
     how = {"training": replace(TRAINING, checkpoint_every=5), "features": "redrawn"}
-    scores = [0.9, 0.2, 0.4, 0.5]
+    scores = [0.1, 0.9, 0.2, 0.4, 0.5]
     straight, expected = train_stage(stage, "straight", scores=scores[:], **how)
     assert expected.epoch == 4
     with kill_after(monkeypatch, 11), pytest.raises(KilledError):
@@ -180,7 +180,7 @@ def test_whatever_a_resume_would_forget_shows(train_stage, tmp_path, monkeypatch
         shutil.copytree(tmp_path / "killed", tmp_path / name)
         with monkeypatch.context() as patch:
             forget(patch)
-            student, progress = train_stage(stage, name, scores=[*scores[2:], 0, 0, 0, 0, 0], **how)
+            student, progress = train_stage(stage, name, scores=[*scores[3:], 0, 0, 0, 0, 0], **how)
         if same_weights(straight, student) and without_times(progress) == without_times(expected):
             alike.append(name)
     assert alike == ["nothing"]
