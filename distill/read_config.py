@@ -95,10 +95,15 @@ def _load_yaml(text: str) -> Any:
         UserError: it is nested too deeply (libyaml crashes the process on it), its aliases stand for too many values,
             a key stands twice, or a class is named (the parser would import its module).
     """
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        _refuse_yaml(depth > MAX_DEPTH, event, f"nested more than {MAX_DEPTH} levels deep")
+    depth, too_deep = 0, f"nested more than {MAX_DEPTH} levels deep"
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            _refuse_yaml(depth > MAX_DEPTH, event, too_deep)
+    except yaml.YAMLError as error:
+        if "maximum nesting depth" in str(error):  # PyYAML 6.0.4 and newer count too, before the first event
+            raise UserError(f"configuration: {too_deep}") from error
+        raise
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     waiting = [] if root is None else [(root, 0)]
     for number, (node, depth) in enumerate(waiting):  # the list grows while it is read

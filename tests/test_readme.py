@@ -193,6 +193,9 @@ def test_the_table_of_the_default_recipe_is_what_the_records_say():
     assert f"ABC {percent(abc)} %, its softmax students {percent(abc_softmax)} %, Performer {same_tasks} %" in text
     assert row("three layers, Performer, learned features")[2] == f"{percent(mean(performer))} %, one seed"
     assert row("three layers, ABC")[2] == f"{percent(abc)} %, one seed, four tasks"
+    deep = (record(f"retention-{task}-abc-6")["retention"][MAIN_METRICS[task]] for task in ("cola", "stsb"))
+    cola, stsb = (percent(each["value"]) for each in deep)
+    assert row("six layers, ABC")[2] == f"CoLA {cola} %, STS-B {stsb} %, one seed; three tasks not run"
 
 
 def test_the_speeds_of_the_default_recipe_are_what_the_records_say():
