@@ -79,7 +79,11 @@ def test_saves_loads_and_ships_its_source(student_and_teacher, tmp_path):
     expected = student(**batch()).logits
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "students" / "lstm")
     assert type(loaded) is FrozenLSTMForSequenceClassification
-    assert torch.equal(loaded(**batch()).logits, expected)
+    weights = loaded.state_dict()
+    assert weights.keys() == student.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in student.state_dict().items())
+    # The same weights at another place in memory are added up in another order by some processors' LSTM.
+    torch.testing.assert_close(loaded(**batch()).logits, expected, rtol=0, atol=1e-6)
     assert loaded.train().bert.training is False
     loaded(**batch()).logits.sum().backward()
     assert all(parameter.grad is None for parameter in loaded.bert.parameters())
