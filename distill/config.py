@@ -140,7 +140,7 @@ class StageConfig:
     """Examples per optimizer step over all processes."""
     keep_best_epoch: bool = False
     """End with the weights of the epoch that was best on the held-out part of train, or of the start if none is
-    better."""
+    better (of the teacher and the baseline, whose heads start untrained, always of an epoch)."""
     average_epochs: int = 1
     """End with the mean of the weights of this many last epochs."""
     patience: int | None = None

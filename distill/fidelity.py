@@ -43,10 +43,7 @@ def layer_fidelity(
         student(**inputs)
     student.train(was_training)
     explained = {
-        kind: [
-            1 - masked_mse(s, t[:, : s.shape[1]], mask[:, : s.shape[1]]).mean().item()
-            for s, t in zip(got[kind], expected[kind], strict=True)
-        ]
+        kind: [1 - masked_mse(s, t, mask).mean().item() for s, t in zip(got[kind], expected[kind], strict=True)]
         for kind in ("attention_output", "hidden_states")
     }
     return [

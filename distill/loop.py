@@ -115,7 +115,8 @@ def train(
     wrapped, optimizer = prepare(accelerator, run.training, StageModel(trained, plan), optimizer, stage.batch_size)
     saved = load_checkpoint(accelerator, folder)
     progress = Progress(**saved) if saved else Progress()
-    if saved is None and stage.keep_best_epoch:
+    # Where labels alone teach, the head starts untrained: what it scores is luck.
+    if saved is None and stage.keep_best_epoch and teacher_outputs is not None:
         score_start(accelerator, model, progress, folder, evaluate)
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
     total_steps = math.ceil(steps_per_epoch * stage.epochs)

@@ -20,12 +20,14 @@ def masked_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     whatever the layer's scale, so layers and losses can be added with weights near 1.
 
     Args:
-        student, teacher: (B, N, D).
+        student: (B, N, D), or (B, 1, D) where a last layer computed the first token alone, which is then compared.
+        teacher: (B, N, D).
         mask: (B, N) bool, True for real tokens.
 
     Returns:
         (B,), no unit.
     """
+    teacher, mask = teacher[:, : student.shape[1]], mask[:, : student.shape[1]]
     keep = mask.unsqueeze(-1)
     student, teacher = student.float(), teacher.float()
     squared = (student - teacher).square().masked_fill(~keep, 0).sum((1, 2))

@@ -181,8 +181,7 @@ def compute_losses(
             )
         else:
             pairs = zip(student[name], teacher[name], strict=True)
-            # The student's last layer may have computed the first token alone.
-            values[name] = _mean(losses.masked_mse(s, t[:, : s.shape[1]], mask[:, : s.shape[1]]) for s, t in pairs)
+            values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)
     return values
 
 

@@ -194,7 +194,10 @@ def test_the_table_of_the_default_recipe_is_what_the_records_say():
     assert row("three layers, Performer, learned features")[2] == f"{percent(mean(performer))} %, one seed"
     assert row("three layers, ABC")[2] == f"{percent(abc)} %, one seed, four tasks"
     deep = (record(f"retention-{task}-abc-6")["retention"][MAIN_METRICS[task]] for task in ("cola", "stsb"))
-    cola, stsb = (percent(each["value"]) for each in deep)
+    (cola, cola_range), (stsb, stsb_range) = (
+        (percent(each["value"]), f"{percent(each['low'])}, {percent(each['high'])} %") for each in deep
+    )
+    assert f"CoLA 26.8 of 25.6 [{cola_range}], STS-B 86.0 of 86.3 [{stsb_range}]" in text
     assert row("six layers, ABC")[2] == f"CoLA {cola} %, STS-B {stsb} %, one seed; three tasks not run"
 
 

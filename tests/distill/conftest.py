@@ -20,7 +20,7 @@ def train_stage(make_bert, make_examples, make_accelerator, tmp_path):
     teacher = freeze(make_bert(num_layers=3, seed=1))
     examples = make_examples(20)
 
-    def run_stage(stage, folder="stage", training=TRAINING, scores=None, features="fixed"):
+    def run_stage(stage, folder="stage", training=TRAINING, scores=None, features="fixed", with_teacher=True):
         accelerator = make_accelerator(gradient_accumulation_steps=training.gradient_accumulation)
         student = student_from_teacher(
             teacher, layer_map=[0, 2], attention="performer", num_features=8, features=features, redraw_interval=3
@@ -39,7 +39,8 @@ def train_stage(make_bert, make_examples, make_accelerator, tmp_path):
             return score, {"accuracy": score}
 
         run = Run(accelerator, training, seed=7)
-        progress = train(run, student, stage, plan, examples, tmp_path / folder, evaluate, LiveTeacher(teacher, plan))
+        outputs = LiveTeacher(teacher, plan) if with_teacher else None
+        progress = train(run, student, stage, plan, examples, tmp_path / folder, evaluate, outputs)
         return student, progress
 
     return run_stage

@@ -150,6 +150,9 @@ def test_a_stage_that_makes_nothing_better_gives_back_what_it_started_from(train
     assert same_weights(kept, start, 1e-6)
     moved, _ = train_stage(stage, "moved", scores=[0.6, 0.7, 0.5])
     assert not same_weights(moved, start, 1e-4)
+    # Without a teacher the head starts untrained: its luck is no candidate.
+    _, progress = train_stage(stage, "labels", scores=[0.4, 0.5], with_teacher=False)
+    assert (progress.best_epoch, progress.best_score) == (2, 0.5)
 
 
 def test_a_stage_ends_with_the_mean_of_its_last_epochs(train_stage, monkeypatch):

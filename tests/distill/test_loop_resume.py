@@ -160,6 +160,7 @@ FORGETTING = {
     "epoch": forget_progress(epoch=0),
     "losses since the last line": forget_progress(unlogged=[]),
     "history": forget_progress(history=[]),
+    "examples seen": forget_progress(examples=0),
     "held-out scores": forget_progress(held_out=[]),
     "best epoch": forget_progress(best_epoch=None),
     "best score": forget_progress(best_score=-math.inf),

@@ -154,7 +154,7 @@ def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, changes, m
     assert "Traceback" not in captured.err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is said without a GPU needs a machine without one")
 def test_a_gpu_that_is_not_there(place, monkeypatch, capsys):
     assert call(monkeypatch, command(place, "--device", "cuda")) == 2
     assert "no GPU" in capsys.readouterr().err
