@@ -12,7 +12,7 @@ STAGES = """[
 {name: depth, epochs: 1, learning_rate: 1.0e-3, attention: softmax, losses: {hidden_states: 1.0, logits: 1.0}},
 {name: transfer, epochs: 1, learning_rate: 1.0e-3, targets: softmax_student, inputs: teacher, train: attention,
  losses: {attention_output: 1.0, attention_map: 1.0}},
-{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {logits: 1.0}}]""".replace("\n", " ")
+{name: logits, epochs: 1.5, learning_rate: 1.0e-3, losses: {logits: 1.0}}]""".replace("\n", " ")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_the_mechanism_takes_over_the_weights_of_the_softmax_student(undisturbed
 
 def test_the_last_student_is_the_mechanism_and_every_stage_is_in_the_record(undisturbed):
     record = json.loads((undisturbed / "record.json").read_text())
-    assert [stage["name"] for stage in record["stages"]] == ["depth", "transfer", "logits"]
+    epochs = [(stage["name"], stage["epochs"]) for stage in record["stages"]]
+    assert epochs == [("depth", 1), ("transfer", 1), ("logits", 1.5)]
     assert json.loads((undisturbed / "student" / "config.json").read_text())["attention"] == "performer"
 
 
