@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 from statistics import mean
@@ -45,7 +46,7 @@ def percent(value: float) -> str:
 
 
 @pytest.mark.parametrize("layers", [3, 6])
-def test_the_result_table_is_what_the_records_say(layers):
+def test_the_table_of_three_seeds_is_what_the_records_say(layers):
     records = [record(f"sst2-performer-{layers}-seed{seed}") for seed in SEEDS]
     first = records[0]
     assert all(each["models"]["teacher"]["metrics"] == first["models"]["teacher"]["metrics"] for each in records)
@@ -63,7 +64,8 @@ def test_the_result_table_is_what_the_records_say(layers):
             for length in (128, 512, 2048)
         ),
     ]
-    assert row(f"{layers} layers, Performer") == expected
+    rows = table("| student of a 6-layer teacher")
+    assert [f"{layers} layers, Performer", *rows[f"{layers} layers, Performer"]] == expected
 
 
 MAIN_METRICS = {
@@ -149,70 +151,69 @@ def test_the_table_of_recipes_is_what_the_record_says():
         assert words.format(percent(stages["depth_logits"]["metrics"][MAIN_METRICS[task]])) in README
 
 
-THREE_LAYERS = {
-    "SST-2 accuracy": ("glue-sst2-performer-3", None),  # of a former default; ABC was not run
-    "CoLA Matthews": ("retention-cola-performer-3", "retention-cola-abc-3"),
-    "MRPC F1": ("retention-mrpc-performer-3", "retention-mrpc-abc-3"),
-    "STS-B Pearson": ("retention-stsb-performer-3", "retention-stsb-abc-3"),
-    "RTE accuracy": ("retention-rte-performer-3", "retention-rte-abc-3"),
+FIVE_TASKS = ("sst2", "cola", "mrpc", "stsb", "rte")
+STUDENTS_OF_THE_RECIPE = {
+    "6 layers, ABC": "abc-6",
+    "6 layers, Performer": "performer-6",
+    "4 layers, ABC": "abc-4",
+    "3 layers, Performer": "performer-3",
+    "3 layers, ABC": "abc-3",
 }
 
 
-def shares(run: dict) -> tuple[float, float]:
-    """Return what the student kept, and what its softmax student had kept before it became linear."""
-    metric = MAIN_METRICS[run["task"]]
-    softmax = next(each["metrics"][metric] for each in run["stages"] if each["name"] == "depth_logits")
-    return run["retention"][metric]["value"], softmax / run["models"]["teacher"]["metrics"][metric]
+def interval(found: dict[str, float]) -> str:
+    return "{value} [{low}, {high}]".format(**{key: percent(found[key]) for key in ("value", "low", "high")})
 
 
-def test_the_table_of_the_default_recipe_is_what_the_records_say():
-    expected, kept = {}, {"performer": [], "abc": []}
-    for row_name, names in THREE_LAYERS.items():
-        expected[row_name] = []
-        for attention, name in zip(("performer", "abc"), names, strict=True):
-            if name is None:
-                expected[row_name] += ["-", "-"]
-                continue
-            run = record(name)
-            metric = MAIN_METRICS[run["task"]]
-            kept[attention].append(shares(run))
-            teacher, student = (percent(run["models"][role]["metrics"][metric]) for role in ("teacher", "student"))
-            softmax = next(each["metrics"][metric] for each in run["stages"] if each["name"] == "depth_logits")
-            interval = {key: percent(each) for key, each in run["retention"][metric].items()}
-            expected[row_name] += (
-                [teacher, percent(softmax), student] if attention == "performer" else [f"{student} of {teacher}"]
-            )
-            expected[row_name].append("{value} [{low}, {high}]".format(**interval))
-            assert run["models"]["student"]["attention"] == attention
-    assert table("| three of six layers |") == expected
-    performer, softmax = ([each[side] for each in kept["performer"]] for side in (0, 1))
-    abc, abc_softmax = (mean(each[side] for each in kept["abc"]) for side in (0, 1))
-    text = " ".join(README.split())
-    assert f"over all five tasks: Performer {percent(mean(performer))} %, softmax {percent(mean(softmax))} %" in text
-    same_tasks = percent(mean(performer[1:]))
-    assert f"ABC {percent(abc)} %, its softmax students {percent(abc_softmax)} %, Performer {same_tasks} %" in text
-    assert row("three layers, Performer, learned features")[2] == f"{percent(mean(performer))} %, one seed"
-    assert row("three layers, ABC")[2] == f"{percent(abc)} %, one seed, four tasks"
-    deep = (record(f"retention-{task}-abc-6")["retention"][MAIN_METRICS[task]] for task in ("cola", "stsb"))
-    (cola, cola_range), (stsb, stsb_range) = (
-        (percent(each["value"]), f"{percent(each['low'])}, {percent(each['high'])} %") for each in deep
+def mean_of_tasks(found: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of ratios whose errors are independent, with the interval that they leave it."""
+    value = mean(each["value"] for each in found)
+    down, up = (
+        math.sqrt(sum((each[end] - each["value"]) ** 2 for each in found)) / len(found) for end in ("low", "high")
     )
-    assert f"CoLA 26.8 of 25.6 [{cola_range}], STS-B 86.0 of 86.3 [{stsb_range}]" in text
-    assert row("six layers, ABC")[2] == f"CoLA {cola} %, STS-B {stsb} %, one seed; three tasks not run"
+    return {"value": value, "low": value - down, "high": value + up}
 
 
-def test_the_speeds_of_the_default_recipe_are_what_the_records_say():
-    text = " ".join(README.split())
-    performer, abc = (
-        ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in record(f"speed-{name}-3")["speed"]]
-        for name in ("performer", "abc")
-    )
-    assert (
-        "Performer is {} times as fast at 128 tokens, {} at 512, {} at 2048 and {} at 4096,".format(*performer) in text
-    )
-    assert "ABC {}, {}, {} and {} (aims".format(*abc) in text
+def softmax_share(task: str) -> float:
+    """Return what Performer's student had kept before it became linear."""
+    run = record(f"retention-{task}-performer-3")
+    softmax = next(each["metrics"][MAIN_METRICS[task]] for each in run["stages"] if each["name"] == "depth_logits")
+    return softmax / run["models"]["teacher"]["metrics"][MAIN_METRICS[task]]
+
+
+def test_the_result_table_is_what_the_records_say():
+    rows, found = table("| student of a six-layer teacher |"), record("retention")
+    for name, student in STUDENTS_OF_THE_RECIPE.items():
+        cells = [found.get(f"{task}-{student}") for task in FIVE_TASKS]
+        assert rows[name][2:] == [interval(kept(cell)) if cell else "-" for cell in cells]
+        if all(cells):
+            value, _, rest = interval(mean_of_tasks([kept(cell) for cell in cells])).partition(" ")
+            assert rows[name][0] == f"**{value}** {rest}"
+        else:
+            assert rows[name][0] == "-"
+    shares = [softmax_share(task) for task in FIVE_TASKS]
+    assert rows["3 layers, softmax"] == [percent(mean(shares)), "control", *(percent(share) for share in shares)]
+    teachers = [found[f"{task}-performer-3"]["metrics"][MAIN_METRICS[task]]["teacher"]["mean"] for task in FIVE_TASKS]
+    assert [cell.split()[0] for cell in rows["the teacher itself"][2:]] == [percent(each) for each in teachers]
+
+
+def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
+    for cell, summary in record("retention").items():
+        run, metric = record(f"retention-{cell}"), summary["main_metric"]
+        assert run["seed"] in summary["seeds"]
+        by_seed = summary["metrics"][metric]["retention"]["by_seed"][summary["seeds"].index(run["seed"])]
+        assert run["retention"][metric]["value"] == by_seed["value"]
+
+
+def test_the_speeds_of_the_recipe_are_what_the_records_say():
+    rows = table("| times as fast |")
+    for name, student in (("3 layers, Performer", "performer-3"), ("3 layers, ABC", "abc-3")):
+        points = record(f"speed-{student}")["speed"]
+        assert rows[name] == ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in points]
     first = record("speed-performer-3")["speed"][0]
-    assert f"Three softmax layers are {first['depth_speedup']:.2f} times as fast at 128 tokens" in text
+    assert f"Three softmax layers are {first['depth_speedup']:.2f} times as fast at 128 tokens" in " ".join(
+        README.split()
+    )
 
 
 def test_the_speed_of_three_layers_is_what_the_record_says():
