@@ -22,6 +22,8 @@ PAD_MULTIPLE = 8
 TEXTS_PER_CALL = 1000
 PROGRESS_BAR_FROM = 20_000
 BATCHES_PER_GROUP = 50
+MAX_TOKENS = 64 * 512
+"""Tokens, pads among them, that inference reads at once: 64 texts of what BERT reads at most, 16 of 2,048 tokens."""
 """Batches that are sorted by length together: many enough that a batch holds one length, few enough that two
 epochs do not put the same examples together."""
 
@@ -109,10 +111,20 @@ def length_grouped_batches(lengths: np.ndarray, batch_size: int, *, seed: int, e
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return batches of example indices for inference, longest first: memory runs out at once or not at all."""
+def sorted_batches(lengths: np.ndarray, batch_size: int, max_tokens: int | None = MAX_TOKENS) -> list[np.ndarray]:
+    """Return batches of example indices for inference, longest first: memory runs out at once or not at all.
+
+    A batch has ``batch_size`` examples, or fewer where it would be longer than ``max_tokens`` with its pads, and at
+    least one.
+    """
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = []
+    while len(order):
+        fitting = batch_size if max_tokens is None else max_tokens // padded_length(int(lengths[order[0]]))
+        count = max(1, min(batch_size, fitting))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches
 
 
 def padded_length(length: int, pad_multiple: int = PAD_MULTIPLE) -> int:

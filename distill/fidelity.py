@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from distill.batches import TokenizedExamples, collate
+from distill.batches import MAX_TOKENS, TokenizedExamples, collate, padded_length
 from distill.capture import capture, read_teacher
 from distill.losses import masked_mse
 from distill.stages import hidden_state_targets
@@ -24,12 +24,14 @@ def layer_fidelity(
     """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
 
     1 is a perfect copy, 0 no better than the mean, negative worse than that. Measured on the student's own
-    activations over the first examples (at most 256), and in a last layer that computes the first token alone on it.
+    activations over the first examples (at most 256, and fewer of long texts: all are read at once), and in a last
+    layer that computes the first token alone on it.
 
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
     """
-    indices = np.arange(min(NUM_EXAMPLES, len(examples)))
+    longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
+    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, MAX_TOKENS // longest)))
     device = next(student.parameters()).device
     inputs = collate(examples, indices, device)
     inputs = {key: inputs[key] for key in ("input_ids", "attention_mask", "token_type_ids")}

@@ -53,7 +53,7 @@ def measure_throughput(
         cannot be measured.
     """
     models = {"teacher": teacher, "student": student}
-    batches = sorted_batches(examples.lengths, batch_size)
+    batches = sorted_batches(examples.lengths, batch_size, max_tokens=None)
     point: Point = {
         **{"device": torch.device(device).type, "dtype": str(dtype).removeprefix("torch."), "batch_size": batch_size},
         **dict.fromkeys(("num_examples", "tokens_per_example", "padding", *MEASURED)),

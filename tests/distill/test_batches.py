@@ -96,6 +96,13 @@ def test_inference_batches_are_longest_first():
     assert [batch.tolist() for batch in sorted_batches(lengths, 2)] == [[1, 3], [2, 0], [4]]
 
 
+def test_inference_reads_no_more_tokens_at_once_than_fit():
+    lengths = np.array([3, 40, 5, 17, 9, 1])  # with pads 8, 40, 8, 24, 16 and 8
+    batches = [batch.tolist() for batch in sorted_batches(lengths, 3, max_tokens=32)]
+    assert batches == [[1], [3], [4, 2], [0, 5]]
+    assert [batch.tolist() for batch in sorted_batches(lengths, 3, max_tokens=None)] == [[1, 3, 4], [2, 0, 5]]
+
+
 def test_collate_against_the_obvious_loop():
     examples = packed(3, 17, 1, 8)
     indices = np.array([1, 3, 2])

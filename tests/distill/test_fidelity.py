@@ -1,9 +1,12 @@
 """The share of the teacher's variance that each student layer explains."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from distill import fidelity
 from distill.batches import collate
 from distill.fidelity import layer_fidelity
 from students import student_from_teacher
@@ -46,6 +49,17 @@ def test_attention_that_gives_nothing_explains_less_than_nothing(make_bert, make
     first, second = layer_fidelity(teacher, student, [0, 1], make_examples())
     assert first["attention_output"] < 0
     assert second["attention_output"] < 0.9  # measured on the student's own activations
+
+
+def test_of_long_texts_fewer_are_read_at_once(make_bert, make_examples, monkeypatch):
+    teacher = make_bert(num_layers=2)
+    student = student_of(teacher, [0, 1], "performer")
+    examples = make_examples(20)
+    ends = {name: getattr(examples, name)[:2] for name in ("labels", "ids")}
+    first_two = layer_fidelity(teacher, student, [0, 1], replace(examples, offsets=examples.offsets[:3], **ends))
+    assert layer_fidelity(teacher, student, [0, 1], examples) != first_two
+    monkeypatch.setattr(fidelity, "MAX_TOKENS", 47)  # of 9 to 12 tokens with pads 16
+    assert layer_fidelity(teacher, student, [0, 1], examples) == first_two
 
 
 def test_by_hand_over_a_batch(make_bert, make_examples):
