@@ -197,6 +197,17 @@ def test_the_result_table_is_what_the_records_say():
     assert [cell.split()[0] for cell in rows["the teacher itself"][2:]] == [percent(each) for each in teachers]
 
 
+def test_what_abc_keeps_of_four_tasks_is_what_the_records_say():
+    found, tasks = record("retention"), FIVE_TASKS[1:]
+    abc, performer = (
+        percent(mean(kept(found[f"{task}-{student}"])["value"] for task in tasks))
+        for student in ("abc-3", "performer-3")
+    )
+    softmax = percent(mean(softmax_share(task) for task in tasks))
+    sentence = f"over the four tasks that were run it keeps {abc} %, its softmax students {softmax}, Performer {performer}."
+    assert sentence in " ".join(README.split())
+
+
 def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
     for cell, summary in record("retention").items():
         run, metric = record(f"retention-{cell}"), summary["main_metric"]
