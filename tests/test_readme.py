@@ -204,7 +204,9 @@ def test_what_abc_keeps_of_four_tasks_is_what_the_records_say():
         for student in ("abc-3", "performer-3")
     )
     softmax = percent(mean(softmax_share(task) for task in tasks))
-    sentence = f"over the four tasks that were run it keeps {abc} %, its softmax students {softmax}, Performer {performer}."
+    sentence = (
+        f"over the four tasks that were run it keeps {abc} %, its softmax students {softmax}, Performer {performer}."
+    )
     assert sentence in " ".join(README.split())
 
 
