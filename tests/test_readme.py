@@ -210,6 +210,19 @@ def test_what_abc_keeps_of_four_tasks_is_what_the_records_say():
     assert sentence in " ".join(README.split())
 
 
+def test_what_copies_and_features_bring_is_what_the_records_say():
+    names = ("retention-stsb-performer-3", "stsb-performer-3-without-copies", "stsb-performer-3-features-by-layer")
+    stsb = [percent(record(name)["retention"]["pearson"]["value"]) for name in names]
+    names = ("cola-performer-3-with-copies", "retention-cola-performer-3")
+    cola = [percent(record(name)["retention"]["matthews_correlation"]["value"]) for name in names]
+    text = " ".join(README.split())
+    assert "it keeps {} % of STS-B, without them {}; with 32 and 384 features".format(*stsb) in text
+    assert f"instead of 256 in both {stsb[2]} (no copies)" in text
+    assert "On CoLA copies lose: {} instead of {}.".format(*cola) in text
+    first = record("speed-performer-3-xeon")["speed"][0]
+    assert "had {speedup:.2f} [{low:.2f}, {high:.2f}] at 128".format(**first) in text
+
+
 def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
     for cell, summary in record("retention").items():
         run, metric = record(f"retention-{cell}"), summary["main_metric"]
