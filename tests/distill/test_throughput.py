@@ -56,6 +56,10 @@ def test_real_tokens_are_counted_and_padding_is_not():
     assert (point["low"], point["speedup"], point["high"]) == pytest.approx((3, 3, 3))
 
 
+def test_batches_of_long_texts_are_as_large_as_asked():
+    assert measure([2000] * 160, batch_size=40, seconds=1e-9)["num_examples"] == 160  # four batches
+
+
 def test_a_small_budget_takes_batches_evenly_among_the_lengths():
     lengths = np.repeat(np.arange(8, 168, 8), 4)  # 20 batches, one length each
     point = measure(lengths, seconds=0.5)
