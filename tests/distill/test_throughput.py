@@ -57,7 +57,7 @@ def test_real_tokens_are_counted_and_padding_is_not():
 
 
 def test_batches_of_long_texts_are_as_large_as_asked():
-    assert measure([2000] * 160, batch_size=40, seconds=1e-9)["num_examples"] == 160  # four batches
+    assert measure([2000] * 640, batch_size=40, costs=(3e-5, 1e-5))["num_examples"] == 160  # four batches
 
 
 def test_a_small_budget_takes_batches_evenly_among_the_lengths():
