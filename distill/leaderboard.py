@@ -113,6 +113,7 @@ def front_sentences(summaries: Summaries) -> list[str]:
 def leaderboard_cells(summaries: Summaries) -> Cells:
     """One row per task and student, best retention first; every score with the name of its metric."""
     on_front = fronts(summaries)
+    has_reference = any("over_reference" in summary for summary in summaries.values())
     rows = []
     for (task, student), summary in _ordered(summaries):
         metric, values = metric_label(summary["main_metric"]), _main(summary)
@@ -128,20 +129,27 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
                 *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
                 spread,
                 gain_interval(summary["main_metric"], values["gain"]),
+                *([gain_interval(summary["main_metric"], summary.get("over_reference"))] if has_reference else []),
+                MISSING if summary["kl_to_teacher"] is None else f"{summary['kl_to_teacher']:.3f}",
                 speed,
                 quantity(summary["parameters"]),
             )
         )
     headers = (
         *("task", "student", "seeds", *MODELS, "retention, mean of ratios", "retention, ratio of averages"),
-        *("± sd over seeds (range)", "gain", "speedup", "parameters"),
+        *("± sd over seeds (range)", "gain"),
+        *(["over the reference"] if has_reference else []),
+        *("KL to the teacher", "speedup", "parameters"),
     )
     notes = [
         "* on the Pareto front: no student of the task is better in both retention (mean of ratios) and speedup",
         "brackets of retention: 95 %, hierarchical bootstrap over seeds and examples",
         "gain: student above its labels-alone baseline, with the interval of the same bootstrap",
+        "KL to the teacher: of the student's predictions, mean over examples, in nats; not of scores",
         "brackets of speedup: what the seeds' 95 % intervals cover together",
     ]
+    if has_reference:
+        notes.append("over the reference: student above the sweep's `reference`, on the same examples, likewise")
     if any("~" in row[-2] for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     points = [point for summary in summaries.values() if (point := reference_point(dict(summary)))]
@@ -173,7 +181,7 @@ def leaderboard_csv(summaries: Summaries) -> str:
     header = ["task", "student", "metric", "split", "num_seeds", "num_examples"]
     header += [f"{model}_{name}" for model in MODELS for name in ("mean", "sd")]
     header += [f"{name}_{end}" for name in RETENTIONS for end in ends] + ["retention_sd"]
-    header += [*(f"gain_{end}" for end in ends), "parameters"]
+    header += [f"{name}_{end}" for name in ("gain", "over_reference") for end in ends] + ["kl_to_teacher", "parameters"]
     header += ["speedup", "speedup_low", "speedup_high", "batch_size", "length", "on_front"]
     on_front = fronts(summaries)
     rows: list[Sequence[Any]] = [header]
@@ -181,6 +189,7 @@ def leaderboard_csv(summaries: Summaries) -> str:
         point = reference_point(dict(summary)) or {}
         for metric, values in summary["metrics"].items():
             kept = values["retention"]
+            gain = (summary.get("over_reference") if metric == summary["main_metric"] else None) or {}
             rows.append(
                 [
                     *(task, student, metric, summary["split"], len(summary["seeds"]), summary["num_examples"]),
@@ -188,6 +197,8 @@ def leaderboard_csv(summaries: Summaries) -> str:
                     *(kept[name][end] for name in RETENTIONS for end in ends),
                     kept["sd"],
                     *((values["gain"] or {}).get(end) for end in ends),
+                    *(gain.get(end) for end in ends),
+                    summary["kl_to_teacher"],
                     summary["parameters"],
                     *(point.get(key) for key in ("speedup", "low", "high", "batch_size", "length")),
                     student in on_front[task],

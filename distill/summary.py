@@ -53,7 +53,7 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
     """
     first = runs[0]
     for run in runs[1:]:
-        if not first.predicted[["split", "id", "label"]].equals(run.predicted[["split", "id", "label"]]):
+        if not _examples(first).equals(_examples(run)):
             raise UserError(
                 f"{first.folder} and {run.folder} were scored on different examples; "
                 "seeds can be summarised only on the same ones (use one data.seed)"
@@ -69,8 +69,38 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
         "resamples": resamples,
         "metrics": dict(_metrics(runs, resamples, seed)),
         **{key: student[key] for key in ("parameters", "layers", "attention")},
+        "kl_to_teacher": _spread([run.record["kl_to_teacher"] for run in runs])["mean"],
         "speed": speed_over_seeds([run.record for run in runs]),
     }
+
+
+def gain_over_student(
+    runs: Sequence[SeedRun], reference: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
+) -> dict[str, float] | None:
+    """How much better a student is than another one of the same task in the main metric, seed by seed.
+
+    Returns ``value``, ``low`` and ``high`` as :func:`distill.statistics.gain_over_seeds` does; None where the two have
+    other seeds or were scored on other examples, so that nothing can be paired.
+    """
+    students = [*runs, *reference]
+    if [run.record["seed"] for run in runs] != [run.record["seed"] for run in reference]:
+        return None
+    if any(not _examples(run).equals(_examples(students[0])) for run in students):
+        return None
+    task = runs[0].task
+    rows = [run.predicted[run.predicted["split"] == task.validation_splits[0]] for run in students]
+    truth = scored_values(task, task.main_metric, rows[0]["label"].to_numpy())
+    scored = [scored_values(task, task.main_metric, _answers(task, frame, "student")) for frame in rows]
+    better, than = scored[: len(runs)], scored[len(runs) :]
+    return gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed)
+
+
+def _examples(run: SeedRun) -> pd.DataFrame:
+    return run.predicted[["split", "id", "label"]]
+
+
+def _answers(task: Task, predicted: pd.DataFrame, role: str) -> np.ndarray:
+    return predictions(task, np.stack(predicted[f"{role}_logits"].to_list()))
 
 
 def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,7 +111,7 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
         rows = [run.predicted[run.predicted["split"] == split] for run in runs]
         labels = rows[0]["label"].to_numpy()
         answers = {
-            role: [predictions(task, np.stack(frame[f"{role}_logits"].to_list())) for frame in rows]
+            role: [_answers(task, frame, role) for frame in rows]
             for role in MODELS
             if all(f"{role}_logits" in frame for frame in rows)
         }

@@ -37,6 +37,8 @@ class SweepConfig:
     """One run configuration per task."""
     students: dict[str, dict[str, Any]]
     """Name of a student to the dotted keys that make it."""
+    reference: str | None = None
+    """Name of the student that the others are compared with, example by example: what each of them gains or loses."""
     seeds: list[int] = field(default_factory=lambda: [42])
     overrides: dict[str, Any] = field(default_factory=dict)
     """Dotted keys for every run; {task} in a value stands for the name of the run's configuration file."""
@@ -104,6 +106,9 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     for student in sweep.students:
         if not re.fullmatch(r"[\w-]{1,100}", student):  # it becomes the name of a folder
             raise UserError(f"sweep: the student's name {student!r}: use letters, digits, _ and -, at most 100")
+    if sweep.reference not in (None, *sweep.students):
+        hint = choices_hint(sweep.reference, sweep.students)
+        raise UserError(f"sweep: reference {sweep.reference!r} is none of the students; {hint}")
     if sweep.bench is not None and not Path(sweep.bench).is_file():
         raise UserError(f"sweep: bench names {sweep.bench}, which does not exist; pipelines/bench_zoo.py writes it")
     for path in sweep.configs:
@@ -205,14 +210,20 @@ def _last_error(log: Path, start: int) -> str:
 # ---------------------------------------------------------------- what came of it
 
 
-def summaries(grid: Iterable[Cell]) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
+def summaries(
+    grid: Iterable[Cell], reference: str | None = None
+) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
     """Summarise the finished runs of every task and student over their seeds.
+
+    Args:
+        grid: the runs.
+        reference: a student; every other one's summary then has ``over_reference``, what it gains over that one.
 
     Returns:
         (task, student) to its summary, and name of a run that cannot be read to the reason.
     """
     # Here and not above: runs are started without waiting for torch.
-    from distill.summary import SeedRun, read_run, summarise
+    from distill.summary import SeedRun, gain_over_student, read_run, summarise
 
     groups: dict[tuple[str, str], list[SeedRun]] = {}
     failures = {}
@@ -229,4 +240,8 @@ def summaries(grid: Iterable[Cell]) -> tuple[dict[tuple[str, str], dict[str, Any
                 found[key] = summarise(runs)
             except UserError as error:
                 failures["-".join(key)] = str(error)
+    for task, student in found:
+        if reference and student != reference and (task, reference) in found:
+            gain = gain_over_student(groups[task, student], groups[task, reference])
+            found[task, student]["over_reference"] = gain
     return found, failures

@@ -48,7 +48,7 @@ def main() -> int:
     from distill.mechanisms import read_bench
     from distill.table import text_table
 
-    found, unreadable = summaries(grid)
+    found, unreadable = summaries(grid, sweep.reference)
     failures |= unreadable
     page = write_leaderboard(found, failures, Path(sweep.dir), read_bench(sweep.bench) if sweep.bench else None)
     if found:

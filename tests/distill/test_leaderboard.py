@@ -21,7 +21,7 @@ def make_summary(score: float, speedup: float, metric: str = "accuracy", seeds: 
     point = {"device": "cpu", "dtype": "float32", "batch_size": 1, "length": 128}
     return {
         **{"task": "sst2", "split": "validation", "num_examples": 872, "source": "hub"},
-        **{"main_metric": metric, "seeds": list(range(seeds)), "resamples": 100, "parameters": 17_400_000},
+        **{"main_metric": metric, "seeds": list(range(seeds)), "resamples": 100, "parameters": 17_400_000, "kl_to_teacher": 0.0625},
         "metrics": {metric: values},
         "speed": [point | {"speedup": speedup, "low": speedup - 0.05, "high": speedup + 0.05}],
     }
@@ -71,6 +71,19 @@ def test_every_score_is_named_and_the_best_stands_first(summaries):
     for row in cells.rows:
         assert all(cell.endswith(("MCC", "accuracy")) for cell in row[3:8])
     assert "speedup at 128 tokens, batch 1, on cpu" in cells.notes
+
+
+def test_what_a_student_gains_over_the_reference(summaries):
+    """A column that is there only where a reference was named, in the unit of the metric, empty for the reference."""
+    assert "over the reference" not in leaderboard.leaderboard_cells(summaries).headers
+    summaries["sst2", "six"]["over_reference"] = {"value": 0.04, "low": 0.02, "high": 0.07}
+    cells = leaderboard.leaderboard_cells(summaries)
+    at = cells.headers.index("over the reference")
+    assert [row[at] for row in cells.rows] == ["n/a", "+4.0 [2.0, 7.0]", "n/a", "n/a"]
+    assert [row[at + 1] for row in cells.rows] == ["0.062"] * 4
+    rows = list(csv.DictReader(io.StringIO(leaderboard.leaderboard_csv(summaries))))
+    assert [row["over_reference_low"] for row in rows] == ["", "0.02", "", ""]
+    assert {row["kl_to_teacher"] for row in rows} == {"0.0625"}
 
 
 def test_what_could_not_be_measured_has_no_place_in_the_front(summaries):

@@ -11,7 +11,7 @@ import pytest
 from distill.errors import UserError
 from distill.predictions import read_predictions, write_predictions
 from distill.statistics import retention
-from distill.summary import SeedRun, speed_over_seeds, summarise
+from distill.summary import SeedRun, gain_over_student, speed_over_seeds, summarise
 from distill.tasks import TASKS
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "sample_record.json").read_text())
@@ -84,6 +84,24 @@ def test_gain_over_labels_alone():
     student = run.record["models"]["student"]["metrics"]["accuracy"]
     assert gain["value"] == pytest.approx(student)
     assert student - 0.1 < gain["low"] < student < gain["high"] < student + 0.1  # 1.96 sd of 100 examples is 0.08
+
+
+def test_gain_over_another_student():
+    """Examples are drawn for both at once: what differs in no example has an interval of nothing."""
+    runs = [seed_run(seed, 0.8) for seed in (1, 2)]
+    assert gain_over_student(runs, runs, resamples=50) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    better = [seed_run(seed, 1.0) for seed in (1, 2)]
+    found = gain_over_student(better, runs, resamples=500)
+    shares = [1 - run.record["models"]["student"]["metrics"]["accuracy"] for run in runs]
+    assert found["value"] == pytest.approx(np.mean(shares))
+    assert 0 < found["low"] < found["value"] < found["high"]
+    swapped = gain_over_student(runs, better, resamples=500)
+    assert swapped["value"] == pytest.approx(-found["value"])
+
+
+def test_students_that_cannot_be_paired_have_no_gain():
+    assert gain_over_student([seed_run(1, 0.8)], [seed_run(2, 0.8)]) is None
+    assert gain_over_student([seed_run(1, 0.8)], [seed_run(1, 0.8, ids=1)]) is None
 
 
 def test_other_examples_are_refused():

@@ -103,6 +103,17 @@ def test_a_benchmark_joins_the_leaderboard_and_must_be_there_from_the_start(plac
     assert "Speed and memory of a student of 6 layers" in Path("out/leaderboard.md").read_text()
 
 
+def test_students_are_compared_with_the_reference_that_must_be_one_of_them(place, monkeypatch, capsys):
+    assert call(monkeypatch, "--reference", "sixx") == 2
+    assert "reference 'sixx' is none of the students; choose one of three, six; did you mean 'six'?" in capsys.readouterr().err
+    assert not Path("started").exists()
+    assert call(monkeypatch, "--reference", "six") == 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["sst2-three"]["over_reference"] == {"value": 0.0, "low": 0.0, "high": 0.0}  # the same run, copied
+    assert "over_reference" not in summary["sst2-six"]
+    assert "over the reference" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_listed_and_the_others_go_on(place, monkeypatch, capsys):
     assert call(monkeypatch, "--seeds", "[13, 14, 1]") == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
