@@ -21,7 +21,8 @@ def make_summary(score: float, speedup: float, metric: str = "accuracy", seeds: 
     point = {"device": "cpu", "dtype": "float32", "batch_size": 1, "length": 128}
     return {
         **{"task": "sst2", "split": "validation", "num_examples": 872, "source": "hub"},
-        **{"main_metric": metric, "seeds": list(range(seeds)), "resamples": 100, "parameters": 17_400_000, "kl_to_teacher": 0.0625},
+        **{"main_metric": metric, "seeds": list(range(seeds)), "resamples": 100},
+        **{"parameters": 17_400_000, "kl_to_teacher": 0.0625},
         "metrics": {metric: values},
         "speed": [point | {"speedup": speedup, "low": speedup - 0.05, "high": speedup + 0.05}],
     }
