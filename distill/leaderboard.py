@@ -182,7 +182,8 @@ def leaderboard_csv(summaries: Summaries) -> str:
     header += [f"{model}_{name}" for model in MODELS for name in ("mean", "sd")]
     header += [f"{name}_{end}" for name in RETENTIONS for end in ends] + ["retention_sd"]
     header += [f"{name}_{end}" for name in ("gain", "over_reference") for end in ends]
-    header += ["kl_to_teacher", "parameters", "speedup", "speedup_low", "speedup_high", "batch_size", "length", "on_front"]
+    header += ["kl_to_teacher", "parameters"]
+    header += ["speedup", "speedup_low", "speedup_high", "batch_size", "length", "on_front"]
     on_front = fronts(summaries)
     rows: list[Sequence[Any]] = [header]
     for (task, student), summary in _ordered(summaries):
