@@ -69,7 +69,7 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
         "resamples": resamples,
         "metrics": dict(_metrics(runs, resamples, seed)),
         **{key: student[key] for key in ("parameters", "layers", "attention")},
-        "kl_to_teacher": _spread([run.record["kl_to_teacher"] for run in runs])["mean"],
+        "kl_to_teacher": _spread([run.record.get("kl_to_teacher") for run in runs])["mean"],
         "speed": speed_over_seeds([run.record for run in runs]),
     }
 

@@ -71,6 +71,16 @@ def test_no_baseline_is_null():
     assert summarise([run], resamples=50)["metrics"]["accuracy"]["baseline"]["mean"] is None
 
 
+def test_divergence_is_the_mean_over_seeds_and_null_for_scores():
+    runs = [seed_run(seed, 0.8) for seed in (1, 2)]
+    for run, value in zip(runs, (0.1, 0.3), strict=True):
+        run.record["kl_to_teacher"] = value
+    assert summarise(runs, resamples=50)["kl_to_teacher"] == pytest.approx(0.2)
+    for run in runs:
+        del run.record["kl_to_teacher"]  # as in the record of a regression
+    assert summarise(runs, resamples=50)["kl_to_teacher"] is None
+
+
 def test_gain_over_labels_alone():
     """Student and baseline see the same drawn examples: against itself nothing is gained in any of them."""
     run = seed_run(1, 0.8)
