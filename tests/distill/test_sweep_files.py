@@ -17,6 +17,7 @@ FILES = {
     "glue": ["glue"],
     "glue_deeper": ["glue_deeper"],
     "glue_full_depth": ["glue_full_depth"],
+    "glue_full_depth_performer": ["glue_full_depth_performer"],
     "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
     "recipes": ["recipes"],
     "zoo": ["zoo"],
