@@ -16,6 +16,7 @@ FILES = {
     "front": ["front"],
     "glue": ["glue"],
     "glue_deeper": ["glue_deeper"],
+    "glue_deeper_sst2": ["glue_deeper", "glue_deeper_sst2"],
     "glue_full_depth": ["glue_full_depth"],
     "glue_full_depth_performer": ["glue_full_depth_performer"],
     "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
