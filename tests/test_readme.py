@@ -211,6 +211,14 @@ def test_what_abc_keeps_of_five_tasks_is_what_the_records_say():
     assert sentence in " ".join(README.split())
 
 
+def test_what_cola_adds_to_four_layers_is_what_the_records_say():
+    found = record("retention")
+    low, high = (kept(found["cola-abc-4"])[end] for end in ("low", "high"))
+    without = mean(kept(found[f"{task}-abc-4"])["value"] for task in FIVE_TASKS if task != "cola")
+    sentence = f"whose interval is {100 * (high - low):.0f} points wide, it keeps {percent(without)} %."
+    assert sentence in README
+
+
 def test_what_copies_and_features_bring_is_what_the_records_say():
     names = ("retention-stsb-performer-3", "stsb-performer-3-without-copies", "stsb-performer-3-features-by-layer")
     stsb = [percent(record(name)["retention"]["pearson"]["value"]) for name in names]
