@@ -219,6 +219,42 @@ def test_what_cola_adds_to_four_layers_is_what_the_records_say():
     assert sentence in README
 
 
+def test_long_documents_are_what_the_records_say():
+    run, whole, first = (record(f"imdb-{name}") for name in ("performer-4", "whole", "first-512"))
+    teacher, student = (percent(run["models"][role]["metrics"]["accuracy"]) for role in ("teacher", "student"))
+    rows = table("| 1,000 long reviews |")
+    points = {point["length"]: point for point in whole["speed"]}
+    at_2048 = points[2048]
+    assert rows["teacher, first 512 tokens"][0] == percent(first["models"]["teacher"]["metrics"]["accuracy"])
+    assert rows["teacher, all in windows of 512"] == [
+        *(teacher, "100"),
+        *(f"{points[length]['teacher_ms']:.0f}" for length in (1024, 2048)),
+        "1",
+    ]
+    assert rows["student, 4 layers, Performer, 2,048 at once"] == [
+        f"**{student}**",
+        interval(run["retention"]["accuracy"]),
+        *(f"{points[length]['student_ms']:.0f}" for length in (1024, 2048)),
+        f"{at_2048['speedup']:.2f} [{at_2048['low']:.2f}, {at_2048['high']:.2f}]",
+    ]
+    assert at_2048["teacher_windows"] > 1
+
+
+def test_the_table_of_levers_is_what_the_record_says():
+    found = record("ablation")
+    rows = table("| student | different from `recipe` |")
+    assert {f"cola-{name.strip('`')}" for name in rows} == set(found)
+    for name, cells in rows.items():
+        summary = found[f"cola-{name.strip('`')}"]
+        gain = summary.get("over_reference")
+        ends = [100 * gain[end] for end in ("value", "low", "high")] if gain else []
+        assert cells[1:] == [
+            percent(summary["metrics"]["matthews_correlation"]["student"]["mean"]),
+            "{:+.1f} [{:.1f}, {:.1f}]".format(*ends) if ends else "",
+            f"{summary['kl_to_teacher']:.3f}",
+        ]
+
+
 def test_what_copies_and_features_bring_is_what_the_records_say():
     names = ("retention-stsb-performer-3", "stsb-performer-3-without-copies", "stsb-performer-3-features-by-layer")
     stsb = [percent(record(name)["retention"]["pearson"]["value"]) for name in names]
@@ -242,7 +278,11 @@ def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
 
 def test_the_speeds_of_the_recipe_are_what_the_records_say():
     rows = table("| times as fast |")
-    for name, student in (("3 layers, Performer", "performer-3"), ("3 layers, ABC", "abc-3")):
+    for name, student in (
+        ("3 layers, Performer", "performer-3"),
+        ("4 layers, ABC", "abc-4"),
+        ("3 layers, ABC", "abc-3"),
+    ):
         points = record(f"speed-{student}")["speed"]
         assert rows[name] == ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in points]
     first = record("speed-performer-3")["speed"][0]
