@@ -84,6 +84,9 @@ def test_what_a_student_gains_over_the_reference(summaries):
     assert [row[at + 1] for row in cells.rows] == ["0.062"] * 4
     rows = list(csv.DictReader(io.StringIO(leaderboard.leaderboard_csv(summaries))))
     assert [row["over_reference_low"] for row in rows] == ["", "0.02", "", ""]
+    summaries["sst2", "six"]["metrics"]["f1"] = summaries["sst2", "six"]["metrics"]["accuracy"]
+    rows = list(csv.DictReader(io.StringIO(leaderboard.leaderboard_csv(summaries))))
+    assert [row["metric"] for row in rows if row["over_reference_low"]] == ["accuracy"]  # it was measured of no other
     assert {row["kl_to_teacher"] for row in rows} == {"0.0625"}
 
 

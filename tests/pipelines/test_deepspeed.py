@@ -10,7 +10,6 @@ import pandas
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles an operation with g++"),

@@ -1,0 +1,152 @@
+"""README's results, at its top and of long documents and levers, are those of the records beside it."""
+
+import math
+from statistics import mean
+
+from helpers.readme import MAIN_METRICS, README, kept, percent, record, table
+
+FIVE_TASKS = ("sst2", "cola", "mrpc", "stsb", "rte")
+STUDENTS_OF_THE_RECIPE = {
+    "6 layers, ABC": "abc-6",
+    "6 layers, Performer": "performer-6",
+    "4 layers, ABC": "abc-4",
+    "3 layers, Performer": "performer-3",
+    "3 layers, ABC": "abc-3",
+}
+
+
+def interval(found: dict[str, float]) -> str:
+    return "{value} [{low}, {high}]".format(**{key: percent(found[key]) for key in ("value", "low", "high")})
+
+
+def mean_of_tasks(found: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of ratios whose errors are independent, with the interval that they leave it."""
+    value = mean(each["value"] for each in found)
+    down, up = (
+        math.sqrt(sum((each[end] - each["value"]) ** 2 for each in found)) / len(found) for end in ("low", "high")
+    )
+    return {"value": value, "low": value - down, "high": value + up}
+
+
+def softmax_share(task: str) -> float:
+    """Return what Performer's student had kept before it became linear."""
+    run = record(f"retention-{task}-performer-3")
+    softmax = next(each["metrics"][MAIN_METRICS[task]] for each in run["stages"] if each["name"] == "depth_logits")
+    return softmax / run["models"]["teacher"]["metrics"][MAIN_METRICS[task]]
+
+
+def test_the_result_table_is_what_the_records_say():
+    rows, found = table("| student of a six-layer teacher |"), record("retention")
+    for name, student in STUDENTS_OF_THE_RECIPE.items():
+        cells = [found.get(f"{task}-{student}") for task in FIVE_TASKS]
+        assert rows[name][2:] == [interval(kept(cell)) if cell else "-" for cell in cells]
+        if all(cells):
+            value, _, rest = interval(mean_of_tasks([kept(cell) for cell in cells])).partition(" ")
+            assert rows[name][0] == f"**{value}** {rest}"
+        else:
+            assert rows[name][0] == "-"
+    shares = [softmax_share(task) for task in FIVE_TASKS]
+    assert rows["3 layers, softmax"] == [percent(mean(shares)), "control", *(percent(share) for share in shares)]
+    teachers = [found[f"{task}-performer-3"]["metrics"][MAIN_METRICS[task]]["teacher"]["mean"] for task in FIVE_TASKS]
+    assert [cell.split()[0] for cell in rows["the teacher itself"][2:]] == [percent(each) for each in teachers]
+
+
+def test_what_abc_keeps_of_five_tasks_is_what_the_records_say():
+    found = record("retention")
+    abc, performer = (
+        percent(mean(kept(found[f"{task}-{student}"])["value"] for task in FIVE_TASKS))
+        for student in ("abc-3", "performer-3")
+    )
+    softmax = percent(mean(softmax_share(task) for task in FIVE_TASKS))
+    sentence = (
+        f"over the five tasks it keeps {abc} %, its softmax students {softmax} (aim: within a point of them), "
+        f"Performer {performer}."
+    )
+    assert sentence in " ".join(README.split())
+
+
+def test_what_cola_adds_to_four_layers_is_what_the_records_say():
+    found = record("retention")
+    low, high = (kept(found["cola-abc-4"])[end] for end in ("low", "high"))
+    without = mean(kept(found[f"{task}-abc-4"])["value"] for task in FIVE_TASKS if task != "cola")
+    sentence = f"whose interval is {100 * (high - low):.0f} points wide, it keeps {percent(without)} %."
+    assert sentence in README
+
+
+def test_long_documents_are_what_the_records_say():
+    run, whole, first = (record(f"imdb-{name}") for name in ("performer-4", "whole", "first-512"))
+    teacher, student = (percent(run["models"][role]["metrics"]["accuracy"]) for role in ("teacher", "student"))
+    rows = table("| 1,000 long reviews |")
+    points = {point["length"]: point for point in whole["speed"]}
+    at_2048 = points[2048]
+    assert rows["teacher, first 512 tokens"][0] == percent(first["models"]["teacher"]["metrics"]["accuracy"])
+    assert rows["teacher, all in windows of 512"] == [
+        *(teacher, "100"),
+        *(f"{points[length]['teacher_ms']:.0f}" for length in (1024, 2048)),
+        "1",
+    ]
+    assert rows["student, 4 layers, Performer, 2,048 at once"] == [
+        f"**{student}**",
+        interval(run["retention"]["accuracy"]),
+        *(f"{points[length]['student_ms']:.0f}" for length in (1024, 2048)),
+        f"{at_2048['speedup']:.2f} [{at_2048['low']:.2f}, {at_2048['high']:.2f}]",
+    ]
+    assert at_2048["teacher_windows"] > 1
+    text = " ".join(README.split())
+    pairs = record("imdb-against-first-512")
+    assert (
+        "wrong {only_second} times, wrong where they are right {only_first} times, p = {p:.2f}".format(**pairs) in text
+    )
+    whole_reviews = "on {num_examples} of the reviews themselves it is {speedup:.2f} [{low:.2f}, {high:.2f}] times"
+    assert whole_reviews.format(**whole["throughput"]) in text
+
+
+def test_the_table_of_levers_is_what_the_record_says():
+    found = record("ablation")
+    rows = table("| student | different from `recipe` |")
+    assert {f"cola-{name.strip('`')}" for name in rows} == set(found)
+    for name, cells in rows.items():
+        summary = found[f"cola-{name.strip('`')}"]
+        gain = summary.get("over_reference")
+        ends = [100 * gain[end] for end in ("value", "low", "high")] if gain else []
+        assert cells[1:] == [
+            percent(summary["metrics"]["matthews_correlation"]["student"]["mean"]),
+            "{:+.1f} [{:.1f}, {:.1f}]".format(*ends) if ends else "",
+            f"{summary['kl_to_teacher']:.3f}",
+        ]
+
+
+def test_what_copies_and_features_bring_is_what_the_records_say():
+    names = ("retention-stsb-performer-3", "stsb-performer-3-without-copies", "stsb-performer-3-features-by-layer")
+    stsb = [percent(record(name)["retention"]["pearson"]["value"]) for name in names]
+    names = ("cola-performer-3-with-copies", "retention-cola-performer-3")
+    cola = [percent(record(name)["retention"]["matthews_correlation"]["value"]) for name in names]
+    text = " ".join(README.split())
+    assert "it keeps {} % of STS-B, without them {}; with 32 and 384 features".format(*stsb) in text
+    assert f"instead of 256 in both {stsb[2]} (no copies)" in text
+    assert "On CoLA copies lose: {} instead of {}.".format(*cola) in text
+    first = record("speed-performer-3-xeon")["speed"][0]
+    assert "had {speedup:.2f} [{low:.2f}, {high:.2f}] at 128".format(**first) in text
+
+
+def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
+    for cell, summary in record("retention").items():
+        run, metric = record(f"retention-{cell}"), summary["main_metric"]
+        assert run["seed"] in summary["seeds"]
+        by_seed = summary["metrics"][metric]["retention"]["by_seed"][summary["seeds"].index(run["seed"])]
+        assert run["retention"][metric]["value"] == by_seed["value"]
+
+
+def test_the_speeds_of_the_recipe_are_what_the_records_say():
+    rows = table("| times as fast |")
+    for name, student in (
+        ("3 layers, Performer", "performer-3"),
+        ("4 layers, ABC", "abc-4"),
+        ("3 layers, ABC", "abc-3"),
+    ):
+        points = record(f"speed-{student}")["speed"]
+        assert rows[name] == ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in points]
+    first = record("speed-performer-3")["speed"][0]
+    assert f"Three softmax layers are {first['depth_speedup']:.2f} times as fast at 128 tokens" in " ".join(
+        README.split()
+    )
