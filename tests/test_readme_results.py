@@ -5,6 +5,8 @@ from statistics import mean
 
 from helpers.readme import MAIN_METRICS, README, kept, percent, record, table
 
+from distill.leaderboard import pareto_front
+
 FIVE_TASKS = ("sst2", "cola", "mrpc", "stsb", "rte")
 STUDENTS_OF_THE_RECIPE = {
     "6 layers, ABC": "abc-6",
@@ -114,6 +116,33 @@ def test_the_table_of_levers_is_what_the_record_says():
             "{:+.1f} [{:.1f}, {:.1f}]".format(*ends) if ends else "",
             f"{summary['kl_to_teacher']:.3f}",
         ]
+
+
+def grid_speed(student: str, length: int) -> float:
+    """Return how much faster a student of the grid is than its teacher; softmax was timed beside Performer."""
+    kind, _, layers = student.rpartition("-")
+    attention = {"softmax": "performer", "performer-fixed": "performer"}.get(kind, kind)
+    points = {point["length"]: point for point in record(f"speed-{attention}-{layers}")["speed"]}
+    return points[length]["depth_speedup" if kind == "softmax" else "speedup"]
+
+
+def test_the_table_of_the_grid_is_what_the_records_say():
+    found, rows = record("front"), table("| student of the grid |")
+    students = [name.strip("`") for name in rows]
+    assert {f"{task}-{student}" for task in ("sst2", "mrpc") for student in students} == set(found)
+    fronts = {
+        task: pareto_front(
+            {student: (grid_speed(student, 2048), kept(found[f"{task}-{student}"])["value"]) for student in students}
+        )
+        for task in ("sst2", "mrpc")
+    }
+    for student in students:
+        cells = []
+        for task in ("sst2", "mrpc"):
+            value, _, rest = interval(kept(found[f"{task}-{student}"])).partition(" ")
+            cells.append(f"**{value}** {rest}" if student in fronts[task] else f"{value} {rest}")
+        speeds = [f"{grid_speed(student, length):.2f}" for length in (512, 2048)]
+        assert rows[f"`{student}`"] == [*cells, *speeds]
 
 
 def test_what_copies_and_features_bring_is_what_the_records_say():
