@@ -119,11 +119,8 @@ def test_the_table_of_levers_is_what_the_record_says():
 
 
 def grid_speed(student: str, length: int) -> float:
-    """Return how much faster a student of the grid is than its teacher; softmax was timed beside Performer."""
-    kind, _, layers = student.rpartition("-")
-    attention = {"softmax": "performer", "performer-fixed": "performer"}.get(kind, kind)
-    points = {point["length"]: point for point in record(f"speed-{attention}-{layers}")["speed"]}
-    return points[length]["depth_speedup" if kind == "softmax" else "speedup"]
+    points = {point["length"]: point for point in record(f"speed-{student}")["speed"]}
+    return points[length]["speedup"]
 
 
 def test_the_table_of_the_grid_is_what_the_records_say():
@@ -143,6 +140,26 @@ def test_the_table_of_the_grid_is_what_the_records_say():
             cells.append(f"**{value}** {rest}" if student in fronts[task] else f"{value} {rest}")
         speeds = [f"{grid_speed(student, length):.2f}" for length in (512, 2048)]
         assert rows[f"`{student}`"] == [*cells, *speeds]
+
+
+def test_what_four_layers_and_learned_features_bring_is_what_the_records_say():
+    found = {cell: kept(summary)["value"] for cell, summary in record("front").items()}
+    softmax, performer = (
+        [percent(1 - found[f"{task}-{student}-4"]) for task in ("sst2", "mrpc")]
+        for student in ("softmax", "performer")
+    )
+    speeds = [f"{grid_speed(f'{student}-4', 2048):.2f}" for student in ("performer", "softmax")]
+    text = " ".join(README.split())
+    assert "softmax loses {} points of SST-2 and {} of MRPC;".format(*softmax) in text
+    assert "of four layers {} and {}, and is".format(*performer) in text
+    assert "is {} times as fast at 2,048 tokens, softmax {}.".format(*speeds) in text
+    gains = {
+        (task, layers): percent(found[f"{task}-performer-{layers}"] - found[f"{task}-performer-fixed-{layers}"])
+        for task in ("sst2", "mrpc")
+        for layers in (6, 4, 3, 2)
+    }
+    assert {pair for pair, gain in gains.items() if float(gain) < 0} == {("mrpc", 6), ("sst2", 2)}
+    assert f"most at four layers ({gains['sst2', 4]} and {gains['mrpc', 4]} points)" in text
 
 
 def test_what_copies_and_features_bring_is_what_the_records_say():
