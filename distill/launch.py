@@ -16,6 +16,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
+    is_deepspeed_available,
 )
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
@@ -105,6 +106,7 @@ def make_accelerator(config: Config) -> Accelerator:
     if launcher.several or launcher.deepspeed:
         backend = "nccl" if launcher.gpus else "gloo"  # DeepSpeed on CPU must be told
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=EXCHANGE))
+        import_before_groups()
     run_dir = Path(config.run_dir or ".")
     accelerator = Accelerator(
         # Left to itself, accelerate takes several CPU processes for so many runs that know nothing of each other.
@@ -122,6 +124,26 @@ def make_accelerator(config: Config) -> Accelerator:
     if launcher.several:
         patient_group()
     return accelerator
+
+
+def import_before_groups() -> None:
+    """Import the modules whose functions take the process group of the time of their import as a default argument.
+
+    The first optimizer and accelerate import them later on, and would so hold the group until the interpreter ends.
+    """
+    import torch.distributed.nn.functional  # noqa: F401
+
+    if is_deepspeed_available():
+        import deepspeed.comm  # noqa: F401
+
+
+def end_training(accelerator: Accelerator) -> None:
+    """Close TensorBoard and the process groups.
+
+    Nothing may hold a group any longer: gloo's threads would abort the interpreter when it ends, after all was done.
+    """
+    patient_group.cache_clear()
+    accelerator.end_training()
 
 
 @functools.cache

@@ -21,6 +21,7 @@ def main() -> int:
     opened, exit_code = open_command()
     if opened is None:
         return exit_code
+    from distill.launch import end_training
     from pipelines.comparison import compare_and_report
     from pipelines.phases import distil_stages, teach, train_baseline
 
@@ -29,7 +30,7 @@ def main() -> int:
     student = distil_stages(work, lesson)
     baseline = train_baseline(work, lesson)
     compare_and_report(work, lesson, student, baseline)
-    work.run.accelerator.end_training()
+    end_training(work.run.accelerator)
     return 0
 
 

@@ -18,11 +18,12 @@ def main() -> int:
     opened, exit_code = open_command()
     if opened is None:
         return exit_code
+    from distill.launch import end_training
     from pipelines.phases import teach
 
     work, lesson = opened
     teach(work, lesson)
-    work.run.accelerator.end_training()
+    end_training(work.run.accelerator)
     return 0
 
 

@@ -164,3 +164,26 @@ def test_nobody_waits_for_a_process_that_is_gone(case: str, tiny, tmp_path: Path
     if ENDS[case]:
         assert done.stderr.count(ENDS[case]) == 1, done.stderr
         assert done.stderr.count("error: ") == 1, done.stderr
+
+
+THREADS_AT_THE_END = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [ROOT]
+from pipelines.distill import main
+
+main()
+names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+Path(FOLDER, os.environ["RANK"]).write_text("".join(name for name in names if "gloo" in name))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from Linux's /proc")
+def test_no_process_group_outlives_a_run(tiny, without_chance, tmp_path: Path) -> None:
+    """One that did would now and then abort the process at the interpreter's end: exit code -6 from a finished run."""
+    script = tmp_path / "script.py"
+    script.write_text(f"ROOT, FOLDER = {str(ROOT)!r}, {str(tmp_path)!r}\n" + THREADS_AT_THE_END)
+    settings = ("--config", str(without_chance.config))
+    done = tiny.run(tmp_path / "run", *settings, launcher=TORCHRUN, script=str(script))
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["", ""]
