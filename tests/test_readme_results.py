@@ -103,19 +103,28 @@ def test_long_documents_are_what_the_records_say():
     assert whole_reviews.format(**whole["throughput"]) in text
 
 
+def lever_on(found: dict[str, dict], cell: str) -> list[str]:
+    """Return the README's three cells of one student of the ablation on one task."""
+    if cell not in found:
+        return ["-", "-", "-"]
+    summary = found[cell]
+    gain = summary.get("over_reference")
+    ends = [100 * gain[end] for end in ("value", "low", "high")] if gain else []
+    return [
+        percent(summary["metrics"][summary["main_metric"]]["student"]["mean"]),
+        "{:+.1f} [{:.1f}, {:.1f}]".format(*ends) if ends else "",
+        f"{summary['kl_to_teacher']:.3f}",
+    ]
+
+
 def test_the_table_of_levers_is_what_the_record_says():
     found = record("ablation")
     rows = table("| student | different from `recipe` |")
-    assert {f"cola-{name.strip('`')}" for name in rows} == set(found)
-    for name, cells in rows.items():
-        summary = found[f"cola-{name.strip('`')}"]
-        gain = summary.get("over_reference")
-        ends = [100 * gain[end] for end in ("value", "low", "high")] if gain else []
-        assert cells[1:] == [
-            percent(summary["metrics"]["matthews_correlation"]["student"]["mean"]),
-            "{:+.1f} [{:.1f}, {:.1f}]".format(*ends) if ends else "",
-            f"{summary['kl_to_teacher']:.3f}",
-        ]
+    students = [name.strip("`") for name in rows]
+    assert set(found) <= {f"{task}-{student}" for task in ("cola", "mrpc") for student in students}
+    for student in students:
+        on_both = [*lever_on(found, f"cola-{student}"), *lever_on(found, f"mrpc-{student}")]
+        assert rows[f"`{student}`"][1:] == on_both
 
 
 def grid_speed(student: str, length: int) -> float:
@@ -177,10 +186,32 @@ def test_what_copies_and_features_bring_is_what_the_records_say():
 
 def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
     for cell, summary in record("retention").items():
-        run, metric = record(f"retention-{cell}"), summary["main_metric"]
-        assert run["seed"] in summary["seeds"]
-        by_seed = summary["metrics"][metric]["retention"]["by_seed"][summary["seeds"].index(run["seed"])]
-        assert run["retention"][metric]["value"] == by_seed["value"]
+        metric = summary["main_metric"]
+        for seed, kept_of_it in zip(summary["seeds"], summary["metrics"][metric]["retention"]["by_seed"], strict=True):
+            run = record(f"retention-{cell}" if seed == 42 else f"retention-{cell}-seed{seed}")
+            assert run["seed"] == seed
+            assert run["retention"][metric]["value"] == kept_of_it["value"]
+
+
+def test_what_seeds_change_is_what_the_records_say():
+    found, text = record("retention"), " ".join(README.split())
+    for task, name in (("mrpc", "MRPC"), ("rte", "RTE"), ("cola", "CoLA"), ("stsb", "STS-B"), ("sst2", "SST-2")):
+        summary = found[f"{task}-performer-6"]
+        assert summary["seeds"] == [42, 43, 44]
+        by_seed = summary["metrics"][summary["main_metric"]]["retention"]["by_seed"]
+        assert "{}, {} and {} of {}".format(*(percent(each["value"]) for each in by_seed), name) in text
+
+
+def test_what_rte_costs_six_layers_is_what_the_records_say():
+    found = record("retention")
+    mean_kept = {
+        student: percent(mean(kept(found[f"{task}-{student}"])["value"] for task in FIVE_TASKS))
+        for student in ("performer-6", "abc-6")
+    }
+    costs = [f"{20 * (1 - kept(found[f'rte-{student}'])['value']):.1f}" for student in ("performer-6", "abc-6")]
+    text = " ".join(README.split())
+    assert "Performer keeps {performer-6} over three seeds, ABC {abc-6} with one".format(**mean_kept) in text
+    assert "RTE costs most: {} points of Performer's mean, {} of ABC's".format(*costs) in text
 
 
 def test_the_speeds_of_the_recipe_are_what_the_records_say():
