@@ -127,6 +127,24 @@ def test_the_table_of_levers_is_what_the_record_says():
         assert rows[f"`{student}`"][1:] == on_both
 
 
+def test_what_the_levers_do_on_mrpc_is_what_the_record_says():
+    found = record("ablation")
+    apart = {
+        cell: gain["high"]
+        for cell, summary in found.items()
+        if (gain := summary.get("over_reference")) and not gain["low"] <= 0 <= gain["high"]
+    }
+    assert set(apart) == {"mrpc-context", "mrpc-value_relations", "mrpc-slow_features"}
+    assert max(apart.values()) < 0
+    recipe, one_softmax, softmax, copies, abc = (
+        f"{found[f'mrpc-{student}']['kl_to_teacher']:.2f}"
+        for student in ("recipe", "one_softmax", "softmax", "copies", "abc")
+    )
+    text = " ".join(README.split())
+    assert f"falls from {recipe} to {one_softmax} with one more exact layer" in text
+    assert f"softmax everywhere ({softmax}), to {copies} with `copies`, to {abc} with ABC" in text
+
+
 def grid_speed(student: str, length: int) -> float:
     points = {point["length"]: point for point in record(f"speed-{student}")["speed"]}
     return points[length]["speedup"]
