@@ -31,6 +31,12 @@ def mean_of_tasks(found: list[dict[str, float]]) -> dict[str, float]:
     return {"value": value, "low": value - down, "high": value + up}
 
 
+def of_the_table(task: str, student: str) -> dict:
+    """Return the cell of the result table: with altered copies where that was measured apart."""
+    found = record("retention")
+    return found.get(f"{task}-{student}-copies") or found[f"{task}-{student}"]
+
+
 def softmax_share(task: str, seed: int) -> float:
     """Return what Performer's student had kept before it became linear."""
     run = record(name_of(f"{task}-performer-3", seed))
@@ -45,13 +51,10 @@ def name_of(cell: str, seed: int) -> str:
 def test_the_result_table_is_what_the_records_say():
     rows, found = table("| student of a six-layer teacher |"), record("retention")
     for name, student in STUDENTS_OF_THE_RECIPE.items():
-        cells = [found.get(f"{task}-{student}") for task in FIVE_TASKS]
-        assert rows[name][2:] == [interval(kept(cell)) if cell else "-" for cell in cells]
-        if all(cells):
-            value, _, rest = interval(mean_of_tasks([kept(cell) for cell in cells])).partition(" ")
-            assert rows[name][0] == f"**{value}** {rest}"
-        else:
-            assert rows[name][0] == "-"
+        shares = [kept(of_the_table(task, student)) for task in FIVE_TASKS]
+        assert rows[name][2:] == [interval(share) for share in shares]
+        value, _, rest = interval(mean_of_tasks(shares)).partition(" ")
+        assert rows[name][0] == f"**{value}** {rest}"
     shares = [mean(softmax_share(task, seed) for seed in SEEDS) for task in FIVE_TASKS]
     assert rows["3 layers, softmax"] == [percent(mean(shares)), "control", *(percent(share) for share in shares)]
     teachers = [found[f"{task}-performer-3"]["metrics"][MAIN_METRICS[task]]["teacher"]["mean"] for task in FIVE_TASKS]
@@ -247,21 +250,26 @@ def test_what_seeds_change_is_what_the_records_say():
             assert "{}, {} and {} of {}".format(*(percent(each["value"]) for each in by_seed), name) in text
 
 
-def test_what_rte_costs_six_layers_is_what_the_records_say():
+def test_what_copies_bring_six_layers_is_what_the_records_say():
     found = record("retention")
-    mean_kept = {
-        student: percent(mean(kept(found[f"{task}-{student}"])["value"] for task in FIVE_TASKS))
-        for student in ("performer-6", "abc-6")
-    }
-    costs = [f"{20 * (1 - kept(found[f'rte-{student}'])['value']):.1f}" for student in ("performer-6", "abc-6")]
+    without, copies = (
+        {task: kept(cell(task))["value"] for task in FIVE_TASKS}
+        for cell in (lambda task: found[f"{task}-abc-6"], lambda task: of_the_table(task, "abc-6"))
+    )
+    performer = percent(mean(kept(found[f"{task}-performer-6"])["value"] for task in FIVE_TASKS))
+    means = [percent(mean(shares.values())) for shares in (copies, without)]
     text = " ".join(README.split())
-    assert "Performer keeps {performer-6} over three seeds, ABC {abc-6} with one".format(**mean_kept) in text
-    assert "RTE costs most: {} points of Performer's mean, {} of ABC's".format(*costs) in text
+    assert "of every pair ABC keeps {}, without them {}:".format(*means) in text
+    for task, name in (("rte", "RTE"), ("mrpc", "MRPC"), ("stsb", "STS-B")):
+        assert f"{name} {percent(copies[task])} instead of {percent(without[task])}" in text
+    without_cola = mean(share for task, share in copies.items() if task != "cola")
+    assert f"it keeps {percent(without_cola)}. Performer keeps {performer} over three seeds." in text
 
 
 def test_the_speeds_of_the_recipe_are_what_the_records_say():
     rows = table("| times as fast |")
     for name, student in (
+        ("6 layers, ABC", "abc-6"),
         ("6 layers, Performer", "performer-6"),
         ("3 layers, Performer", "performer-3"),
         ("4 layers, ABC", "abc-4"),
@@ -269,6 +277,16 @@ def test_the_speeds_of_the_recipe_are_what_the_records_say():
     ):
         points = record(f"speed-{student}")["speed"]
         assert rows[name] == ["{speedup:.2f} [{low:.2f}, {high:.2f}]".format(**point) for point in points]
+    exact, linear = (
+        [
+            f"{point['speedup']:.2f}"
+            for point in record(f"speed-performer-3{rest}")["speed"]
+            if point["length"] in (128, 4096)
+        ]
+        for rest in ("-one-softmax", "")
+    )
+    ends = "is {} and {} times as fast at 128 and 4,096 tokens, not {} and {}".format(*exact, *linear)
+    assert ends in " ".join(README.split())
     first = record("speed-performer-3")["speed"][0]
     assert f"Three softmax layers are {first['depth_speedup']:.2f} times as fast at 128 tokens" in " ".join(
         README.split()
