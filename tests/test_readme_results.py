@@ -77,7 +77,9 @@ def test_what_abc_keeps_of_five_tasks_is_what_the_records_say():
         f"over the five tasks it keeps {abc} % with seed 42, its softmax students {softmax} (aim: within a point of "
         f"them), Performer over three seeds {performer}."
     )
-    assert sentence in " ".join(README.split())
+    text = " ".join(README.split())
+    assert sentence in text
+    assert f"ABC by the same recipe keeps {abc} (one seed)" in text
 
 
 def test_what_cola_adds_to_four_layers_is_what_the_records_say():
@@ -247,20 +249,21 @@ def test_the_summary_of_the_result_table_is_that_of_the_records_beside_it():
 
 def test_what_seeds_change_is_what_the_records_say():
     found, text = record("retention"), " ".join(README.split())
-    for task, name in (("mrpc", "MRPC"), ("rte", "RTE"), ("cola", "CoLA"), ("stsb", "STS-B"), ("sst2", "SST-2")):
-        for student in ("performer-6", "performer-3"):
+    names = {"mrpc": "MRPC", "rte": "RTE", "cola": "CoLA", "stsb": "STS-B", "sst2": "SST-2"}
+    for student, start in (("performer-6", "six layers keeps"), ("performer-3", "three layers")):
+        parts = []
+        for task, name in names.items():
             summary = found[f"{task}-{student}"]
             assert summary["seeds"] == list(SEEDS)
             by_seed = summary["metrics"][summary["main_metric"]]["retention"]["by_seed"]
-            assert "{}, {} and {} of {}".format(*(percent(each["value"]) for each in by_seed), name) in text
+            parts.append("{}, {} and {} of {}".format(*(percent(each["value"]) for each in by_seed), name))
+        assert f"Performer of {start} {', '.join(parts)}" in text
 
 
 def test_what_copies_bring_six_layers_is_what_the_records_say():
     found = record("retention")
-    without, copies = (
-        {task: kept(cell(task))["value"] for task in FIVE_TASKS}
-        for cell in (lambda task: found[f"{task}-abc-6"], lambda task: of_the_table(task, "abc-6"))
-    )
+    without = {task: kept(found[f"{task}-abc-6"])["value"] for task in FIVE_TASKS}
+    copies = {task: kept(of_the_table(task, "abc-6"))["value"] for task in FIVE_TASKS}
     performer = percent(mean(kept(found[f"{task}-performer-6"])["value"] for task in FIVE_TASKS))
     means = [percent(mean(shares.values())) for shares in (copies, without)]
     text = " ".join(README.split())
