@@ -40,7 +40,7 @@ def enrich(
     Raises:
         UserError: the kind masked_lm is wanted, and the checkpoint has no such head.
     """
-    kinds = [settings.kinds[copy % len(settings.kinds)] for copy in range(settings.copies)]
+    kinds = [settings.kinds[copy % len(settings.kinds)] for copy in range(settings.copies or 0)]
     words, where = whole_words(tokenizer), replaceable(examples, tokenizer)
     share, candidates = settings.share, settings.candidates
     if "replace" in kinds:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD_MULTIPLE = 8
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What every model here is called with, each (B, N)."""
 TEXTS_PER_CALL = 1000
 PROGRESS_BAR_FROM = 20_000
 BATCHES_PER_GROUP = 50

@@ -10,7 +10,9 @@ from typing import Any
 from distill.check_stages import check_losses, check_stage_settings
 from distill.config import (
     AUGMENTATIONS,
+    AUTO,
     IMPORTANCE,
+    PRECISIONS,
     AugmentationConfig,
     Config,
     ScratchConfig,
@@ -36,7 +38,8 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     _check_data(config)
     _check_teacher(config.teacher)
     _check_student(config.student, attentions)
-    check_stage_settings(config.stages)
+    if config.stages:
+        check_stage_settings(config.stages)
     if attentions is not None:
         for stage in config.stages:
             check_losses(stage, config.student.attention, attentions[config.student.attention])
@@ -47,7 +50,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
     )
     if training.mixed_precision is not None:
-        require_choice("training.mixed_precision", training.mixed_precision, ("no", "bf16", "fp16"))
+        require_choice("training.mixed_precision", training.mixed_precision, (AUTO, *PRECISIONS))
     require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
     require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
     for key in ("batch_sizes", "lengths"):
@@ -105,7 +108,8 @@ def _check_data(config: Config) -> None:
 
 
 def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
-    require(augmentation.copies >= 0, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
+    none_or_more = augmentation.copies is None or augmentation.copies >= 0
+    require(none_or_more, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
     require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
     for kind in augmentation.kinds:
         require_choice("augmentation.kinds", kind, AUGMENTATIONS)
@@ -133,6 +137,13 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         require_choice("student.attention", student.attention, attentions)
         _check_options(student, attentions[student.attention])
     require_positive("student", student, ("num_layers", "redraw_interval"))
+    require(
+        student.exact_up_to >= 0, "student.exact_up_to", student.exact_up_to, "give a number of tokens, 0 for never"
+    )
+    if attentions is not None and student.exact_up_to:
+        problem = attentions[student.attention].why_not_exact(student.attention_options)
+        way_out = f"{student.attention} attention {problem}; leave it out"
+        require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
     require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
     if isinstance(student.layer_map, str):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distill.config import FIRST_TOKEN, LOSSES, TRAINABLE, StageConfig
+from distill.config import EXACT_FORM, FIRST_TOKEN, LOSSES, PACKED, SOFTMAX_STUDENT, TARGETS, TRAINABLE, StageConfig
 from distill.require import require, require_choice, require_positive
 
 TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
@@ -41,6 +41,9 @@ def _check_stage(stage: StageConfig) -> None:
         require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
     require_choice(f"{section}.train", stage.train, TRAINABLE)
     require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
+    require_choice(f"{section}.texts", stage.texts, ("train", PACKED))
+    labelled = stage.texts != PACKED or "labels" not in stage.losses
+    require(labelled, f"{section}.losses", "labels", "packed texts have no labels; use another loss")
     allowed = {"attention_output", "attention_context", "attention_map"}
     only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
     require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
@@ -56,18 +59,24 @@ def _check_order(stages: Sequence[StageConfig]) -> None:
     for before, stage in zip((None, *stages), stages, strict=False):
         key = f"stages.{stage.name}"
         is_first = before is None or before.attention == "softmax"
-        require_choice(f"{key}.targets", stage.targets, ("teacher", "softmax_student"))
+        require_choice(f"{key}.targets", stage.targets, TARGETS)
         if stage.attention is not None:
             require_choice(f"{key}.attention", stage.attention, ("softmax",))
             require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
             require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
-    if any(stage.targets == "softmax_student" for stage in stages):
+    if any(stage.targets == SOFTMAX_STUDENT for stage in stages):
         left = stages[0].attention == "softmax"
         require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
 
 
 def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
-    """Refuse a loss that nothing stands in for; `distill.legal_losses` replaces the others."""
+    """Refuse a loss that nothing stands in for; `distill.legal_losses` replaces the others.
+
+    And refuse to fit an attention mechanism to softmax attention that does not estimate it.
+    """
+    fits = stage.targets != EXACT_FORM or mechanism.estimates_softmax
+    advice = f"{attention} attention does not estimate softmax attention; choose another"
+    require(fits, f"stages.{stage.name}.targets", stage.targets, advice)
     key = f"stages.{stage.name}.losses"
     for name in stage.losses:
         if not mechanism.trains_layers:

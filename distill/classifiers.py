@@ -116,7 +116,7 @@ def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
     if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
         return None
     config = copy.deepcopy(student.config)
-    config.attention = "softmax"
+    config.attention, config.exact_up_to = "softmax", 0
     return type(student)(config).eval()
 
 

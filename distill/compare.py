@@ -202,6 +202,7 @@ def compare_models(
     stages: Sequence[Mapping[str, Any]] = (),
     folders: Mapping[str, Path | str] | None = None,
     source: str | None = None,
+    training_precision: str | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher and student, and return the record and all predictions.
 
@@ -223,6 +224,7 @@ def compare_models(
         source: where the examples came from, as ``data.dir`` says it; None is the Hub.
         folders: checkpoints of ``teacher`` and ``student`` for the memory measurement, or None for none; the
             student's own code in its folder is run.
+        training_precision: in which the student was trained, where that is known.
     """
     models = {"teacher": teacher, "student": student} | ({"baseline": baseline} if baseline is not None else {})
     check_comparable(task, models)
@@ -245,7 +247,7 @@ def compare_models(
         {split: examples.labels for split, examples in validation.items()},
         described,
         stages=stages,
-        environment=describe_environment(device),
+        environment=describe_environment(device, training_precision),
         resamples=settings.resamples,
         seed=seed,
         **measured,

@@ -11,6 +11,12 @@ TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
 FIRST_TOKEN = "first_token"
+AUTO = "auto"
+PRECISIONS = ("no", "bf16", "fp16")
+SOFTMAX_STUDENT = "softmax_student"
+EXACT_FORM = "exact_form"
+TARGETS = ("teacher", SOFTMAX_STUDENT, EXACT_FORM)
+PACKED = "packed"
 AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 
 
@@ -57,15 +63,17 @@ class TeacherConfig:
     checkpoint: str | None = "bert-base-uncased"
     """Hub name or folder; a BERT with a trained classification head is taken as finished; null: from scratch."""
     scratch: ScratchConfig = ScratchConfig()
-    epochs: int = 3
-    learning_rate: float = 3e-5
+    epochs: float | None = None
+    """Passes over the train examples; null: as many optimizer steps as their number asks for."""
+    learning_rate: float | None = None
+    """null: 3e-5 for a hidden size of 768, more for narrower teachers."""
     batch_size: int = 32
     freeze_word_embeddings: bool = False
     """Leave the word embeddings as they are: a third less work per step on short texts."""
     layer_decay: float = 1.0
     """Learning rate of a layer over that of the layer above it; lower layers and embeddings then move less."""
-    new_pooler: bool = False
-    """Draw the pooler anew, of an encoder whose own was never trained (most sentence encoders)."""
+    new_pooler: bool | None = None
+    """Draw the pooler of an encoder anew; null: where it was never trained, as in most sentence encoders."""
     margin_over_majority: float = 0.02
     """Refuse to distil from a teacher whose main metric on validation is not this much above the majority class."""
 
@@ -86,6 +94,9 @@ class StudentSettings:
     """The mechanism's own options, such as {window: 64}; students/attention/<name>.py lists them."""
     features: str = "fixed"
     """Random features: fixed, redrawn (a new draw every redraw_interval steps) or learned (a matrix per head)."""
+    exact_up_to: int = 0
+    """Texts of at most this many tokens are attended exactly, with the student's own queries and keys, longer ones by
+    its mechanism, which must estimate softmax attention; 0: never."""
     redraw_interval: int = 1000
     """Features redrawn: optimizer steps between draws; off in the last fifth of a stage."""
     initial_temperature: float | str = "calibrated"
@@ -121,8 +132,12 @@ class StageConfig:
     """softmax: this stage, one of the first, trains the student with softmax attention in place of its mechanism;
     null: with its mechanism, which takes over the weights of the stage before (depth first, then linear)."""
     targets: str = "teacher"
-    """Whose outputs are matched: teacher, or softmax_student, what the last stage with attention: softmax left; it has
-    the student's depth, so that layer matches layer."""
+    """Whose outputs are matched: teacher; softmax_student, what the last stage with attention: softmax left, which has
+    the student's depth, so that layer matches layer; or exact_form, the student itself with softmax attention, which
+    its mechanism learns to estimate in texts of every length, short ones too."""
+    texts: str = "train"
+    """What is read: train (with the copies of augmentation), or packed: texts of all lengths up to the student's
+    positions, put together from those of train."""
     inputs: str = "student"
     """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
     last_layer: str = "all"
@@ -151,9 +166,9 @@ class StageConfig:
 class AugmentationConfig:
     """More texts for the stages, made out of the train texts and labelled by the teacher alone."""
 
-    copies: int = 0
-    """Altered copies of every train example; 0: none."""
-    kinds: list[str] = field(default_factory=lambda: ["replace"])
+    copies: int | None = None
+    """Altered copies of every train example; 0: none; null: with stages auto where they help, otherwise none."""
+    kinds: list[str] = field(default_factory=lambda: ["replace", "mix", "cut"])
     """How copies are made, in turn: replace (words by neighbours in the teacher's embeddings), masked_lm (words by
     what the masked-LM head of teacher.checkpoint expects), cut (a span left out), mix (the end of another example)."""
     share: float = 0.4
@@ -171,8 +186,9 @@ class BaselineConfig:
     checkpoint: str | None = None
     """What it starts from: an encoder that has seen no label of the task; scratch: the untrained BERT of the teacher's
     size; null: what the teacher started from."""
-    epochs: int | None = None
-    """null: as many epochs as all stages together, so that both see as many examples; 0: no baseline."""
+    epochs: float | None = None
+    """null: as many epochs as all stages together, so that both see as many examples (with stages auto, as many
+    optimizer steps as teach the student without its mechanism); 0: no baseline."""
     learning_rate: float = 1e-4
     batch_size: int = 32
 
@@ -187,8 +203,9 @@ class TrainingConfig:
     max_gradient_norm: float = 1.0
     gradient_accumulation: int = 1
     """Cut every batch into this many parts that are computed one after the other."""
-    mixed_precision: str | None = None
-    """no, bf16 or fp16; null: what the launcher says."""
+    mixed_precision: str | None = "auto"
+    """auto (bf16 where the device multiplies it natively, otherwise fp32, unless the launcher asks for bf16 or fp16),
+    no, bf16 or fp16; null: what the launcher says."""
     checkpoint_every: int = 500
     """Optimizer steps between checkpoints."""
     log_every: int = 20
@@ -228,8 +245,9 @@ class Config:
     """A whole run; see configs/ for one file per task."""
 
     task: str
-    stages: tuple[StageConfig, ...]
-    """A list; one given later replaces the whole list, where the parser would mix two lists of one length."""
+    stages: tuple[StageConfig, ...] = ()
+    """A list; one given later replaces the whole list, where the parser would mix two lists of one length. auto, which
+    an empty one stands for: chosen from the data, as `distill.recipe` says."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentSettings = StudentSettings()

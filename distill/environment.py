@@ -76,13 +76,29 @@ def command_line(arguments: list[str] | None = None) -> str:
     return shlex.join(["python", *map(without_private_paths, arguments)])
 
 
-def describe_environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+def instruction_set() -> str:
+    """Return the widest instructions that torch's kernels use on this CPU, and whether it multiplies bf16 natively.
+
+    Such as ``AVX2`` or ``AVX512 AVX512_BF16 AMX``; what an environment variable forbids is left out.
+    """
+    widest = torch.backends.cpu.get_cpu_capability()
+    names = {"AVX512_BF16": torch.cpu._is_avx512_bf16_supported, "AMX": torch.cpu._is_amx_tile_supported}
+    further = [name for name, supported in names.items() if widest.startswith("AVX512") and supported()]
+    return " ".join([widest, *further])
+
+
+def describe_environment(device: torch.device | str = "cpu", training_precision: str | None = None) -> dict[str, Any]:
     """Describe the machine and the software of a measurement; what cannot be found out is null.
+
+    Args:
+        device: where it was measured.
+        training_precision: in which the student was trained, ``no`` (fp32), ``bf16`` or ``fp16``; None if unknown.
 
     Returns:
         Versions (``python``, ``torch``, ``transformers``, ``accelerate``, ``deepspeed``), ``platform``, ``device``,
-        ``cpu``, ``cores`` (logical, usable by this process), ``threads`` (torch's), ``memory_gb``, ``gpu``,
-        ``gpu_memory_gb``, ``commit``, ``dirty``, ``command`` and ``date`` (UTC, ISO 8601).
+        ``cpu``, ``instruction_set``, ``training_precision``, ``cores`` (logical, usable by this process), ``threads``
+        (torch's), ``memory_gb``, ``gpu``, ``gpu_memory_gb``, ``commit``, ``dirty``, ``command`` and ``date`` (UTC, ISO
+        8601).
     """
     device = torch.device(device)
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
@@ -94,6 +110,8 @@ def describe_environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "cpu": _cpu_model(),
+        "instruction_set": instruction_set(),
+        "training_precision": training_precision,
         "cores": cores,
         "threads": torch.get_num_threads(),
         "memory_gb": _memory_gb(),

@@ -10,8 +10,13 @@ from distill.errors import UserError
 
 
 def attention_name(config: Any) -> str:
-    """Name of the attention mechanism of a configuration; models that do not say are plain softmax ones."""
-    return getattr(config, "attention", None) or "softmax"
+    """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.
+
+    Models that do not say are plain softmax ones.
+    """
+    name = getattr(config, "attention", None) or "softmax"
+    exact_up_to = getattr(config, "exact_up_to", 0)
+    return f"{name}, exact up to {exact_up_to}" if exact_up_to else name
 
 
 def model_flops(config: Any, length: int) -> int:

@@ -21,7 +21,7 @@ from accelerate.utils import (
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
-from distill.config import Config, TrainingConfig
+from distill.config import PRECISIONS, Config, TrainingConfig
 from distill.errors import SharedError, UserError, choices_hint
 from distill.footprint import Sharding
 
@@ -29,8 +29,6 @@ EXCHANGE = timedelta(minutes=10)
 """How long processes that train together wait for each other: a machine that vanished is noticed by then."""
 WAIT = timedelta(hours=12)
 """How long processes wait for the main one, which alone downloads, tokenises and computes the teacher's outputs."""
-
-PRECISIONS = ("no", "bf16", "fp16")
 
 Result = TypeVar("Result")
 

@@ -1,5 +1,6 @@
 """Looking for what would go wrong, before hours are spent on it: one function per check, one line per finding."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,15 +15,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate
 from distill.classifiers import PROBES
-from distill.config import Config, StageConfig, StudentSettings
+from distill.config import AUTO, PACKED, PRECISIONS, Config, StageConfig, StudentSettings
 from distill.environment import ROOT
 from distill.errors import UserError
 from distill.findings import ERROR, OK, WARNING, Finding
 from distill.footprint import Memory, Sharding
 from distill.launch import Launcher
+from distill.packing import PACKED_TEXTS
+from distill.precision import bf16_slowdown, native_precision
 from distill.run_folder import find_run_folder
 from distill.stages import trained_part
 
+FEWEST_STEPS = 100
+"""Optimizer steps below which no stage has been seen to help."""
 PADDING_EXAMPLES = 16
 PADDING_TOLERANCE = 1e-3
 """Difference of logits, relative to the largest, that rounding explains in single precision; a leak is far larger."""
@@ -73,7 +78,6 @@ def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
             f"launcher: {launcher.local_processes} processes on a machine with {launcher.gpus} GPUs; "
             f"set --num_processes to at most {launcher.gpus} per machine",
         )
-    yield from _precision_problems(config, launcher)
     yield from _accumulation_problems(config, launcher)
     parts = launcher.processes * config.training.gradient_accumulation
     sizes = {"teacher": config.teacher.batch_size, "baseline": config.baseline.batch_size}
@@ -88,16 +92,35 @@ def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
             )
 
 
-def _precision_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
+def check_precision(config: Config, launcher: Launcher, kept: bool = False) -> Iterator[Finding]:
+    """Look whether the device does the precision that is asked for, and at what price.
+
+    Args:
+        kept: whether it is the one that the run chose when it began, perhaps on another machine.
+    """
     ours, theirs = config.training.mixed_precision, launcher.mixed_precision
-    if (ours or theirs) == "fp16" and not launcher.gpus:
-        yield Finding(ERROR, "mixed precision fp16 needs a GPU and none is visible; use bf16 or no")
-    if ours is not None and theirs not in (None, "no", ours):  # "no" is also what a launcher says that was not asked
+    wanted = theirs if ours in (None, AUTO) else ours
+    if wanted == "fp16" and not launcher.gpus:
+        yield Finding(ERROR, "mixed precision fp16 needs a GPU and none is visible; use bf16 or no, or leave it out")
+        return
+    if ours not in (None, AUTO) and theirs not in (None, "no", ours):  # "no" is also what a launcher says unasked
         yield Finding(
             WARNING,
             f"launcher: it says mixed precision {theirs}, training.mixed_precision says {ours}, which is used; "
-            "make them the same, or training.mixed_precision null",
+            "make them the same, or training.mixed_precision auto",
         )
+    native = native_precision("cuda" if launcher.gpus else "cpu")
+    if wanted == "bf16" and native == "no":
+        factor = "" if launcher.gpus else f": a product takes {bf16_slowdown():.3g} times as long as in fp32"
+        way_out = "the run began in it and keeps it" if kept else "use training.mixed_precision auto or no"
+        yield Finding(WARNING, f"training.mixed_precision bf16 is emulated on this device{factor}; {way_out}")
+    elif kept and ours in PRECISIONS and ours != native:
+        line = (
+            f"training.mixed_precision: the run began with {ours} and keeps it; this device alone would take {native}"
+        )
+        yield Finding(WARNING, line)
+    else:
+        yield Finding(OK, f"precision: {wanted if wanted in ('bf16', 'fp16') else native if ours == AUTO else 'no'}")
 
 
 def _accumulation_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
@@ -238,6 +261,25 @@ def check_stages(student: PreTrainedModel, stages: Iterable[StageConfig]) -> Ite
                 WARNING,
                 f"stages.{stage.name}.train is features, which {student.config.attention} attention has none of; "
                 f"its whole attention blocks are trained, at the learning rate {stage.learning_rate:g}",
+            )
+
+
+def check_lengths(stages: Iterable[StageConfig], texts: int) -> Iterator[Finding]:
+    """Look which stages end before they can have learned anything.
+
+    Args:
+        texts: what a stage reads, copies included.
+    """
+    for stage in stages:
+        rows = PACKED_TEXTS if stage.texts == PACKED else texts
+        per_epoch = math.ceil(rows / stage.batch_size)
+        steps = math.ceil(per_epoch * stage.epochs)
+        if steps < FEWEST_STEPS:
+            yield Finding(
+                WARNING,
+                f"stages.{stage.name}: {steps} steps ({stage.epochs:g} epochs of {rows:,} texts in batches of "
+                f"{stage.batch_size}) teach little; give it {math.ceil(FEWEST_STEPS / per_epoch)} epochs, or write "
+                "stages: auto",
             )
 
 

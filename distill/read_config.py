@@ -15,7 +15,7 @@ import jsonargparse
 import yaml
 
 from distill.check_config import check_config
-from distill.config import Config, StageConfig
+from distill.config import AUTO, Config, StageConfig
 from distill.errors import UserError, choices_hint
 from distill.files import write_atomically
 
@@ -64,7 +64,7 @@ def load_config(path: Path) -> Config:
 
 
 def _parse(arguments: Sequence[str] | None) -> Config:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = _open_stages(sys.argv[1:] if arguments is None else arguments)
     jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
     parser = jsonargparse.ArgumentParser(
         exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=__doc__, epilog=CHECK_HELP
@@ -86,6 +86,15 @@ def _parse(arguments: Sequence[str] | None) -> Config:
             raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
         raise UserError(_one_line(str(error), files)) from error
     return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
+
+
+def _open_stages(arguments: Sequence[str]) -> list[str]:
+    """Let ``--stages auto`` stand for an empty list, as it does in a file: no stages yet."""
+    opened = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        is_auto = argument == f"--stages={AUTO}" or (before == "--stages" and argument == AUTO)
+        opened.append(argument.replace(AUTO, "[]") if is_auto else argument)
+    return opened
 
 
 def _load_yaml(text: str) -> Any:
@@ -113,7 +122,10 @@ def _load_yaml(text: str) -> Any:
             waiting += [(value, depth + 1) for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(item, depth + 1) for item in node.value]
-    return jsonargparse.get_loader("yaml")(text)
+    loaded = jsonargparse.get_loader("yaml")(text)
+    if isinstance(loaded, dict) and loaded.get("stages") == AUTO:
+        loaded["stages"] = []
+    return loaded
 
 
 def _check_mapping(node: yaml.MappingNode) -> None:

@@ -74,6 +74,24 @@ class RunFolder:
         return (self.path / "report.html").exists() and self.record.exists()
 
 
+def saved_config(config: Config) -> Config | None:
+    """Return the configuration that the run folder was begun with, None where it was not.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    assert config.run_dir is not None
+    path = Path(config.run_dir) / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        return load_config(path)
+    except UserError as error:
+        raise UserError(
+            f"run folder {path.parent} is torn or of another version: {error}; give another --run_dir"
+        ) from error
+
+
 def find_run_folder(config: Config) -> RunFolder:
     """Return the folder of a run, new or made with the same configuration; nothing is written yet.
 
@@ -82,18 +100,13 @@ def find_run_folder(config: Config) -> RunFolder:
     """
     assert config.run_dir is not None
     folder = RunFolder(Path(config.run_dir))
-    saved = folder.path / "config.yaml"
     existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "no write permission for" if existing.is_dir() else "there is a file in its place:"
         raise UserError(f"run folder {folder.path} cannot be made: {problem} {existing}; give another --run_dir")
-    if saved.exists():
-        try:
-            different = differing_keys(load_config(saved), config)
-        except UserError as error:
-            raise UserError(
-                f"run folder {folder.path} is torn or of another version: {error}; give another --run_dir"
-            ) from error
+    saved = saved_config(config)
+    if saved is not None:
+        different = differing_keys(saved, config)
         if different:
             raise UserError(
                 f"run folder {folder.path} belongs to another configuration (different: {', '.join(different)}); "

@@ -24,6 +24,7 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 from distill.check_config import check_config
 from distill.config import Config
 from distill.console import run
+from distill.errors import UserError
 from distill.read_config import parse_config
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def main() -> None:
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_train_examples=limit))
     check_config(config, STUDENTS)
+    if not config.stages:
+        raise UserError("stages are auto: give a configuration with stages, of which the first is timed")
     config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
     settle(replaced)
     with tempfile.TemporaryDirectory() as temporary:

@@ -51,6 +51,7 @@ def compare_and_report(
         stages=[{key: value for key, value in stage.items() if key != "history"} for stage in stages],
         folders={"teacher": folder.teacher, "student": folder.student},
         source=work.config.data.dir,
+        training_precision=work.run.accelerator.mixed_precision,
     )
     if not work.run.accelerator.is_main_process:
         return

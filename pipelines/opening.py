@@ -13,10 +13,14 @@ from distill.batches import TokenizedExamples, collate, padded_length, tokenize
 from distill.config import IMPORTANCE, Config, StageConfig
 from distill.data import Splits, load_splits
 from distill.errors import UserError
+from distill.findings import Finding
 from distill.launch import main_process_first, on_main_process
+from distill.legal_losses import with_legal_losses
 from distill.loop import Run
 from distill.other_tasks import texts_of_other_tasks
+from distill.recipe import Facts, Mechanism, choose_recipe
 from distill.run_folder import RunFolder
+from distill.stages import feature_parameters
 from distill.tasks import Task, get_task
 from students import (
     STUDENTS,
@@ -59,8 +63,8 @@ class Lesson:
     held_out: TokenizedExamples
     validation: Mapping[str, TokenizedExamples]
     layer_map: list[int]
-    stages: tuple[StageConfig, ...]
-    """What the student is taken through: :func:`stages_at_depth`."""
+    stages: tuple[StageConfig, ...] = ()
+    """What the student is taken through: :func:`stages_at_depth`, once the recipe is known."""
     other: TokenizedExamples | None = None
     """Texts of other tasks, for the stages alone."""
 
@@ -101,9 +105,8 @@ def open_lesson(work: Work) -> Lesson:
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
     source.model.to(work.device)
     layer_map = student_layer_map(config, source.model)
-    stages = stages_at_depth(config.stages, layer_map, source.model.config.num_hidden_layers)
-    if len(stages) < len(config.stages):
-        accelerator.print("student: as deep as the teacher, so that no stage with attention softmax is needed")
+    if source.new_pooler:
+        accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
     positions = source.model.config.max_position_embeddings
     if config.data.max_length > positions:
         accelerator.print(
@@ -118,7 +121,37 @@ def open_lesson(work: Work) -> Lesson:
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
     own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
-    return Lesson(source, is_ours, *own, tokens, layer_map, stages, other)
+    return Lesson(source, is_ours, *own, tokens, layer_map, other=other)
+
+
+def with_recipe(work: Work, lesson: Lesson) -> tuple[Work, Lesson, list[Finding]]:
+    """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
+
+    Returns:
+        The same with the recipe, and what it had to replace.
+
+    Raises:
+        UserError: there are too few examples to choose anything from.
+    """
+    settings, teacher = work.config.student, lesson.teacher
+    student, _ = make_student(work, teacher, lesson)
+    lengths = lesson.train.lengths
+    facts = Facts(
+        rows=len(lesson.train),
+        is_pair=len(work.task.text_columns) > 1,
+        longest=int(lengths.max()),
+        long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
+        hidden_size=int(teacher.config.hidden_size),
+    )
+    kind = STUDENTS[settings.attention]
+    mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
+    config, findings = with_legal_losses(choose_recipe(work.config, facts, mechanism), kind)
+    stages = stages_at_depth(config.stages, lesson.layer_map, int(teacher.config.num_hidden_layers))
+    if len(stages) < len(config.stages):
+        work.run.accelerator.print(
+            "student: as deep as the teacher, so that no stage with attention softmax is needed"
+        )
+    return replace(work, config=config), replace(lesson, stages=stages), findings
 
 
 def stages_at_depth(
@@ -168,7 +201,7 @@ def make_student(
     """
     settings = work.config.student
     if attention is not None:
-        settings = replace(settings, attention=attention, attention_options={}, features="fixed")
+        settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
     temperature = settings.initial_temperature
     same_depth = isinstance(source, StudentForSequenceClassification)
     student, report = student_from_teacher(
@@ -181,6 +214,7 @@ def make_student(
         softmax_layers=settings.softmax_layers,
         initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
+        exact_up_to=settings.exact_up_to,
         positions=padded_length(work.config.data.max_length),
         attention_options=settings.attention_options,
     )

@@ -1,6 +1,7 @@
 """The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from transformers import PreTrainedModel
 
 from distill.augmentation import enrich, join
 from distill.batches import TokenizedExamples
-from distill.config import IMPORTANCE, SCRATCH, Config, StageConfig
+from distill.config import EXACT_FORM, IMPORTANCE, PACKED, SCRATCH, Config, StageConfig
 from distill.data import fingerprint
 from distill.fidelity import layer_fidelity
+from distill.findings import WARNING, Finding, settle
 from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
 from distill.loop import Progress, train
+from distill.packing import PACKED_TEXTS, pack
 from distill.run_folder import create_run_folder, occupy, save_model
-from distill.scoring import held_out_scorer, validation_metrics
+from distill.scoring import held_out_scorer, logits_of, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from pipelines.opening import Lesson, Work, build_student, load_student
 from pipelines.shared_stages import share, shared_folder, take_shared
-from students import StudentForSequenceClassification
-from teachers.checks import check_teacher
+from students import StudentForSequenceClassification, exact_form, linear_form
+from teachers.checks import calibration_warning, check_teacher, progress_warning
 from teachers.layer_choice import most_needed_layers
 from teachers.load import freeze, weights_checksum
 from teachers.prepare import label_free_start, prepare_teacher
@@ -39,6 +42,7 @@ def teach(work: Work, lesson: Lesson) -> Lesson:
     freeze(lesson.teacher)
     if not lesson.source.finished:
         check_on_validation(work, lesson)
+        warn_of_teacher(work, lesson)
     if work.config.student.layer_map != IMPORTANCE:
         return lesson
     num_layers = work.config.student.num_layers
@@ -71,6 +75,17 @@ def check_on_validation(work: Work, lesson: Lesson) -> None:
     work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     for name, split_logits in logits.items():
         check_teacher(task, split_logits, lesson.validation[name].labels, metrics[task.main_metric], margin)
+
+
+def warn_of_teacher(work: Work, lesson: Lesson) -> None:
+    """Say what of a teacher that was fine-tuned here makes it a worse one than it could be."""
+    metric = work.task.main_metric
+    result = work.folder.result("teacher") or {}
+    lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", [])])]
+    if not work.task.is_regression:
+        logits = logits_of(work.run, lesson.teacher, lesson.held_out)
+        lines.append(calibration_warning(logits, lesson.held_out.labels))
+    settle([Finding(WARNING, line) for line in lines if line])
 
 
 def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
@@ -115,7 +130,7 @@ def enriched_train(work: Work, lesson: Lesson) -> TokenizedExamples:
 def more_text(config: Config, lesson: Lesson) -> float:
     """Return how many texts the stages read for every one that the baseline does."""
     others = 0 if lesson.other is None else len(lesson.other)
-    return 1 + config.augmentation.copies + others / len(lesson.train)
+    return 1 + (config.augmentation.copies or 0) + others / len(lesson.train)
 
 
 def run_stage(
@@ -127,20 +142,43 @@ def run_stage(
 ) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = work.run, work.folder
-    teacher, layer_map = stage_teacher(work, lesson, stage)
+    teacher, layer_map = stage_teacher(work, lesson, student, stage)
     plan = plan_stage(stage, layer_map, int(teacher.config.num_hidden_layers))
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
-    targets = stage_targets(run.accelerator, teacher, plan, examples, work.config.cache, cache_folder)
-    scorer = held_out_scorer(run, work.task, lesson.held_out)
-    progress = train(run, student, stage, plan, examples, folder.phase(stage.name), scorer, targets.outputs)
-    fidelity = layer_fidelity(lesson.teacher, student, lesson.layer_map, lesson.held_out)
+    fits = stage.targets == EXACT_FORM
+    with linear_form(student) if fits else nullcontext():
+        seen = packed_texts(work, student, lesson.train) if stage.texts == PACKED else examples
+        targets = stage_targets(run.accelerator, teacher, plan, seen, work.config.cache, cache_folder)
+        scorer = held_out_scorer(run, work.task, lesson.held_out)
+        progress = train(run, student, stage, plan, seen, folder.phase(stage.name), scorer, targets.outputs)
+        # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
+        source, source_layers = (teacher, layer_map) if fits else (lesson.teacher, lesson.layer_map)
+        unseen = packed_texts(work, student, lesson.held_out) if fits else lesson.held_out
+        fidelity = layer_fidelity(source, student, source_layers, unseen)
     finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 
-def stage_teacher(work: Work, lesson: Lesson, stage: StageConfig) -> tuple[PreTrainedModel, list[int]]:
-    """Return whose outputs a stage matches, and which of its layers stands behind each of the student's."""
+def packed_texts(
+    work: Work, student: StudentForSequenceClassification, examples: TokenizedExamples
+) -> TokenizedExamples:
+    """Return texts of all lengths up to the student's positions, put together from ``examples``."""
+    return pack(examples, int(student.config.max_position_embeddings), PACKED_TEXTS, work.config.data.seed)
+
+
+def stage_teacher(
+    work: Work, lesson: Lesson, student: StudentForSequenceClassification, stage: StageConfig
+) -> tuple[PreTrainedModel, list[int]]:
+    """Return whose outputs a stage matches, and which of its layers stands behind each of the student's.
+
+    Args:
+        student: as it is before the stage.
+    """
     if stage.targets == "teacher":
         return lesson.teacher, lesson.layer_map
+    if stage.targets == EXACT_FORM:
+        exact = exact_form(student)
+        freeze(exact)
+        return exact, list(range(len(lesson.layer_map)))
     source = [each.name for each in lesson.stages if each.attention == "softmax"][-1]
     softmax_student = load_student(work, work.folder.phase(source) / "student")
     freeze(softmax_student)
@@ -168,7 +206,8 @@ def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassificati
 def baseline_stage(config: Config, lesson: Lesson) -> StageConfig:
     """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
     epochs = config.baseline.epochs
-    in_stages = max(1, round(sum(stage.epochs for stage in lesson.stages) * more_text(config, lesson)))
+    read = sum(stage.epochs for stage in lesson.stages if stage.texts != PACKED)
+    in_stages = max(1, round(read * more_text(config, lesson)))
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",

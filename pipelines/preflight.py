@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.augmentation import join
-from distill.batches import PAD_MULTIPLE
-from distill.config import SCRATCH, Config, StageConfig
+from distill.batches import padded_length
+from distill.config import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
 from distill.console import EXIT_USER_ERROR
 from distill.errors import UserError
 from distill.findings import ERROR, OK, Finding, NotReadyError, show
@@ -25,15 +26,18 @@ from distill.footprint import (
     run_disk,
     state_memory,
 )
-from distill.launch import autocast_dtype, current_sharding, make_accelerator, read_launcher
+from distill.launch import Launcher, autocast_dtype, current_sharding, make_accelerator, read_launcher
 from distill.legal_losses import with_legal_losses
+from distill.precision import resolve_precision
 from distill.preflight import (
     check_checkpoints,
     check_compiler,
     check_disk,
     check_features,
     check_launcher,
+    check_lengths,
     check_memory,
+    check_precision,
     check_stages,
     check_student,
     check_tokenizers,
@@ -41,11 +45,13 @@ from distill.preflight import (
     check_write_permission,
     memory_table,
 )
-from distill.run_folder import find_run_folder
+from distill.recipe import adopt
+from distill.run_folder import find_run_folder, saved_config
 from distill.stages import parameter_groups, plan_stage
-from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
-from pipelines.phases import baseline_stage, check_on_validation
-from students import STUDENTS
+from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run, with_recipe
+from pipelines.phases import baseline_stage, check_on_validation, more_text
+from pipelines.plan import plan_lines
+from students import STUDENTS, linear_form
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
 from teachers.prepare import finetuning_stage
@@ -62,18 +68,38 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     Returns:
         None if the run is finished.
     """
+    launcher = read_launcher()
+    saved, wanted = saved_config(config), config.training.mixed_precision
+    config = config if saved is None else adopt(config, saved)
+    report(check_precision(config, launcher, kept=saved is not None and wanted == AUTO))
+    config = with_precision(config, launcher)
     config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
     report(replaced)
-    report(look_around(config))
+    report(look_around(config, launcher))
     folder = find_run_folder(config)
     if folder.finished:
         accelerator = make_accelerator(config)
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
         return None
     work = open_run(config, make_accelerator(config), folder)
-    lesson = open_lesson(work)
+    work, lesson, replaced = with_recipe(work, open_lesson(work))
+    report(replaced)
     report(look_at_models(work, lesson))
+    print_plan(work, lesson)
     return work, lesson
+
+
+def print_plan(work: Work, lesson: Lesson) -> None:
+    """Print what will be trained and about how long it takes; phases that are finished are left out."""
+    if not work.run.accelerator.is_main_process:
+        return
+    student, _ = make_student(work, lesson.teacher, lesson)
+    left = [
+        (stage, model)
+        for stage, model in training_phases(work, lesson, student)
+        if work.folder.result(stage.name) is None
+    ]
+    print("\n".join(plan_lines(work, lesson, left)), flush=True)
 
 
 def check_run(config: Config) -> int:
@@ -91,9 +117,17 @@ def check_run(config: Config) -> int:
     return 0
 
 
-def look_around(config: Config) -> Iterator[Finding]:
+def with_precision(config: Config, launcher: Launcher) -> Config:
+    """Return the configuration with the precision that is trained in."""
+    wanted, device = config.training.mixed_precision, "cuda" if launcher.gpus else "cpu"
+    if wanted is None:
+        return config
+    precision = resolve_precision(wanted, launcher.mixed_precision, device)
+    return replace(config, training=replace(config.training, mixed_precision=precision))
+
+
+def look_around(config: Config, launcher: Launcher) -> Iterator[Finding]:
     """Check what needs neither data nor models."""
-    launcher = read_launcher()
     yield from check_versions()
     yield from check_launcher(config, launcher)
     yield from check_compiler(launcher, Path(get_default_build_root()))
@@ -111,6 +145,7 @@ def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
     yield from check_student(student, lesson.train)
     yield from check_features(student, work.config.student)
     yield from check_stages(student, lesson.stages)
+    yield from check_lengths(lesson.stages, round(len(lesson.train) * more_text(work.config, lesson)))
     yield from look_at_memory(work, lesson, student)
     if work.run.accelerator.is_main_process:
         yield from check_disk(disk_by_folder(work, lesson, student))
@@ -170,8 +205,10 @@ def phase_memory(
     parameter_groups(model, stage, work.config.training.weight_decay)  # marks what is trained
     parameters, trained = count(model)
     resident = 0 if model is lesson.teacher else FLOAT * count(lesson.teacher)[0]
-    length = -(-int(lesson.train.lengths.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
-    one, more = activation_memory(model, length, autocast_dtype(work.run.accelerator))
+    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else lesson.train.lengths.max()
+    length = padded_length(int(longest))
+    with linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
+        one, more = activation_memory(model, length, autocast_dtype(work.run.accelerator))
     plan = plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers))
     targets = sum(map(len, plan.teacher.values())) * length * int(lesson.teacher.config.hidden_size or 0) * FLOAT
 
@@ -205,7 +242,8 @@ def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict
     known = shared if lesson.source.finished else None
     dtype = autocast_dtype(work.run.accelerator)
     others = [] if lesson.other is None else [lesson.other]
-    examples = join([*[lesson.train] * (1 + config.augmentation.copies), *others])  # as long as what the stages read
+    copies = config.augmentation.copies or 0
+    examples = join([*[lesson.train] * (1 + copies), *others])  # as long as what the stages read
     cache = disk_needed(lesson.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
     models = run_disk(count(lesson.teacher)[0], count(student)[0], len(lesson.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

@@ -49,6 +49,9 @@ class StudentConfig(BertConfig):
     """The mechanism's own options (its class names them); those not given are filled in with their defaults."""
     features: str = "fixed"
     """``fixed`` (drawn once), ``redrawn`` (by ``redraw_projections``) or ``learned`` (trained, one set per head)."""
+    exact_up_to: int = 0
+    """Texts of at most this many tokens get softmax attention from the same queries and keys, longer ones the
+    mechanism's estimate of it; 0 leaves all to the mechanism, which must estimate softmax attention otherwise."""
     redraw_interval: int = 1000
     """Optimiser steps between two redraws, for whoever runs the training loop."""
     initial_temperature: float = 1.0
@@ -80,6 +83,8 @@ class StudentConfig(BertConfig):
         if self.num_features is None and self.mechanism.uses_num_features:
             self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
         self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
+        if self.exact_up_to and (problem := self.mechanism.why_not_exact(self.attention_options)):
+            raise ValueError(f"exact_up_to {self.exact_up_to}: {self.attention} attention {problem}; leave it out")
         if self.softmax_layers is None:
             self.softmax_layers = []
         counts = self.num_features if isinstance(self.num_features, list) else [self.num_features]
@@ -91,6 +96,8 @@ class StudentConfig(BertConfig):
         ):
             if not all(0 < value < math.inf for value in values):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.exact_up_to < 0:
+            raise ValueError(f"exact_up_to must not be negative, got {self.exact_up_to}")
         if isinstance(self.num_features, list):
             self._check_layer_counts(self.num_features)
         count = self.num_hidden_layers
@@ -138,9 +145,10 @@ class StudentConfig(BertConfig):
     def attention_flops(self, length: int) -> int:
         """Operations of all attention blocks to classify one text of ``length`` tokens; a multiply-add counts 2."""
         *lower, last = range(self.num_hidden_layers)
-        mechanism = ATTENTIONS[self.attention_of_layer(last)]
+        names = ["softmax" if length <= self.exact_up_to else self.attention_of_layer(i) for i in (*lower, last)]
+        mechanism = ATTENTIONS[names[last]]
         of_last = mechanism.first_flops if self.reads_first_token else mechanism.flops
-        below = sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self.of_layer(layer), length) for layer in lower)
+        below = sum(ATTENTIONS[names[layer]].flops(self.of_layer(layer), length) for layer in lower)
         return below + of_last(self.of_layer(last), length)
 
     def attention_of_layer(self, layer: int) -> str:

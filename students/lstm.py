@@ -62,8 +62,14 @@ class FrozenLSTMForSequenceClassification(StudentForSequenceClassification):
     uses_num_features = True
     features_per_layer = False
     trains_layers = False
+    estimates_softmax = False
     projections: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, Any]] = {}
+
+    @staticmethod
+    def why_not_exact(options: Mapping[str, Any]) -> str:
+        """Return why there are no estimates to replace: the layers are the teacher's own."""
+        return "is the teacher's own, exact in texts of every length"
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__(config)

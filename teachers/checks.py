@@ -1,5 +1,7 @@
 """Checks of a teacher before anything is distilled from it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -9,6 +11,10 @@ from distill.tasks import Task
 
 PERMUTATION_MARGIN = 0.1
 """Accuracy that another label order must gain before the order is called wrong; chance gains are smaller."""
+
+OVERCONFIDENCE = 0.1
+"""Mean probability of the answer over the share of right ones; a well calibrated teacher has 0."""
+STILL_IMPROVING = 0.01
 
 
 def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, score: float, margin: float) -> None:
@@ -34,6 +40,38 @@ def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, score: flo
             f"(majority class + {100 * margin:.1f}); train it longer (teacher.epochs, teacher.learning_rate) "
             "or lower teacher.margin_over_majority"
         )
+
+
+def calibration_warning(logits: np.ndarray, labels: np.ndarray) -> str | None:
+    """Say where a classifier is much surer of its answers than it is right; None where it is not.
+
+    Args:
+        logits: (n, C), of a classification.
+        labels: (n,).
+    """
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    sure = float((shifted.max(1) / shifted.sum(1)).mean())
+    right = float((logits.argmax(1) == labels).mean())
+    if sure - right < OVERCONFIDENCE:
+        return None
+    return (
+        f"teacher: {100 * sure:.0f} % sure of its answers on held-out train and right in {100 * right:.0f} %, so that its "
+        "logits say little beyond the answer; give it fewer epochs, or the stage of logits a higher temperature"
+    )
+
+
+def progress_warning(scores: Sequence[float]) -> str | None:
+    """Say where the last epoch was the best by a point or more, so that more of them would pay; None otherwise.
+
+    Args:
+        scores: the main metric on held-out train after every epoch.
+    """
+    if len(scores) < 2 or scores[-1] - max(scores[:-1]) < STILL_IMPROVING:
+        return None
+    return (
+        f"teacher: its last epoch was the best, {100 * scores[-1]:.1f} after {100 * max(scores[:-1]):.1f} on held-out "
+        "train: it is still improving; raise teacher.epochs"
+    )
 
 
 def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> None:

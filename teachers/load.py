@@ -34,6 +34,8 @@ class Teacher:
     model: BertForSequenceClassification
     tokenizer: PreTrainedTokenizerBase
     finished: bool
+    new_pooler: bool = False
+    """Whether the pooler that came with the encoder was replaced by one drawn anew."""
 
 
 def weights_checksum(checkpoint: str) -> str:
@@ -46,10 +48,11 @@ def weights_checksum(checkpoint: str) -> str:
     return digest.hexdigest() if files else checkpoint
 
 
-def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool = False) -> Teacher:
+def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False) -> Teacher:
     """Load ``checkpoint`` as a classifier for ``task``.
 
-    A head that is missing is drawn from ``seed``, and so is, on request, a new pooler for an encoder.
+    A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
+    where its own was never trained.
 
     Raises:
         UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
@@ -86,11 +89,14 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
             f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
             "size; fetch it again"
         )
-    if new_pooler and not finished:
+    pooler = model.bert.pooler.dense
+    came_along = not any(key.startswith("bert.pooler.") for key in absent)
+    replaced = not finished and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
+    if replaced:
         set_seed(seed)
-        nn.init.normal_(model.bert.pooler.dense.weight, std=config.initializer_range)
-        nn.init.zeros_(model.bert.pooler.dense.bias)
-    return Teacher(model, tokenizer, finished)
+        nn.init.normal_(pooler.weight, std=config.initializer_range)
+        nn.init.zeros_(pooler.bias)
+    return Teacher(model, tokenizer, finished, bool(replaced))
 
 
 def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:

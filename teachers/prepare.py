@@ -86,6 +86,8 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
 def finetuning_stage(config: Config) -> StageConfig:
     """Return fine-tuning as a stage without a teacher, ending with the epoch that was best on held-out train."""
     settings = config.teacher
+    assert settings.epochs is not None, "the recipe fills it in"
+    assert settings.learning_rate is not None, "the recipe fills it in"
     return StageConfig(
         name="teacher",
         epochs=settings.epochs,

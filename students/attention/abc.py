@@ -24,6 +24,7 @@ class ABCAttention(HeadAttention):
     """
 
     complexity = "linear"
+    estimates_softmax = True
     uses_num_features = True
     feature_rate = 100
     takes_single_queries = True

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertIntermediate
 
+from .by_length import attend_by_length
+
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
@@ -40,6 +42,11 @@ class SelfAttention(nn.Module, ABC):
     """Whether a student's layers are trained, and can be matched with the teacher's."""
     has_random_features: ClassVar[bool] = False
     """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
+    is_softmax: ClassVar[bool] = False
+    """Whether it is softmax attention over the whole text itself."""
+    estimates_softmax: ClassVar[bool] = False
+    """Whether the output tends to softmax attention of the same queries, keys and values as features, slots, landmarks
+    or window grow, so that short texts can be attended exactly instead (``exact_up_to``)."""
     uses_num_features: ClassVar[bool] = False
     """Whether the option ``num_features`` has an effect."""
     feature_rate: ClassVar[int] = 10
@@ -71,6 +78,7 @@ class SelfAttention(nn.Module, ABC):
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.exact_up_to = config.exact_up_to
         self.num_heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
         for name in self.projections:
@@ -119,6 +127,23 @@ class SelfAttention(nn.Module, ABC):
     def works_on_heads(cls) -> bool:
         """Whether the mechanism is a :class:`HeadAttention` whose ``attend`` is all there is to ``mix``."""
         return False
+
+    @classmethod
+    def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it ``estimates_softmax`` with these options, those not given at their defaults."""
+        return cls.estimates_softmax
+
+    @classmethod
+    def why_not_exact(cls, options: Mapping[str, Any]) -> str | None:
+        """Return why short texts cannot be attended exactly instead, with these options; None where they can."""
+        if cls.is_softmax:
+            return "is exact in texts of every length"
+        if not cls.estimates_softmax:
+            return "is no estimate of softmax attention by the same queries and keys"
+        if not cls.estimates_softmax_with(options):
+            chosen = ", ".join(f"{name} {value}" for name, value in options.items())
+            return f"with {chosen} estimates something else than softmax attention"
+        return None
 
     @classmethod
     def has_map_with(cls, options: Mapping[str, Any]) -> bool:
@@ -199,7 +224,10 @@ class SelfAttention(nn.Module, ABC):
 
 
 class HeadAttention(SelfAttention):
-    """A mechanism that mixes heads of queries, keys and values; the projections and the heads are BERT's."""
+    """A mechanism that mixes heads of queries, keys and values; the projections and the heads are BERT's.
+
+    Texts of at most ``exact_up_to`` tokens get softmax attention from the same queries, keys and values.
+    """
 
     @abstractmethod
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -212,7 +240,8 @@ class HeadAttention(SelfAttention):
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix (B, N, D) hidden states with ``attend``."""
         query, key, value = self.project(hidden_states)
-        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+        context = attend_by_length(self.attend, self.exact_up_to, query, key, value, mask)
+        return context.transpose(1, 2).flatten(2)
 
     def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix with ``attend``, of one query where it takes one."""
@@ -220,7 +249,8 @@ class HeadAttention(SelfAttention):
             return super().mix_first(hidden_states, mask)
         query = self.split_heads(self.query(hidden_states[:, :1]))
         key, value = self.split_heads(self.key(hidden_states)), self.split_heads(self.value(hidden_states))
-        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+        context = attend_by_length(self.attend, self.exact_up_to, query, key, value, mask)
+        return context.transpose(1, 2).flatten(2)
 
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix (B, N, D) hidden states with ``naive_attend``."""

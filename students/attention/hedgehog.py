@@ -20,6 +20,7 @@ class HedgehogAttention(FeatureMapAttention):
     their own W, (H, m/2, d), which starts at the identity. Every key's features sum to 2: its norm is not seen.
     """
 
+    estimates_softmax = True
     uses_num_features = True
     feature_rate = 100
     takes_single_queries = True

@@ -21,6 +21,7 @@ class KNNAttention(HeadAttention):
 
     has_attention_map = True
     has_sparse_map = True
+    estimates_softmax = True
     selects_by_content = True
     options = {"neighbours": 0}  # noqa: RUF012
 

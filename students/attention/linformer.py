@@ -26,6 +26,7 @@ class LinformerAttention(HeadAttention):
     """
 
     complexity = "linear"
+    estimates_softmax = True
     uses_num_features = True
     row_stochastic = False
     permutation_equivariant = False

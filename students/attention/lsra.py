@@ -8,10 +8,9 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .masking import blank_pads, full_precision, widen
+from .masking import blank_pads, full_precision, softmax_attention, widen
 from .naive import naive_softmax_attention
 from .random_features import seeded_generator
-from .softmax import softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -54,6 +54,17 @@ def fused_attention(
     return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
 
 
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Attend to the real ones among keys and values (B, H, N, d) from any number of queries (B, H, M, d)."""
+    if mask is None:
+        return fused_attention(query, key, value, dropout=dropout)
+    # A pad's weight is 0, but 0 · NaN is NaN.
+    value = value.masked_fill(~mask[:, None, :, None], 0)
+    # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
+    mask = mask | ~mask.any(-1, keepdim=True)
+    return fused_attention(query, key, value, mask[:, None, None, :], dropout)
+
+
 def feature_attention(
     query_features: Tensor, key_features: Tensor, value: Tensor, mask: Tensor | None, floor: float = 1e-6
 ) -> Tensor:

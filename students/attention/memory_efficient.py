@@ -19,6 +19,7 @@ class MemoryEfficientAttention(SoftmaxAttention):
     https://arxiv.org/abs/2112.05682: what PyTorch's fused kernels do inside, written out.
     """
 
+    is_softmax = True
     takes_single_queries = False
     options = {"chunk": 128}  # noqa: RUF012
     small_options = {"chunk": 16}  # noqa: RUF012

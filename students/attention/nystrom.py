@@ -26,6 +26,7 @@ class NystromAttention(HeadAttention):
     """
 
     complexity = "linear"
+    estimates_softmax = True
     uses_num_features = True
     row_stochastic = False  # of a pseudoinverse by iteration, rows sum to nearly 1
     permutation_equivariant = False

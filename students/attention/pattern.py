@@ -18,6 +18,7 @@ class PatternAttention(HeadAttention, ABC):
 
     has_attention_map = True
     has_sparse_map = True
+    estimates_softmax = True
     permutation_equivariant = False
 
     @abstractmethod

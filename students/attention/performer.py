@@ -1,6 +1,7 @@
 """The Performer: FAVOR+ attention and its further kernels, with fixed, redrawn or learned features."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +85,11 @@ class PerformerAttention(SoftmaxKernelAttention):
                 query @ rows.mT + self.spread * norms, key @ rows.mT + self.spread * norms + key_norms, mask
             )
             return features[:2]
+
+    @classmethod
+    def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:
+        """All kernels but ``relu``, which estimates another one."""
+        return options.get("kernel") != "relu"
 
     @classmethod
     def default_num_features(cls, head_size: int) -> int:

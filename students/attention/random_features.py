@@ -79,6 +79,7 @@ class SoftmaxKernelAttention(RandomFeatureAttention):
     """Random features that estimate exp(t q·k / √d) at a temperature t, learned per head."""
 
     feature_rate = 100
+    estimates_softmax = True
 
     def __init__(self, config: "StudentConfig", layer: int, num_rows: int) -> None:
         super().__init__(config, layer, num_rows)

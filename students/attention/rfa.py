@@ -31,6 +31,7 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     the Gaussian kernel can be negative: only ``arccos`` has an attention map.
     """
 
+    estimates_softmax = True
     options = {"kernel": ("gaussian", "arccos"), "gate": False}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -50,6 +51,11 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
             query_features, key_features, total = self._weigh(query, key, mask)
             context = query_features @ (key_features.mT @ value) / total
         return context.to(dtype)
+
+    @classmethod
+    def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:
+        """The Gaussian kernel, softmax's for queries and keys of length 1, without the gate."""
+        return options.get("kernel") != "arccos" and not options.get("gate")
 
     @classmethod
     def has_map_with(cls, options: Mapping[str, Any]) -> bool:

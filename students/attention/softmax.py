@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import HeadAttention
-from .masking import fused_attention
+from .masking import softmax_attention
 from .naive import naive_softmax_attention
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class SoftmaxAttention(HeadAttention):
     """softmax(q·k / √d) v by PyTorch's fused kernels, with BERT's dropout on the map; 4N²d operations per head."""
 
+    is_softmax = True
     has_attention_map = True
     takes_single_queries = True
 
@@ -46,14 +47,3 @@ class SoftmaxAttention(HeadAttention):
     def first_core_flops(cls, config: Any, length: int) -> int:
         """One row of QKᵀ and of AV: 4 N D."""
         return 4 * length * config.hidden_size
-
-
-def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """Attend to the real ones among keys and values (B, H, N, d) from any number of queries (B, H, M, d)."""
-    if mask is None:
-        return fused_attention(query, key, value, dropout=dropout)
-    # A pad's weight is 0, but 0 · NaN is NaN.
-    value = value.masked_fill(~mask[:, None, :, None], 0)
-    # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
-    mask = mask | ~mask.any(-1, keepdim=True)
-    return fused_attention(query, key, value, mask[:, None, None, :], dropout)

@@ -22,6 +22,7 @@ class T2RAttention(FeatureMapAttention):
     can be folded into the projections: ``students.fold_features``.
     """
 
+    estimates_softmax = True
     uses_num_features = True
     feature_rate = 100
     row_stochastic = False  # a query without features in common with any key gets zeros
@@ -35,7 +36,12 @@ class T2RAttention(FeatureMapAttention):
             self.fold()
 
     def folding_pays(self) -> bool:
-        """Whether one matrix (D, H m) instead of two saves operations and has not been made yet."""
+        """Whether one matrix (D, H m) instead of two saves operations and has not been made yet.
+
+        Never where short texts are attended exactly, by the queries and keys themselves.
+        """
+        if self.exact_up_to:
+            return False
         hidden_size = self.num_heads * self.head_size
         saves = self.num_features * (hidden_size - self.head_size) < hidden_size * self.head_size
         return saves and self.feature_map is not None
