@@ -116,7 +116,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    splits = load_splits(
+        task,
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=None,
+        held_out_fraction=data.held_out_fraction,
+        validation_fraction=data.validation_fraction,
+    )
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
         record, predicted = compare_models(

@@ -80,7 +80,14 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    splits = load_splits(
+        task,
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=None,
+        held_out_fraction=data.held_out_fraction,
+        validation_fraction=data.validation_fraction,
+    )
     validation = {
         split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
     }

@@ -9,7 +9,9 @@ from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.augmentation import join
+from distill.banner import data_banner
 from distill.batches import PAD_MULTIPLE
+from distill.columns import found_in_words
 from distill.config import SCRATCH, Config, StageConfig
 from distill.console import EXIT_USER_ERROR
 from distill.errors import UserError
@@ -43,6 +45,7 @@ from distill.preflight import (
 )
 from distill.run_folder import find_run_folder
 from distill.stages import parameter_groups, plan_stage
+from distill.tasks import CUSTOM
 from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
 from pipelines.phases import baseline_stage, check_on_validation
 from students import STUDENTS
@@ -73,6 +76,7 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     work = open_run(config, make_accelerator(config), folder)
     lesson = open_lesson(work)
     report(look_at_models(work, lesson))
+    print_banner(work, lesson)
     return work, lesson
 
 
@@ -180,6 +184,17 @@ def phase_memory(
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
+
+
+def print_banner(work: Work, lesson: Lesson) -> None:
+    """Print what the run is about to learn from."""
+    data = work.config.data
+    splits = {"train": lesson.train, "held-out train": lesson.held_out, **lesson.validation}
+    if lesson.other is not None:
+        splits["other tasks"] = lesson.other
+    found = found_in_words(work.task, data.text_columns, data.label_column) if work.task.name == CUSTOM else None
+    lines = data_banner(work.task, splits, lesson.tokenizer, data.max_length, found)
+    work.run.accelerator.print("\n".join(lines))
 
 
 def print_memory_table(work: Work, lesson: Lesson) -> None:
