@@ -135,7 +135,9 @@ def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
         matters = len(given) > 1 if name == "train" else not task.is_regression
         if matters and np.all(given == given[0]):
             label = f"{given[0]:g}" if task.is_regression else task.label_names[given[0]]
-            raise UserError(f"{name}: every label is {label}; give examples of at least two labels")
+            raise UserError(
+                f"{name}: every label is {label} (rows: {len(given):,}); give examples of at least two labels"
+            )
 
 
 def _check_classes(task: Task, train: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
