@@ -1,6 +1,7 @@
 """The text and label columns of somebody's own file, found where their names are plain."""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from distill.errors import UserError
 from distill.readers import column_names, in_words, is_text, read_file, require_columns
-from distill.tasks import Task
+from distill.tasks import CUSTOM, DataSource, Task
 
 LABEL = "label"
 LABELS = (LABEL, "labels", "class", "category", "target", "score", "sentiment")
@@ -58,9 +59,16 @@ def found_in_words(task: Task, text_columns: Sequence[str] | None, label_column:
     Args:
         text_columns, label_column: as the configuration has them.
     """
-    if text_columns is not None and task.label_column == label_column:
+    if task.name != CUSTOM or (text_columns is not None and task.label_column == label_column):
         return None
     return f"columns found: texts {' and '.join(map(repr, task.text_columns))}, label {task.label_column!r}"
+
+
+def print_found_columns(task: Task, data: DataSource) -> None:
+    """Say on stderr, beside what a command prints for other programs, which columns were found."""
+    found = found_in_words(task, data.text_columns, data.label_column)
+    if found is not None:
+        print(found, file=sys.stderr)
 
 
 def _find_label(path: Path, present: Sequence[str], texts: Sequence[str], wanted: str) -> str:

@@ -45,7 +45,6 @@ from distill.preflight import (
 )
 from distill.run_folder import find_run_folder
 from distill.stages import parameter_groups, plan_stage
-from distill.tasks import CUSTOM
 from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run
 from pipelines.phases import baseline_stage, check_on_validation
 from students import STUDENTS
@@ -192,7 +191,7 @@ def print_banner(work: Work, lesson: Lesson) -> None:
     splits = {"train": lesson.train, "held-out train": lesson.held_out, **lesson.validation}
     if lesson.other is not None:
         splits["other tasks"] = lesson.other
-    found = found_in_words(work.task, data.text_columns, data.label_column) if work.task.name == CUSTOM else None
+    found = found_in_words(work.task, data.text_columns, data.label_column)
     lines = data_banner(work.task, splits, lesson.tokenizer, data.max_length, found)
     work.run.accelerator.print("\n".join(lines))
 

@@ -31,13 +31,17 @@ def test_text_that_is_not_text(tmp_path, texts, message):
 def test_train_of_one_class_teaches_nothing(tmp_path):
     folder = folder_with(tmp_path, {"sentence": ["a", "b"], "label": [0, 1]}, "csv")
     write(folder / "sst2" / "train.jsonl", {"sentence": ["a", "b"], "label": [1, 1]})
-    with pytest.raises(UserError, match=r"train: every label is positive \(rows: 2\); give examples of at least two labels"):
+    with pytest.raises(
+        UserError, match=r"train: every label is positive \(rows: 2\); give examples of at least two labels"
+    ):
         load(folder)
 
 
 def test_validation_of_one_class_tells_nothing(tmp_path):
     folder = folder_with(tmp_path, {"sentence": ["a", "b"], "label": [0, 0]}, "csv")
-    with pytest.raises(UserError, match=r"validation: every label is negative \(rows: 2\); give examples of at least two labels"):
+    with pytest.raises(
+        UserError, match=r"validation: every label is negative \(rows: 2\); give examples of at least two labels"
+    ):
         load(folder)
     write(tmp_path / "stsb" / "train.csv", SCORES)
     write(tmp_path / "stsb" / "validation.csv", SCORES | {"label": [2.5] * 100})

@@ -68,7 +68,7 @@ def test_a_file_of_ones_own_is_described(tiny, tmp_path: Path, capsys: pytest.Ca
         ["validation", "60"],
     ]
     assert [line.split()[0] for line in lines if line.startswith(CLASSES)] == list(CLASSES)
-    assert not any(line.startswith("columns found") for line in lines)
+    assert "columns found: texts 'text', label 'label'" in lines
     plain = [line for line in lines if line.startswith("validation  ")]
     (tmp_path / "other.csv").write_text(
         (tmp_path / "tickets.csv").read_text().replace("text,label", "review,class", 1)
@@ -77,7 +77,9 @@ def test_a_file_of_ones_own_is_described(tiny, tmp_path: Path, capsys: pytest.Ca
     assert "columns found: texts 'review', label 'class'" in lines
     assert [line for line in lines if line.startswith("validation  ")] == plain
     named = ("--data.text_columns", "text", "--data.label_column", "label")
-    assert check(tiny, tmp_path / "run", capsys, *options, *named)[0] == 0
+    code, lines = check(tiny, tmp_path / "run", capsys, *options, *named)
+    assert code == 0
+    assert not any(line.startswith("columns found") for line in lines)
 
 
 def test_a_mistake_ends_the_list_with_exit_code_2(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
