@@ -3,10 +3,10 @@
 Legend: B batch, N sequence length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class TokenizedExamples:
     """What the tokenizer fills short examples up with."""
     pad_multiple: int = PAD_MULTIPLE
     """Batches are padded to their longest example, rounded up to a multiple of this."""
+    num_cut: int = 0
+    """Texts or pairs of which :func:`tokenize` cut the end; of copies made out of them nothing is known."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,7 +65,7 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
 
     In a pair, tokens are cut from the longer of the two texts.
     """
-    token_ids, token_type_ids, lengths = [], [], []
+    token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
     for chunk in _chunks(examples.texts):
         encoded = tokenizer(
             *(list(column) for column in zip(*chunk, strict=True)),
@@ -74,6 +76,7 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
             verbose=False,
         )
         lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(chunk)))
+        num_cut += _count_cut(encoded.encodings, lengths[-1], max_length)
         total = int(lengths[-1].sum())
         token_ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
         token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
@@ -85,7 +88,15 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
         examples.labels,
         examples.ids,
         tokenizer.pad_token_id or 0,
+        num_cut=num_cut,
     )
+
+
+def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int) -> int:
+    full = np.flatnonzero(lengths == max_length)
+    if encodings is None:  # of a tokenizer in Python, which keeps nothing of what it cuts
+        return len(full)
+    return sum(bool(encodings[int(index)].overflowing) for index in full)
 
 
 def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:

@@ -95,9 +95,11 @@ def _check_data(config: Config) -> None:
     require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
     require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
     if config.task == "custom":
-        require(data.dir is not None, "data.dir", None, "task custom needs the folder of its files")
-        columns = data.text_columns or []
-        require(len(columns) in (1, 2), "data.text_columns", columns, "task custom needs one or two text columns")
+        require(data.dir is not None, "data.dir", None, "task custom needs its file, or the folder of its files")
+        columns, fraction = data.text_columns, data.validation_fraction
+        fits = columns is None or len(columns) in (1, 2)
+        require(fits, "data.text_columns", columns, "task custom reads one or two text columns")
+        require(0 < fraction < 0.5, "data.validation_fraction", fraction, "give a share between 0 and 0.5")
         both = data.regression and data.label_names is not None
         require(
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"

@@ -25,7 +25,8 @@ class DataConfig:
     """Where the examples come from and how long they may be."""
 
     dir: str | None = None
-    """Folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>; embedded: miniature GLUE; null: the Hub."""
+    """Folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>; embedded: miniature GLUE; null: the Hub; task
+    custom: also one file, or a folder with the files of the splits in it."""
     max_length: int = 128
     """Longest sequence in tokens; longer texts are cut."""
     max_train_examples: int | None = None
@@ -33,15 +34,22 @@ class DataConfig:
     held_out_fraction: float = 0.05
     """Share of train on which epochs are selected; validation is only ever reported."""
     seed: int = 0
-    """Seed of the subset, of the held-out part and of the embedded grammar (not of the training)."""
-    text_columns: list[str] | None = None
-    """task custom: one or two text columns."""
+    """Seed of the subset, of what is split off and of the embedded grammar (not of the training)."""
+    validation_fraction: float = 0.1
+    """task custom without a validation file: share of the rows that is split off for it, every class in its share;
+    at least 200 rows, where these are no more than a fifth."""
+    text_columns: list[str] | str | None = None
+    """task custom: the text column, or a list of two; null: found where their names are plain."""
     label_column: str = "label"
-    """task custom: the column to predict."""
+    """task custom: the column to predict; where there is no column label, one of another plain name is found."""
     label_names: list[str] | None = None
     """task custom: class names in label order; null: found in the train file, sorted."""
     regression: bool = False
     """task custom: the label is a number."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list
+            object.__setattr__(self, "text_columns", [self.text_columns])
 
 
 @dataclass(frozen=True)

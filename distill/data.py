@@ -1,27 +1,31 @@
 """Examples of a task from the Hub, a folder or the embedded grammar, checked and split.
 
 Three kinds of examples: `train`, `held_out` — a part of train, on which epochs and settings are selected — and the
-validation splits, which are only ever reported. Duplicates inside the official sets are kept as they are.
+validation splits, which are only ever reported; where somebody's own data has none, it is split off before anything
+else is. Duplicates inside the official sets are kept as they are.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill.config import DataConfig
 from distill.errors import UserError, first_line
 from distill.labels import encode_labels
-from distill.readers import find_split_file, is_text, read_embedded, read_file, read_hub, task_folder
+from distill.locate import split_files
+from distill.readers import is_text, read_embedded, read_file, read_hub
 from distill.tasks import CUSTOM, Task
 
 EMBEDDED = "embedded"
 MAX_TEXT_BYTES = 1_000_000
 """Far above any text that a model reads, and what half a file looks like whose quotation mark is left open."""
 MIN_HELD_OUT = 200
-"""Selection on fewer examples is mostly noise, so a small set gives up to a fifth of train to reach this."""
+"""A choice or a score from fewer examples is mostly noise, so a small set gives up to a fifth of train for this."""
 
 
 HIDDEN = -1
@@ -82,18 +86,26 @@ class _Source:
 
 
 def load_splits(
-    task: Task, *, source: str | None, seed: int, max_train_examples: int | None, held_out_fraction: float
+    task: Task,
+    *,
+    source: str | None,
+    seed: int,
+    max_train_examples: int | None,
+    held_out_fraction: float,
+    validation_fraction: float = DataConfig.validation_fraction,
 ) -> Splits:
     """Read, check and split the data of ``task``; the same arguments give the same examples.
 
     Args:
         source: None for the Hub, ``embedded`` for the grammar, else a folder with
-            ``<task>/{train,validation}.<csv|tsv|jsonl|parquet>``.
-        seed: of the train subset, the held-out part and the embedded grammar.
+            ``<task>/{train,validation}.<csv|tsv|jsonl|parquet>``, or a file for task custom.
+        seed: of the train subset, the held-out part, the validation that is split off and the embedded grammar.
         max_train_examples: rows of train that are used at all, the held-out part included; a smaller subset is
             part of a larger one with the same seed.
         held_out_fraction: share of the used train rows that is held out; at least `MIN_HELD_OUT` rows, but never
             more than a fifth of train unless the share itself is larger.
+        validation_fraction: of task custom without a validation file, the share of all rows that is split off for it
+            by the same rule; which rows depends on nothing else but ``seed``.
 
     Raises:
         UserError: the source or a row of it cannot be used; the message names it.
@@ -104,12 +116,40 @@ def load_splits(
     columns = (*task.text_columns, task.label_column)
     opened = _open_source(task, source, seed, names, columns)
     sources = {name: _checked(task, tables, where) for name, tables, where in opened}
-    train = sources.pop("train")
-    if len(train.labels) > 1 and np.all(train.labels == train.labels[0]):
-        raise UserError(f"train: every label is {train.labels[0]:g}; give examples of at least two labels")
-    used, held_out = _split_train(train.labels, seed, max_train_examples, held_out_fraction)
-    validation = {name: split.select(np.arange(len(split.labels))) for name, split in sources.items()}
+    train, rows = sources["train"], {name: np.arange(len(split.labels)) for name, split in sources.items()}
+    for name in task.validation_splits:
+        if name not in sources:  # only of task custom
+            sources[name], order = train, np.random.default_rng((seed, 1)).permutation(rows["train"])
+            rows["train"], rows[name] = _split_off(train.labels, order, validation_fraction)
+    labels = {name: sources[name].labels[chosen] for name, chosen in rows.items()}
+    _check_labels(task, labels)
+    used, held_out = _split_train(train.labels, rows.pop("train"), seed, max_train_examples, held_out_fraction)
+    _check_classes(task, train.labels[np.concatenate([used, held_out])], labels)
+    validation = {name: sources[name].select(chosen) for name, chosen in rows.items()}
     return Splits(train.select(used), train.select(held_out), validation)
+
+
+def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
+    """Refuse a train of one label, which teaches nothing, and a validation of one class, which tells nothing."""
+    for name, given in labels.items():
+        matters = len(given) > 1 if name == "train" else not task.is_regression
+        if matters and np.all(given == given[0]):
+            label = f"{given[0]:g}" if task.is_regression else task.label_names[given[0]]
+            raise UserError(
+                f"{name}: every label is {label} (rows: {len(given):,}); give examples of at least two labels"
+            )
+
+
+def _check_classes(task: Task, train: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
+    """Refuse a validation with a class that nothing to train on has."""
+    for name in [] if task.is_regression else task.validation_splits:
+        missing = np.setdiff1d(labels[name], train)
+        if len(missing):
+            names = ", ".join(repr(task.label_names[label]) for label in missing)
+            way_out = "give train some of it"
+            if len(np.setdiff1d(missing, labels["train"])) == 0:
+                way_out = "raise data.max_train_examples"
+            raise UserError(f"{name} holds examples of class {names}, train none; {way_out}")
 
 
 def load_unlabelled(task: Task, source: str | None, names: tuple[str, ...]) -> dict[str, Examples]:
@@ -134,8 +174,7 @@ def _open_source(
         tables = read_embedded(task.name, seed, columns)
         return [(name, [tables[name]], f"embedded {task.name} {name}") for name in names]
     if source is not None:
-        folder = task_folder(source, task.name)
-        files = {name: find_split_file(folder, name) for name in names}
+        files = split_files(source, task.name, names)
         return [(name, read_file(path, columns), str(path)) for name, path in files.items()]
     if task.name == CUSTOM or task.hub is None:
         raise UserError(f"data.dir: task {task.name!r} is not on the Hub; give the folder of its files")
@@ -157,6 +196,8 @@ def _checked(task: Task, tables: Iterable[pa.Table], where: str, labelled: bool 
     if num_rows == 0:
         raise UserError(f"{where} holds no rows")
     columns = tuple(pa.chunked_array(chunks, type=pa.large_string()) for chunks in texts)
+    if labelled:
+        _refuse_blank(columns, where)
     return _Source(columns, encode_labels(task, labels, where) if labelled else np.full(num_rows, HIDDEN))
 
 
@@ -187,21 +228,37 @@ def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int)
     return column
 
 
-def _split_train(
-    labels: np.ndarray, seed: int, max_train_examples: int | None, held_out_fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the train and the held-out positions, both ascending and without overlap.
+def _refuse_blank(columns: Sequence[pa.ChunkedArray], where: str) -> None:
+    """Refuse a row in which no column has a character that is not white space; of a pair one text may have none."""
+    blank = [pc.equal(pc.binary_length(pc.utf8_trim_whitespace(column)), 0) for column in columns]
+    nothing = reduce(pc.and_, blank)
+    row = pc.index(nothing, True).as_py()
+    if row >= 0:
+        raise UserError(f"{where}, row {row + 1}: there is no text; write one, or leave the row out")
 
-    The held-out part is a systematic sample of the rows in label order (ties in random order): every class, and
-    every range of a score, is held out in its own share.
+
+def _split_train(
+    labels: np.ndarray, rows: np.ndarray, seed: int, max_train_examples: int | None, held_out_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions to train on and those held out, of ``rows``, both ascending and without overlap."""
+    used = np.random.default_rng(seed).permutation(rows)[:max_train_examples]
+    if len(used) < 2:
+        raise UserError(f"train has {len(used)} usable row; at least 2 are needed, one of them to select on")
+    return _split_off(labels, used, held_out_fraction)
+
+
+def _split_off(labels: np.ndarray, rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Split ``rows``, which are in random order, into the rest and ``fraction`` of them, both ascending.
+
+    The fraction is a systematic sample of the rows in label order (ties as they stand): every class, and every range
+    of a score, gives its own share. A class of one row stays in the rest, where there is anything else to sample.
     """
-    used = np.random.default_rng(seed).permutation(len(labels))[:max_train_examples]
-    num_used = len(used)
-    if num_used < 2:
-        raise UserError(f"train has {num_used} usable row; at least 2 are needed, one of them to select on")
-    at_least = min(MIN_HELD_OUT, num_used // 5)
-    num_held_out = max(round(held_out_fraction * num_used), at_least, 1)
-    in_label_order = used[np.argsort(labels[used], kind="stable")]
-    sampled = ((np.arange(num_held_out) + 0.5) * num_used / num_held_out).astype(np.int64)
-    held_out = in_label_order[sampled]
-    return np.sort(np.setdiff1d(used, held_out)), np.sort(held_out)
+    count = len(rows)
+    size = max(round(fraction * count), min(MIN_HELD_OUT, count // 5), 1)
+    in_label_order = rows[np.argsort(labels[rows], kind="stable")]
+    sampled = in_label_order[((np.arange(size) + 0.5) * count / size).astype(np.int64)]
+    if labels.dtype.kind == "i":
+        classes, counts = np.unique(labels[rows], return_counts=True)
+        common = sampled[~np.isin(labels[sampled], classes[counts == 1])]
+        sampled = common if len(common) else sampled
+    return np.sort(np.setdiff1d(rows, sampled)), np.sort(sampled)

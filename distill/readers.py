@@ -7,6 +7,7 @@ Local files are read with pandas and pyarrow: no copy in a cache, no lock, one-l
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +25,27 @@ MAX_SHOWN = 200
 Tables = Iterator[pa.Table]
 
 
-def task_folder(data_dir: str | Path, task_name: str) -> Path:
-    """Return ``<data.dir>/<task>``; task custom may also have its files directly in the folder."""
-    try:
-        folder = Path(data_dir).expanduser()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"data.dir: {data_dir} cannot be opened ({reason(error)}); give another folder") from error
-    if not is_folder:
-        raise UserError(f"data.dir: there is no folder {folder}")
-    inner = folder / task_name
-    if inner.is_dir() or task_name != "custom":
-        folder = inner
-    if not folder.is_dir():
-        raise UserError(
-            f"data.dir: there is no folder {folder}; data.dir must hold {task_name}/train.<{'|'.join(EXTENSIONS)}>"
-        )
-    return folder
+def extension(path: Path) -> str:
+    """Return the format that the end of a file's name tells, in small letters."""
+    return path.suffix.lower().removeprefix(".")
 
 
-def find_split_file(folder: Path, split: str) -> Path:
-    """Return the one file of ``split`` in ``folder``, whatever its format."""
-    paths = [folder / f"{split}.{extension}" for extension in EXTENSIONS]
-    found = [path for path in paths if path.is_symlink() or path.exists()]
-    for path in found:
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "a broken link" if path.is_symlink() else "no regular file"
-            raise UserError(f"data.dir: {path} is {kind}; put the data file in its place")
-    if not found:
-        raise UserError(f"data.dir: no {split}.<{'|'.join(EXTENSIONS)}> in {folder}")
-    if len(found) > 1:
-        raise UserError(f"data.dir: {' and '.join(map(str, found))} hold the same split; keep one")
-    return found[0]
+def column_names(path: Path) -> list[str]:
+    """Return the columns of a file in their order; of a jsonl file the keys of its first line.
+
+    Raises:
+        UserError: unreadable or empty file, or text that is not UTF-8.
+    """
+    with _refused_in_one_line(path):
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty; it must hold the names of its columns and rows")
+        if extension(path) == "parquet":
+            return list(pq.read_schema(path).names)
+        if extension(path) != "jsonl":
+            return _csv_header(path)
+        for _, row in _json_rows(path):
+            return list(row)
+    raise UserError(f"{path} is empty; it must hold one JSON object a line")
 
 
 def read_file(path: Path, columns: Sequence[str]) -> Tables:
@@ -67,25 +57,31 @@ def read_file(path: Path, columns: Sequence[str]) -> Tables:
         UserError: unreadable, empty or torn file, text that is not UTF-8, or a missing column.
     """
     readers: dict[str, Callable[[Path, Sequence[str]], Tables]] = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-        ".jsonl": _read_jsonl,
-        ".parquet": _read_parquet,
+        "csv": _read_csv,
+        "tsv": _read_csv,
+        "jsonl": _read_jsonl,
+        "parquet": _read_parquet,
     }
     num_rows = 0
-    try:
+    with _refused_in_one_line(path):
         if path.stat().st_size > 0:
-            for table in readers[path.suffix](path, columns):
+            for table in readers[extension(path)](path, columns):
                 num_rows += table.num_rows
                 yield table
+    if num_rows == 0:
+        raise UserError(f"{path} is empty; it must hold the columns {', '.join(columns)} and at least one row")
+
+
+@contextmanager
+def _refused_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text{_looks_like(path)}; save it as UTF-8 ({first_line(error)})"
         ) from error
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path}{_looks_like(path)}: {reason(error)}; write or fetch it again") from error
-    if num_rows == 0:
-        raise UserError(f"{path} is empty; it must hold the columns {', '.join(columns)} and at least one row")
 
 
 def reason(error: BaseException) -> str:
@@ -106,7 +102,7 @@ def _looks_like(path: Path) -> str:
             start = file.read(4)
     except OSError:
         return ""
-    found = [kind for mark, kind in kinds.items() if start.startswith(mark) and kind != path.suffix.removeprefix(".")]
+    found = [kind for mark, kind in kinds.items() if start.startswith(mark) and kind != extension(path)]
     return f" (it looks like {found[0]})" if found else ""
 
 
@@ -114,25 +110,38 @@ def require_columns(columns: Sequence[str], present: Sequence[str], where: objec
     """Refuse a source that lacks one of ``columns`` or has it twice."""
     for column in columns:
         if column not in present:
-            names = " ".join(", ".join(map(str, present)).split())
-            shown = names if len(names) < MAX_SHOWN else f"{names[:MAX_SHOWN]}..."
-            raise UserError(f"{where} has no column {column!r}; its columns are {shown}")
+            raise UserError(f"{where} has no column {column!r}; its columns are {in_words(present)}")
         if list(present).count(column) > 1:
             raise UserError(f"{where} has the column {column!r} more than once; rename or remove one")
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
-    tab_separated = path.suffix == ".tsv"
-    options: dict[str, Any] = {
+def in_words(columns: Sequence[str]) -> str:
+    """List the columns of a file in a message, as many as fit."""
+    names = " ".join(", ".join(map(str, columns)).split())
+    return names if len(names) < MAX_SHOWN else f"{names[:MAX_SHOWN]}..."
+
+
+def _csv_options(path: Path) -> dict[str, Any]:
+    tab_separated = extension(path) == "tsv"
+    return {
         "sep": "\t" if tab_separated else ",",
         "quoting": csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL,
         "encoding": "utf-8-sig",
+        # "NA", "null" and "None" are words here, not missing values, and "007" is not the number 7.
+        "dtype": str,
+        "keep_default_na": False,
     }
+
+
+def _csv_header(path: Path) -> list[str]:
     # Read as a row, because a header that holds a name twice has the second one renamed.
-    header = pandas.read_csv(path, nrows=1, header=None, dtype=str, keep_default_na=False, **options)
-    require_columns(columns, header.iloc[0].tolist(), path)
-    # "NA", "null" and "None" are words here, not missing values, and "007" is not the number 7.
-    with pandas.read_csv(path, dtype=str, keep_default_na=False, chunksize=ROWS_PER_CHUNK, **options) as chunks:
+    header: list[str] = pandas.read_csv(path, nrows=1, header=None, **_csv_options(path)).iloc[0].tolist()
+    return header
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> Tables:
+    require_columns(columns, _csv_header(path), path)
+    with pandas.read_csv(path, chunksize=ROWS_PER_CHUNK, **_csv_options(path)) as chunks:
         for chunk in chunks:
             if not isinstance(chunk.index, pandas.RangeIndex):
                 # Instead of failing, pandas takes the first field of such rows for a row name.
@@ -150,6 +159,20 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Tables:
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Tables:
     values: dict[str, list[Any]] = {column: [] for column in columns}
     num_yielded = 0
+    for line_number, row in _json_rows(path):
+        require_columns(columns, list(row), f"{path}, line {line_number}")
+        for column in columns:
+            values[column].append(row[column])
+        if len(values[columns[0]]) == ROWS_PER_CHUNK:
+            yield _table_of_values(values, path, num_yielded)
+            num_yielded += ROWS_PER_CHUNK
+            values = {column: [] for column in columns}
+    if values[columns[0]]:
+        yield _table_of_values(values, path, num_yielded)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line that is not blank."""
     with open(path, encoding="utf-8-sig") as file:
         for line_number, line in enumerate(file, start=1):
             if not line.strip():
@@ -160,15 +183,7 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Tables:
                 raise UserError(f"{path}, line {line_number} is not JSON: {error}; correct that line") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {line_number} is not a JSON object with the columns as keys")
-            require_columns(columns, list(row), f"{path}, line {line_number}")
-            for column in columns:
-                values[column].append(row[column])
-            if len(values[columns[0]]) == ROWS_PER_CHUNK:
-                yield _table_of_values(values, path, num_yielded)
-                num_yielded += ROWS_PER_CHUNK
-                values = {column: [] for column in columns}
-    if values[columns[0]]:
-        yield _table_of_values(values, path, num_yielded)
+            yield line_number, row
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

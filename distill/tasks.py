@@ -143,14 +143,15 @@ def custom_task(
 
 def _custom_task_from_config(data: DataSource | None) -> Task:
     if data is None or data.dir is None:
-        raise UserError("data.dir: task custom needs the folder of its files")
-    if not data.text_columns:
-        raise UserError("data.text_columns: task custom needs the names of one or two text columns")
+        raise UserError("data.dir: task custom needs its file, or the folder of its files")
+    # Here and not above: readers import pandas, and the command line imports this module to check a name.
+    from distill.columns import find_columns
+    from distill.locate import split_files
+    from distill.readers import find_label_names
+
+    train_file = split_files(data.dir, CUSTOM, ("train",))["train"]
+    text_columns, label_column = find_columns(train_file, data.text_columns, data.label_column)
     label_names = data.label_names
     if label_names is None and not data.regression:
-        # Here and not above: readers import pandas, and the command line imports this module to check a name.
-        from distill.readers import find_label_names, find_split_file, task_folder
-
-        train_file = find_split_file(task_folder(data.dir, CUSTOM), "train")
-        label_names = find_label_names(train_file, data.label_column)
-    return custom_task(data.text_columns, data.label_column, label_names, data.regression)
+        label_names = find_label_names(train_file, label_column)
+    return custom_task(text_columns, label_column, label_names, data.regression)

@@ -85,6 +85,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.batches import tokenize
     from distill.classifiers import check_device, check_max_length, load_comparable, saved_copies, softmax_control
+    from distill.columns import print_found_columns
     from distill.compare import check_comparable, compare_models
     from distill.config import DataConfig
     from distill.data import load_splits
@@ -99,6 +100,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     given = vars(options)
     data = DataConfig(**data_options(options, options.task))
     task = get_task(options.task, data)
+    print_found_columns(task, data)
     settings = CompareSettings(
         tuple(options.batch_sizes),
         tuple(options.lengths),
@@ -116,7 +118,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    splits = load_splits(
+        task,
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=None,
+        held_out_fraction=data.held_out_fraction,
+        validation_fraction=data.validation_fraction,
+    )
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
         record, predicted = compare_models(

@@ -60,6 +60,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
     from distill.batches import tokenize
     from distill.classifiers import check_max_length, load_classifier
+    from distill.columns import print_found_columns
     from distill.compare import check_comparable, describe_model
     from distill.data import load_splits
     from distill.deployments import deploy_onnx, describe_deployments, predict_validation, with_deployments
@@ -77,10 +78,18 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     record = read_record(folder.record) if folder else None
     name, data = task_and_data(folder, options)
     task = get_task(name, data)
+    print_found_columns(task, data)
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(task, source=data.dir, seed=data.seed, max_train_examples=None, held_out_fraction=0.05)
+    splits = load_splits(
+        task,
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=None,
+        held_out_fraction=data.held_out_fraction,
+        validation_fraction=data.validation_fraction,
+    )
     validation = {
         split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
     }

@@ -89,6 +89,7 @@ def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Wor
             seed=data.seed,
             max_train_examples=data.max_train_examples,
             held_out_fraction=data.held_out_fraction,
+            validation_fraction=data.validation_fraction,
         )
         names = config.augmentation.tasks
         other = texts_of_other_tasks(task, names, data.dir, splits, data.max_train_examples, data.seed)

@@ -10,7 +10,9 @@ from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.augmentation import join
+from distill.banner import data_banner
 from distill.batches import padded_length
+from distill.columns import found_in_words
 from distill.config import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
 from distill.console import EXIT_USER_ERROR
 from distill.errors import UserError
@@ -82,7 +84,9 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
         return None
     work = open_run(config, make_accelerator(config), folder)
-    work, lesson, replaced = with_recipe(work, open_lesson(work))
+    lesson = open_lesson(work)
+    print_banner(work, lesson)
+    work, lesson, replaced = with_recipe(work, lesson)
     report(replaced)
     report(look_at_models(work, lesson))
     print_plan(work, lesson)
@@ -217,6 +221,17 @@ def phase_memory(
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
+
+
+def print_banner(work: Work, lesson: Lesson) -> None:
+    """Print what the run is about to learn from."""
+    data = work.config.data
+    splits = {"train": lesson.train, "held-out train": lesson.held_out, **lesson.validation}
+    if lesson.other is not None:
+        splits["other tasks"] = lesson.other
+    found = found_in_words(work.task, data.text_columns, data.label_column)
+    lines = data_banner(work.task, splits, lesson.tokenizer, data.max_length, found)
+    work.run.accelerator.print("\n".join(lines))
 
 
 def print_memory_table(work: Work, lesson: Lesson) -> None:

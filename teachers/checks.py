@@ -55,8 +55,8 @@ def calibration_warning(logits: np.ndarray, labels: np.ndarray) -> str | None:
     if sure - right < OVERCONFIDENCE:
         return None
     return (
-        f"teacher: {100 * sure:.0f} % sure of its answers on held-out train and right in {100 * right:.0f} %, so that its "
-        "logits say little beyond the answer; give it fewer epochs, or the stage of logits a higher temperature"
+        f"teacher: {100 * sure:.0f} % sure of its answers on held-out train and right in {100 * right:.0f} %, so that "
+        "its logits say little beyond the answer; give it fewer epochs, or the stage of logits a higher temperature"
     )
 
 

@@ -7,6 +7,9 @@ from helpers.data_folders import MANY, folder_with, load, write
 from distill.errors import UserError
 from distill.tasks import TASKS, custom_task
 
+PAIRS = {"question1": ["a", ""], "question2": [" ", "b"], "label": [0, 1]}
+SCORES = {"sentence1": ["a"] * 100, "sentence2": ["b"] * 100, "label": [row % 6 for row in range(100)]}
+
 
 @pytest.mark.parametrize(
     ("texts", "message"),
@@ -28,17 +31,109 @@ def test_text_that_is_not_text(tmp_path, texts, message):
 def test_train_of_one_class_teaches_nothing(tmp_path):
     folder = folder_with(tmp_path, {"sentence": ["a", "b"], "label": [0, 1]}, "csv")
     write(folder / "sst2" / "train.jsonl", {"sentence": ["a", "b"], "label": [1, 1]})
-    with pytest.raises(UserError, match="train: every label is 1; give examples of at least two labels"):
+    with pytest.raises(
+        UserError, match=r"train: every label is positive \(rows: 2\); give examples of at least two labels"
+    ):
         load(folder)
 
 
-def test_custom_without_validation_file(tmp_path):
-    write(tmp_path / "train.csv", MANY)
-    task = custom_task(["sentence"], "label", ["0", "1"], False)
+def test_validation_of_one_class_tells_nothing(tmp_path):
+    folder = folder_with(tmp_path, {"sentence": ["a", "b"], "label": [0, 0]}, "csv")
+    with pytest.raises(
+        UserError, match=r"validation: every label is negative \(rows: 2\); give examples of at least two labels"
+    ):
+        load(folder)
+    write(tmp_path / "stsb" / "train.csv", SCORES)
+    write(tmp_path / "stsb" / "validation.csv", SCORES | {"label": [2.5] * 100})
+    assert len(load(tmp_path, TASKS["stsb"])[2]["validation"]) == 100
+
+
+def test_a_class_that_train_lacks_is_named(tmp_path):
+    columns = {"premise": ["a"] * 3, "hypothesis": ["b"] * 3, "label": [0, 1, 2]}
+    write(tmp_path / "klue_nli" / "validation.csv", columns)
+    write(tmp_path / "klue_nli" / "train.csv", columns | {"label": [0, 2, 2]})
+    with pytest.raises(UserError, match="validation holds examples of class 'neutral', train none; give train some"):
+        load(tmp_path, TASKS["klue_nli"])
+    columns = {"premise": ["a"] * 99, "hypothesis": ["b"] * 99, "label": [0] * 97 + [1, 2]}
+    write(tmp_path / "klue_nli" / "train.csv", columns)
+    load(tmp_path, TASKS["klue_nli"])
+    with pytest.raises(UserError, match=r"'neutral', 'contradiction', train none; raise data\.max_train_examples"):
+        load(tmp_path, TASKS["klue_nli"], max_train_examples=10)
+
+
+def test_a_text_of_no_length_is_refused_and_half_a_pair_is_not(tmp_path):
+    for text in ("", "  ", "\t\u00a0"):
+        with pytest.raises(UserError, match=r"validation\.jsonl, row 3: there is no text"):
+            load(folder_with(tmp_path, {"sentence": ["a", "b", text], "label": [0, 1, 1]}))
+    write(tmp_path / "qqp" / "train.jsonl", PAIRS)
+    write(tmp_path / "qqp" / "validation.jsonl", PAIRS)
+    assert load(tmp_path, TASKS["qqp"])[2]["validation"].texts == [("a", " "), ("", "b")]
+    write(tmp_path / "qqp" / "validation.jsonl", PAIRS | {"question1": ["a", " "], "question2": ["b", ""]})
+    with pytest.raises(UserError, match="row 2: there is no text"):
+        load(tmp_path, TASKS["qqp"])
+
+
+SENTENCES = custom_task(["sentence"], "label", ["0", "1"], False)
+
+
+def test_validation_is_split_off_one_file(tmp_path):
+    write(tmp_path / "mine.csv", MANY)
+    train, held_out, validation = load(tmp_path / "mine.csv", SENTENCES)
+    part = validation["validation"]
+    assert (len(train), len(held_out), len(part)) == (640, 160, 200)
+    assert sorted([*train.ids, *held_out.ids, *part.ids]) == list(range(1000))
+    assert part.texts == [(f"text {i}",) for i in part.ids]
+    assert part.labels.tolist() == [int(i % 10 == 0) for i in part.ids]
+    assert part.labels.mean() == pytest.approx(0.1, abs=0.002)
+
+
+def test_a_folder_with_train_alone_is_split_like_its_file(tmp_path):
+    write(tmp_path / "folder" / "train.jsonl", MANY)
+    write(tmp_path / "inner" / "custom" / "train.parquet", MANY)
+    expected = load(tmp_path / "folder" / "train.jsonl", SENTENCES)[2]["validation"].ids
+    for folder in ("folder", "inner"):
+        assert np.array_equal(load(tmp_path / folder, SENTENCES)[2]["validation"].ids, expected)
+    write(tmp_path / "folder" / "validation.csv", {"sentence": ["a", "b"], "label": [0, 1]})
+    train, held_out, validation = load(tmp_path / "folder", SENTENCES)
+    assert (len(train) + len(held_out), validation["validation"].texts) == (1000, [("a",), ("b",)])
+
+
+def test_split_off_validation_depends_on_seed_and_fraction_alone(tmp_path):
+    write(tmp_path / "mine.csv", MANY)
+
+    def ids(**changes):
+        return load(tmp_path / "mine.csv", SENTENCES, **changes)[2]["validation"].ids.tolist()
+
+    assert ids() == ids(max_train_examples=50) == ids(held_out_fraction=0.3)
+    assert ids() != ids(seed=1)
+    assert len(ids(validation_fraction=0.3)) == 300
+    assert len(ids(validation_fraction=0.01)) == 200
+    train, held_out, _ = load(tmp_path / "mine.csv", SENTENCES, max_train_examples=50)
+    assert len(train) + len(held_out) == 50
+    assert set(ids()).isdisjoint([*train.ids, *held_out.ids])
+
+
+def test_a_class_of_one_row_is_trained_on(tmp_path):
+    task = custom_task(["sentence"], "label", ["0", "1", "2"], False)
+    for seed in range(10):
+        write(tmp_path / "mine.csv", MANY | {"label": [*MANY["label"][:-1], 2]})
+        train, _, validation = load(tmp_path / "mine.csv", task, seed=seed)
+        assert 999 in train.ids
+        assert set(validation["validation"].labels) == {0, 1}
+
+
+def test_scores_are_split_off_in_their_shares(tmp_path):
+    write(tmp_path / "mine.csv", {"sentence": ["a"] * 1000, "label": list(range(1000))})
+    part = load(tmp_path / "mine.csv", custom_task(["sentence"], "label", None, True))[2]["validation"]
+    assert np.histogram(part.labels, 10, (0, 1000))[0].tolist() == [20] * 10
+
+
+def test_only_custom_goes_without_a_validation_file(tmp_path):
+    write(tmp_path / "sst2" / "train.csv", MANY)
     with pytest.raises(UserError, match="no validation"):
-        load(tmp_path, task)
+        load(tmp_path)
     with pytest.raises(UserError, match="not on the Hub"):
-        load(None, task, source=None)
+        load(None, SENTENCES, source=None)
 
 
 def test_imdb_is_reported_on_test_and_mnli_on_two_splits(tmp_path):
@@ -88,7 +183,8 @@ def test_held_out_is_never_too_small_to_select_on(tmp_path):
     write(folder / "sst2" / "train.jsonl", MANY)
     assert len(load(folder, held_out_fraction=0.01)[1]) == 200
     assert len(load(folder, held_out_fraction=0.01, max_train_examples=100)[1]) == 20
-    assert len(load(folder, held_out_fraction=0.01, max_train_examples=2)[1]) == 1
+    write(folder / "sst2" / "train.jsonl", {"sentence": ["a", "b"], "label": [0, 1]})
+    assert len(load(folder, held_out_fraction=0.01)[1]) == 1
     with pytest.raises(UserError, match="at least 2"):
         load(folder, max_train_examples=1)
 

@@ -205,6 +205,8 @@ def test_two_stages_of_one_name_are_refused(parse):
 def test_custom_needs_columns_and_not_both_kinds_of_label(parse):
     custom = ["--task=custom", "--data.dir=/somewhere"]
     assert parse(*custom, "--data.text_columns=[a, b]").data.text_columns == ["a", "b"]
+    assert parse(*custom, "--data.text_columns=ab").data.text_columns == ["ab"]
+    assert parse(*custom).data.text_columns is None
     with pytest.raises(UserError, match=r"data\.text_columns"):
         parse(*custom, "--data.text_columns=[a, b, c]")
     with pytest.raises(UserError, match=r"data\.label_names"):

@@ -14,10 +14,10 @@ from distill.tasks import TASKS
 
 @pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet"])
 def test_every_format_gives_the_same_examples(tmp_path, extension):
-    columns = {"sentence": ["NA", "007", "null", "zwölf 글", ""], "label": [0, 1, 0, 1, 1]}
+    columns = {"sentence": ["NA", "007", "null", "zwölf 글", "'"], "label": [0, 1, 0, 1, 1]}
     _, _, validation = load(folder_with(tmp_path, columns, extension))
     examples = validation["validation"]
-    assert examples.texts == [("NA",), ("007",), ("null",), ("zwölf 글",), ("",)]
+    assert examples.texts == [("NA",), ("007",), ("null",), ("zwölf 글",), ("'",)]
     assert examples.labels.tolist() == [0, 1, 0, 1, 1]
     assert examples.ids.tolist() == [0, 1, 2, 3, 4]
     assert examples.labels.dtype == examples.ids.dtype == np.int64
@@ -27,13 +27,13 @@ def test_tsv_keeps_quotation_marks_and_csv_reads_them(tmp_path):
     _, _, validation = load(folder_with(tmp_path, b'sentence\tlabel\n"a\t1\nb" "c"\t0\n', "tsv"))
     assert validation["validation"].texts == [('"a',), ('b" "c"',)]
     (tmp_path / "sst2" / "validation.tsv").unlink()
-    _, _, validation = load(folder_with(tmp_path, b'sentence,label\n"a, ""b""\nc",1\n', "csv"))
-    assert validation["validation"].texts == [('a, "b"\nc',)]
+    _, _, validation = load(folder_with(tmp_path, b'sentence,label\n"a, ""b""\nc",1\nd,0\n', "csv"))
+    assert validation["validation"].texts == [('a, "b"\nc',), ("d",)]
 
 
 def test_byte_order_mark_is_not_part_of_a_column(tmp_path):
-    _, _, validation = load(folder_with(tmp_path, "sentence,label\né,1\n".encode("utf-8-sig"), "csv"))
-    assert validation["validation"].texts == [("é",)]
+    _, _, validation = load(folder_with(tmp_path, "sentence,label\né,1\na,0\n".encode("utf-8-sig"), "csv"))
+    assert validation["validation"].texts == [("é",), ("a",)]
 
 
 def test_dictionary_encoded_columns(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
+from helpers.tickets import CLASSES, write_tickets
 
 from distill.console import run
 from distill.read_config import parse_command
@@ -55,6 +56,30 @@ def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
         "warning stages.one.train is features, which reformer attention has none of; "
         "its whole attention blocks are trained, at the learning rate 0.001",
     ]
+
+
+def test_a_file_of_ones_own_is_described(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tickets(tmp_path / "tickets.csv", 300)
+    options = ("--task", "custom", "--data.dir", str(tmp_path / "tickets.csv"), "--data.max_train_examples", "null")
+    code, lines = check(tiny, tmp_path / "run", capsys, *options)
+    assert code == 0
+    assert [line.split()[:2] for line in lines if line.startswith(("train  ", "validation  "))] == [
+        ["train", "192"],
+        ["validation", "60"],
+    ]
+    assert [line.split()[0] for line in lines if line.startswith(CLASSES)] == list(CLASSES)
+    assert "columns found: texts 'text', label 'label'" in lines
+    plain = [line for line in lines if line.startswith("validation  ")]
+    (tmp_path / "other.csv").write_text(
+        (tmp_path / "tickets.csv").read_text().replace("text,label", "review,class", 1)
+    )
+    code, lines = check(tiny, tmp_path / "run", capsys, *options, "--data.dir", str(tmp_path / "other.csv"))
+    assert "columns found: texts 'review', label 'class'" in lines
+    assert [line for line in lines if line.startswith("validation  ")] == plain
+    named = ("--data.text_columns", "text", "--data.label_column", "label")
+    code, lines = check(tiny, tmp_path / "run", capsys, *options, *named)
+    assert code == 0
+    assert not any(line.startswith("columns found") for line in lines)
 
 
 def test_a_mistake_ends_the_list_with_exit_code_2(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

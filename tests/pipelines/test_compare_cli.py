@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+from distill.config import DataConfig
 from distill.console import run
+from distill.data import load_splits
 from distill.record import read_record
+from distill.tasks import get_task
 from pipelines import compare
 from students import student_from_teacher
 
@@ -124,6 +128,30 @@ def test_formats(quick_record, place, monkeypatch, capsys, form, start):
     assert ("| model |" in output) == (form == "md")
 
 
+@pytest.mark.parametrize("columns", [[], ["sentence"], ["[sentence]"], ["['sentence']"]])
+def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_path, capsys, columns):
+    lines = [f"{WORDS[5 + i % 5]} {WORDS[5 + i % 3]}\t{i % 2}" for i in range(100)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    data = DataConfig(dir=str(tmp_path / "mine.tsv"), validation_fraction=0.3, seed=3)
+    splits = load_splits(
+        get_task("custom", data),
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=50,
+        held_out_fraction=0.1,
+        validation_fraction=0.3,
+    )
+    own = ["--data.dir", data.dir, "--data.validation_fraction", "0.3", "--data.seed", "3"]
+    named = ["--data.text_columns", *columns] if columns else []
+    options = compare.parse(command(place, *QUICK, *own, *named, "--output", str(tmp_path / "out"), task="custom"))
+    record = compare.compare(options)
+    assert record["split"] == "validation"
+    assert record["num_examples"] == 30
+    assert ("columns found: texts 'sentence', label 'label'" in capsys.readouterr().err) == (columns == [])
+    predictions = pandas.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert predictions["id"].tolist() == splits.validation["validation"].ids.tolist()
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "words"),
     [
@@ -132,7 +160,9 @@ def test_formats(quick_record, place, monkeypatch, capsys, form, start):
         ({"student": "three"}, [], "3 labels"),
         ({"task": "sst3"}, [], "did you mean 'sst2'"),
         ({"task": "cola"}, [], "cola"),
-        ({"task": "custom"}, [], "data.text_columns"),
+        ({"task": "custom"}, [], "no train.<"),
+        ({}, ["--data.validation_fraction", "0.2"], "custom"),
+        ({"task": "custom"}, ["--data.validation_fraction", "0.7"], "between 0 and 0.5"),
         ({}, ["--lenghts", "32"], "--lengths"),
         ({}, ["--lengths", "-3"], "positive"),
         ({}, ["--require", "speed=2"], "did you mean 'speedup'"),

@@ -62,6 +62,7 @@ DATA: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "unquoted commas": ("csv", "sentence,label\na, b, c,1\n", ("train.csv", "more fields")),
     "unquoted comma further down": ("csv", GOOD_CSV + b"a, b, c,1\n", ("train.csv", "line 42, saw 4")),
     "control characters": ("csv", "sentence,label\na,\x1b[2J\n", ("row 1", r"\x1b[2J")),
+    "text of no length": ("csv", GOOD_CSV.replace(b"text 3,", b" ,"), ("train.csv, row 4", "there is no text")),
     "label outside the range": ("csv", "sentence,label\na,0\nb,2\n", ("row 2", "label 2")),
     "hidden labels": ("csv", "sentence,label\na,-1\nb,-1\n", ("every label is -1",)),
     "one hidden label": ("csv", "sentence,label\na,0\nb,-1\n", ("row 2", "label -1")),
@@ -72,7 +73,7 @@ DATA: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "label that is not a number": ("csv", "sentence,label\na,0\nb,nan\n", ("row 2", "nan")),
     "label without end": ("csv", "sentence,label\na,0\nb,inf\n", ("row 2", "inf")),
     "label beyond whole numbers": ("csv", "sentence,label\na,0\nb,1e300\n", ("row 2", "too large")),
-    "one class only": ("csv", GOOD_CSV.replace(b",0\n", b",1\n"), ("train", "every label is 1", "two labels")),
+    "one class only": ("csv", GOOD_CSV.replace(b",0\n", b",1\n"), ("train", "every label is positive", "two labels")),
     "one row": ("csv", "sentence,label\na,1\n", ("1 usable row",)),
     "tabs without a label": ("tsv", "sentence\tlabel\na\n", ("train.tsv", "row 1", "'label' is missing")),
     "tabs too many": ("tsv", "sentence\tlabel\na\tb\t1\n", ("train.tsv", "more fields")),
@@ -141,6 +142,35 @@ def test_something_else_in_the_place_of_data(name: str, refused: Callable[..., s
 def test_missing_validation_file(refused: Callable[..., str], place: Place) -> None:
     (place / "data" / "sst2" / "validation.csv").unlink()
     assert "no validation." in refused("--data.dir", str(place / "data"))
+
+
+def test_validation_of_one_class(refused: Callable[..., str], place: Place) -> None:
+    (place / "data" / "sst2" / "validation.csv").write_text("sentence,label\na,0\nb,0\n")
+    assert "validation: every label is negative" in refused("--data.dir", str(place / "data"))
+
+
+OWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "columns that are not plain": ("said,answered,label\na,b,0\nc,d,1\n", ("text_columns", "said, answered")),
+    "label that is not plain": ("text,opinion\na,0\nb,1\n", ("data.label_column", "text, opinion")),
+    "one class": ("text,label\na,x\nb,x\n", ("mine.csv", "'label'", "fewer than two different labels")),
+    "two rows": ("text,label\na,x\nb,y\n", ("validation: every label is y (rows: 1)",)),
+    "one class in the validation that is split off": (
+        "text,label\n" + "a,x\n" * 50 + "b,y\n",
+        ("validation: every label is x",),
+    ),
+    "row without text": ('text,label\na,x\n"",y\na,y\n', ("mine.csv, row 2", "there is no text")),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_file_of_ones_own(name: str, refused: Callable[..., str], tmp_path: Path) -> None:
+    content, expected = OWN[name]
+    (tmp_path / "mine.csv").write_text(content)
+    message = refused(
+        "--task", "custom", "--data.dir", str(tmp_path / "mine.csv"), "--data.max_train_examples", "null"
+    )
+    for part in expected:
+        assert part in message, message
 
 
 def test_folder_of_another_task(refused: Callable[..., str], place: Place) -> None:

@@ -57,7 +57,17 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "heads that do not divide": (["--teacher.scratch.num_heads", "3"], ("num_heads is 3", "hidden_size 32")),
     "odd held-out share": (["--data.held_out_fraction", "0.9"], ("data.held_out_fraction is 0.9",)),
     "custom without a folder": (["--task", "custom", "--data.dir", "null"], ("data.dir", "custom")),
-    "custom without columns": (["--task", "custom", "--data.dir", "."], ("data.text_columns", "one or two")),
+    "custom without files": (["--task", "custom", "--data.dir", "."], ("data.dir", "no train.<")),
+    "custom file of no known format": (["--task", "custom", "--data.dir", "README.md"], ("README.md", "csv, tsv")),
+    "custom with three columns": (
+        ["--task", "custom", "--data.dir", ".", "--data.text_columns", "[a, b, c]"],
+        ("data.text_columns", "one or two"),
+    ),
+    "file for a task that has its own files": (["--data.dir", "README.md"], ("README.md is a file", "task custom")),
+    "half the rows for validation": (
+        ["--task", "custom", "--data.dir", ".", "--data.validation_fraction", "0.5"],
+        ("data.validation_fraction is 0.5", "between 0 and 0.5"),
+    ),
     "columns without custom": (["--data.text_columns", "[a]"], ("custom",)),
     "custom columns for an embedded task": (["--task", "imdb"], ("imdb", "embedded")),
     "missing data folder": (["--data.dir", "/no/such/folder"], ("data.dir", "/no/such/folder")),
