@@ -80,6 +80,7 @@ def _check_values(values: Any, key: str = "") -> None:
             _check_values(value, key)
     elif isinstance(values, float):
         require(math.isfinite(values), key, values, "give a finite number")
+        require(abs(values) < 2**53, key, values, "give a smaller number")
     elif isinstance(values, str):
         require(not NEVER_IN_TEXT.search(values), key, values, "leave out control characters; write it in UTF-8")
     elif key in ("seed", "data.seed"):

@@ -82,17 +82,54 @@ def test_launchers_that_fit(name: str) -> None:
     only(preflight.check_launcher(make_config(**settings), launcher), OK)
 
 
+def precision(wanted: str | None, launcher: Launcher = ALONE, **how: bool) -> Iterable[Finding]:
+    config = make_config(training=TrainingConfig(mixed_precision=wanted))
+    return preflight.check_precision(config, launcher, **how)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "no", None])
+def test_what_any_device_computes_is_fine(wanted: str | None) -> None:
+    only(precision(wanted), OK)
+
+
+@pytest.mark.parametrize("theirs", ["no", "fp16"])
+def test_fp16_needs_a_gpu(theirs: str) -> None:
+    launcher = dataclasses.replace(ALONE, mixed_precision=theirs)
+    line = only(precision("fp16" if theirs == "no" else "auto", launcher), ERROR)
+    assert "fp16 needs a GPU" in line
+
+
+def test_a_launcher_of_another_precision_is_overruled() -> None:
+    findings = list(precision("no", dataclasses.replace(ALONE, mixed_precision="bf16")))
+    assert [finding.level for finding in findings] == [WARNING, OK]
+    assert "which is used" in findings[0].line
+
+
+def test_an_emulated_precision_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "native_precision", lambda device: "no")
+    monkeypatch.setattr(preflight, "bf16_slowdown", lambda: 54.2)
+    assert "54.2 times as long" in only(precision("bf16"), WARNING)
+    assert "54.2 times as long" in only(precision("auto", dataclasses.replace(ALONE, mixed_precision="bf16")), WARNING)
+    assert "keeps it" in only(precision("bf16", kept=True), WARNING)
+
+
+def test_a_run_keeps_the_precision_that_it_began_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "native_precision", lambda device: "bf16")
+    assert "began with no" in only(precision("no", kept=True), WARNING)
+    only(precision("no"), OK)
+
+
+def test_stages_of_too_few_steps() -> None:
+    stage = StageConfig("logits", 1, 1e-3, {"logits": 1.0}, batch_size=32)
+    assert list(preflight.check_lengths([stage], 3200)) == []
+    line = only(preflight.check_lengths([stage], 1000), WARNING)
+    assert "stages.logits: 32 steps" in line
+    assert "give it 4 epochs" in line
+
+
 BAD_LAUNCHERS = {
     "more processes than GPUs": (Launcher(4, 4, 2, False, None, "no", None), {}, ERROR, "4 processes"),
-    "fp16 on a CPU": (ALONE, {"training": TrainingConfig(mixed_precision="fp16")}, ERROR, "fp16 needs a GPU"),
-    "fp16 of the launcher": (dataclasses.replace(ALONE, mixed_precision="fp16"), {}, ERROR, "fp16 needs a GPU"),
     "FSDP": (dataclasses.replace(ALONE, unsupported="FSDP"), {}, ERROR, "configs/accelerate"),
-    "another precision": (
-        dataclasses.replace(ALONE, mixed_precision="bf16"),
-        {"training": TrainingConfig(mixed_precision="no")},
-        WARNING,
-        "which is used",
-    ),
     "another accumulation": (
         Launcher(1, 1, 0, True, None, "no", "4"),
         {"training": TrainingConfig(gradient_accumulation=2)},

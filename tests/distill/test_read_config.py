@@ -46,8 +46,10 @@ def parse(tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_file_is_good(name):
     path = ROOT / "configs" / name
-    config = parse_config(["--config", str(path)], STUDENTS)
+    data = ["--data.dir", "texts.csv"] if name == "custom.yaml" else []
+    config = parse_config(["--config", str(path), *data], STUDENTS)
     assert config.run_dir == f"runs/{path.stem}"
+    assert config.training.mixed_precision == "auto", "no file asks for what a processor may have to emulate"
     assert config.task == ("sst2" if name == "demo.yaml" else path.stem)
     assert f"configs/{name}" in path.read_text(), "the header names the command"
 
@@ -134,7 +136,6 @@ REFUSED = {
     "--comparison.dtype=float64": "comparison.dtype|float32, bfloat16, float16",
     "--comparison.lengths=[0]": "comparison.lengths is [0]",
     "--cache.max_gigabytes=-1": "cache.max_gigabytes is -1",
-    "--stages=[]": "stages is []|at least one stage",
     stages(loss={"logits": 1}): "unknown key 'stages.loss'|stages.losses|did you mean 'stages.losses'?",
     stages(epochs=None): "missing key stages.epochs|every stage",
     stages(epochs="x"): "stages|epochs|float|x",
@@ -281,8 +282,14 @@ def test_a_missing_file_and_missing_keys_are_named(tmp_path):
         parse_config(["--config", str(tmp_path / "nowhere.yaml")], STUDENTS)
     with pytest.raises(UserError, match="missing key task"):
         parse_config([], STUDENTS)
-    with pytest.raises(UserError, match="missing key stages"):
-        parse_config(["--task", "sst2"], STUDENTS)
+
+
+@pytest.mark.parametrize("written", [[], ["--stages=auto"], ["--stages", "auto"], ["--stages=[]"], ["--config", "FILE"]])
+def test_stages_that_are_chosen_from_the_data(written, tmp_path):
+    file = tmp_path / "auto.yaml"
+    file.write_text("stages: auto\n")
+    arguments = [str(file) if argument == "FILE" else argument for argument in written]
+    assert parse_config(["--task", "sst2", *arguments], STUDENTS).stages == ()
 
 
 def test_a_configuration_is_read_back_as_it_was_written(parse, tmp_path):

@@ -36,7 +36,6 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "more layers than the teacher": (["--student.num_layers", "3"], ("student.num_layers", "3", "2")),
     "layer beyond the teacher": (["--student.layer_map", "[7]"], ("layer_map", "7")),
     "too short texts": (["--data.max_length", "2"], ("data.max_length is 2", "8")),
-    "no stages": (["--stages", "[]"], ("stages", "at least one")),
     "unknown loss": (
         ["--stages", "[{name: a, epochs: 1, learning_rate: 1e-3, losses: {logit: 1}}]"],
         ("stages.a.losses", "did you mean 'logits'"),
