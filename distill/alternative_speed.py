@@ -17,13 +17,16 @@ from distill.clock import now
 from distill.errors import UserError
 from distill.measure import DTYPES, CompareSettings
 from distill.onnx_export import short_reason
-from distill.probe import is_speed_only, make_inputs, prepare_model
+from distill.probe import extend_positions, is_speed_only, make_inputs, prepare_model
 from distill.record import ALTERNATIVE_NUMBERS
 from distill.speed import Point, time_on_device
 from distill.timing import PointError, check_affordable, ratio_of_medians, typical_seconds
 
 Splits = Mapping[str, np.ndarray]
 """split -> (n, C) logits, or (n,) labels"""
+
+
+UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ def measure_alternative_speed(
     return points
 
 
+def positions_of(teacher: PreTrainedModel) -> int:
+    """Return how many tokens a teacher reads in one piece."""
+    return int(getattr(teacher.config, "max_position_embeddings", UNLIMITED))
+
+
 def _time_point(
     models: Mapping[str, PreTrainedModel],
     alternatives: Sequence[Alternative],
@@ -88,12 +96,15 @@ def _time_point(
     in_onnx = {each.name: each.model for each in alternatives if each.model is not None and each.format == "onnx"}
     if not in_onnx and len(in_torch) == len(("teacher", "student")):
         raise PointError("there is no alternative to time")
-    positions = getattr(models["teacher"].config, "max_position_embeddings", length)
-    if length > positions or is_speed_only(in_torch.values(), length):
-        raise PointError("longer than one of the models has positions")
+    if length > positions_of(models["teacher"]) or is_speed_only([models["teacher"]], length):
+        raise PointError("longer than the teacher has positions")
 
     def prepare() -> dict[str, Callable[[], Any]]:
-        copies = {name: prepare_model(model, device, DTYPES[settings.dtype]) for name, model in in_torch.items()}
+        longer = {
+            name: extend_positions(model, length) if is_speed_only([model], length) else model
+            for name, model in in_torch.items()
+        }
+        copies = {name: prepare_model(model, device, DTYPES[settings.dtype]) for name, model in longer.items()}
         sizes: dict[str, Any] = {"vocabulary_size": models["teacher"].config.vocab_size, "device": device}
         ready: dict[str, nn.Module] = {**copies, **in_onnx}
         return {

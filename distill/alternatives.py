@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distill import statistics
-from distill.alternative_speed import Alternative, Splits, measure_alternative_speed
+from distill.alternative_speed import Alternative, Splits, measure_alternative_speed, positions_of
 from distill.batches import TokenizedExamples, padded_length
 from distill.deployments import largest_difference, predict_extremes, predict_validation
 from distill.errors import UserError
@@ -30,7 +30,7 @@ from distill.windows import window_lengths
 ONNX = "teacher in ONNX Runtime"
 SOFTMAX = "softmax student of the same depth"
 LONGEST = 512
-"""Tokens up to which alternatives are timed: the positions of a BERT."""
+"""Tokens up to which alternatives are timed, where the teacher has as many positions: those of BERT."""
 TOLERANCE = 1e-4
 """Largest difference of a logit between the fused file and torch, relative to the largest logit if that is over 1."""
 
@@ -61,7 +61,7 @@ def measure_alternatives(
         softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
         validation: split -> examples.
         logits: role -> split -> (n, C), of the teacher in torch.
-        settings: smallest batch size, lengths up to 512, budget of a point and resamples.
+        settings: smallest batch size, lengths up to 512 or the teacher's positions, budget of a point and resamples.
         device: where the comparison runs; ONNX Runtime is measured beside it on the CPU alone.
         seed: of the resampling.
     """
@@ -70,7 +70,8 @@ def measure_alternatives(
     found = _teacher_in_onnx(teacher, validation, logits["teacher"], device)
     if softmax_student is not None:
         found.append(_softmax_student(softmax_student, validation, settings.dtype, device))
-    lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= LONGEST)})
+    longest = min(LONGEST, positions_of(teacher))
+    lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
     lengths = lengths if settings.lengths and settings.batch_sizes else []
     speed = measure_alternative_speed(models, found, lengths, settings, device)
     entries = []
