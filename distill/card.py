@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from distill.alternative_cells import alternative_cells
 from distill.cells import Cells, metric_label, model_cells, stage_cells
 from distill.errors import UserError
 from distill.files import write_atomically
@@ -99,7 +100,13 @@ def _model_name(record: Record) -> str:
 
 
 def _body(record: Record, source: str | None) -> list[str]:
-    tables: list[Cells] = [model_cells(record), speed_cells(record), memory_cells(record), stage_cells(record)]
+    tables: list[Cells] = [
+        model_cells(record),
+        alternative_cells(record),
+        speed_cells(record),
+        memory_cells(record),
+        stage_cells(record),
+    ]
     task = TASKS.get(record["task"])
     example = '"a text"' if task is None or len(task.text_columns) == 1 else '"a text", "its pair"'
     environment: dict[str, Any] = record.get("environment") or {}

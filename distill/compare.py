@@ -1,6 +1,6 @@
 """Teacher against student against baseline: the one function that turns models into a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,85 +8,25 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from scipy.stats import rankdata
 from transformers import PreTrainedModel
 
 from distill import statistics
+from distill.alternatives import measure_alternatives, median_length
 from distill.batches import TokenizedExamples
 from distill.data import EMBEDDED
 from distill.environment import describe_environment
 from distill.errors import UserError
 from distill.flops import attention_name, model_flops
 from distill.measure import CompareSettings, measure
-from distill.metrics import metrics_over_splits, predictions, scored_values
+from distill.metrics import metrics_over_splits
 from distill.predict import predict_logits
 from distill.predictions import Logits, predictions_frame
+from distill.quality import quality
 from distill.record import SCHEMA, Record, not_finite, plain, validate_record
 from distill.tasks import Task
 from distill.windows import window_lengths
 
 FLOPS_LENGTH = 128
-
-
-# ---------------------------------------------------------------- quality
-
-
-def retention_over_splits(
-    task: Task,
-    logits: Logits,
-    labels: Mapping[str, np.ndarray],
-    model: str = "student",
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """Retention of every metric of every split, named as in `metrics_over_splits`.
-
-    Args:
-        logits: role -> split -> (n, C), with ``teacher`` and ``model`` among the roles.
-        labels: split -> (n,).
-        model: whose retention.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for position, split in enumerate(task.validation_splits):
-        suffix = f"_{split.removeprefix('validation_')}" if position else ""
-        teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", model))
-        for metric in task.metrics:
-            arrays = (scored_values(task, metric, values) for values in (labels[split], teacher, student))
-            found[metric + suffix] = statistics.retention(metric, *arrays, resamples=resamples, seed=seed)
-    return found
-
-
-def _quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamples: int, seed: int) -> Record:
-    """Everything that follows from logits and labels; agreement and tests are on the first validation split."""
-    split = task.validation_splits[0]
-    teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", "student"))
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    quality: Record = {
-        "retention": retention_over_splits(task, logits, labels, **options),
-        "agreement": statistics.agreement(teacher, student),
-    }
-    if "baseline" in logits:
-        quality["baseline_retention"] = retention_over_splits(task, logits, labels, "baseline", **options)
-    if not task.is_regression:
-        quality["kl_to_teacher"] = statistics.mean_kl(logits["teacher"][split], logits["student"][split])
-        test = statistics.mcnemar(labels[split], teacher, student)
-        quality["mcnemar"] = {"only_teacher": test["only_first"], "only_student": test["only_second"], "p": test["p"]}
-    else:
-        quality["williams"] = _williams(task, labels[split], teacher, student)
-    return quality
-
-
-def _williams(task: Task, *scores: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return Williams' test of labels, teacher's and student's scores for every correlation among the metrics."""
-    tested = {}
-    if "pearson" in task.metrics:
-        tested["pearson"] = statistics.williams(*scores)
-    if "spearmanr" in task.metrics:
-        tested["spearmanr"] = statistics.williams(*(rankdata(values) for values in scores))
-    return tested
 
 
 # ---------------------------------------------------------------- the record
@@ -129,6 +69,7 @@ def build_record(
     crossover: tuple[int | None, str | None] = (None, "speed was not measured"),
     noise: Mapping[str, Any] | None = None,
     throughput: Mapping[str, Any] | None = None,
+    alternatives: Sequence[Mapping[str, Any]] = (),
     environment: Mapping[str, Any] | None = None,
     resamples: int = 10_000,
     seed: int = 0,
@@ -146,6 +87,7 @@ def build_record(
         crossover: of `crossover_length`.
         noise: of `measure_noise`.
         throughput: of `measure_throughput`.
+        alternatives: of `measure_alternatives`.
         environment: of `describe_environment`.
         resamples: bootstrap resamples behind every interval.
         seed: of the run, and of the resampling.
@@ -170,7 +112,7 @@ def build_record(
         "main_metric": task.main_metric,
         "seed": seed,
         "models": entries,
-        **_quality(task, logits, labels, resamples, seed),
+        **quality(task, logits, labels, resamples, seed),
         "speed": list(speed),
         "noise": noise,
         "throughput": throughput,
@@ -178,6 +120,7 @@ def build_record(
         "crossover_length": length,
         **({"crossover_reason": reason} if reason else {}),
         "stages": list(stages),
+        "alternatives": list(alternatives),
         "environment": environment or {},
     }
     if broken := not_finite(record):
@@ -203,8 +146,9 @@ def compare_models(
     folders: Mapping[str, Path | str] | None = None,
     source: str | None = None,
     training_precision: str | None = None,
+    softmax_student: Callable[[], PreTrainedModel] | None = None,
 ) -> tuple[Record, pd.DataFrame]:
-    """Predict with all models, measure teacher and student, and return the record and all predictions.
+    """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
     Every process predicts its share; speed and memory are measured by the main process alone and are empty in the
     record of the others.
@@ -225,6 +169,7 @@ def compare_models(
         folders: checkpoints of ``teacher`` and ``student`` for the memory measurement, or None for none; the
             student's own code in its folder is run.
         training_precision: in which the student was trained, where that is known.
+        softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
     """
     models = {"teacher": teacher, "student": student} | ({"baseline": baseline} if baseline is not None else {})
     check_comparable(task, models)
@@ -238,6 +183,9 @@ def compare_models(
     if PartialState().is_main_process:
         examples = validation[task.validation_splits[0]]
         measured = measure(teacher, student, control, settings, device, folders, examples)
+        measured["alternatives"] = measure_alternatives(
+            task, models, softmax_student, validation, logits, settings, device=device, seed=seed
+        )
     described = {role: describe_model(model) for role, model in models.items()}
     if windows := windows_read(teacher, validation):
         described["teacher"]["windows"] = windows
@@ -252,6 +200,7 @@ def compare_models(
         seed=seed,
         **measured,
     )
+    record["median_length"] = median_length(validation)
     record["source"] = {None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder")
     return record, predictions_frame(logits, validation)
 

@@ -137,21 +137,33 @@ def describe_deployments(
     ]
 
 
-def predict_validation(model: nn.Module, validation: Mapping[str, TokenizedExamples]) -> dict[str, np.ndarray]:
+def predict_validation(
+    model: nn.Module, validation: Mapping[str, TokenizedExamples], *, alone: bool = False
+) -> dict[str, np.ndarray]:
     """Return logits (n, C) of every validation split, and of what ordinary batches do not contain.
 
-    Beside the splits there are ``unpadded``, each of the shortest and the longest example alone and without padding,
-    and ``padded``, the shortest and the longest examples in one batch.
+    Beside the splits there is what :func:`predict_extremes` returns. ``alone`` is that of `predict_logits`.
     """
-    device = "cpu"
-    logits = {split: predict_logits(model, examples, device=device) for split, examples in validation.items()}
+    logits = {split: predict_logits(model, each, device="cpu", alone=alone) for split, each in validation.items()}
+    return logits | predict_extremes(model, validation, alone=alone)
+
+
+def predict_extremes(
+    model: nn.Module, validation: Mapping[str, TokenizedExamples], *, alone: bool = False
+) -> dict[str, np.ndarray]:
+    """Return logits (n, C) of the shortest and the longest examples of the first split.
+
+    ``unpadded`` has each of them alone and without padding, ``padded`` all of them in one batch.
+    """
+    options: dict[str, Any] = {"device": "cpu", "alone": alone}
     examples = next(iter(validation.values()))
     order = np.argsort(examples.lengths, kind="stable")
     extremes = _subset(examples, np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]])))
-    logits["padded"] = predict_logits(model, extremes, batch_size=len(extremes), device=device)
     bare = replace(extremes, pad_multiple=1)
-    logits["unpadded"] = predict_logits(model, bare, batch_size=1, device=device)
-    return logits
+    return {
+        "padded": predict_logits(model, extremes, batch_size=len(extremes), **options),
+        "unpadded": predict_logits(model, bare, batch_size=1, **options),
+    }
 
 
 def _subset(examples: TokenizedExamples, indices: np.ndarray) -> TokenizedExamples:

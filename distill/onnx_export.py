@@ -41,7 +41,7 @@ def check_packages() -> None:
         raise UserError(f"not installed: {', '.join(missing)}; pip install -r requirements.txt")
 
 
-class _Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """The model with a tensor as its output."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -75,8 +75,8 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     inputs = (input_ids, attention_mask, torch.zeros_like(input_ids))
     shapes = ({0: Dim("batch", min=1), 1: Dim("length", min=1, max=positions)},) * len(INPUTS)
     try:
-        with _quiet(), torch.no_grad():
-            traced = torch.export.export(_Logits(model), inputs, dynamic_shapes=shapes, strict=False)
+        with quiet(), torch.no_grad():
+            traced = torch.export.export(LogitsOnly(model), inputs, dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
@@ -87,7 +87,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
             )
     except Exception as error:  # torch raises many kinds, up to those of the mechanism's own code
         raise UserError(
-            f"attention {attention_name(model.config)!r} cannot be exported to ONNX: {_reason(error)}"
+            f"attention {attention_name(model.config)!r} cannot be exported to ONNX: {short_reason(error)}"
         ) from error
     assert program is not None
     exported = program.model_proto
@@ -96,7 +96,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what exporter and quantiser say to their developers from the user's terminal."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -108,7 +108,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _reason(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """Return what started a chain of errors, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -141,7 +141,7 @@ def quantize_onnx(path: Path, output: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(path))
-    with _quiet():
+    with quiet():
         quantize_dynamic(
             model,
             str(output),
@@ -175,7 +175,7 @@ class OnnxClassifier(nn.Module):
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except _onnxruntime_errors() as error:
-            raise UserError(f"onnxruntime cannot run the exported model: {_reason(error)}") from error
+            raise UserError(f"onnxruntime cannot run the exported model: {short_reason(error)}") from error
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> SequenceClassifierOutput:
         """Return (B, C) logits of (B, N) inputs; raises MemoryError where onnxruntime runs out of memory."""
@@ -187,7 +187,7 @@ class OnnxClassifier(nn.Module):
             if "Failed to allocate memory" in str(error):
                 raise MemoryError("onnxruntime: out of memory") from error
             shape = tuple(input_ids.shape)
-            raise UserError(f"onnxruntime cannot run the exported model on {shape}: {_reason(error)}") from error
+            raise UserError(f"onnxruntime cannot run the exported model on {shape}: {short_reason(error)}") from error
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 

@@ -20,6 +20,7 @@ def predict_logits(
     device: torch.device | str,
     batch_size: int = BATCH_SIZE,
     autocast_dtype: torch.dtype | None = None,
+    alone: bool = False,
 ) -> np.ndarray:
     """Return float32 (n, C) logits in the order of ``examples``; on every process, of all examples.
 
@@ -28,13 +29,16 @@ def predict_logits(
     Args:
         model: returns an output with ``logits`` (B, C).
         autocast_dtype: compute in this dtype where autocast allows it; None: as the weights are.
+        alone: this process predicts all examples by itself, whatever the others do.
     """
     if len(examples) == 0:
         raise ValueError("no examples to predict")
     training_modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        parts = gather_object(_predict_own_share(model, examples, batch_size, device, autocast_dtype))
+        share = (0, 1) if alone else (PartialState().process_index, PartialState().num_processes)
+        parts = _predict_share(model, examples, batch_size, device, autocast_dtype, *share)
+        parts = parts if alone else gather_object(parts)
     finally:
         for module, training in training_modes.items():
             module.training = training
@@ -44,25 +48,26 @@ def predict_logits(
     return logits
 
 
-def _predict_own_share(
+def _predict_share(
     model: nn.Module,
     examples: TokenizedExamples,
     batch_size: int,
     device: torch.device | str,
     autocast_dtype: torch.dtype | None,
+    process: int,
+    num_processes: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (indices, logits) of each of this process's batches: every ``num_processes``-th one."""
-    state = PartialState()
+    """Return (indices, logits) of each batch of one process: every ``num_processes``-th one."""
     batches = sorted_batches(examples.lengths, batch_size)
     use_autocast = autocast_dtype is not None
     autocast = torch.autocast(torch.device(device).type, dtype=autocast_dtype) if use_autocast else nullcontext()
     predicted = []
     # Not inference_mode: ZeRO-3 gathers weights in here, and training could not use an inference tensor afterwards.
     with torch.no_grad(), autocast:
-        for first in range(0, len(batches), state.num_processes):
+        for first in range(0, len(batches), num_processes):
             # Sharded weights are gathered in the forward pass, by all processes together: one that has no batch
             # left computes the last batch again and drops the result, instead of leaving the others waiting.
-            index = first + state.process_index
+            index = first + process
             batch_indices = batches[min(index, len(batches) - 1)]
             batch = collate(examples, batch_indices, device)
             inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}

@@ -60,6 +60,22 @@ DEPLOYMENT_KEYS: dict[str, Types] = {
     "speed": (list,),
 }
 """Of a part that only pipelines/export.py adds."""
+ALTERNATIVE_NUMBERS = (
+    *("teacher_ms", "student_ms", "alternative_ms", "speedup", "low", "high"),
+    *("over_student", "over_student_low", "over_student_high"),
+)
+ALTERNATIVE_SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(ALTERNATIVE_NUMBERS, NUMBER)
+ALTERNATIVE_KEYS: dict[str, Types] = {
+    "name": (str,),
+    "format": (str,),
+    "dtype": (str,),
+    "metrics": (dict, NULL),
+    "retention": (dict, NULL),
+    "agreement": NUMBER,
+    "megabytes": NUMBER,
+    "speed": (list,),
+}
+"""Of a part that records of earlier versions lack."""
 STAGE_KEYS: dict[str, Types] = {
     "name": (str,),
     "seconds": NUMBER,
@@ -126,10 +142,16 @@ def validate_record(record: Any, where: str = "record") -> Record:
     for part, keys in (("speed", SPEED_KEYS), ("memory", POINT_KEYS), ("stages", STAGE_KEYS)):
         for index, entry in enumerate(record[part]):
             _check(entry, keys, f"{part}[{index}]", where)
-    for index, entry in enumerate(record.get("deployments", [])):
-        _check(entry, DEPLOYMENT_KEYS, f"deployments[{index}]", where)
-        for position, point in enumerate(entry["speed"]):
-            _check(point, DEPLOYMENT_SPEED_KEYS, f"deployments[{index}].speed[{position}]", where)
+    for part, keys, speed_keys in (
+        ("deployments", DEPLOYMENT_KEYS, DEPLOYMENT_SPEED_KEYS),
+        ("alternatives", ALTERNATIVE_KEYS, ALTERNATIVE_SPEED_KEYS),
+    ):
+        for index, entry in enumerate(record.get(part, [])):
+            _check(entry, keys, f"{part}[{index}]", where)
+            for position, point in enumerate(entry["speed"]):
+                _check(point, speed_keys, f"{part}[{index}].speed[{position}]", where)
+    for metric, entry in record.get("gain", {}).items():
+        _check(entry, RETENTION_KEYS, f"gain.{metric}", where)
     return record
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from distill.alternative_cells import alternative_cells
 from distill.cells import Cells, environment_cells, model_cells, stage_cells
 from distill.deployment_cells import deployment_cells, deployment_speed_cells
 from distill.errors import UserError
@@ -66,6 +67,7 @@ def _sections(record: Record, plots: Mapping[str, bytes], disagreements: Sequenc
     """Return the parts of the report in reading order, without those that have nothing to show."""
     sections: list[Section] = [
         (model_cells(record), ["retention_speedup.png"]),
+        (alternative_cells(record), []),
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from distill.alternative_cells import alternative_cells
 from distill.cells import Cells, model_cells
 from distill.record import Record
 from distill.speed_cells import memory_cells, speed_cells
@@ -9,14 +10,14 @@ from distill.verdict import verdict
 
 
 def comparison_table(record: Record) -> str:
-    """Return the record as readable text: the verdict, the models, the speed and, where measured, the memory."""
-    tables = [model_cells(record), speed_cells(record), memory_cells(record)]
+    """Return the record as readable text: verdict, models, alternatives, speed and, where measured, memory."""
+    tables = [model_cells(record), alternative_cells(record), speed_cells(record), memory_cells(record)]
     return "\n\n".join([verdict(record), *(text_table(cells) for cells in tables if cells.rows)]) + "\n"
 
 
 def markdown_table(record: Record) -> str:
     """Return the same tables as GitHub-flavoured markdown."""
-    tables = [model_cells(record), speed_cells(record), memory_cells(record)]
+    tables = [model_cells(record), alternative_cells(record), speed_cells(record), memory_cells(record)]
     return "\n\n".join([verdict(record), *(markdown_cells(cells) for cells in tables if cells.rows)]) + "\n"
 
 

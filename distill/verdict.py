@@ -6,8 +6,10 @@ from typing import Any
 from distill.cells import (
     MISSING,
     dataset,
+    gain_interval,
     metric_label,
     metric_text,
+    model_metrics,
     percent,
     percent_interval,
     speedup_interval,
@@ -16,7 +18,9 @@ from distill.errors import UserError, choices_hint
 from distill.record import Record
 
 REFERENCE_LENGTH = 128
-REQUIREMENTS = ("retention", "speedup")
+REQUIREMENTS = ("retention", "speedup", "gain")
+MAX_NAMES = 5
+"""Classes that a sentence names; of more it gives the number."""
 
 
 def verdict(record: Record) -> str:
@@ -25,8 +29,67 @@ def verdict(record: Record) -> str:
 
 
 def verdict_sentences(record: Record) -> list[str]:
-    """Return the sentences of the verdict: quality first, then speed and the baseline where they were measured."""
-    return [sentence for sentence in (_quality(record), _speed(record), _baseline(record)) if sentence]
+    """Return the sentences of the verdict: first what speaks against the student, then quality, speed and baseline."""
+    against = [_no_gain(record), *_never_answered(record), _better_alternative(record)]
+    found = [*against, _quality(record), _speed(record), None if against[0] else _baseline(record)]
+    return [sentence for sentence in found if sentence]
+
+
+def _no_gain(record: Record) -> str | None:
+    """Say that distilling did not help, where labels alone are better by an interval that lies wholly below 0."""
+    name = record["main_metric"]
+    gain = (record.get("gain") or {}).get(name) or {}
+    if gain.get("high") is None or gain["high"] >= 0:
+        return None
+    loss = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
+    unit = " points" if metric_text(name, 0.0).endswith("%") else ""
+    reached = metric_text(name, model_metrics(record, "baseline").get(name))
+    return (
+        f"Distillation did not help: the same student on labels alone reaches {reached} {metric_label(name)} on "
+        f"{dataset(record)} ({gain_interval(name, loss).lstrip('+').replace(' [', f'{unit} more [')})."
+    )
+
+
+def _never_answered(record: Record) -> list[str]:
+    """Name the classes that the student never answers, and those that the teacher never does."""
+    missing = record.get("never_answered") or {}
+    sentences = []
+    for role in ("student", "teacher"):
+        names = missing.get(role) or []
+        if names:
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            classes = "class" if len(names) == 1 else "classes"
+            sentences.append(f"The {role} never answers {classes} {', '.join(names[:MAX_NAMES])}{more}.")
+    return sentences
+
+
+def _better_alternative(record: Record) -> str | None:
+    """Name the fastest of the alternatives that are faster than the student, by their interval, and not worse."""
+    name, length = record["main_metric"], record.get("median_length")
+    student = model_metrics(record, "student").get(name)
+    better = [
+        (point, alternative)
+        for alternative in record.get("alternatives") or []
+        if _not_worse(alternative, name, student)
+        for point in alternative["speed"]
+        if point["length"] == length and (point["over_student_low"] or 0) > 1
+    ]
+    if not better or student is None:
+        return None
+    point, alternative = max(better, key=lambda found: found[0]["over_student"])
+    score = alternative["metrics"][name]
+    speed = {"speedup": point["over_student"], "low": point["over_student_low"], "high": point["over_student_high"]}
+    how = "better" if score > student else "as good"
+    scores = f"{metric_text(name, score)} against {metric_text(name, student)} {metric_label(name)}"
+    return (
+        f"The {alternative['name']} is both faster than the student ({speedup_interval(speed)}) and {how} ({scores}) "
+        f"at your median of {length:,} tokens."
+    )
+
+
+def _not_worse(alternative: dict[str, Any], name: str, student: float | None) -> bool:
+    score = (alternative["metrics"] or {}).get(name)
+    return score is not None and student is not None and score >= student
 
 
 def _quality(record: Record) -> str:
@@ -103,8 +166,9 @@ def parse_requirements(text: str) -> dict[str, float]:
 def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> list[str]:
     """Return one line per requirement that the record does not prove; empty when it proves them all.
 
-    ``retention`` asks the lower interval end of the main metric's retention to reach the bar, ``speedup`` asks it of
-    every measured point. A number that could not be measured proves nothing and fails.
+    ``retention`` asks the lower interval end of the main metric's retention to reach the bar, ``gain`` that of how far
+    the student's main metric is above that of labels alone, in units of the metric (0.02 is two points of accuracy),
+    ``speedup`` that of every measured point. A number that could not be measured proves nothing and fails.
     """
     failures = []
     if "retention" in requirements:
@@ -115,6 +179,8 @@ def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> lis
                 f"retention of {metric_label(name)} {percent_interval(entry)}: "
                 f"lower end below {percent(requirements['retention'])}"
             )
+    if "gain" in requirements:
+        failures += _unmet_gain(record, requirements["gain"])
     if "speedup" in requirements:
         points = record.get("speed") or []
         failures += [] if points else ["speedup: no speed was measured"]
@@ -125,6 +191,16 @@ def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> lis
             if not _reaches(point.get("low"), requirements["speedup"])
         ]
     return failures
+
+
+def _unmet_gain(record: Record, bar: float) -> list[str]:
+    name = record["main_metric"]
+    gain = (record.get("gain") or {}).get(name) or {}
+    if gain.get("low") is None:
+        return ["gain: no student trained on labels alone was compared"]
+    if _reaches(gain["low"], bar):
+        return []
+    return [f"gain in {metric_label(name)} over labels alone {gain_interval(name, gain)}: lower end below {bar:g}"]
 
 
 def _reaches(low: float | None, bar: float) -> bool:

@@ -3,6 +3,7 @@
     python pipelines/compare.py --teacher runs/sst2/teacher --student runs/sst2/student --task sst2
     python pipelines/compare.py --teacher DIR --student DIR --task sst2 --data.dir DATA --output report
     python pipelines/compare.py --teacher DIR --student DIR --task sst2 --require retention=0.95,speedup=2.0
+    python pipelines/compare.py --teacher DIR --student DIR --baseline DIR --task sst2 --require gain=0
     python pipelines/compare.py --teacher DIR --student DIR --task sst2 --submission glue-server
 
 Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals; 2 for a mistake in the command.
@@ -19,6 +20,7 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.console import Parser, add_data_options, data_options, positive, run, writable_folder
+from distill.errors import UserError
 from distill.tasks import task_names
 from distill.verdict import parse_requirements, unmet_requirements
 
@@ -56,7 +58,13 @@ def make_parser() -> Parser:
     add("--format", choices=("table", "md", "json"), default="table", help="what is printed")
     add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
     add("--submission", metavar="DIR", help="write both models' answers on GLUE's test split there, for its server")
-    add("--require", type=parse_requirements, default={}, metavar="retention=R,speedup=S", help="exit 1 unless proven")
+    add(
+        "--require",
+        type=parse_requirements,
+        default={},
+        metavar="retention=R,speedup=S,gain=G",
+        help="exit 1 unless proven",
+    )
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     return parser
 
@@ -65,6 +73,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     options = make_parser().parse_args(arguments)
     data_options(options, options.task)  # refuses at once what does not fit the task
+    if "gain" in options.require and options.baseline is None:
+        raise UserError("--require gain: it is measured over the same student on labels alone; give --baseline DIR")
     return options
 
 

@@ -1,6 +1,7 @@
 """The last phase of a run: teacher, student and baseline compared, and everything that people read."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.image import imread
@@ -9,12 +10,13 @@ from distill.card import write_model_card
 from distill.classifiers import softmax_control
 from distill.compare import compare_models
 from distill.disagreements import find_disagreements
+from distill.flops import attention_name
 from distill.measure import CompareSettings
 from distill.predictions import write_predictions
 from distill.record import write_record
 from distill.report import write_report
 from distill.table import comparison_table
-from pipelines.opening import Lesson, Work
+from pipelines.opening import Lesson, Work, load_student
 from students import StudentForSequenceClassification
 
 
@@ -30,6 +32,7 @@ def compare_and_report(
     stages = [folder.result(stage.name) or {} for stage in lesson.stages]
     results = {"teacher": folder.result("teacher") or {}, **{stage["name"]: stage for stage in stages}}
     results["baseline"] = folder.result("baseline") or {}
+    work.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
         work.task,
         lesson.teacher,
@@ -52,6 +55,7 @@ def compare_and_report(
         folders={"teacher": folder.teacher, "student": folder.student},
         source=work.config.data.dir,
         training_precision=work.run.accelerator.mixed_precision,
+        softmax_student=before_its_attention(work, lesson, student),
     )
     if not work.run.accelerator.is_main_process:
         return
@@ -66,6 +70,16 @@ def compare_and_report(
         show_picture(work, path)
     print(comparison_table(record))
     print(f"report: {report}")
+
+
+def before_its_attention(
+    work: Work, lesson: Lesson, student: StudentForSequenceClassification
+) -> Callable[[], StudentForSequenceClassification] | None:
+    """Return how to load what the last stage with ``attention: softmax`` left; None where there is no such stage."""
+    stages = [stage.name for stage in lesson.stages if stage.attention == "softmax"]
+    if not stages or attention_name(student.config) == "softmax":
+        return None
+    return lambda: load_student(work, work.folder.phase(stages[-1]) / "student")
 
 
 def show_picture(work: Work, path: Path) -> None:

@@ -96,6 +96,15 @@ def test_record_of_a_classification_has_everything():
     assert record["noise"]["low"] <= record["noise"]["high"]
     assert record["throughput"]["low"] <= record["throughput"]["high"]
     assert record["throughput"]["num_examples"] > 0
+    assert [entry["name"] for entry in record["alternatives"]] == [
+        "teacher in ONNX Runtime fp32",
+        "teacher in ONNX Runtime int8",
+    ]
+    assert all(entry["metrics"] and entry["speed"] for entry in record["alternatives"])
+    assert record["median_length"] == 16
+    gained = (record["models"][role]["metrics"]["f1"] for role in ("student", "baseline"))
+    assert record["gain"]["f1"]["value"] == pytest.approx(np.subtract(*gained))
+    assert set(record["never_answered"]) == {"teacher", "student", "baseline"}
     assert record["stages"][0]["name"] == "logits"
     assert record["environment"]["device"] == "cpu"
 

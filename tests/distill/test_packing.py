@@ -30,7 +30,9 @@ def test_lengths_are_spread_over_all_orders():
 
 def test_texts_are_examples_one_after_the_other():
     source = examples()
-    known = {tuple(source.token_ids[start:end]) for start, end in zip(source.offsets, source.offsets[1:], strict=False)}
+    known = {
+        tuple(source.token_ids[start:end]) for start, end in zip(source.offsets, source.offsets[1:], strict=False)
+    }
     packed = pack(source, 80, 50, seed=1)
     for start, end in zip(packed.offsets, packed.offsets[1:], strict=False):
         tokens = packed.token_ids[start:end].tolist()

@@ -284,7 +284,9 @@ def test_a_missing_file_and_missing_keys_are_named(tmp_path):
         parse_config([], STUDENTS)
 
 
-@pytest.mark.parametrize("written", [[], ["--stages=auto"], ["--stages", "auto"], ["--stages=[]"], ["--config", "FILE"]])
+@pytest.mark.parametrize(
+    "written", [[], ["--stages=auto"], ["--stages", "auto"], ["--stages=[]"], ["--config", "FILE"]]
+)
 def test_stages_that_are_chosen_from_the_data(written, tmp_path):
     file = tmp_path / "auto.yaml"
     file.write_text("stages: auto\n")

@@ -45,6 +45,9 @@ def change(path: str, value) -> dict:
         ("retention/accuracy/low", "0.9", "retention.accuracy.low is text, not a whole number or a number or null"),
         ("speed/1/depth_speedup", KeyError, r"speed\[1\].depth_speedup is missing"),
         ("memory/0", 3, r"memory\[0\] is a whole number, not an object"),
+        ("alternatives/0/retention", KeyError, r"alternatives\[0\].retention is missing"),
+        ("alternatives/1/speed/2/student_ms", "2", r"alternatives\[1\].speed\[2\].student_ms is text"),
+        ("gain/accuracy/low", KeyError, "gain.accuracy.low is missing"),
         ("stages/0/name", KeyError, r"stages\[0\].name is missing"),
     ],
 )
@@ -56,6 +59,13 @@ def test_what_is_wrong_is_named(path, value, message):
 def test_numbers_may_be_null():
     for path in ("agreement", "crossover_length", "speed/0/speedup", "models/baseline/metrics"):
         record.validate_record(change(path, None))
+
+
+def test_records_of_earlier_versions_are_read():
+    old = copy.deepcopy(SAMPLE)
+    for key in ("alternatives", "median_length", "gain", "never_answered"):
+        del old[key]
+    assert record.validate_record(old) is old
 
 
 def test_write_then_read(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.alternative_cells import alternative_cells
 from distill.cells import (
     duration,
     environment_cells,
@@ -109,6 +110,35 @@ def test_a_retention_without_meaning_gives_its_reason(record):
     record["retention"]["accuracy"] = {"value": None, "low": None, "high": None, "reason": "the teacher scores 0"}
     assert "retention of accuracy: the teacher scores 0" in model_cells(record).notes
     assert "scores 89.3 % accuracy on sst2 (the teacher scores 0)" in verdict(record)
+
+
+def test_alternatives_stand_beside_the_student(record):
+    cells = alternative_cells(record)
+    assert cells.headers[-4:] == ("at 24 tokens", "at 32 tokens", "at 128 tokens", "at 512 tokens")
+    assert cells.rows[0] == ("student", "89.3 %", "97.5 % [95.9, 99.1]", "-", "1.71×", "1.78×", "2.12×", "2.78×")
+    assert cells.rows[2][:4] == ("teacher in ONNX Runtime int8", "89.2 %", "97.4 % [95.9, 98.9]", "23 MB")
+    assert cells.rows[2][4:] == ("3.27×", "2.93×", "2.29×", "1.76×")
+    assert cells.rows[3][1:] == ("n/a", "n/a", "-", "n/a", "n/a", "n/a", "n/a")
+    assert cells.notes == (
+        "at … tokens: times as fast as the teacher in torch, batch 1; the median of the texts is 24 tokens",
+        "softmax student of the same depth: OSError: No such file or directory",
+    )
+    text = comparison_table(record)
+    assert text.index("Teacher against student") < text.index("Alternatives") < text.index("Speed on")
+
+
+def test_a_single_length_that_was_not_measured_has_its_reason(record):
+    record["alternatives"][1]["speed"][3] |= dict.fromkeys(("speedup", "student_ms")) | {"reason": "out of memory"}
+    assert "teacher in ONNX Runtime int8, 512 tokens: out of memory" in alternative_cells(record).notes
+
+
+def test_alternatives_without_speed(record):
+    for alternative in record["alternatives"]:
+        alternative["speed"] = []
+    cells = alternative_cells(record)
+    assert [row[:2] for row in cells.rows[:2]] == [("student", "89.3 %"), ("teacher in ONNX Runtime fp32", "91.6 %")]
+    assert len(cells.notes) == 1
+    assert alternative_cells(record | {"alternatives": []}).rows == ()
 
 
 def test_speed_rows_mark_what_is_special(record):

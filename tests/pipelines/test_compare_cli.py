@@ -88,6 +88,10 @@ def test_the_whole_command_from_another_folder(place, tmp_path):
     (point,) = record["speed"]
     product = point["depth_speedup"] * point["attention_speedup"]
     assert product == pytest.approx(point["speedup"], rel=1e-6)
+    for alternative in record["alternatives"]:
+        assert alternative["metrics"], alternative
+        assert [point["length"] for point in alternative["speed"]] == sorted({16, record["median_length"]})
+        assert all(point["over_student"] for point in alternative["speed"])
     (memory,) = record["memory"]
     assert memory["teacher_mb"] is not None, memory
     assert memory["student_mb"] is not None, memory
@@ -113,10 +117,17 @@ def quick_record(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("bars", "code"), [("retention=0.95", 0), ("retention=0.96", 1), ("retention=0.95,speedup=1.1", 1)]
+    ("bars", "code"),
+    [
+        ("retention=0.95", 0),
+        ("retention=0.96", 1),
+        ("retention=0.95,speedup=1.1", 1),
+        ("gain=0", 0),
+        ("retention=0.95,gain=0.05", 1),
+    ],
 )
 def test_gate(quick_record, place, monkeypatch, capsys, bars, code):
-    assert call(monkeypatch, [*command(place), "--require", bars]) == code
+    assert call(monkeypatch, [*command(place), "--baseline", str(place / "student"), "--require", bars]) == code
     assert ("not met" in capsys.readouterr().err) == bool(code)
 
 
@@ -166,6 +177,7 @@ def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_p
         ({}, ["--lenghts", "32"], "--lengths"),
         ({}, ["--lengths", "-3"], "positive"),
         ({}, ["--require", "speed=2"], "did you mean 'speedup'"),
+        ({}, ["--require", "gain=0"], "give --baseline DIR"),
         ({}, ["--data.label_names", "a", "b"], "custom"),
         ({}, ["--format", "xml"], "json"),
         ({}, ["--output", __file__], "cannot be created"),

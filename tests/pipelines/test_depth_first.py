@@ -55,6 +55,14 @@ def test_the_last_student_is_the_mechanism_and_every_stage_is_in_the_record(undi
     assert json.loads((undisturbed / "student" / "config.json").read_text())["attention"] == "performer"
 
 
+def test_the_softmax_student_is_an_alternative_as_its_stage_left_it(undisturbed):
+    record = json.loads((undisturbed / "record.json").read_text())
+    fp32, _, softmax = record["alternatives"]
+    assert (fp32["name"], softmax["name"]) == ("teacher in ONNX Runtime fp32", "softmax student of the same depth")
+    assert softmax["metrics"] == pytest.approx(record["stages"][0]["metrics"])
+    assert fp32["metrics"] == pytest.approx(record["models"]["teacher"]["metrics"])
+
+
 def test_a_killed_run_goes_on_where_the_attention_changes(undisturbed, tiny, more, tmp_path, same_end):
     folder = tmp_path / "run"
     killed, errors = tiny.kill_when(tiny.start(folder, *more), folder, "checkpoints/depth/result.json")
