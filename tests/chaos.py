@@ -55,6 +55,7 @@ SMALLER = {
     "teacher.scratch.intermediate_size": 64,
     "teacher.scratch.vocabulary_size": 400,
     "teacher.epochs": 2,
+    "teacher.batch_size": 32,
     "teacher.margin_over_majority": -1,  # how good the teacher is does not matter here
     "student.num_layers": 1,
     "student.features": "redrawn",
