@@ -17,11 +17,12 @@ from distill.data import EMBEDDED
 from distill.environment import describe_environment
 from distill.errors import UserError
 from distill.flops import attention_name, model_flops
+from distill.linear_form import linear_form
 from distill.measure import CompareSettings, measure
 from distill.metrics import metrics_over_splits
 from distill.predict import predict_logits
 from distill.predictions import Logits, predictions_frame
-from distill.quality import quality
+from distill.quality import linear_form_quality, quality
 from distill.record import SCHEMA, Record, not_finite, plain, validate_record
 from distill.tasks import Task
 from distill.windows import window_lengths
@@ -179,6 +180,12 @@ def compare_models(
         logits[role] = {
             split: predict_logits(model, examples, device=device) for split, examples in validation.items()
         }
+    linear: dict[str, np.ndarray] | None = None
+    if getattr(student.config, "exact_up_to", 0):
+        with linear_form(student):
+            linear = {
+                split: predict_logits(student, examples, device=device) for split, examples in validation.items()
+            }
     measured: dict[str, Any] = {}
     if PartialState().is_main_process:
         examples = validation[task.validation_splits[0]]
@@ -201,6 +208,9 @@ def compare_models(
         **measured,
     )
     record["median_length"] = median_length(validation)
+    if linear is not None:
+        labels = {split: examples.labels for split, examples in validation.items()}
+        record["linear_form"] = plain(linear_form_quality(task, linear, logits, labels, settings.resamples, seed))
     record["source"] = {None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder")
     return record, predictions_frame(logits, validation)
 

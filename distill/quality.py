@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from distill import statistics
-from distill.metrics import predictions, scored_values
+from distill.metrics import metrics_over_splits, predictions, scored_values
 from distill.predictions import Logits
 from distill.record import Record
 from distill.tasks import Task
@@ -107,6 +107,36 @@ def quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamp
         found["never_answered"] = never_answered(task, logits, labels)
     else:
         found["williams"] = _williams(task, labels[split], teacher, student)
+    return found
+
+
+def linear_form_quality(
+    task: Task,
+    linear: Mapping[str, np.ndarray],
+    logits: Logits,
+    labels: Mapping[str, np.ndarray],
+    resamples: int,
+    seed: int,
+) -> Record:
+    """Return the record's ``linear_form``: what a student that attends short texts exactly answers without that.
+
+    Args:
+        linear: split -> (n, C), of its linear form.
+        logits: as in :func:`quality`.
+
+    Returns:
+        ``metrics``, ``retention``, and of a classification ``agreement``: the share of the first split's examples
+        that both forms answer alike.
+    """
+    split = task.validation_splits[0]
+    roles = {"teacher": logits["teacher"], "linear": linear}
+    found: Record = {
+        "metrics": metrics_over_splits(task, linear, labels),
+        "retention": retention_over_splits(task, roles, labels, "linear", resamples=resamples, seed=seed),
+    }
+    if not task.is_regression:
+        answers = (predictions(task, of_form[split]) for of_form in (logits["student"], linear))
+        found["agreement"] = statistics.agreement(*answers)
     return found
 
 

@@ -15,6 +15,7 @@ from distill.data import fingerprint
 from distill.fidelity import layer_fidelity
 from distill.findings import WARNING, Finding, settle
 from distill.launch import flush_trackers, main_process_first, on_main_process, start_trackers
+from distill.linear_form import linear_form
 from distill.loop import Progress, train
 from distill.packing import PACKED_TEXTS, pack
 from distill.run_folder import create_run_folder, occupy, save_model
@@ -22,7 +23,7 @@ from distill.scoring import held_out_scorer, logits_of, validation_metrics
 from distill.stages import StagePlan, plan_stage
 from pipelines.opening import Lesson, Work, build_student, load_student
 from pipelines.shared_stages import share, shared_folder, take_shared
-from students import StudentForSequenceClassification, exact_form, linear_form
+from students import StudentForSequenceClassification, exact_form
 from teachers.checks import calibration_warning, check_teacher, progress_warning
 from teachers.layer_choice import most_needed_layers
 from teachers.load import freeze, weights_checksum

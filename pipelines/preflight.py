@@ -30,6 +30,7 @@ from distill.footprint import (
 )
 from distill.launch import Launcher, autocast_dtype, current_sharding, make_accelerator, read_launcher
 from distill.legal_losses import with_legal_losses
+from distill.linear_form import linear_form
 from distill.precision import resolve_precision
 from distill.preflight import (
     check_checkpoints,
@@ -53,7 +54,7 @@ from distill.stages import parameter_groups, plan_stage
 from pipelines.opening import Lesson, Work, make_student, open_lesson, open_run, with_recipe
 from pipelines.phases import baseline_stage, check_on_validation, more_text
 from pipelines.plan import plan_lines
-from students import STUDENTS, linear_form
+from students import STUDENTS
 from teachers.load import load_tokenizer
 from teachers.outputs import disk_needed
 from teachers.prepare import finetuning_stage

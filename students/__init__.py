@@ -7,8 +7,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .configuration import FEATURES, StudentConfig
+from .exact_form import exact_form
 from .fold import fold_features
-from .forms import exact_form, linear_form
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
 from .layer_map import LAYER_MAPS, resolve_layer_map
 from .lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
@@ -39,7 +39,6 @@ __all__ = [
     "calibrate_temperature",
     "exact_form",
     "fold_features",
-    "linear_form",
     "resolve_layer_map",
     "student_from_teacher",
 ]

@@ -1,28 +1,10 @@
-"""The two forms of a student that attends short texts exactly: each of them for texts of every length."""
+"""The exact form of a student: softmax attention of the same weights, for texts of every length."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import nn
 
-from .attention.base import SelfAttention
 from .modeling import StudentForSequenceClassification
-
-
-@contextmanager
-def linear_form(student: nn.Module) -> Iterator[None]:
-    """Let the mechanism attend in texts of every length while the block runs, in short ones too."""
-    mechanisms = [module for module in student.modules() if isinstance(module, SelfAttention)]
-    limits = [module.exact_up_to for module in mechanisms]
-    try:
-        for module in mechanisms:
-            module.exact_up_to = 0
-        yield
-    finally:
-        for module, limit in zip(mechanisms, limits, strict=True):
-            module.exact_up_to = limit
 
 
 def exact_form(student: StudentForSequenceClassification) -> StudentForSequenceClassification:
