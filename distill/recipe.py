@@ -93,9 +93,9 @@ def teacher_rate(hidden_size: int) -> float:
 
 
 def epochs_of(steps: int, rows: int, batch_size: int) -> float:
-    """Return passes over ``rows`` examples that make about so many steps: whole ones from two on, else a fraction."""
+    """Return passes over ``rows`` examples that make about so many steps; the last one may be a part."""
     epochs = steps / math.ceil(rows / batch_size)
-    return float(math.ceil(epochs)) if epochs > 1.5 else round(epochs, 2)
+    return math.ceil(10 * epochs) / 10 if epochs > 1 else math.ceil(100 * epochs) / 100
 
 
 def _between(low: int, wanted: float, high: int) -> int:
