@@ -85,22 +85,6 @@ def test_left_padding_and_texts_of_no_length():
     torch.testing.assert_close(context[:1, 7:], alone, rtol=0, atol=1e-10)
 
 
-def test_a_compiled_mixed_batch_is_the_eager_one():
-    torch.manual_seed(0)
-    model = StudentForSequenceClassification(configuration("performer", exact_up_to=LIMIT)).eval()
-    tokens = torch.randint(1, 50, (3, 12), generator=generator(1))
-    shapes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=64)}
-    shapes = {"input_ids": shapes, "attention_mask": shapes}
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
-    for lengths in ([12, 5, 9], [3, 5, 8], [12, 9, 10]):
-        mask = mask_of(lengths, 12).long()
-        with torch.no_grad():
-            torch.testing.assert_close(
-                exported(input_ids=tokens, attention_mask=mask).logits, model(tokens, mask).logits, rtol=0, atol=1e-5
-            )
-
-
 @pytest.mark.parametrize("name", STUDENTS)
 def test_others_are_refused_with_the_reason(name):
     problem = STUDENTS[name].why_not_exact({})
