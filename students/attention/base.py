@@ -78,7 +78,7 @@ class SelfAttention(nn.Module, ABC):
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.exact_up_to = config.exact_up_to
+        self.exact_up_to = 0 if self.is_softmax else config.exact_up_to
         self.num_heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
         for name in self.projections:
