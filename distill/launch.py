@@ -16,6 +16,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
+    gather_object,
     is_deepspeed_available,
 )
 from torch import nn
@@ -122,6 +123,22 @@ def make_accelerator(config: Config) -> Accelerator:
     if launcher.several:
         patient_group()
     return accelerator
+
+
+def check_same_precision(accelerator: Accelerator) -> None:
+    """Refuse processes on machines of which each has chosen another precision; every process must call this.
+
+    Raises:
+        UserError: on every process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    chosen = sorted(set(gather_object([str(accelerator.mixed_precision)])))
+    if len(chosen) > 1:
+        raise UserError(
+            f"training.mixed_precision auto: the machines of this run would train in {' and '.join(chosen)}; "
+            "give one for all, no or bf16"
+        )
 
 
 def import_before_groups() -> None:

@@ -28,7 +28,14 @@ from distill.footprint import (
     run_disk,
     state_memory,
 )
-from distill.launch import Launcher, autocast_dtype, current_sharding, make_accelerator, read_launcher
+from distill.launch import (
+    Launcher,
+    autocast_dtype,
+    check_same_precision,
+    current_sharding,
+    make_accelerator,
+    read_launcher,
+)
 from distill.legal_losses import with_legal_losses
 from distill.linear_form import linear_form
 from distill.precision import resolve_precision
@@ -84,7 +91,9 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
         accelerator = make_accelerator(config)
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
         return None
-    work = open_run(config, make_accelerator(config), folder)
+    accelerator = make_accelerator(config)
+    check_same_precision(accelerator)
+    work = open_run(config, accelerator, folder)
     lesson = open_lesson(work)
     print_banner(work, lesson)
     work, lesson, replaced = with_recipe(work, lesson)

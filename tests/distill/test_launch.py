@@ -1,11 +1,13 @@
 """What the launcher says, and the configuration as TensorBoard's hparams take it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from distill import launch
 from distill.config import Config, StageConfig
 from distill.errors import UserError
 from distill.launch import autocast_dtype, flatten, read_launcher
@@ -58,3 +60,12 @@ def test_variables_that_no_launcher_writes_are_named(message):
 )
 def test_variables_that_launchers_write_are_read(environment, processes):
     assert read_launcher(environment).processes == processes
+
+
+def test_machines_that_chose_different_precisions_are_named(monkeypatch):
+    accelerator = SimpleNamespace(num_processes=2, mixed_precision="no")
+    monkeypatch.setattr(launch, "gather_object", lambda chosen: [*chosen, "bf16"])
+    with pytest.raises(UserError, match="bf16 and no"):
+        launch.check_same_precision(accelerator)
+    monkeypatch.setattr(launch, "gather_object", lambda chosen: chosen * 2)
+    launch.check_same_precision(accelerator)
