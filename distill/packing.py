@@ -7,7 +7,7 @@ import numpy as np
 from distill.batches import TokenizedExamples
 from distill.data import HIDDEN
 
-PACKED_TEXTS = 512
+PACKED_TEXTS = 256
 """How many a stage reads: enough that no map learns them by heart, few enough to be made in a second."""
 SHORTEST = 64
 """Tokens of the shortest packed text, or of the longest where that has fewer."""
