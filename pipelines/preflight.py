@@ -81,11 +81,10 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     launcher = read_launcher()
     saved, wanted = saved_config(config), config.training.mixed_precision
     config = config if saved is None else adopt(config, saved)
-    report(check_precision(config, launcher, kept=saved is not None and wanted == AUTO))
+    precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
     config = with_precision(config, launcher)
     config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
-    report(replaced)
-    report(look_around(config, launcher))
+    report([*replaced, *look_around(config, launcher, precision)])
     folder = find_run_folder(config)
     if folder.finished:
         accelerator = make_accelerator(config)
@@ -140,10 +139,11 @@ def with_precision(config: Config, launcher: Launcher) -> Config:
     return replace(config, training=replace(config.training, mixed_precision=precision))
 
 
-def look_around(config: Config, launcher: Launcher) -> Iterator[Finding]:
-    """Check what needs neither data nor models."""
+def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]) -> Iterator[Finding]:
+    """Check what needs neither data nor models; ``precision`` is what was found of that already."""
     yield from check_versions()
     yield from check_launcher(config, launcher)
+    yield from precision
     yield from check_compiler(launcher, Path(get_default_build_root()))
     yield from check_write_permission(config)
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)

@@ -32,12 +32,15 @@ def check(tiny, run_dir: Path, capsys: pytest.CaptureFixture[str], *more: str) -
 def test_everything_is_in_order(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = check(tiny, tmp_path / "run", capsys)
     assert code == 0
-    checks = ["versions", "launcher", "compiler", "run folder", "checkpoints"]
+    checks = ["versions", "launcher", "precision", "compiler", "run folder", "checkpoints"]
     checks += ["teacher", "tokenizer", "student", "memory", "disk"]
-    assert [line[8:].partition(":")[0] for line in lines[: len(checks)]] == checks
-    assert all(line.startswith("ok      ") for line in lines[: len(checks)])
-    assert "checked after fine-tuning" in lines[5]
-    assert any(line.startswith("ZeRO-2") for line in lines[len(checks) :])
+    found = [line for line in lines if line.startswith(("ok      ", "error   "))]
+    assert [line[8:].partition(":")[0] for line in found] == checks
+    assert all(line.startswith("ok      ") for line in found)
+    assert "checked after fine-tuning" in found[6]
+    planned = [line.split()[0] for line in lines if line.endswith((" s", " min"))]
+    assert planned == ["teacher", "layers", "logits", "baseline"]
+    assert any(line.startswith("ZeRO-2") for line in lines)
     assert not (tmp_path / "run").exists()
 
 
@@ -55,6 +58,8 @@ def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
         "warning student.features learned has no effect: reformer attention has no random features; fixed says so",
         "warning stages.one.train is features, which reformer attention has none of; "
         "its whole attention blocks are trained, at the learning rate 0.001",
+        "warning stages.one: 8 steps (1 epochs of 240 texts in batches of 32) teach little; give it 13 epochs, or write "
+        "stages: auto",
     ]
 
 
@@ -94,7 +99,7 @@ def test_errors_found_before_loading_are_all_printed(tiny, tmp_path: Path, capsy
     (tmp_path / "file").write_text("mine")
     code, lines = check(tiny, tmp_path / "file", capsys, "--training.mixed_precision", "fp16")
     assert code == 2
-    assert [line.split(maxsplit=1)[0] for line in lines] == ["ok", "error", "ok", "error", "ok"]
+    assert [line.split(maxsplit=1)[0] for line in lines] == ["ok", "ok", "error", "ok", "error", "ok"]
 
 
 def test_a_run_that_has_its_teacher_is_looked_at_for_real(
