@@ -71,7 +71,7 @@ class Warm:
         late = [name for name in READ_AT_IMPORT if wanted.get(name) != variables.get(name)]
         assert not late, f"{late} are read when libraries are imported: take a fresh process"
         self.args, self.returncode = [sys.executable, *command], None
-        self._streams = [tempfile.TemporaryFile() for _ in range(2)]
+        self._streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (read when the process has ended)
         request = {"command": list(command), "environment": wanted, "folder": os.path.abspath(cwd)}
         text = json.dumps(request).encode()
         reading, writing = os.pipe()

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = (
+    # Not onnxruntime, which starts a thread when it is imported.
     *("torch.utils.tensorboard", "torch.utils.cpp_extension", "torch.onnx", "onnx", "deepspeed"),
     *("distill.compare", "distill.launch", "distill.run_folder", "distill.report", "distill.speed"),
     *("pipelines.preflight", "pipelines.comparison", "pipelines.phases", "students"),
