@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import warm
 from helpers.same_end import differences
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,10 +62,12 @@ class Tiny:
     @property
     def environment(self) -> dict[str, str]:
         """Return an environment in which two runs give the same bits: one thread, no GPU."""
-        return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "SOME_TOKEN": SECRET}
+        return warm.environment(SOME_TOKEN=SECRET)
 
-    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
+    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str] | warm.Warm:
         """Start the run and return its process."""
+        if how.get("launcher", PYTHON) == PYTHON:
+            return warm.Warm(self.command(run_dir, *more, **how)[1:], self.environment, self.config.parent)
         return subprocess.Popen(
             self.command(run_dir, *more, **how),
             stdout=subprocess.PIPE,
@@ -75,7 +78,7 @@ class Tiny:
             start_new_session=True,  # a launcher and its processes are killed together
         )
 
-    def kill_when(self, process: subprocess.Popen[str], run_dir: Path, pattern: str) -> tuple[bool, str]:
+    def kill_when(self, process: subprocess.Popen[str] | warm.Warm, run_dir: Path, pattern: str) -> tuple[bool, str]:
         """Kill the run as soon as a path of its folder exists; tell whether it lived until then, and its stderr."""
         killed = False
         while process.poll() is None and not killed:

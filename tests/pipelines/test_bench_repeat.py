@@ -1,10 +1,9 @@
 """The benchmark of the measuring itself: what it counts, and the command on a tiny run."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from helpers import warm
 
 from pipelines.bench_repeat import null_coverage, repeatability
 
@@ -33,9 +32,7 @@ def test_command(finished, tmp_path):
     models = ["--teacher", str(finished.folder / "teacher"), "--student", str(finished.folder / "student")]
     more = ["--task", "sst2", "--data.dir", "embedded", "--trust-remote-code", "--record", str(output)]
     small = ["--repeats", "2", "--batch-sizes", "1", "--lengths", "16", "--seconds-per-point", "0.05"]
-    command = [sys.executable, str(SCRIPT), *models, *more, *small]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    done = warm.run([str(SCRIPT), *models, *more, *small])
     assert done.returncode == 0, done.stderr
     record = json.loads(output.read_text())
     assert [len(run) for run in record["runs"]] == [1, 1]
@@ -47,8 +44,7 @@ def test_command(finished, tmp_path):
 
 def test_what_compare_refuses_is_said_once(finished):
     teacher = str(finished.folder / "teacher")
-    command = [sys.executable, str(SCRIPT), "--teacher", teacher, "--student", teacher, "--task", "sst"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = warm.run([str(SCRIPT), "--teacher", teacher, "--student", teacher, "--task", "sst"])
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "'sst2'" in done.stderr

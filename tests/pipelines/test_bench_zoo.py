@@ -1,12 +1,11 @@
 """The benchmark of all mechanisms: the fit of growth, and the command on two of them."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import warm
 
 from pipelines.bench_zoo import exponent
 
@@ -23,9 +22,7 @@ def test_exponent_of_a_power_law(power):
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    return warm.run([str(SCRIPT), *arguments])
 
 
 def test_command_writes_every_point(tmp_path):

@@ -1,7 +1,6 @@
 """pipelines/compare.py as people and CI jobs call it: what it prints, writes, and with which exit code it ends."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
+from helpers import warm
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.config import DataConfig
@@ -70,13 +70,7 @@ def call(monkeypatch, arguments):
 def test_the_whole_command_from_another_folder(place, tmp_path):
     """The real script in a process of its own: JSON alone on stdout, every file written, the gate not met."""
     arguments = [*command(place, *QUICK), "--output", "out", "--format", "json", "--require", "speedup=1000"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "pipelines" / "compare.py"), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = warm.run([str(ROOT / "pipelines" / "compare.py"), *arguments], cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("not met: speedup at batch 1, 16 tokens")
     record = json.loads(done.stdout)

@@ -1,14 +1,13 @@
 """Texts longer than the teacher's positions: it reads them in windows, the student at once."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 import torch
+from helpers import warm
 from transformers import BertConfig, BertForSequenceClassification
 
 from distill.tokenizer import train_tokenizer
@@ -77,11 +76,11 @@ def test_the_student_has_a_position_for_every_token(done):
 
 def test_a_comparison_without_the_run_folder_gives_the_same_metrics(done, place, tmp_path):
     folder = done[0]
-    command = [sys.executable, str(ROOT / "pipelines" / "compare.py"), "--task", "custom", "--output", str(tmp_path)]
+    command = [str(ROOT / "pipelines" / "compare.py"), "--task", "custom", "--output", str(tmp_path)]
     models = ["--teacher", str(place / "teacher"), "--student", str(folder / "student")]
     data = ["--data.dir", str(place / "data"), "--data.text_columns", "text", "--data.max_length", str(LENGTH)]
     quick = ["--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.05"]
-    process = subprocess.run([*command, *models, *data, *quick], capture_output=True, text=True, check=False)
+    process = warm.run([*command, *models, *data, *quick])
     assert process.returncode == 0, process.stderr
     ours, theirs = (json.loads((each / "record.json").read_text())["models"] for each in (folder, tmp_path))
     for role in ("teacher", "student"):
