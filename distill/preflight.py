@@ -277,8 +277,8 @@ def check_lengths(stages: Iterable[StageConfig], texts: int) -> Iterator[Finding
         if steps < FEWEST_STEPS:
             yield Finding(
                 WARNING,
-                f"stages.{stage.name}: {steps} steps ({stage.epochs:g} epochs of {rows:,} texts in batches of "
-                f"{stage.batch_size}) teach little; give it {math.ceil(FEWEST_STEPS / per_epoch)} epochs, or write "
+                f"stages.{stage.name}: {steps} steps ({rows:,} texts in batches of {stage.batch_size}, epochs "
+                f"{stage.epochs:g}) teach little; give it {math.ceil(FEWEST_STEPS / per_epoch)} epochs, or write "
                 "stages: auto",
             )
 
