@@ -37,8 +37,6 @@ class Facts:
     rows: int
     """Train examples, those held out left aside."""
     is_pair: bool
-    longest: int
-    """Tokens of the longest train text."""
     long_share: float
     """Share of the train texts that are longer than ``student.exact_up_to``."""
     hidden_size: int

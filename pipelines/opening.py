@@ -140,7 +140,6 @@ def with_recipe(work: Work, lesson: Lesson) -> tuple[Work, Lesson, list[Finding]
     facts = Facts(
         rows=len(lesson.train),
         is_pair=len(work.task.text_columns) > 1,
-        longest=int(lengths.max()),
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=int(teacher.config.hidden_size),
     )

@@ -19,7 +19,7 @@ from distill.errors import UserError
 from distill.recipe import MIN_ROWS, Facts, Mechanism, adopt, choose_recipe, epochs_of, teacher_rate
 from students import STUDENTS
 
-SINGLE = Facts(rows=1000, is_pair=False, longest=40, long_share=0.0, hidden_size=384)
+SINGLE = Facts(rows=1000, is_pair=False, long_share=0.0, hidden_size=384)
 LEARNED = Mechanism(is_softmax=False, trains_layers=True, has_features=True)
 BY_LENGTH = StudentSettings(exact_up_to=512, features="learned")
 
