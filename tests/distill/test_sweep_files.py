@@ -18,6 +18,7 @@ FILES = {
     "glue_abc": ["glue", "glue_abc"],
     "glue_deeper": ["glue_deeper"],
     "glue_deeper_sst2": ["glue_deeper", "glue_deeper_sst2"],
+    "glue_exact": ["glue", "glue_exact"],
     "glue_full_depth": ["glue_full_depth"],
     "glue_full_depth_copies": ["glue_full_depth_performer", "glue_full_depth_copies"],
     "glue_full_depth_performer": ["glue_full_depth_performer"],
