@@ -164,9 +164,20 @@ def model_cells(record: Record) -> Cells:
             f"the teacher reads {percent(windows['share_of_texts'])} of the texts in windows of {windows['tokens']} "
             "tokens; its logits are their mean"
         )
+    if linear := record.get("linear_form"):
+        notes.append(_linear_form_note(record, linear))
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Cells(title, headers, tuple(rows), tuple(notes))
+
+
+def _linear_form_note(record: Record, linear: Record) -> str:
+    """Say what a student that attends short texts exactly answers by its mechanism alone."""
+    name = record["main_metric"]
+    score, kept = metric_text(name, linear["metrics"].get(name)), percent_interval(linear["retention"].get(name))
+    alike = linear.get("agreement")
+    same = "" if alike is None else f", {percent(alike)} of the answers are the same"
+    return f"the student's mechanism alone, in short texts too: {metric_label(name)} {score}, {kept} kept{same}"
 
 
 def _retention_text(record: Record, model: str, name: str) -> str:

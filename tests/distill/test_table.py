@@ -184,6 +184,15 @@ def test_a_regression_names_its_correlations(record):
     assert "equal Spearman of teacher and student (Williams' test): short" in cells.notes
 
 
+def test_the_mechanism_alone_is_said_where_short_texts_are_exact(record):
+    name = record["main_metric"]
+    assert not any("mechanism alone" in note for note in model_cells(record).notes)
+    kept = {"value": 0.97, "low": 0.95, "high": 0.99}
+    record["linear_form"] = {"metrics": {name: 0.8}, "retention": {name: kept}, "agreement": 0.985}
+    (note,) = [note for note in model_cells(record).notes if "mechanism alone" in note]
+    assert "80.0 %, 97.0 % [95.0, 99.0] kept, 98.5 % of the answers are the same" in note
+
+
 def test_calibration_is_said(record):
     record["models"]["teacher"]["calibration_error"] = 0.031
     record["models"]["student"]["calibration_error"] = 0.052
