@@ -8,6 +8,7 @@ have: the kernel ends the process in the middle of the write, be it Python's own
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -232,6 +233,8 @@ def chaos(count: int, seed: int, folder: Path) -> dict[str, Any]:
         importlib.import_module(name)
     from distill.environment import describe_environment
 
+    gc.collect()
+    gc.freeze()  # or every fork's collections go through, and copy, what the imports left
     undisturbed, trace = folder / "undisturbed", folder / "events.jsonl"
     status, output = run_forked(undisturbed, trace=trace)
     assert status == 0, output

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.closeness import LAST_BITS, assert_close
 from torch import nn
 
 from distill.capture import CAPTURABLE, capture, encoder_layers
@@ -47,7 +48,7 @@ def test_attention_output_is_taken_before_residual_and_normalisation(model):
         handle.remove()
         output, context, hidden = (got[kind][0] for kind in kinds)
         assert torch.equal(layer.attention.output.dense(context), output)
-        assert torch.allclose(layer.attention.output.LayerNorm(output + hidden), seen[0], atol=1e-6)
+        assert_close(layer.attention.output.LayerNorm(output + hidden), seen[0], LAST_BITS)
         assert not torch.allclose(output, seen[0], atol=1e-2)
 
 
@@ -57,7 +58,7 @@ def test_query_key_and_value_are_the_projections_of_the_input(model):
         attention = model.bert.encoder.layer[0].attention.self
         for kind in ("query", "key", "value"):
             expected = getattr(attention, kind)(captured["layer_input"][0])
-            assert torch.allclose(captured[kind][0], expected, atol=1e-6)
+            assert_close(captured[kind][0], expected, LAST_BITS)
 
 
 def test_every_kind_can_be_captured_and_carries_a_gradient(model):

@@ -2,14 +2,13 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import warm
 from torch import Tensor
 
 from distill.kernel_bench import (
@@ -117,8 +116,8 @@ def test_the_table_shows_ratios_intervals_and_reasons() -> None:
 def test_the_script_writes_every_point_with_its_environment(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     options = "--lengths 16 48 --num-features 8 --head-size 8 --batch-tokens 96 --threads 1 --seconds 0.05"
-    command = [sys.executable, str(ROOT / "pipelines" / "bench.py"), *shlex.split(options), "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    command = [str(ROOT / "pipelines" / "bench.py"), *shlex.split(options), "--output", str(output)]
+    done = warm.run(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(output.read_text())
     assert record["environment"]["threads"] == 1
@@ -130,8 +129,7 @@ def test_the_script_writes_every_point_with_its_environment(tmp_path: Path) -> N
 
 
 def test_the_script_refuses_a_bad_option_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "pipelines" / "bench.py"), "--lengths", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = warm.run([str(ROOT / "pipelines" / "bench.py"), "--lengths", "0"], cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())

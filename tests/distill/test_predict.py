@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.closeness import assert_close
 from transformers import BertConfig, BertForSequenceClassification
 
 from distill.batches import TokenizedExamples
@@ -63,14 +64,14 @@ def test_logits_do_not_depend_on_the_batch(model, batch_size):
     logits = predict(model, examples, batch_size)
     assert logits.shape == (37, 3)
     assert logits.dtype == np.float32
-    np.testing.assert_allclose(logits, predict(model, examples), atol=1e-5)
+    assert_close(logits, predict(model, examples))
     assert logits.std(axis=0).min() > 0.01  # examples do differ
 
 
 def test_logits_come_in_the_order_of_the_examples(model):
     examples = random_examples(20)
     order = np.random.default_rng(1).permutation(20)
-    np.testing.assert_allclose(predict(model, reordered(examples, order)), predict(model, examples)[order], atol=1e-5)
+    assert_close(predict(model, reordered(examples, order)), predict(model, examples)[order])
 
 
 def test_logits_are_those_of_the_bare_model(model):
@@ -84,7 +85,7 @@ def test_logits_are_those_of_the_bare_model(model):
                 input_ids=torch.tensor(examples.token_ids[piece][None].astype(np.int64)),
                 token_type_ids=torch.tensor(examples.token_type_ids[piece][None].astype(np.int64)),
             )
-        np.testing.assert_allclose(logits[index], alone.logits[0], atol=1e-5)
+        assert_close(logits[index], alone.logits[0])
 
 
 def test_every_module_gets_its_mode_back(model):
@@ -177,15 +178,15 @@ accelerator.end_training()
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_agree(model, tmp_path):
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "distill")))
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "distill")))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(tmp_path / "script.py"), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert result.returncode == 0, result.stderr[:6000]
-    np.testing.assert_allclose(np.load(tmp_path / "alone.npy"), predict(model, random_examples(17), 4), atol=1e-5)
+    assert_close(np.load(tmp_path / "alone.npy"), predict(model, random_examples(17), 4))
     for count in (1, 2, 3, 17, 32):
         expected = predict(model, random_examples(count), 4)
         for process in (0, 1):
             for wrapped in (0, 1):
-                np.testing.assert_allclose(np.load(tmp_path / f"{process}_{count}_{wrapped}.npy"), expected, atol=1e-5)
+                assert_close(np.load(tmp_path / f"{process}_{count}_{wrapped}.npy"), expected)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.closeness import LAST_BITS, assert_close
 
 from distill.batches import collate
 from distill.capture import capture
@@ -165,7 +166,7 @@ def test_teacher_forced_attention_reads_the_teachers_hidden_states(make_bert, ma
     real = inputs["attention_mask"].bool()
     for kind in ("attention_output", "attention_context"):
         for layer in range(2):
-            assert torch.allclose(outputs[kind][layer][real], expected[kind][layer][real], atol=1e-5)
+            assert_close(outputs[kind][layer][real], expected[kind][layer][real])
     # On its own activations layer 1 reads something else: teacher layer 2 is missing between the two.
     free = StageModel(student, plan_stage(stage_of("attention_output"), [1, 3], 4))(inputs)
     assert not torch.allclose(free["attention_output"][1][real], expected["attention_output"][1][real], atol=1e-2)
@@ -190,7 +191,7 @@ def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, input
     for kind in losses[:2]:
         first, last = outputs["first_token"][kind]
         assert last.shape == (4, 1, teacher.config.hidden_size)
-        assert torch.allclose(last, outputs["all"][kind][1][:, :1], atol=1e-5)
+        assert_close(last, outputs["all"][kind][1][:, :1])
         assert torch.equal(first, outputs["all"][kind][0])
     values = compute_losses(alone, outputs["first_token"], targets, batch, 2)
     error = (outputs["all"]["attention_output"][1] - targets["attention_output"][1])[:, 0].square().mean(-1)
@@ -212,7 +213,7 @@ def test_teacher_forced_layers_carry_their_state(make_bert, make_examples):
         expected = free(inputs)["attention_output"]
         forced = StageModel(student, plan)(inputs, own["layer_input"])["attention_output"]
     for layer in LAYERS:
-        assert torch.allclose(forced[layer], expected[layer], atol=1e-6)
+        assert_close(forced[layer], expected[layer], LAST_BITS)
 
 
 def names_trained(model) -> set[str]:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from helpers.closeness import LAST_BITS, assert_close
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -45,7 +46,7 @@ def test_the_folded_student_is_the_same_one():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     expected = model(**BATCH).logits
     folded = fold_features(model)
-    torch.testing.assert_close(folded(**BATCH).logits, expected, rtol=1e-5, atol=1e-5)
+    assert_close(folded(**BATCH).logits, expected)
     torch.testing.assert_close(
         fold_features(model.double())(**BATCH).logits, model(**BATCH).logits, rtol=0, atol=1e-12
     )
@@ -99,7 +100,7 @@ def test_the_folded_student_loads_without_this_repository(tmp_path):
     environment.pop("PYTHONPATH", None)
     subprocess.run([sys.executable, "-c", LOAD, *paths], check=True, cwd=tmp_path, env=environment, timeout=200)
     with torch.no_grad():
-        torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), folded(**BATCH).logits, rtol=0, atol=1e-6)
+        assert_close(torch.load(tmp_path / "logits.pt"), folded(**BATCH).logits, LAST_BITS)
 
 
 def test_the_folded_student_exports(make_examples, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.closeness import assert_close
 from helpers.small_students import SIZES as TWO_LAYERS
 from transformers import (
     AutoModelForSequenceClassification,
@@ -100,7 +101,7 @@ def test_encoder_without_a_head_gets_a_seeded_one():
     assert torch.equal(first.classifier.weight, second.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
     expected = bare.eval()(**batch()).pooler_output
-    torch.testing.assert_close(first.bert.eval()(**batch()).pooler_output, expected, rtol=0, atol=1e-5)
+    assert_close(first.bert.eval()(**batch()).pooler_output, expected)
 
 
 def test_not_a_bert_encoder_is_refused(teacher):
@@ -176,5 +177,5 @@ def test_real_encoder_at_full_depth_with_softmax_is_the_teacher(shared):
     student, report = student_from_teacher(teacher, layer_map=list(range(6)), attention="softmax")
     inputs = batch() | {"input_ids": batch()["input_ids"] * 100}
     with torch.no_grad():
-        torch.testing.assert_close(student.eval()(**inputs).logits, teacher(**inputs).logits, rtol=0, atol=1e-5)
+        assert_close(student.eval()(**inputs).logits, teacher(**inputs).logits)
     assert report.new == ()

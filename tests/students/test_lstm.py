@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.closeness import LAST_BITS, assert_close
 from helpers.small_students import SIZES as TWO_LAYERS
 from helpers.small_students import logits_elsewhere
 from torch.nn import functional as F
@@ -36,7 +37,7 @@ def test_the_encoder_is_the_teachers_even_in_training(student_and_teacher):
     expected = teacher.bert(**batch()).last_hidden_state[real]
     for _ in range(2):  # dropout would differ
         states = student(**batch(), output_hidden_states=True).hidden_states[-1][real]
-        torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+        assert_close(states, expected)
 
 
 def test_only_the_lstm_and_the_classifier_learn(student_and_teacher):
@@ -83,11 +84,11 @@ def test_saves_loads_and_ships_its_source(student_and_teacher, tmp_path):
     assert weights.keys() == student.state_dict().keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in student.state_dict().items())
     # The same weights at another place in memory are added up in another order by some processors' LSTM.
-    torch.testing.assert_close(loaded(**batch()).logits, expected, rtol=0, atol=1e-6)
+    assert_close(loaded(**batch()).logits, expected, LAST_BITS)
     assert loaded.train().bert.training is False
     loaded(**batch()).logits.sum().backward()
     assert all(parameter.grad is None for parameter in loaded.bert.parameters())
-    torch.testing.assert_close(logits_elsewhere(batch(), tmp_path)["lstm"], expected, rtol=0, atol=1e-6)
+    assert_close(logits_elsewhere(batch(), tmp_path)["lstm"], expected, LAST_BITS)
 
 
 def test_configuration():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from helpers.closeness import assert_close
 from helpers.small_students import SIZES, batch, student
 from transformers import (
     AutoConfig,
@@ -41,11 +42,11 @@ def test_inputs_are_berts(bert_pair, how):
     with torch.no_grad():
         expected = bert(**inputs, output_hidden_states=True)
         result = twin(**inputs, output_hidden_states=True)
-    torch.testing.assert_close(result.logits, expected.logits, rtol=0, atol=1e-5)
+    assert_close(result.logits, expected.logits)
     assert len(result.hidden_states) == 3
     real = inputs.get("attention_mask", torch.ones(3, 10)).bool()
     for ours, berts in zip(result.hidden_states, expected.hidden_states, strict=True):
-        torch.testing.assert_close(ours[real], berts[real], rtol=0, atol=1e-5)
+        assert_close(ours[real], berts[real])
 
 
 def test_module_names_and_hooks_are_berts(bert_pair):
@@ -63,7 +64,7 @@ def test_module_names_and_hooks_are_berts(bert_pair):
         for hook in hooks:
             hook.remove()
     for berts, ours in zip(captured[:2], captured[2:], strict=True):
-        torch.testing.assert_close(ours, berts, rtol=0, atol=1e-5)
+        assert_close(ours, berts)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_dropout_is_berts(bert_pair):
         # All tokens of the last layer, as BERT, so that both draw the same random numbers.
         logits.append(model(input_ids=batch()["input_ids"], output_hidden_states=True).logits)
         model.eval()
-    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    assert_close(*logits)
     assert (logits[0] - bert_pair[0](input_ids=batch()["input_ids"]).logits).abs().max() > 1e-2
 
 

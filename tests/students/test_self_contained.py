@@ -1,6 +1,7 @@
 """A saved student carries its source: it loads where this repository is not installed."""
 
 import torch
+from helpers.closeness import LAST_BITS, assert_close
 from helpers.small_students import batch, logits_elsewhere, run_elsewhere, student
 from transformers import BertTokenizer
 
@@ -39,9 +40,9 @@ def test_checkpoint_loads_in_a_fresh_process_without_this_repository(tmp_path):
     result = run_elsewhere(ELSEWHERE, batch(), tmp_path, str(folder), str(tmp_path / "again"))
     expected = model(**batch())
     # One thread there, perhaps several here: sums may differ in the last bit.
-    torch.testing.assert_close(torch.tensor(result["logits"]), expected.logits, rtol=0, atol=1e-6)
+    assert_close(torch.tensor(result["logits"]), expected.logits, LAST_BITS)
     assert result["reloaded"] == result["logits"]
-    torch.testing.assert_close(torch.tensor(result["pooled"]), model.bert(**batch()).pooler_output, rtol=0, atol=1e-6)
+    assert_close(torch.tensor(result["pooled"]), model.bert(**batch()).pooler_output, LAST_BITS)
     assert result["tokens"] == [2, 5, 6, 3]
     assert result["attention"] == "performer"
 
@@ -57,7 +58,7 @@ def test_every_mechanism_loads_without_this_repository(tmp_path):
     for name, model in models.items():
         # One thread there, perhaps several here: sums may differ in the last bit.
         expected = model(**batch()).logits
-        torch.testing.assert_close(logits[name], expected, rtol=0, atol=1e-6, msg=name)
+        assert_close(logits[name], expected, LAST_BITS)
 
 
 def test_saving_writes_exactly_the_model_and_its_source(tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.closeness import assert_close
 
 import teachers.outputs as outputs
 from distill.batches import collate
@@ -46,7 +47,7 @@ def test_from_disk_as_live_within_half_precision(teacher, examples, tmp_path):
     inputs = batch_of(examples, indices)
     got, want = cached.batch(indices, inputs), LiveTeacher(teacher, PLAN).batch(indices, inputs)
     assert set(got) == set(want) == {"attention_output", "hidden_states", "query", "key", "logits"}
-    assert torch.allclose(got["logits"], want["logits"], atol=1e-5)  # kept in full precision
+    assert_close(got["logits"], want["logits"])  # kept in full precision
     real = inputs["attention_mask"].bool()
     for kind, layers in PLAN.teacher.items():
         assert len(got[kind]) == len(layers)
