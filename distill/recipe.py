@@ -230,4 +230,6 @@ def adopt(config: Config, saved: Config) -> Config:
             config = replace(config, **{section: replace(getattr(config, section), **{name: theirs})})
         else:
             config = replace(config, stages=theirs)
+    if not config.augmentation.copies and not saved.augmentation.copies:  # kinds of copies that nobody makes
+        config = replace(config, augmentation=replace(config.augmentation, kinds=saved.augmentation.kinds))
     return config

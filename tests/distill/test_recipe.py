@@ -116,5 +116,7 @@ def test_a_run_that_goes_on_keeps_what_it_chose():
     begun = replace(recipe(), training=TrainingConfig(mixed_precision="bf16"))
     again = adopt(Config("sst2", student=BY_LENGTH), begun)
     assert again == begun
+    earlier = replace(begun, augmentation=AugmentationConfig(copies=0, kinds=["replace"]))
+    assert adopt(Config("sst2", student=BY_LENGTH), earlier) == earlier
     asked = Config("sst2", student=BY_LENGTH, training=TrainingConfig(mixed_precision="no"))
     assert adopt(asked, begun).training.mixed_precision == "no"
