@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.closeness import assert_close
 
 from distill import alternative_speed, alternatives, onnx_export
 from distill.alternatives import ONNX, SOFTMAX, measure_alternatives, median_length
