@@ -88,9 +88,9 @@ def test_left_padding_and_texts_of_no_length():
 
 def test_a_compiled_mixed_batch_is_the_eager_one():
     torch.manual_seed(0)
-    model = StudentForSequenceClassification(configuration("performer", exact_up_to=LIMIT)).eval()
+    model = StudentForSequenceClassification(configuration("performer", exact_up_to=LIMIT, num_hidden_layers=1)).eval()
     tokens = torch.randint(1, 50, (3, 12), generator=generator(1))
-    shapes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=64)}
+    shapes = {1: torch.export.Dim("length", max=64)}
     shapes = {"input_ids": shapes, "attention_mask": shapes}
     inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
