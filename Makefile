@@ -19,7 +19,7 @@ demo: $(VENV)/installed  ## teacher, student, comparison on miniature data, in u
 		pipelines/distill.py --config configs/demo.yaml
 
 test: $(VENV)/installed  ## all tests that this machine can run
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed  ## style, format, types
 	$(BIN)/ruff check .
