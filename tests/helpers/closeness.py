@@ -9,6 +9,8 @@ ROUNDINGS = 64
 """Sums of a few layers over some tens of terms, added in another order: each ends a few roundings off."""
 LAST_BITS = 8
 """The same operations on the same tensors, with other threads, shapes or kernels."""
+TRAINED = 8192
+"""Models trained with gradients that several processes added up: 1e-3 of the size in fp32, as their losses."""
 
 
 def assert_close(actual: Any, expected: Any, roundings: int = ROUNDINGS) -> None:
