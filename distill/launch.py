@@ -25,6 +25,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from distill.config import PRECISIONS, Config, TrainingConfig
 from distill.errors import SharedError, UserError, choices_hint
 from distill.footprint import Sharding
+from distill.precision import resolve_precision
 
 EXCHANGE = timedelta(minutes=10)
 """How long processes that train together wait for each other: a machine that vanished is noticed by then."""
@@ -97,6 +98,12 @@ def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
     )
 
 
+def training_precision(config: Config, launcher: Launcher) -> str | None:
+    """Return the precision that a run trains in: no, bf16 or fp16; None leaves it to the launcher."""
+    wanted, device = config.training.mixed_precision, "cuda" if launcher.gpus else "cpu"
+    return None if wanted is None else resolve_precision(wanted, launcher.mixed_precision, device)
+
+
 def make_accelerator(config: Config) -> Accelerator:
     """Build the one Accelerator of a run from the launcher's settings and the configuration."""
     launcher = read_launcher()
@@ -110,7 +117,7 @@ def make_accelerator(config: Config) -> Accelerator:
     accelerator = Accelerator(
         # Left to itself, accelerate takes several CPU processes for so many runs that know nothing of each other.
         cpu=launcher.several and not launcher.deepspeed and not launcher.gpus,
-        mixed_precision=config.training.mixed_precision,
+        mixed_precision=training_precision(config, launcher),
         # As a plugin, because a number is overruled by what the launcher exports, even by DeepSpeed's "auto".
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.gradient_accumulation),
         log_with="tensorboard",

@@ -35,10 +35,10 @@ from distill.launch import (
     current_sharding,
     make_accelerator,
     read_launcher,
+    training_precision,
 )
 from distill.legal_losses import with_legal_losses
 from distill.linear_form import linear_form
-from distill.precision import resolve_precision
 from distill.preflight import (
     check_checkpoints,
     check_compiler,
@@ -82,7 +82,8 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     saved, wanted = saved_config(config), config.training.mixed_precision
     config = config if saved is None else adopt(config, saved)
     precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
-    config = with_precision(config, launcher)
+    training = replace(config.training, mixed_precision=training_precision(config, launcher))
+    config = replace(config, training=training)
     config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
     report([*replaced, *look_around(config, launcher, precision)])
     folder = find_run_folder(config)
@@ -112,7 +113,9 @@ def print_plan(work: Work, lesson: Lesson) -> None:
         for stage, model in training_phases(work, lesson, student)
         if work.folder.result(stage.name) is None
     ]
-    print("\n".join(plan_lines(work, lesson, left)), flush=True)
+    texts = round(len(lesson.train) * more_text(work.config, lesson))
+    short = (f"warning: {finding.line}" for finding in check_lengths(lesson.stages, texts))
+    print("\n".join([*plan_lines(work, lesson, left), *short]), flush=True)
 
 
 def check_run(config: Config) -> int:
@@ -128,15 +131,6 @@ def check_run(config: Config) -> int:
     except NotReadyError:
         return EXIT_USER_ERROR
     return 0
-
-
-def with_precision(config: Config, launcher: Launcher) -> Config:
-    """Return the configuration with the precision that is trained in."""
-    wanted, device = config.training.mixed_precision, "cuda" if launcher.gpus else "cpu"
-    if wanted is None:
-        return config
-    precision = resolve_precision(wanted, launcher.mixed_precision, device)
-    return replace(config, training=replace(config.training, mixed_precision=precision))
 
 
 def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]) -> Iterator[Finding]:
@@ -159,7 +153,6 @@ def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
     yield from check_student(student, lesson.train)
     yield from check_features(student, work.config.student)
     yield from check_stages(student, lesson.stages)
-    yield from check_lengths(lesson.stages, round(len(lesson.train) * more_text(work.config, lesson)))
     yield from look_at_memory(work, lesson, student)
     if work.run.accelerator.is_main_process:
         yield from check_disk(disk_by_folder(work, lesson, student))

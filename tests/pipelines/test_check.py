@@ -58,8 +58,8 @@ def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
         "warning student.features learned has no effect: reformer attention has no random features; fixed says so",
         "warning stages.one.train is features, which reformer attention has none of; "
         "its whole attention blocks are trained, at the learning rate 0.001",
-        "warning stages.one: 8 steps (240 texts in batches of 32, epochs 1) teach little; give it 13 epochs, or write "
-        "stages: auto",
+        "warning: stages.one: 8 steps (240 texts in batches of 32, epochs 1) teach little; give it 13 epochs, or "
+        "write stages: auto",
     ]
 
 
