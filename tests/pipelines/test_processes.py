@@ -114,12 +114,12 @@ def test_a_killed_process_ends_the_run_which_then_resumes(
 WHILE_OTHERS_WAIT = """
 import os, signal, sys, threading, time
 sys.path[:0] = [ROOT]
-from distill.config import Config, TrainingConfig
+from distill.config import Config
 from distill.console import run
 from distill.errors import UserError
 from distill.launch import make_accelerator, on_main_process
 
-accelerator = make_accelerator(Config("sst2", (), training=TrainingConfig(mixed_precision="no"), run_dir=FOLDER))
+accelerator = make_accelerator(Config("sst2", (), run_dir=FOLDER))
 
 def work():
     open(os.path.join(FOLDER, "working"), "w").close()
