@@ -71,6 +71,7 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "self_contained.py",
         "attention.py",
         "attention_base.py",
+        "attention_by_length.py",
         "attention_favor.py",
         "attention_masking.py",
         "attention_naive.py",
