@@ -114,7 +114,8 @@ def print_plan(work: Work, lesson: Lesson) -> None:
         if work.folder.result(stage.name) is None
     ]
     texts = round(len(lesson.train) * more_text(work.config, lesson))
-    short = (f"warning: {finding.line}" for finding in check_lengths(lesson.stages, texts))
+    stages = [stage for stage in lesson.stages if work.folder.result(stage.name) is None]
+    short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(work, lesson, left), *short]), flush=True)
 
 
