@@ -18,6 +18,7 @@ from distill.errors import UserError
 from distill.measure import DTYPES, CompareSettings
 from distill.onnx_export import short_reason
 from distill.probe import extend_positions, is_speed_only, make_inputs, prepare_model
+from distill.progress import progress_bar
 from distill.record import ALTERNATIVE_NUMBERS
 from distill.speed import Point, time_on_device
 from distill.timing import PointError, check_affordable, ratio_of_medians, typical_seconds
@@ -53,7 +54,7 @@ def measure_alternative_speed(
     """Time teacher, student and alternatives against each other in the same rounds; name -> points by length."""
     points: dict[str, list[Point]] = {alternative.name: [] for alternative in alternatives}
     seconds_per_token, batch_size = 0.0, min(settings.batch_sizes, default=1)
-    for length in lengths:
+    for length in progress_bar(lengths, name="alternatives", unit="length"):
         times, reason = {}, None
         try:
             check_affordable(seconds_per_token * batch_size * length, settings.seconds_per_point)

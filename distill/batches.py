@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.data import Examples
+from distill.progress import progress_bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,10 +24,10 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TEXTS_PER_CALL = 1000
 PROGRESS_BAR_FROM = 20_000
 BATCHES_PER_GROUP = 50
-MAX_TOKENS = 64 * 512
-"""Tokens, pads among them, that inference reads at once: 64 texts of what BERT reads at most, 16 of 2,048 tokens."""
 """Batches that are sorted by length together: many enough that a batch holds one length, few enough that two
 epochs do not put the same examples together."""
+MAX_TOKENS = 64 * 512
+"""Tokens, pads among them, that inference reads at once: 64 texts of what BERT reads at most, 16 of 2,048 tokens."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length:
 def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
     starts: range | Iterator[int] = range(0, len(texts), TEXTS_PER_CALL)
     if len(texts) >= PROGRESS_BAR_FROM:
-        starts = iter(tqdm(starts, desc="tokenise", unit="k texts", leave=False, disable=None))
+        starts = iter(progress_bar(starts, name="tokenise", unit="k texts", leave=False, disable=None))
     for start in starts:
         yield texts[start : start + TEXTS_PER_CALL]
 

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from distill.errors import UserError
 from distill.interrupts import Interrupted, postponed, received
 from distill.launch import collect_weights, flush_trackers, highest, prepare, uses_deepspeed
 from distill.meter import LossMeter
+from distill.progress import progress_bar
 from distill.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.stages import StageModel, StagePlan, compute_losses, parameter_groups
 
@@ -121,7 +121,9 @@ def train(
     steps_per_epoch = math.ceil(len(examples) / stage.batch_size)
     total_steps = math.ceil(steps_per_epoch * stage.epochs)
     meter = LossMeter(accelerator, stage.name, stage.losses, progress.unlogged)
-    with progress_bar(accelerator, stage.name, total_steps, progress.global_step) as bar, postponed():
+    counted: dict[str, Any] = {"total": total_steps, "initial": progress.global_step}
+    hidden = not accelerator.is_main_process
+    with progress_bar(name=stage.name, unit="step", disable=hidden, **counted) as bar, postponed():
         # A stage that was stopped behind its last step still has that epoch to finish.
         while (progress.global_step < total_steps or progress.step) and not out_of_patience(progress, stage.patience):
             wrapped.train()
@@ -306,13 +308,6 @@ def redraw_features(model: Any, global_step: int, total_steps: int) -> None:
 def release(accelerator: Accelerator) -> None:
     """Forget the stage's model and optimizer, so that the next stage's checkpoint holds only its own."""
     accelerator.free_memory()
-
-
-def progress_bar(accelerator: Accelerator, name: str, total: int, initial: int) -> tqdm:
-    """Return a bar with losses and time left; in a log file it writes a line every half minute."""
-    interval = 0.5 if sys.stderr.isatty() else 30.0
-    hidden = not accelerator.is_main_process
-    return tqdm(total=total, initial=initial, desc=name, unit="step", mininterval=interval, disable=hidden)
 
 
 def log(accelerator: Accelerator, stage: str, line: Mapping[str, float]) -> None:

@@ -81,7 +81,7 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     stages = choose_stages(config.student, facts, mechanism, texts)
     baseline = config.baseline
     if baseline.epochs is None:
-        baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline.batch_size))
+        baseline = replace(baseline, epochs=epochs_of(teacher_steps(facts), facts.rows, baseline.batch_size))
     return replace(config, stages=stages, baseline=baseline)
 
 
@@ -101,7 +101,7 @@ def _between(low: int, wanted: float, high: int) -> int:
 
 
 def teacher_steps(facts: Facts) -> int:
-    """Three passes in batches of 32, but at least 300 steps and at most 4,000."""
+    """Three passes in batches of 32, but at least 300 steps and at most 4,000; whatever learns from labels alone."""
     return _between(300, 3 * facts.rows / 32, 4000)
 
 
@@ -113,11 +113,6 @@ def layer_steps(facts: Facts) -> int:
 def logit_steps(facts: Facts) -> int:
     """Four passes in batches of 32, but at least 300 steps and at most 2,000."""
     return _between(300, 4 * facts.rows / LOGIT_BATCH, 2000)
-
-
-def baseline_steps(facts: Facts) -> int:
-    """As many steps as lead the student, without its mechanism, to its own decisions, in batches of 32."""
-    return layer_steps(facts) // 2 + logit_steps(facts)
 
 
 def choose_copies(augmentation: AugmentationConfig, facts: Facts) -> AugmentationConfig:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from distill.clock import now
 from distill.probe import extend_positions, is_speed_only, make_inputs, prepare_model
+from distill.progress import progress_bar
 from distill.timing import (
     MIN_ROUNDS,
     Clock,
@@ -174,33 +176,33 @@ def measure_speed(
     points = []
     seconds_per_token = 0.0
     begin = clock()
-    for batch_size in sorted(batch_sizes):
-        for length in sorted(lengths):
-            point = _empty_point(device, dtype, batch_size, length, is_speed_only(models.values(), length))
-            point |= {"compiled": True} if compiled else {}
-            round_seconds = seconds_per_token * batch_size * length
-            try:
-                check_affordable(round_seconds, seconds_per_point)
-                if clock() - begin + max(seconds_per_point, MIN_ROUNDS * round_seconds) > max_seconds:
-                    raise PointError(f"did not fit into the {max_seconds:g} s for all points")
-                times = _time_models(
-                    models,
-                    device=device,
-                    dtype=dtype,
-                    batch_size=batch_size,
-                    length=length,
-                    vocabulary_size=vocabulary_size,
-                    seconds=seconds_per_point,
-                    compiled=compiled,
-                    clock=clock,
-                )
-            except PointError as error:
-                points.append(point | {"reason": str(error)})
-                continue
-            points.append(_measure_point(times, point))
-            # The best rate so far bounds a longer point from below: long ones that cannot pay are not even tried.
-            rate = sum(map(typical_seconds, times.values())) / (batch_size * length)
-            seconds_per_token = min(seconds_per_token or rate, rate)
+    grid = list(product(sorted(batch_sizes), sorted(lengths)))
+    for batch_size, length in progress_bar(grid, name="speed", unit="point"):
+        point = _empty_point(device, dtype, batch_size, length, is_speed_only(models.values(), length))
+        point |= {"compiled": True} if compiled else {}
+        round_seconds = seconds_per_token * batch_size * length
+        try:
+            check_affordable(round_seconds, seconds_per_point)
+            if clock() - begin + max(seconds_per_point, MIN_ROUNDS * round_seconds) > max_seconds:
+                raise PointError(f"did not fit into the {max_seconds:g} s for all points")
+            times = _time_models(
+                models,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                length=length,
+                vocabulary_size=vocabulary_size,
+                seconds=seconds_per_point,
+                compiled=compiled,
+                clock=clock,
+            )
+        except PointError as error:
+            points.append(point | {"reason": str(error)})
+            continue
+        points.append(_measure_point(times, point))
+        # The best rate so far bounds a longer point from below: long ones that cannot pay are not even tried.
+        rate = sum(map(typical_seconds, times.values())) / (batch_size * length)
+        seconds_per_token = min(seconds_per_token or rate, rate)
     return points
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from distill.batches import TokenizedExamples, collate, sorted_batches
 from distill.errors import UserError, loading_problem
+from distill.progress import progress_bar
 
 BATCH_SIZE = 64
 ROWS = 1024
@@ -101,7 +101,8 @@ def predict_words(
     token_ids = examples.token_ids.copy()
     device = next(model.parameters()).device
     forbidden = torch.from_numpy(~words).to(device)
-    for indices in tqdm(sorted_batches(examples.lengths, BATCH_SIZE), desc="new words", unit="batch", leave=False):
+    batches = sorted_batches(examples.lengths, BATCH_SIZE)
+    for indices in progress_bar(batches, name="new words", unit="batch", leave=False):
         rows = np.concatenate([np.arange(examples.offsets[index], examples.offsets[index + 1]) for index in indices])
         inputs = collate(masked, indices, device)
         names = ("input_ids", "attention_mask", "token_type_ids")

@@ -16,7 +16,6 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from distill.batches import TokenizedExamples, collate, sorted_batches
@@ -24,6 +23,7 @@ from distill.capture import read_teacher
 from distill.clock import now
 from distill.errors import UserError, first_line
 from distill.files import UNFINISHED, remove, replace_file, write_atomically
+from distill.progress import progress_bar
 from distill.stages import StagePlan, Wanted
 
 CACHE_BATCH_SIZE = 64
@@ -199,7 +199,7 @@ def _compute(
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
     batches = sorted_batches(examples.lengths, CACHE_BATCH_SIZE)
-    with tqdm(batches, desc="teacher outputs", unit="batch") as bar:
+    with progress_bar(batches, name="teacher outputs", unit="batch") as bar:
         for indices in bar:
             inputs = collate(examples, indices, device)
             inputs.pop("labels")
