@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -112,6 +113,55 @@ class Warm:
             stream.seek(0)
         output, errors = (stream.read().decode() for stream in self._streams)
         return output, errors
+
+
+class Ranks:
+    """A script in several forks that are the ranks of one run, as ``torchrun --standalone`` starts it.
+
+    Once one of them fails the others are ended, as ``torchrun`` does. A test of the launcher itself takes a real one.
+    """
+
+    def __init__(self, count: int, command: Sequence[str], env: Mapping[str, str], cwd: Path | str = "."):
+        """Start ``count`` ranks; the other arguments are those of :class:`Warm`."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": f"{count}", "LOCAL_WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1"}
+        shared["MASTER_PORT"] = f"{port}"
+        self.ranks = [
+            Warm(command, dict(env) | shared | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"}, cwd)
+            for rank in range(count)
+        ]
+        self.args = self.ranks[0].args
+
+    def poll(self) -> int | None:
+        """Return None while a rank runs, then the first failure's exit code, or 0."""
+        codes = [rank.poll() for rank in self.ranks]
+        if any(codes):
+            for rank in self.ranks:
+                if rank.returncode is None:
+                    os.kill(rank.pid, signal.SIGTERM)
+        return None if None in codes else self.returncode
+
+    @property
+    def returncode(self) -> int | None:
+        """The first failure's exit code, 0 if all went well, None while a rank runs."""
+        codes = [rank.returncode for rank in self.ranks]
+        return None if None in codes else next(filter(None, codes), 0)
+
+    def communicate(self, timeout: float = 250) -> tuple[str, str]:
+        """Wait for the end and return what all ranks wrote to stdout and stderr.
+
+        Raises:
+            subprocess.TimeoutExpired: one still runs.
+        """
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            time.sleep(0.01)
+        output, errors = zip(*(rank.communicate() for rank in self.ranks), strict=True)
+        return "".join(output), "".join(errors)
 
 
 def run(command: Sequence[str], timeout: float = 250, **how: object) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,8 @@ from helpers import warm
 from helpers.same_end import differences
 
 ROOT = Path(__file__).resolve().parents[2]
-Launcher = tuple[str, ...]
+Launcher = tuple[str, ...] | int
+"""What stands before the script on the command line, or the number of ranks to be forked."""
 SECRET = "token-that-nobody-may-see"
 PYTHON: Launcher = ("python",)
 
@@ -54,7 +55,8 @@ class Tiny:
     config: Path
 
     def command(self, run_dir: Path, *more: str, launcher: Launcher = PYTHON, script: str = "distill.py") -> list[str]:
-        """Return the command line; ``launcher`` is what stands before the script."""
+        """Return the command line."""
+        launcher = PYTHON if isinstance(launcher, int) else launcher
         start = [str(Path(sys.executable).with_name(launcher[0])), *launcher[1:]]
         path = str(ROOT / "pipelines" / script)
         return [*start, path, "--config", str(self.config), "--run_dir", str(run_dir), *more]
@@ -64,9 +66,12 @@ class Tiny:
         """Return an environment in which two runs give the same bits: one thread, no GPU."""
         return warm.environment(SOME_TOKEN=SECRET)
 
-    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str] | warm.Warm:
+    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str] | warm.Warm | warm.Ranks:
         """Start the run and return its process."""
-        if how.get("launcher", PYTHON) == PYTHON:
+        launcher = how.get("launcher", PYTHON)
+        if isinstance(launcher, int):
+            return warm.Ranks(launcher, self.command(run_dir, *more, **how)[1:], self.environment, self.config.parent)
+        if launcher == PYTHON:
             return warm.Warm(self.command(run_dir, *more, **how)[1:], self.environment, self.config.parent)
         return subprocess.Popen(
             self.command(run_dir, *more, **how),

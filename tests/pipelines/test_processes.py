@@ -1,7 +1,8 @@
 """Several processes on one machine: the same losses as one, every example once, one writer, and one end."""
 
 import json
-import subprocess
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-import psutil
 import pytest
 from helpers.closeness import TRAINED, assert_close
 
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_END = 90
 """Starting two processes takes most of it; what waited for a dead one would take hours."""
-TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2")
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def few_examples(without_chance, tmp_path: Path) -> Path:
 def shared_run(tiny, without_chance, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run on two processes what ``without_chance`` ran on one."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    done = tiny.run(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
+    done = tiny.run(folder, "--config", str(without_chance.config), launcher=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("teacher: accuracy") == 1  # only one process prints
     return folder
@@ -71,7 +70,7 @@ def test_only_one_process_writes(shared_run: Path) -> None:
 
 
 def test_a_mistake_ends_all_processes_and_is_told_once(tiny, tmp_path: Path) -> None:
-    done = tiny.run(tmp_path / "run", "--data.dir", "/no/such/folder", launcher=TORCHRUN)
+    done = tiny.run(tmp_path / "run", "--data.dir", "/no/such/folder", launcher=2)
     assert done.returncode != 0
     assert done.stderr.count("error: data.dir: there is no folder /no/such/folder") == 1
     assert not (tmp_path / "run").exists()
@@ -82,7 +81,7 @@ def test_four_processes_and_fewer_examples_than_that(
 ) -> None:
     """Three validation examples, eight held-out ones and a last batch of one, on four processes and on one."""
     one, four = tmp_path / "one", tmp_path / "four"
-    for folder, launcher in ((one, ("python",)), (four, (*TORCHRUN[:-1], "4"))):
+    for folder, launcher in ((one, ("python",)), (four, 4)):
         done = tiny.run(folder, "--config", str(few_examples), launcher=launcher)
         assert done.returncode == 0, done.stderr
     same_losses(histories(one), histories(four))
@@ -99,14 +98,13 @@ def test_a_killed_process_ends_the_run_which_then_resumes(
 ) -> None:
     """Kill -9 one of two processes in mid-training; an uninterrupted run is what ``without_chance`` left."""
     folder = tmp_path / "run"
-    started = tiny.start(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
+    started = tiny.start(folder, "--config", str(without_chance.config), launcher=2)
     while started.poll() is None and not any(folder.glob("checkpoints/logits/step-*")):
         time.sleep(0.01)
-    victim = [process for process in psutil.Process(started.pid).children() if process.environ()["RANK"] == "1"]
-    victim[0].kill()
+    os.kill(started.ranks[1].pid, signal.SIGKILL)
     started.communicate(timeout=SECONDS_TO_END)
     assert started.returncode != 0
-    done = tiny.run(folder, "--config", str(without_chance.config), launcher=TORCHRUN)
+    done = tiny.run(folder, "--config", str(without_chance.config), launcher=2)
     assert done.returncode == 0, done.stderr
     same_losses(histories(without_chance.folder), histories(folder))
 
@@ -157,15 +155,13 @@ def test_nobody_waits_for_a_process_that_is_gone(case: str, tiny, tmp_path: Path
     script = tmp_path / "script.py"
     values = f"ROOT, FOLDER, CASE = {str(ROOT)!r}, {str(tmp_path)!r}, {case!r}\n"
     script.write_text(values + WHILE_OTHERS_WAIT)
-    command = [str(Path(sys.executable).with_name("torchrun")), *TORCHRUN[1:], str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=tiny.environment, timeout=SECONDS_TO_END, check=False
-    )
-    assert done.returncode != 0
-    assert (tmp_path / "working").exists(), done.stderr  # what ended it is not that it could not start
+    started = tiny.start(tmp_path / "unused", launcher=2, script=str(script))
+    _, errors = started.communicate(timeout=SECONDS_TO_END)
+    assert started.returncode != 0
+    assert (tmp_path / "working").exists(), errors  # what ended it is not that it could not start
     if ENDS[case]:
-        assert done.stderr.count(ENDS[case]) == 1, done.stderr
-        assert done.stderr.count("error: ") == 1, done.stderr
+        assert errors.count(ENDS[case]) == 1, errors
+        assert errors.count("error: ") == 1, errors
 
 
 THREADS_AT_THE_END = """
@@ -186,6 +182,6 @@ def test_no_process_group_outlives_a_run(tiny, without_chance, tmp_path: Path) -
     script = tmp_path / "script.py"
     script.write_text(f"ROOT, FOLDER = {str(ROOT)!r}, {str(tmp_path)!r}\n" + THREADS_AT_THE_END)
     settings = ("--config", str(without_chance.config))
-    done = tiny.run(tmp_path / "run", *settings, launcher=TORCHRUN, script=str(script))
+    done = tiny.run(tmp_path / "run", *settings, launcher=2, script=str(script))
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["", ""]
