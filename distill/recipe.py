@@ -66,9 +66,9 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
         raise UserError(
             f"train has {facts.rows} examples beside the held-out ones, and a recipe needs {MIN_ROWS}; give more"
         )
-    teacher, steps = config.teacher, teacher_steps(facts)
+    teacher = config.teacher
     if teacher.epochs is None:
-        teacher = replace(teacher, epochs=epochs_of(steps, facts.rows, teacher.batch_size))
+        teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher.batch_size))
     if teacher.learning_rate is None:
         teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size))
     augmentation = config.augmentation
@@ -81,7 +81,7 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     stages = choose_stages(config.student, facts, mechanism, texts)
     baseline = config.baseline
     if baseline.epochs is None:
-        baseline = replace(baseline, epochs=epochs_of(teacher_steps(facts), facts.rows, baseline.batch_size))
+        baseline = replace(baseline, epochs=label_epochs(facts.rows, baseline.batch_size))
     return replace(config, stages=stages, baseline=baseline)
 
 
@@ -100,9 +100,10 @@ def _between(low: int, wanted: float, high: int) -> int:
     return int(min(max(low, wanted), high))
 
 
-def teacher_steps(facts: Facts) -> int:
-    """Three passes in batches of 32, but at least 300 steps and at most 4,000; whatever learns from labels alone."""
-    return _between(300, 3 * facts.rows / 32, 4000)
+def label_epochs(rows: int, batch_size: int) -> float:
+    """Return the passes of what labels alone teach: three, but at least 300 steps and at most 128,000 examples."""
+    steps = _between(300, 3 * rows / batch_size, 128_000 // batch_size)
+    return epochs_of(steps, rows, batch_size)
 
 
 def layer_steps(facts: Facts) -> int:
