@@ -54,7 +54,7 @@ def measure_alternative_speed(
     """Time teacher, student and alternatives against each other in the same rounds; name -> points by length."""
     points: dict[str, list[Point]] = {alternative.name: [] for alternative in alternatives}
     seconds_per_token, batch_size = 0.0, min(settings.batch_sizes, default=1)
-    for length in progress_bar(lengths, name="alternatives", unit="length"):
+    for length in progress_bar(lengths, name="alternatives", unit="length", disable=not lengths):
         times, reason = {}, None
         try:
             check_affordable(seconds_per_token * batch_size * length, settings.seconds_per_point)

@@ -177,7 +177,7 @@ def measure_speed(
     seconds_per_token = 0.0
     begin = clock()
     grid = list(product(sorted(batch_sizes), sorted(lengths)))
-    for batch_size, length in progress_bar(grid, name="speed", unit="point"):
+    for batch_size, length in progress_bar(grid, name="speed", unit="point", disable=not grid):
         point = _empty_point(device, dtype, batch_size, length, is_speed_only(models.values(), length))
         point |= {"compiled": True} if compiled else {}
         round_seconds = seconds_per_token * batch_size * length
