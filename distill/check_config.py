@@ -125,7 +125,10 @@ def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
 def _check_teacher(teacher: TeacherConfig) -> None:
     require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
     require(
-        0 < teacher.layer_decay <= 1, "teacher.layer_decay", teacher.layer_decay, "give a share above 0, at most 1"
+        teacher.layer_decay is None or 0 < teacher.layer_decay <= 1,
+        "teacher.layer_decay",
+        teacher.layer_decay,
+        "give a share above 0, at most 1",
     )
     scratch = teacher.scratch
     require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])

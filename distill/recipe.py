@@ -25,8 +25,9 @@ MANY_PAIRS, MANY_TEXTS = 20_000, 5_000
 """From so many train examples on, altered copies bring nothing that the examples themselves do not, or harm: of
 CoLA's 8,551 sentences, whose judgement hangs on every word, the student keeps less with copies."""
 COPIES = 3
-REFERENCE_WIDTH, REFERENCE_RATE = 768, 3e-5
-"""BERT-base is fine-tuned at this learning rate; narrower encoders take more."""
+REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
+"""The last layer of a BERT of this width is fine-tuned at this rate, every layer below at 0.8 times that of the layer
+above it (as ELECTRA is, https://arxiv.org/abs/2003.10555); narrower encoders take more."""
 LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 32, 8
 
 
@@ -69,6 +70,8 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     teacher = config.teacher
     if teacher.epochs is None:
         teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher.batch_size))
+    if teacher.layer_decay is None:
+        teacher = replace(teacher, layer_decay=LAYER_DECAY if teacher.learning_rate is None else 1.0)
     if teacher.learning_rate is None:
         teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size))
     augmentation = config.augmentation
@@ -81,12 +84,12 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     stages = choose_stages(config.student, facts, mechanism, texts)
     baseline = config.baseline
     if baseline.epochs is None:
-        baseline = replace(baseline, epochs=label_epochs(facts.rows, baseline.batch_size))
+        baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline.batch_size))
     return replace(config, stages=stages, baseline=baseline)
 
 
 def teacher_rate(hidden_size: int) -> float:
-    """Return the learning rate of fine-tuning an encoder: 3e-5 at 768, 8.5e-5 at 384."""
+    """Return the learning rate of fine-tuning an encoder, of its last layer: 7e-5 at 768, 2e-4 at 384."""
     return float(f"{REFERENCE_RATE * (REFERENCE_WIDTH / hidden_size) ** 1.5:.2g}")
 
 
@@ -104,6 +107,11 @@ def label_epochs(rows: int, batch_size: int) -> float:
     """Return the passes of what labels alone teach: three, but at least 300 steps and at most 128,000 examples."""
     steps = _between(300, 3 * rows / batch_size, 128_000 // batch_size)
     return epochs_of(steps, rows, batch_size)
+
+
+def baseline_steps(facts: Facts) -> int:
+    """As many steps as lead the student, without its mechanism, to its own decisions."""
+    return layer_steps(facts) // 2 + logit_steps(facts)
 
 
 def layer_steps(facts: Facts) -> int:
@@ -207,6 +215,7 @@ OPEN = {
     "stages": (),
     "teacher.epochs": None,
     "teacher.learning_rate": None,
+    "teacher.layer_decay": None,
     "teacher.new_pooler": None,
     "augmentation.copies": None,
     "baseline.epochs": None,

@@ -88,6 +88,7 @@ def finetuning_stage(config: Config) -> StageConfig:
     settings = config.teacher
     assert settings.epochs is not None, "the recipe fills it in"
     assert settings.learning_rate is not None, "the recipe fills it in"
+    assert settings.layer_decay is not None, "the recipe fills it in"
     return StageConfig(
         name="teacher",
         epochs=settings.epochs,

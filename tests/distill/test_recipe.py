@@ -98,8 +98,14 @@ def test_what_is_said_stays():
 
 
 def test_narrower_teachers_learn_faster():
-    assert teacher_rate(768) == 3e-5
-    assert teacher_rate(1024) < 3e-5 < teacher_rate(384) < teacher_rate(128) <= 5e-4
+    assert teacher_rate(768) == 7e-5
+    assert teacher_rate(1024) < 7e-5 < teacher_rate(384) < teacher_rate(128) <= 2e-3
+
+
+def test_lower_layers_learn_slower_unless_the_rate_is_given():
+    assert recipe().teacher.layer_decay == 0.8
+    assert recipe(teacher=TeacherConfig(learning_rate=1e-5)).teacher.layer_decay == 1.0
+    assert recipe(teacher=TeacherConfig(layer_decay=0.9)).teacher.layer_decay == 0.9
 
 
 def test_epochs():
