@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from distill.errors import UserError, choices_hint
+from distill.utils.errors import UserError, choices_hint
 
 CUSTOM = "custom"
 
@@ -25,7 +25,7 @@ class Task:
     label_names: tuple[str, ...]
     """Class names in label order; empty for regression."""
     metrics: tuple[str, ...]
-    """Names of `distill.metrics.METRICS`; the first is the main metric."""
+    """Names of `distill.evaluation.metrics.METRICS`; the first is the main metric."""
     hub: tuple[str, str | None] | None = None
     """Repository and configuration on the Hub."""
     validation_splits: tuple[str, ...] = ("validation",)
@@ -145,9 +145,9 @@ def _custom_task_from_config(data: DataSource | None) -> Task:
     if data is None or data.dir is None:
         raise UserError("data.dir: task custom needs its file, or the folder of its files")
     # Here and not above: readers import pandas, and the command line imports this module to check a name.
-    from distill.columns import find_columns
-    from distill.locate import split_files
-    from distill.readers import find_label_names
+    from distill.data.columns import find_columns
+    from distill.data.locate import split_files
+    from distill.data.readers import find_label_names
 
     train_file = split_files(data.dir, CUSTOM, ("train",))["train"]
     text_columns, label_column = find_columns(train_file, data.text_columns, data.label_column)

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.check_config import check_config
-from distill.config import Config
-from distill.console import run
-from distill.errors import UserError
-from distill.read_config import parse_config
+from distill.config.parsing import parse_config
+from distill.config.schema import Config
+from distill.config.validation import check_config
+from distill.utils.cli import run
+from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from distill.batches import TokenizedExamples
-    from pipelines.opening import Work
+    from distill.data.batching import TokenizedExamples
+    from pipelines.run.context import Work
     from teachers.outputs import CachedTeacher, LiveTeacher
 
 EXAMPLES = 6400
@@ -42,11 +42,11 @@ SECONDS = 90.0
 def main() -> None:
     """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
     config = parse_config()
-    from distill.environment import describe_environment
-    from distill.files import write_atomically
-    from distill.findings import settle
-    from distill.legal_losses import with_legal_losses
-    from distill.timing import ratio_of_medians, time_interleaved, typical_seconds
+    from distill.benchmark.timing import ratio_of_medians, time_interleaved, typical_seconds
+    from distill.objectives.loss_fallbacks import with_legal_losses
+    from distill.utils.environment import describe_environment
+    from distill.utils.files import write_atomically
+    from distill.utils.findings import settle
     from students import STUDENTS
 
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
@@ -77,16 +77,16 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     import numpy as np
     import torch
 
-    from distill.batches import length_grouped_batches, tokenize
-    from distill.launch import autocast_dtype, make_accelerator, prepare
-    from distill.loop import train_step
-    from distill.meter import LossMeter
-    from distill.run_folder import RunFolder
-    from distill.stages import StageModel, parameter_groups, plan_stage
-    from pipelines.opening import Lesson, build_student, open_run, student_layer_map
-    from teachers.load import freeze
+    from distill.data.batching import length_grouped_batches, tokenize
+    from distill.objectives.stages import StageModel, parameter_groups, plan_stage
+    from distill.training.accelerator import autocast_dtype, make_accelerator, prepare
+    from distill.training.loop import train_step
+    from distill.training.loss_meter import LossMeter
+    from distill.training.run_folder import RunFolder
+    from pipelines.run.context import Lesson, build_student, open_run, student_layer_map
+    from teachers.finetuning import starting_point
+    from teachers.loading import freeze
     from teachers.outputs import LiveTeacher
-    from teachers.prepare import starting_point
     from teachers.targets import stage_targets
 
     work = open_run(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))

@@ -19,10 +19,10 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import Parser, add_data_options, data_options, positive, run, writable_folder
-from distill.errors import UserError
+from distill.reporting.verdict import parse_requirements, unmet_requirements
 from distill.tasks import task_names
-from distill.verdict import parse_requirements, unmet_requirements
+from distill.utils.cli import Parser, add_data_options, data_options, positive, run, writable_folder
+from distill.utils.errors import UserError
 
 
 def make_parser() -> Parser:
@@ -93,18 +93,18 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Load both models and the data, measure, and write what ``--output`` asks for."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
-    from distill.batches import tokenize
-    from distill.classifiers import check_device, check_max_length, load_comparable, saved_copies, softmax_control
-    from distill.columns import print_found_columns
-    from distill.compare import check_comparable, compare_models
-    from distill.config import DataConfig
-    from distill.data import load_splits
-    from distill.disagreements import find_disagreements
-    from distill.measure import CompareSettings
-    from distill.predictions import write_predictions
-    from distill.record import write_record
-    from distill.report import write_report
-    from distill.submission import load_test_texts, write_submission
+    from distill.benchmark.suite import CompareSettings
+    from distill.config.schema import DataConfig
+    from distill.data.batching import tokenize
+    from distill.data.columns import print_found_columns
+    from distill.data.splits import load_splits
+    from distill.evaluation.comparison import check_comparable, compare_models
+    from distill.evaluation.disagreements import find_disagreements
+    from distill.evaluation.glue_submission import load_test_texts, write_submission
+    from distill.evaluation.predictions_file import write_predictions
+    from distill.evaluation.record import write_record
+    from distill.models.loading import check_device, check_max_length, load_comparable, saved_copies, softmax_control
+    from distill.reporting.report import write_report
     from distill.tasks import get_task
 
     given = vars(options)
@@ -163,7 +163,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def render(record: Mapping[str, Any], form: str) -> str:
     """Return the record as a terminal table, markdown or JSON."""
-    from distill.table import comparison_table, markdown_table
+    from distill.reporting.record_tables import comparison_table, markdown_table
 
     if form == "json":
         return json.dumps(record, indent=1) + "\n"

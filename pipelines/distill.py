@@ -12,8 +12,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is this file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import run
-from pipelines.start import open_command
+from distill.utils.cli import run
+from pipelines.run.command import open_command
 
 
 def main() -> int:
@@ -21,9 +21,9 @@ def main() -> int:
     opened, exit_code = open_command()
     if opened is None:
         return exit_code
-    from distill.launch import end_training
-    from pipelines.comparison import compare_and_report
-    from pipelines.phases import distil_stages, teach, train_baseline
+    from distill.training.accelerator import end_training
+    from pipelines.run.comparison import compare_and_report
+    from pipelines.run.stages import distil_stages, teach, train_baseline
 
     work, lesson = opened
     lesson = teach(work, lesson)

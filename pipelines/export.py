@@ -18,9 +18,9 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import Parser, add_data_options, positive, run
-from distill.errors import UserError
 from distill.tasks import task_names
+from distill.utils.cli import Parser, add_data_options, positive, run
+from distill.utils.errors import UserError
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,8 +48,8 @@ def main() -> None:
     options = parse()
     record, written = export(options)
     # Here and not above: --help and a mistyped option need not wait for torch.
-    from distill.deployment_cells import deployment_cells, deployment_speed_cells
-    from distill.table import text_table
+    from distill.reporting.deployment_tables import deployment_cells, deployment_speed_cells
+    from distill.reporting.record_tables import text_table
 
     tables = (deployment_cells(record), deployment_speed_cells(record))
     print("\n\n".join(text_table(cells) for cells in tables if cells.rows))
@@ -58,18 +58,18 @@ def main() -> None:
 
 def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
-    from distill.batches import tokenize
-    from distill.classifiers import check_max_length, load_classifier
-    from distill.columns import print_found_columns
-    from distill.compare import check_comparable, describe_model
-    from distill.data import load_splits
-    from distill.deployments import deploy_onnx, describe_deployments, predict_validation, with_deployments
-    from distill.files import write_atomically
-    from distill.metrics import metrics_over_splits
-    from distill.onnx_export import check_packages
-    from distill.record import plain, read_record, write_record
+    from distill.data.batching import tokenize
+    from distill.data.columns import print_found_columns
+    from distill.data.splits import load_splits
+    from distill.evaluation.comparison import check_comparable, describe_model
+    from distill.evaluation.metrics import metrics_over_splits
+    from distill.evaluation.record import plain, read_record, write_record
+    from distill.export.deployment import deploy_onnx, describe_deployments, predict_validation, with_deployments
+    from distill.export.onnx import check_packages
+    from distill.models.loading import check_max_length, load_classifier
     from distill.tasks import get_task
-    from pipelines.deployed_run import check_same_student, find_run, rewrite_report, task_and_data
+    from distill.utils.files import write_atomically
+    from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
     from students import fold_features  # registers our students, so that loading them runs no code from their folders
 
     check_packages()

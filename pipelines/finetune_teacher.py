@@ -9,8 +9,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import run
-from pipelines.start import open_command
+from distill.utils.cli import run
+from pipelines.run.command import open_command
 
 
 def main() -> int:
@@ -18,8 +18,8 @@ def main() -> int:
     opened, exit_code = open_command()
     if opened is None:
         return exit_code
-    from distill.launch import end_training
-    from pipelines.phases import teach
+    from distill.training.accelerator import end_training
+    from pipelines.run.stages import teach
 
     work, lesson = opened
     teach(work, lesson)

@@ -14,8 +14,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.console import print_error, run
-from distill.interrupts import Interrupted
+from distill.utils.cli import print_error, run
+from distill.utils.interrupts import Interrupted
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     import psutil
     from tqdm import tqdm
 
-    from distill.sweep import cell_runner, cells, parse_sweep, summaries
+    from distill.sweeps.runner import cell_runner, cells, parse_sweep, summaries
 
     sweep = parse_sweep()
     grid = cells(sweep)
@@ -44,9 +44,9 @@ def main() -> int:
                 process.terminate()
             raise
 
-    from distill.leaderboard import leaderboard_cells, write_leaderboard
-    from distill.mechanisms import read_bench
-    from distill.table import text_table
+    from distill.reporting.record_tables import text_table
+    from distill.sweeps.leaderboard import leaderboard_cells, write_leaderboard
+    from distill.sweeps.mechanism_table import read_bench
 
     found, unreadable = summaries(grid, sweep.reference)
     failures |= unreadable

@@ -8,11 +8,11 @@ from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .configuration import FEATURES, StudentConfig
 from .exact_form import exact_form
-from .fold import fold_features
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
+from .frozen_lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
 from .layer_map import LAYER_MAPS, resolve_layer_map
-from .lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
 from .modeling import StudentForSequenceClassification, StudentModel
+from .t2r_folding import fold_features
 
 AutoConfig.register(StudentConfig.model_type, StudentConfig, exist_ok=True)
 AutoModel.register(StudentConfig, StudentModel, exist_ok=True)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .attention.base import SelfAttention
+from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
-from .lstm import FrozenLSTMForSequenceClassification
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
 # Describe the teacher's checkpoint rather than its architecture.

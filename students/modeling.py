@@ -26,7 +26,7 @@ from transformers.utils.generic import can_return_tuple
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .configuration import StudentConfig
-from .self_contained import write_source
+from .remote_code import write_source
 
 
 class StudentAttention(nn.Module):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from distill.errors import UserError
-from distill.metrics import majority_score
+from distill.evaluation.metrics import majority_score
 from distill.tasks import Task
+from distill.utils.errors import UserError
 
 PERMUTATION_MARGIN = 0.1
 """Accuracy that another label order must gain before the order is called wrong; chance gains are smaller."""

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.batches import TokenizedExamples, collate, sorted_batches
-from distill.capture import read_teacher
-from distill.clock import now
-from distill.errors import UserError, first_line
-from distill.files import UNFINISHED, remove, replace_file, write_atomically
-from distill.progress import progress_bar
-from distill.stages import StagePlan, Wanted
+from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.models.hooks import read_teacher
+from distill.objectives.stages import StagePlan, Wanted
+from distill.utils.clock import now
+from distill.utils.errors import UserError, first_line
+from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
+from distill.utils.progress import progress_bar
 
 CACHE_BATCH_SIZE = 64
 CACHE_VERSION = 1

@@ -6,10 +6,10 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from distill.batches import TokenizedExamples
-from distill.config import CacheConfig
-from distill.launch import autocast_dtype, on_main_process
-from distill.stages import StagePlan
+from distill.config.schema import CacheConfig
+from distill.data.batching import TokenizedExamples
+from distill.objectives.stages import StagePlan
+from distill.training.accelerator import autocast_dtype, on_main_process
 from teachers.outputs import CachedTeacher, LiveTeacher, build_cache, bytes_needed, fingerprint
 
 

@@ -81,8 +81,8 @@ ONE_THREAD = {
 }
 """One thread adds in one order; numpy and torch read this when they are imported."""
 IMPORTED = (
-    *("torch.utils.tensorboard", "deepspeed", "distill.launch", "distill.run_folder"),
-    *("pipelines.comparison", "pipelines.phases", "students"),
+    *("torch.utils.tensorboard", "deepspeed", "distill.training.accelerator", "distill.training.run_folder"),
+    *("pipelines.run.comparison", "pipelines.run.stages", "students"),
 )
 """What a run imports: once, for all forks."""
 HANGS = 900.0
@@ -231,7 +231,7 @@ def chaos(count: int, seed: int, folder: Path) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     for name in IMPORTED:
         importlib.import_module(name)
-    from distill.environment import describe_environment
+    from distill.utils.environment import describe_environment
 
     gc.collect()
     gc.freeze()  # or every fork's collections go through, and copy, what the imports left

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from transformers import BertConfig, BertForSequenceClassification
 
-from distill.batches import TokenizedExamples
+from distill.data.batching import TokenizedExamples
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DISTILL_SHARED", ROOT.parent / "shared"))

@@ -72,12 +72,12 @@ def test_one_place_reads_the_clock():
             names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
             names |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
             clocks = names & {"perf_counter", "perf_counter_ns", "monotonic", "process_time"}
-            assert not clocks or path == Path("distill/clock.py"), f"{path} reads {clocks}"
+            assert not clocks or path == Path("distill/utils/clock.py"), f"{path} reads {clocks}"
 
 
 def test_one_place_reads_yaml():
     readers = [path for package in PACKAGES for path, tree in sources(package) if "yaml" in absolute_imports(tree)]
-    assert readers == [Path("distill/read_config.py")]
+    assert readers == [Path("distill/config/parsing.py")]
 
 
 def test_top_level():

@@ -8,7 +8,7 @@ import pytest
 from helpers.readme import MAIN_METRICS, README, RECORDS, ROOT, kept, percent, record, table
 
 from distill.tasks import TASKS
-from pipelines.bench_repeat import null_coverage, repeatability
+from pipelines.bench_repeatability import null_coverage, repeatability
 from students import ATTENTIONS, STUDENTS
 
 SEEDS = (42, 43, 44)

@@ -5,7 +5,7 @@ from statistics import mean
 
 from helpers.readme import MAIN_METRICS, README, kept, percent, record, table
 
-from distill.leaderboard import pareto_front
+from distill.sweeps.leaderboard import pareto_front
 
 FIVE_TASKS = ("sst2", "cola", "mrpc", "stsb", "rte")
 SEEDS = (42, 43, 44)

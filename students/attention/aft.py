@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from .banded import from_blocks, in_order, to_blocks, with_neighbours
 from .base import HeadAttention
-from .masking import blank_pads, full_precision, widen
-from .random_features import seeded_generator
+from .ops.banded import from_blocks, in_order, to_blocks, with_neighbours
+from .ops.masking import blank_pads, full_precision, widen
+from .ops.random_features import seeded_generator
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

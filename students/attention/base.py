@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertIntermediate
 
-from .by_length import attend_by_length
+from .ops.by_length import attend_by_length
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

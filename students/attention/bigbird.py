@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import initialization
 
-from .banded import (
+from .ops.banded import (
     Columns,
     banded_attention,
     from_blocks,
@@ -17,9 +17,9 @@ from .banded import (
     to_blocks,
     with_neighbours,
 )
-from .masking import masked_softmax
-from .pattern import PatternAttention
-from .random_blocks import draw_blocks
+from .ops.masking import masked_softmax
+from .ops.pattern import PatternAttention
+from .ops.random_blocks import draw_blocks
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .banded import (
+from .ops.banded import (
     Columns,
     from_blocks,
     in_order,
@@ -17,9 +17,9 @@ from .banded import (
     to_blocks,
     with_neighbours,
 )
-from .compression import Compression
-from .masking import blank_pads, masked_softmax
-from .relative import RelativeAttention, relative_flops
+from .ops.compression import Compression
+from .ops.masking import blank_pads, masked_softmax
+from .ops.relative import RelativeAttention, relative_flops
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .banded import token_positions
-from .feature_maps import FeatureMapAttention
-from .naive import naive_feature_attention
+from .ops.banded import token_positions
+from .ops.feature_maps import FeatureMapAttention
+from .ops.reference import naive_feature_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

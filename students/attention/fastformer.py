@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .masking import blank_pads, full_precision, masked_softmax, widen
-from .random_features import seeded_generator
+from .ops.masking import blank_pads, full_precision, masked_softmax, widen
+from .ops.random_features import seeded_generator
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

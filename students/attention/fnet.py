@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from .banded import in_order, token_positions
 from .base import SelfAttention
-from .masking import blank_pads, full_precision, widen
+from .ops.banded import in_order, token_positions
+from .ops.masking import blank_pads, full_precision, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .feature_maps import FeatureMapAttention, HeadLinear, softmax_features
-from .masking import blank_pads
-from .naive import naive_weighted_mean
-from .random_features import seeded_generator
+from .ops.feature_maps import FeatureMapAttention, HeadLinear, softmax_features
+from .ops.masking import blank_pads
+from .ops.random_features import seeded_generator
+from .ops.reference import naive_weighted_mean
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

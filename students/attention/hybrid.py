@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from .banded import band_and_features, band_columns, band_width, in_order, near_tokens
 from .hedgehog import HedgehogAttention, half_features
-from .masking import blank_pads, full_precision, widen
-from .naive import naive_weighted_mean
+from .ops.banded import band_and_features, band_columns, band_width, in_order, near_tokens
+from .ops.masking import blank_pads, full_precision, widen
+from .ops.reference import naive_weighted_mean
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

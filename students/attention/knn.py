@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import HeadAttention
-from .masking import blank_pads, masked_softmax
+from .ops.masking import blank_pads, masked_softmax
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

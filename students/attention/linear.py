@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .feature_maps import FeatureMapAttention
-from .naive import naive_feature_attention
+from .ops.feature_maps import FeatureMapAttention
+from .ops.reference import naive_feature_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

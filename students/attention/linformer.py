@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from .banded import in_order
 from .base import HeadAttention
-from .masking import full_precision, fused_attention, widen
+from .ops.banded import in_order
+from .ops.masking import full_precision, fused_attention, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .decay import carry_operations, decayed_attention, fade
 from .linear import LinearAttention
-from .masking import blank_pads, full_precision, widen
-from .naive import naive_feature_attention
+from .ops.decay import carry_operations, decayed_attention, fade
+from .ops.masking import blank_pads, full_precision, widen
+from .ops.reference import naive_feature_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

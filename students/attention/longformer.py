@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .banded import (
+from .base import SelfAttention
+from .ops.banded import (
     Columns,
     band_columns,
     band_width,
@@ -16,8 +17,7 @@ from .banded import (
     to_blocks,
     token_positions,
 )
-from .base import SelfAttention
-from .masking import blank_pads, masked_softmax
+from .ops.masking import blank_pads, masked_softmax
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .masking import blank_pads, full_precision, softmax_attention, widen
-from .naive import naive_softmax_attention
-from .random_features import seeded_generator
+from .ops.masking import blank_pads, full_precision, softmax_attention, widen
+from .ops.random_features import seeded_generator
+from .ops.reference import naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .masking import blank_pads
-from .naive import naive_softmax_attention
-from .random_features import seeded_generator
-from .slots import SLOT_SIZE, attend_through_slots
+from .ops.masking import blank_pads
+from .ops.random_features import seeded_generator
+from .ops.reference import naive_softmax_attention
+from .ops.slots import SLOT_SIZE, attend_through_slots
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

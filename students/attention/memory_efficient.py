@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .masking import blank_pads
+from .ops.masking import blank_pads
 from .softmax import SoftmaxAttention
 
 if TYPE_CHECKING:

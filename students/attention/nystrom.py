@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .banded import token_positions
 from .base import HeadAttention
-from .masking import blank_pads, full_precision, masked_softmax, widen
+from .ops.banded import token_positions
+from .ops.masking import blank_pads, full_precision, masked_softmax, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

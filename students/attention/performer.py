@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .favor import favor_attention, favor_attention_map
-from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, stabilise_features, widen
-from .naive import naive_favor_attention, naive_favor_plus_plus_attention, naive_feature_attention
-from .random_features import SoftmaxKernelAttention
+from .ops.favor import favor_attention, favor_attention_map
+from .ops.masking import (
+    blank_pads,
+    feature_attention,
+    feature_attention_map,
+    full_precision,
+    stabilise_features,
+    widen,
+)
+from .ops.random_features import SoftmaxKernelAttention
+from .ops.reference import naive_favor_attention, naive_favor_plus_plus_attention, naive_feature_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

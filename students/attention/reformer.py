@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import initialization
 
-from .banded import from_blocks, mask_or_ones, to_blocks, with_neighbours
 from .base import SelfAttention
-from .masking import blank_pads
-from .random_features import seeded_generator
+from .ops.banded import from_blocks, mask_or_ones, to_blocks, with_neighbours
+from .ops.masking import blank_pads
+from .ops.random_features import seeded_generator
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .masking import blank_pads, full_precision, widen
-from .naive import naive_weighted_mean
-from .random_features import RandomFeatureAttention
+from .ops.masking import blank_pads, full_precision, widen
+from .ops.random_features import RandomFeatureAttention
+from .ops.reference import naive_weighted_mean
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -25,7 +25,8 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     Rows are multiplied by a scale σ, learned per head and dimension (√t where all its entries are the same).
     ``gaussian``: features sin(w·q̂), cos(w·q̂) estimate exp(-t|q̂-k̂|²/2), in proportion to exp(t q̂·k̂), the paper's
     1/τ² being t; 12Nmd operations per head.
-    ``arccos``: features max(w·q̂, 0) estimate t (sin θ + (π-θ) cos θ)/2π, θ the angle between q and k; 8Nmd operations.
+    ``arccos``: features max(w·q̂, 0) estimate t (sin θ + (π-θ) cos θ)/2π, θ the angle between q and k; 8Nmd
+    operations.
 
     With ``gate``, a key counts sigmoid(u·k + b) times, the two-sided form of the paper's recency gate. Estimates of
     the Gaussian kernel can be negative: only ``arccos`` has an attention map.

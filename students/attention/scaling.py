@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from ..feed_forward import SparseIntermediate, controller_rank
-from .masking import blank_pads
-from .naive import naive_softmax_attention
-from .random_features import seeded_generator
+from .ops.masking import blank_pads
+from .ops.random_features import seeded_generator
+from .ops.reference import naive_softmax_attention
+from .ops.sparse_feed_forward import SparseIntermediate, controller_rank
 from .softmax import SoftmaxAttention
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ScalingAttention(SoftmaxAttention):
     It saves parameters and their memory, not operations: the matrices that it multiplies with are as large as BERT's.
     Query, key and value have layers of their own, where the paper shares one, so that each can start as the teacher's.
     ``modules`` is S, which must divide D; ``feed_forward_block``, if not 0, makes the feed-forward sparse
-    (:class:`students.feed_forward.SparseIntermediate`).
+    (:class:`students.attention.ops.sparse_feed_forward.SparseIntermediate`).
     """
 
     permutation_equivariant = False

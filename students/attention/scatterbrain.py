@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .banded import (
-    band_and_features,
-    band_columns,
-    band_width,
-    from_blocks,
-    in_order,
-    near_tokens,
-    to_blocks,
-)
-from .masking import blank_pads, full_precision, stabilise_features, widen
-from .naive import naive_favor_logits, naive_masked_attention
-from .random_features import SoftmaxKernelAttention
+from .ops.banded import band_and_features, band_columns, band_width, from_blocks, in_order, near_tokens, to_blocks
+from .ops.masking import blank_pads, full_precision, stabilise_features, widen
+from .ops.random_features import SoftmaxKernelAttention
+from .ops.reference import naive_favor_logits, naive_masked_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .base import HeadAttention
-from .masking import softmax_attention
-from .naive import naive_softmax_attention
+from .ops.masking import softmax_attention
+from .ops.reference import naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

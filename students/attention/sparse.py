@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .banded import (
+from .ops.banded import (
     Columns,
     band_columns,
     banded_attention,
@@ -17,7 +17,7 @@ from .banded import (
     real_columns,
     to_blocks,
 )
-from .pattern import PatternAttention
+from .ops.pattern import PatternAttention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import FeatureMapAttention, HeadLinear
-from .masking import blank_pads
-from .naive import naive_feature_attention
-from .random_features import seeded_generator
+from .ops.feature_maps import FeatureMapAttention, HeadLinear
+from .ops.masking import blank_pads
+from .ops.random_features import seeded_generator
+from .ops.reference import naive_feature_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .banded import (
+from .base import HeadAttention
+from .ops.banded import (
     Columns,
     from_blocks,
     in_order,
@@ -14,9 +15,8 @@ from .banded import (
     token_positions,
     with_neighbours,
 )
-from .base import HeadAttention
-from .masking import blank_pads, masked_softmax
-from .relative import RelativeAttention, relative_flops
+from .ops.masking import blank_pads, masked_softmax
+from .ops.relative import RelativeAttention, relative_flops
 
 
 class TransformerXLAttention(RelativeAttention, HeadAttention):

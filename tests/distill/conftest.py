@@ -6,11 +6,11 @@ import torch
 from helpers.short_stages import TRAINING
 from torch import nn
 
-from distill.batches import collate
-from distill.loop import Run, train
-from distill.stages import plan_stage
+from distill.data.batching import collate
+from distill.objectives.stages import plan_stage
+from distill.training.loop import Run, train
 from students import student_from_teacher
-from teachers.load import freeze
+from teachers.loading import freeze
 from teachers.outputs import LiveTeacher
 
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.errors import UserError
 from distill.tasks import TASKS, custom_task, get_task, task_names
+from distill.utils.errors import UserError
 
 
 def data(**given):

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill.data import Examples, load_splits
+from distill.data.splits import Examples, load_splits
 from distill.tasks import TASKS, Task
 
 MANY = {"sentence": [f"text {i}" for i in range(1000)], "label": [int(i % 10 == 0) for i in range(1000)]}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from distill.config import StageConfig, TrainingConfig
+from distill.config.schema import StageConfig, TrainingConfig
 
 TRAINING = TrainingConfig(checkpoint_every=3, log_every=4)
 LABELS = StageConfig(name="labels", epochs=2, learning_rate=0.005, losses={"labels": 1.0}, train="all", batch_size=6)

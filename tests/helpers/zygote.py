@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = (
     # Not onnxruntime, which starts a thread when it is imported.
     *("torch.utils.tensorboard", "torch.utils.cpp_extension", "torch.onnx", "onnx", "deepspeed"),
-    *("distill.compare", "distill.launch", "distill.run_folder", "distill.report", "distill.speed"),
-    *("pipelines.preflight", "pipelines.comparison", "pipelines.phases", "students"),
+    *(
+        "distill.evaluation.comparison",
+        "distill.training.accelerator",
+        "distill.training.run_folder",
+        "distill.reporting.report",
+        "distill.benchmark.latency",
+    ),
+    *("pipelines.run.preflight", "pipelines.run.comparison", "pipelines.run.stages", "students"),
 )
 HEADER = struct.Struct("!I")
 
@@ -93,7 +99,7 @@ def main() -> None:
     """Import, serve, and in a fork become the command."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     sys.path[0] = str(ROOT)
-    from distill.console import quiet_libraries
+    from distill.utils.cli import quiet_libraries
 
     quiet_libraries()
     for name in IMPORTED:

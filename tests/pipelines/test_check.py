@@ -7,8 +7,8 @@ import pytest
 from accelerate.state import AcceleratorState
 from helpers.tickets import CLASSES, write_tickets
 
-from distill.console import run
-from distill.read_config import parse_command
+from distill.config.parsing import parse_command
+from distill.utils.cli import run
 from pipelines.distill import main
 
 

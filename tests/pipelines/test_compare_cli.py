@@ -11,11 +11,11 @@ import torch
 from helpers import warm
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from distill.config import DataConfig
-from distill.console import run
-from distill.data import load_splits
-from distill.record import read_record
+from distill.config.schema import DataConfig
+from distill.data.splits import load_splits
+from distill.evaluation.record import read_record
 from distill.tasks import get_task
+from distill.utils.cli import run
 from pipelines import compare
 from students import student_from_teacher
 

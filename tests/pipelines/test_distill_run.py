@@ -14,8 +14,8 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill.files import is_leftover
-from distill.record import read_record, validate_record
+from distill.evaluation.record import read_record, validate_record
+from distill.utils.files import is_leftover
 
 FILES = {"config.yaml", "record.json", "report.md", "report.html", "predictions.parquet"}
 FOLDERS = {"plots", "teacher", "student", "baseline", "checkpoints", "tensorboard"}

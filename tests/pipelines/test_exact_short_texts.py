@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from distill.linear_form import linear_form
-from distill.read_config import load_config
+from distill.config.parsing import load_config
+from distill.models.linear_form import linear_form
 from students import exact_form
 
 SETTINGS = ["--student.exact_up_to", "40", "--student.features", "learned", "--student.softmax_layers", "[-1]"]

@@ -13,15 +13,17 @@ import torch
 from helpers.closeness import assert_close
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from distill import deployments, onnx_export, timing
-from distill.batches import tokenize
-from distill.compare import CompareSettings, compare_models
-from distill.console import run
-from distill.data import load_splits
-from distill.errors import UserError
-from distill.predictions import write_predictions
-from distill.record import read_record, write_record
+from distill.benchmark import timing
+from distill.data.batching import tokenize
+from distill.data.splits import load_splits
+from distill.evaluation.comparison import CompareSettings, compare_models
+from distill.evaluation.predictions_file import write_predictions
+from distill.evaluation.record import read_record, write_record
+from distill.export import deployment as deployments
+from distill.export import onnx as onnx_export
 from distill.tasks import get_task
+from distill.utils.cli import run
+from distill.utils.errors import UserError
 from pipelines import export
 from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, student_from_teacher
 from students.attention.softmax import SoftmaxAttention

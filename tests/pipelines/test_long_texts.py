@@ -10,7 +10,7 @@ import torch
 from helpers import warm
 from transformers import BertConfig, BertForSequenceClassification
 
-from distill.tokenizer import train_tokenizer
+from distill.data.tokenization import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 POSITIONS, LENGTH = 24, 60

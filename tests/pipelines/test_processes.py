@@ -112,10 +112,10 @@ def test_a_killed_process_ends_the_run_which_then_resumes(
 WHILE_OTHERS_WAIT = """
 import os, signal, sys, threading, time
 sys.path[:0] = [ROOT]
-from distill.config import Config
-from distill.console import run
-from distill.errors import UserError
-from distill.launch import make_accelerator, on_main_process
+from distill.config.schema import Config
+from distill.utils.cli import run
+from distill.utils.errors import UserError
+from distill.training.accelerator import make_accelerator, on_main_process
 
 accelerator = make_accelerator(Config("sst2", (), run_dir=FOLDER))
 

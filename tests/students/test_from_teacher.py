@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from students import ATTENTIONS, calibrate_temperature, student_from_teacher
-from students.attention.random_features import mean_pair_norm
+from students.attention.ops.random_features import mean_pair_norm
 
 SIZES = TWO_LAYERS | {"num_hidden_layers": 4}
 

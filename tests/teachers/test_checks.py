@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from distill.errors import UserError
 from distill.tasks import get_task
+from distill.utils.errors import UserError
 from teachers.checks import check_label_order, check_teacher
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")

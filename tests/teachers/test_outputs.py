@@ -11,11 +11,11 @@ import torch
 from helpers.closeness import assert_close
 
 import teachers.outputs as outputs
-from distill.batches import collate
-from distill.config import CacheConfig, StageConfig
-from distill.errors import UserError
-from distill.stages import StagePlan, plan_stage
-from teachers.load import freeze
+from distill.config.schema import CacheConfig, StageConfig
+from distill.data.batching import collate
+from distill.objectives.stages import StagePlan, plan_stage
+from distill.utils.errors import UserError
+from teachers.loading import freeze
 from teachers.outputs import CachedTeacher, LiveTeacher, array_path, build_cache, bytes_needed, fingerprint
 from teachers.targets import stage_targets
 

@@ -11,8 +11,8 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import BertConfig, BertForSequenceClassification, BertModel, DistilBertConfig, DistilBertModel
 
-from distill.console import run
-from distill.tokenizer import train_tokenizer
+from distill.data.tokenization import train_tokenizer
+from distill.utils.cli import run
 from pipelines.distill import main
 
 Place = Path

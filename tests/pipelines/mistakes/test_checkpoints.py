@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from distill.tokenizer import train_tokenizer
+from distill.data.tokenization import train_tokenizer
 
 Place = Path
 """A folder made for one mistake: see ``conftest.py``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from distill.console import run
+from distill.utils.cli import run
 from pipelines import finetune_teacher
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from students import StudentConfig
 from students.attention.bigbird import BigBirdAttention
-from students.attention.random_blocks import draw_blocks
+from students.attention.ops.random_blocks import draw_blocks
 
 
 def bigbird(block=4, global_blocks=1, random_blocks=2, layer=0, seed=0):

@@ -6,9 +6,9 @@ from helpers.closeness import assert_close
 from torch.nn import functional as F
 
 from students import StudentConfig
-from students.attention.decay import carry
 from students.attention.linear import LinearAttention
 from students.attention.lion import LionAttention
+from students.attention.ops.decay import carry
 
 HEAD_SIZE = 8
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from students.attention.masking import softmax_attention
+from students.attention.ops.masking import softmax_attention
 
 
 def leaves(dtype: torch.dtype) -> list[torch.Tensor]:

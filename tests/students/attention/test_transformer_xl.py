@@ -8,7 +8,7 @@ from transformers import XLNetConfig
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
 from students import StudentConfig, student_from_teacher
-from students.attention.relative import shift_rows
+from students.attention.ops.relative import shift_rows
 from students.attention.transformer_xl import TransformerXLAttention
 
 

@@ -1,0 +1,1 @@
+"""Speed and memory of models, side by side."""

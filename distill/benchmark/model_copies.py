@@ -1,0 +1,85 @@
+"""Models and inputs as the measurements of speed and memory need them: frozen, alike, of any length."""
+
+import copy
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from distill.models.windowed_bert import WindowedBert
+
+
+def prepare_model(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """Return a frozen copy in eval mode on ``device`` in ``dtype``, with SDPA attention where the model has it."""
+    prepared = copy.deepcopy(model).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    if isinstance(prepared, PreTrainedModel) and prepared._supports_sdpa:
+        prepared.set_attn_implementation("sdpa")
+    return prepared
+
+
+def _position_tables(model: nn.Module) -> list[tuple[nn.Module, nn.Embedding]]:
+    """Find every module with learned absolute positions, as BERT and its relatives name them."""
+    found = ((module, getattr(module, "position_embeddings", None)) for module in model.modules())
+    return [(module, table) for module, table in found if isinstance(table, nn.Embedding)]
+
+
+def _first_position(table: nn.Embedding) -> int:
+    """Return the row of the first token: RoBERTa-like tables start behind their padding row."""
+    return 0 if table.padding_idx is None else table.padding_idx + 1
+
+
+def is_speed_only(models: Iterable[nn.Module], length: int) -> bool:
+    """Tell whether ``length`` is beyond what one of the models' position tables has room for.
+
+    A model that reads windows is never why: where the others have the positions, it reads windows.
+    """
+    in_one_piece = (model for model in models if not isinstance(model, WindowedBert))
+    tables = (table for model in in_one_piece for _, table in _position_tables(model))
+    return any(length > table.num_embeddings - _first_position(table) for table in tables)
+
+
+def extend_positions(model: nn.Module, length: int) -> nn.Module:
+    """Return a deep copy whose position table has ``length`` usable rows, the old ones over and over.
+
+    For measuring speed only: what such a model says about text beyond its table means nothing.
+    """
+    model = copy.deepcopy(model)
+    config = getattr(model, "config", None)
+    for module, table in _position_tables(model):
+        start = _first_position(table)
+        usable = table.weight.data[start:]
+        tiled = usable.repeat(-(-length // len(usable)), 1)[:length]
+        weight = torch.cat([table.weight.data[:start], tiled])
+        module.position_embeddings = nn.Embedding.from_pretrained(weight, padding_idx=table.padding_idx)
+        if config is not None and hasattr(config, "max_position_embeddings"):
+            config.max_position_embeddings = len(weight)  # some models refuse longer inputs by this number
+        for name, fill in (("position_ids", torch.arange), ("token_type_ids", torch.zeros)):
+            if isinstance(getattr(module, name, None), Tensor):
+                row = fill(len(weight), dtype=torch.long, device=weight.device)
+                module.register_buffer(name, row[None], persistent=False)
+    mechanisms: list[Any] = [module for module in model.modules() if hasattr(module, "extend_positions")]
+    for mechanism in mechanisms:
+        mechanism.extend_positions(length)
+    return model
+
+
+def make_inputs(
+    model: nn.Module, batch_size: int, length: int, *, vocabulary_size: int, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Return random token ids (B, N) without padding, with the inputs that the model's forward accepts."""
+    generator = torch.Generator().manual_seed(0)
+    # The first ids are special tokens; a RoBERTa-like model would take its padding id for padding.
+    first = min(10, vocabulary_size - 1)
+    ids = torch.randint(first, vocabulary_size, (batch_size, length), generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: tensor.to(device) for name, tensor in accepted_inputs(model, inputs).items()}
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of the three inputs of a BERT that the model's forward accepts."""
+    accepted = inspect.signature(model.forward).parameters
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: inputs[name] for name in names if name in accepted}

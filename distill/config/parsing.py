@@ -1,0 +1,207 @@
+"""Read, check and write the configuration of a run: one YAML file, dotted overrides.
+
+This is the one place that reads YAML.
+"""
+
+import dataclasses
+import itertools
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from distill.config.schema import AUTO, Config, StageConfig
+from distill.config.validation import check_config
+from distill.utils.errors import UserError, choices_hint
+from distill.utils.files import write_atomically
+
+CHECK = "--check"
+CHECK_HELP = (
+    f"{CHECK}: look for everything that would go wrong with this command and this machine; train and write nothing"
+)
+
+WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
+"""Keys that may change between a run and its continuation."""
+CHECKED_YAML = "checked_yaml"
+MAX_DEPTH = 20
+MAX_VALUES = 10_000
+SECTIONS = tuple(entry.name for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type))
+
+
+def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str, Any] | None = None) -> Config:
+    """Read ``--config FILE`` (several are merged, later ones win) and dotted overrides into a checked Config.
+
+    Raises:
+        UserError: a key that does not exist, a value of the wrong type or an impossible combination.
+    """
+    config = _parse(arguments)
+    check_config(config, attentions)
+    return dataclasses.replace(config, run_dir=config.run_dir or f"runs/{config.task}")
+
+
+def parse_command(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
+    """Read a command line: its configuration, and whether ``--check`` asks for a look at it alone.
+
+    ``--check`` is taken out before the rest is parsed: it is no key, neither of a file nor of a run.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    others = [argument for argument in arguments if argument != CHECK]
+    return parse_config(others), len(others) < len(arguments)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration, readable by ``--config`` again."""
+    write_atomically(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration written by :func:`save_config`."""
+    return _parse(["--config", str(path)])
+
+
+def _parse(arguments: Sequence[str] | None) -> Config:
+    arguments = _open_stages(sys.argv[1:] if arguments is None else arguments)
+    jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=__doc__, epilog=CHECK_HELP
+    )
+    parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
+    parser.add_class_arguments(Config)
+    try:
+        namespace = parser.parse_args(arguments)
+        namespace.pop("config", None)
+        for section in (*SECTIONS, "teacher.scratch"):
+            values = namespace.get(section, jsonargparse.Namespace())
+            if not isinstance(values, jsonargparse.Namespace):
+                raise UserError(f"{section} is {values!r}: give it keys, or leave it out")
+        values = parser.instantiate(namespace).as_dict()
+    except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
+        # The parser does not say which file it could not read.
+        files = ", ".join(value for option, value in itertools.pairwise(arguments) if option == "--config")
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
+        raise UserError(_one_line(str(error), files)) from error
+    return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
+
+
+def _open_stages(arguments: Sequence[str]) -> list[str]:
+    """Let ``--stages auto`` stand for an empty list, as it does in a file: no stages yet."""
+    opened = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        is_auto = argument == f"--stages={AUTO}" or (before == "--stages" and argument == AUTO)
+        opened.append(argument.replace(AUTO, "[]") if is_auto else argument)
+    return opened
+
+
+def _load_yaml(text: str) -> Any:
+    """Load YAML as the parser would, unless it holds what no configuration needs and what is not safe to load.
+
+    Raises:
+        UserError: it is nested too deeply (libyaml crashes the process on it), its aliases stand for too many values,
+            a key stands twice, or a class is named (the parser would import its module).
+    """
+    depth, too_deep = 0, f"nested more than {MAX_DEPTH} levels deep"
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            _refuse_yaml(depth > MAX_DEPTH, event, too_deep)
+    except yaml.YAMLError as error:
+        if "maximum nesting depth" in str(error):  # PyYAML 6.0.4 and newer count too, before the first event
+            raise UserError(f"configuration: {too_deep}") from error
+        raise
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    waiting = [] if root is None else [(root, 0)]
+    for number, (node, depth) in enumerate(waiting):  # the list grows while it is read
+        _refuse_yaml(number > MAX_VALUES or depth > MAX_DEPTH, root, f"aliases for more than {MAX_VALUES:,} values")
+        if isinstance(node, yaml.MappingNode):
+            _check_mapping(node)
+            waiting += [(value, depth + 1) for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(item, depth + 1) for item in node.value]
+    loaded = jsonargparse.get_loader("yaml")(text)
+    if isinstance(loaded, dict) and loaded.get("stages") == AUTO:
+        loaded["stages"] = []
+    return loaded
+
+
+def _check_mapping(node: yaml.MappingNode) -> None:
+    names: list[str] = []
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # the parser refuses it
+        _refuse_yaml(key.value in names, key, f"key {key.value!r} stands twice; keep one")
+        _refuse_yaml(key.value == "class_path", key, "'class_path' is not accepted; give the keys alone")
+        for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if key.value in (*SECTIONS, "stages", "scratch") and isinstance(part, yaml.ScalarNode):
+                by_name = re.fullmatch(r"\w+(\.\w+)+", part.value) and not part.value.endswith((".yaml", ".yml"))
+                _refuse_yaml(by_name, key, f"{key.value} is {part.value!r}; give its keys")
+        names.append(key.value)
+
+
+def _refuse_yaml(condition: Any, where: Any, problem: str) -> None:
+    if condition:
+        raise UserError(f"configuration, line {where.start_mark.line + 1}: {problem}")
+
+
+def _one_line(message: str, files: str) -> str:
+    """Turn a parser message into one line that names the key and, for an unknown one, the nearest match."""
+    message = message.replace("Problems parsing config", f"cannot read {files}")
+    unknown = re.search(
+        r"Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|arguments: --([\w.]+)", message
+    )
+    group = re.search(r"Group '([\w.]+)' does not accept", message)
+    in_stages = 'key "stages"' in message
+    if unknown:
+        name = next(part for part in unknown.groups() if part)
+        in_stage = f"stages.{name.partition('.')[0]}"  # the parser flattens what an unknown key holds
+        key = f"{group.group(1)}.{name}" if group else in_stage if in_stages else name
+        return f"unknown key {key!r}: {_keys_hint(key)}"
+    if "Unexpected config" in message:
+        return f"{files} holds no keys; see configs/ for examples"
+    missing = re.search(r"arguments are required: ([\w., ]+)", message)
+    if missing and in_stages:
+        return f"missing key stages.{missing.group(1)}: give it to every stage"
+    if missing:
+        return f"missing key {missing.group(1)}: give it in the --config file or as --{missing.group(1)} VALUE"
+    message = re.sub(r"Problem with given class_path '[\w.]+':", "", message)
+    message = re.sub(r"Parser key \"([\w.]+)\":", r"\1:", message)
+    message = message.replace("<class 'tuple'>", "list")  # YAML knows no tuples
+    return "configuration: " + re.sub(r"<class .(\w+).>", r"\1", " ".join(message.split()))
+
+
+def _keys_hint(key: str) -> str:
+    """Name the keys of the section that ``key`` was looked for in, and the nearest match of all."""
+    keys = list(_all_keys(Config))
+    section = key.rpartition(".")[0]
+    siblings = [name for name in keys if name.rpartition(".")[0] == section] or [n for n in keys if "." not in n]
+    hint = choices_hint(key, keys)
+    nearest = hint[hint.index(";") :] if ";" in hint else ""
+    return f"choose one of {', '.join(siblings)}{nearest}"
+
+
+def _all_keys(section: type, prefix: str = "") -> list[str]:
+    keys = []
+    for entry in dataclasses.fields(section):
+        keys.append(prefix + entry.name)
+        if entry.name == "stages":
+            keys += _all_keys(StageConfig, "stages.")
+        elif dataclasses.is_dataclass(entry.type) and isinstance(entry.type, type):
+            keys += _all_keys(entry.type, f"{prefix}{entry.name}.")
+    return keys
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """Name the dotted keys in which two configurations differ, those aside that change no number of the run."""
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in values.items():
+            result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        return result
+
+    first, second = flat(dataclasses.asdict(one)), flat(dataclasses.asdict(other))
+    return sorted(key for key in first | second if key not in WITHOUT_EFFECT and first.get(key) != second.get(key))

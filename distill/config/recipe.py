@@ -1,0 +1,240 @@
+"""The recipe that a run chooses by itself (``stages: auto``): what is trained, in optimizer steps, from the data.
+
+A stage of layers or of decisions needs some hundreds of steps, whatever the number of examples: of few, many epochs,
+of many, a part of one. Lengths were chosen on held-out parts of train (notebooks/LOG.md).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from distill.config.schema import (
+    EXACT_FORM,
+    FIRST_TOKEN,
+    PACKED,
+    SOFTMAX_STUDENT,
+    AugmentationConfig,
+    Config,
+    StageConfig,
+    StudentSettings,
+)
+from distill.utils.errors import UserError
+
+MIN_ROWS = 16
+"""Train examples of the smallest recipe; fewer make no batch."""
+MANY_PAIRS, MANY_TEXTS = 20_000, 5_000
+"""From so many train examples on, altered copies bring nothing that the examples themselves do not, or harm: of
+CoLA's 8,551 sentences, whose judgement hangs on every word, the student keeps less with copies."""
+COPIES = 3
+REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
+"""The last layer of a BERT of this width is fine-tuned at this rate, every layer below at 0.8 times that of the layer
+above it (as ELECTRA is, https://arxiv.org/abs/2003.10555); narrower encoders take more."""
+LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 32, 8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What of data and models decides the recipe."""
+
+    rows: int
+    """Train examples, those held out left aside."""
+    is_pair: bool
+    long_share: float
+    """Share of the train texts that are longer than ``student.exact_up_to``."""
+    hidden_size: int
+    """The teacher's."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What of the student's attention decides the recipe."""
+
+    is_softmax: bool
+    trains_layers: bool
+    has_features: bool
+    """Whether it has parameters that BERT's attention has not."""
+
+
+def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
+    """Return the configuration with everything filled in that it leaves open.
+
+    Teacher, stages, copies and baseline get lengths; what the configuration says stays as it is. A configuration with
+    stages of its own has only the teacher's learning rate and epochs filled in.
+
+    Raises:
+        UserError: there are too few train examples.
+    """
+    if facts.rows < MIN_ROWS:
+        raise UserError(
+            f"train has {facts.rows} examples beside the held-out ones, and a recipe needs {MIN_ROWS}; give more"
+        )
+    teacher = config.teacher
+    if teacher.epochs is None:
+        teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher.batch_size))
+    if teacher.layer_decay is None:
+        teacher = replace(teacher, layer_decay=LAYER_DECAY if teacher.learning_rate is None else 1.0)
+    if teacher.learning_rate is None:
+        teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size))
+    augmentation = config.augmentation
+    if augmentation.copies is None:
+        augmentation = choose_copies(augmentation, facts) if not config.stages else replace(augmentation, copies=0)
+    config = replace(config, teacher=teacher, augmentation=augmentation)
+    if config.stages:
+        return config
+    texts = facts.rows * (1 + (augmentation.copies or 0))
+    stages = choose_stages(config.student, facts, mechanism, texts)
+    baseline = config.baseline
+    if baseline.epochs is None:
+        baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline.batch_size))
+    return replace(config, stages=stages, baseline=baseline)
+
+
+def teacher_rate(hidden_size: int) -> float:
+    """Return the learning rate of fine-tuning an encoder, of its last layer: 7e-5 at 768, 2e-4 at 384."""
+    return float(f"{REFERENCE_RATE * (REFERENCE_WIDTH / hidden_size) ** 1.5:.2g}")
+
+
+def epochs_of(steps: int, rows: int, batch_size: int) -> float:
+    """Return passes over ``rows`` examples that make about so many steps; the last one may be a part."""
+    epochs = steps / math.ceil(rows / batch_size)
+    return math.ceil(10 * epochs) / 10 if epochs > 1 else math.ceil(100 * epochs) / 100
+
+
+def _between(low: int, wanted: float, high: int) -> int:
+    return int(min(max(low, wanted), high))
+
+
+def label_epochs(rows: int, batch_size: int) -> float:
+    """Return the passes of what labels alone teach: three, but at least 300 steps and at most 128,000 examples."""
+    steps = _between(300, 3 * rows / batch_size, 128_000 // batch_size)
+    return epochs_of(steps, rows, batch_size)
+
+
+def baseline_steps(facts: Facts) -> int:
+    """As many steps as lead the student, without its mechanism, to its own decisions."""
+    return layer_steps(facts) // 2 + logit_steps(facts)
+
+
+def layer_steps(facts: Facts) -> int:
+    """Four passes in batches of 16, but at least 600 steps and at most 2,500."""
+    return _between(600, 4 * facts.rows / LAYER_BATCH, 2500)
+
+
+def logit_steps(facts: Facts) -> int:
+    """Four passes in batches of 32, but at least 300 steps and at most 2,000."""
+    return _between(300, 4 * facts.rows / LOGIT_BATCH, 2000)
+
+
+def choose_copies(augmentation: AugmentationConfig, facts: Facts) -> AugmentationConfig:
+    """Return altered copies where examples are few: they show the student more of its teacher's decisions."""
+    is_small = facts.rows < (MANY_PAIRS if facts.is_pair else MANY_TEXTS)
+    return replace(augmentation, copies=COPIES if is_small else 0)
+
+
+def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, texts: int) -> tuple[StageConfig, ...]:
+    """Return the stages: fewer layers with the teacher's own attention first, then the mechanism.
+
+    Args:
+        texts: what the stages read, copies included.
+    """
+    if not mechanism.trains_layers:
+        return (logits_stage("logits", facts, texts),)
+    depth, decisions = layers_stage("layers", facts, texts), logits_stage("logits", facts, texts)
+    if mechanism.is_softmax:
+        return depth, replace(decisions, keep_best_epoch=True)
+    first = (
+        replace(depth, name="depth", attention="softmax"),
+        replace(decisions, name="depth_logits", attention="softmax"),
+    )
+    last = (
+        replace(depth, targets=SOFTMAX_STUDENT),
+        replace(decisions, learning_rate=8e-5, keep_best_epoch=True),
+    )
+    if not student.exact_up_to:
+        return (*first, transfer_stage(facts, texts), *last)
+    fit = (fit_stage(facts, texts),) if mechanism.has_features else ()
+    # Where no text is longer, both forms are done: the exact one is the softmax student, the other one fitted to it.
+    return (*first, *fit, *(last if facts.long_share > 0 else ()))
+
+
+def layers_stage(name: str, facts: Facts, texts: int) -> StageConfig:
+    """Match what every layer computes."""
+    return StageConfig(
+        name=name,
+        epochs=epochs_of(layer_steps(facts), texts, LAYER_BATCH),
+        learning_rate=2e-4,
+        batch_size=LAYER_BATCH,
+        losses={"attention_output": 1.0, "hidden_states": 1.0},
+        last_layer=FIRST_TOKEN,
+    )
+
+
+def logits_stage(name: str, facts: Facts, texts: int) -> StageConfig:
+    """Match the teacher's decisions."""
+    return StageConfig(
+        name=name,
+        epochs=epochs_of(logit_steps(facts), texts, LOGIT_BATCH),
+        learning_rate=8e-5,
+        batch_size=LOGIT_BATCH,
+        losses={"logits": 0.9, "labels": 0.1},
+        temperature=2.0,
+    )
+
+
+def transfer_stage(facts: Facts, texts: int) -> StageConfig:
+    """Match the softmax student's attention with the mechanism's, every block alone."""
+    return StageConfig(
+        name="transfer",
+        targets=SOFTMAX_STUDENT,
+        inputs="teacher",
+        train="attention",
+        epochs=epochs_of(2 * layer_steps(facts), texts, LAYER_BATCH),
+        learning_rate=1e-3,
+        batch_size=LAYER_BATCH,
+        losses={"attention_output": 1.0},
+        last_layer=FIRST_TOKEN,
+    )
+
+
+def fit_stage(facts: Facts, texts: int) -> StageConfig:
+    """Fit the mechanism's own parameters to the student's softmax attention, in texts of all lengths."""
+    return StageConfig(
+        name="fit",
+        targets=EXACT_FORM,
+        texts=PACKED,
+        inputs="teacher",
+        train="features",
+        epochs=6,
+        learning_rate=1e-3,
+        batch_size=PACKED_BATCH,
+        losses={"attention_output": 1.0},
+        last_layer=FIRST_TOKEN,
+    )
+
+
+OPEN = {
+    "stages": (),
+    "teacher.epochs": None,
+    "teacher.learning_rate": None,
+    "teacher.layer_decay": None,
+    "teacher.new_pooler": None,
+    "augmentation.copies": None,
+    "baseline.epochs": None,
+    "training.mixed_precision": "auto",
+}
+"""Keys that a run fills in by itself, and what stands there until it has."""
+
+
+def adopt(config: Config, saved: Config) -> Config:
+    """Fill in what ``config`` leaves open as the run in this folder did when it began."""
+    for key, unset in OPEN.items():
+        section, _, name = key.rpartition(".")
+        ours, theirs = (getattr(getattr(each, section) if section else each, name) for each in (config, saved))
+        if ours != unset:
+            continue
+        if section:
+            config = replace(config, **{section: replace(getattr(config, section), **{name: theirs})})
+        else:
+            config = replace(config, stages=theirs)
+    if not config.augmentation.copies and not saved.augmentation.copies:  # kinds of copies that nobody makes
+        config = replace(config, augmentation=replace(config.augmentation, kinds=saved.augmentation.kinds))
+    return config

@@ -1,0 +1,187 @@
+"""Refuse a configuration that cannot work, in one line that names the key, before anything is loaded."""
+
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from distill.config.require import require, require_choice, require_positive
+from distill.config.schema import (
+    AUGMENTATIONS,
+    AUTO,
+    IMPORTANCE,
+    PRECISIONS,
+    AugmentationConfig,
+    Config,
+    ScratchConfig,
+    StudentSettings,
+    TeacherConfig,
+)
+from distill.config.stage_validation import check_losses, check_stage_settings
+from distill.tasks import TASKS, task_names
+from distill.utils.errors import choices_hint
+
+MAX_LENGTH = 131_072
+NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
+    """Refuse what cannot work, before anything is loaded.
+
+    Args:
+        attentions: what a student may have (``students.STUDENTS``); None skips the checks that need them.
+    """
+    _check_values(config)
+    require_choice("task", config.task, task_names())
+    _check_data(config)
+    _check_teacher(config.teacher)
+    _check_student(config.student, attentions)
+    if config.stages:
+        check_stage_settings(config.stages)
+    if attentions is not None:
+        for stage in config.stages:
+            check_losses(stage, config.student.attention, attentions[config.student.attention])
+    _check_augmentation(config.augmentation, config.task)
+    training = config.training
+    require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
+    require_positive(
+        "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
+    )
+    if training.mixed_precision is not None:
+        require_choice("training.mixed_precision", training.mixed_precision, (AUTO, *PRECISIONS))
+    require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
+    require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
+    for key in ("batch_sizes", "lengths"):
+        values = getattr(config.comparison, key)
+        require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
+    require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
+    epochs = config.baseline.epochs
+    require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
+    require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
+    require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
+
+
+def _check_values(values: Any, key: str = "") -> None:
+    """Refuse what no key can mean: numbers that are not finite, seeds that no generator takes, control characters."""
+    if dataclasses.is_dataclass(values):
+        for entry in dataclasses.fields(values):
+            name, value = f"{key}.{entry.name}" if key else entry.name, getattr(values, entry.name)
+            optional = type(None) in typing.get_args(entry.type)
+            require(value is not None or optional, name, None, "give it a value, or leave it out")
+            _check_values(value, name)
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            _check_values(name, key)
+            _check_values(value, f"{key}.{name}")
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _check_values(value, key)
+    elif isinstance(values, float):
+        require(math.isfinite(values), key, values, "give a finite number")
+        require(abs(values) < 2**53, key, values, "give a smaller number")
+    elif isinstance(values, str):
+        require(not NEVER_IN_TEXT.search(values), key, values, "leave out control characters; write it in UTF-8")
+    elif key in ("seed", "data.seed"):
+        require(0 <= values < 2**32, key, values, "give a whole number from 0 to 4294967295")
+    elif isinstance(values, int):
+        require(abs(values) < 2**53, key, values, "give a smaller number")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    require_positive("data", data, ("max_train_examples",))
+    fits = 8 <= data.max_length <= MAX_LENGTH
+    require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
+    require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
+    if config.task == "custom":
+        require(data.dir is not None, "data.dir", None, "task custom needs its file, or the folder of its files")
+        columns, fraction = data.text_columns, data.validation_fraction
+        fits = columns is None or len(columns) in (1, 2)
+        require(fits, "data.text_columns", columns, "task custom reads one or two text columns")
+        require(0 < fraction < 0.5, "data.validation_fraction", fraction, "give a share between 0 and 0.5")
+        both = data.regression and data.label_names is not None
+        require(
+            not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
+        )
+    else:
+        given = data.text_columns is not None or data.label_names is not None or data.regression
+        require(not given, "task", config.task, "columns and labels are given only with task custom")
+
+
+def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
+    none_or_more = augmentation.copies is None or augmentation.copies >= 0
+    require(none_or_more, "augmentation.copies", augmentation.copies, "give a number, 0 for none")
+    require(len(augmentation.kinds) > 0, "augmentation.kinds", [], f"give at least one of {', '.join(AUGMENTATIONS)}")
+    for kind in augmentation.kinds:
+        require_choice("augmentation.kinds", kind, AUGMENTATIONS)
+    require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
+    require_positive("augmentation", augmentation, ("candidates",))
+    for name in augmentation.tasks:
+        require_choice("augmentation.tasks", name, [other for other in TASKS if other != task])
+
+
+def _check_teacher(teacher: TeacherConfig) -> None:
+    require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
+    require(
+        teacher.layer_decay is None or 0 < teacher.layer_decay <= 1,
+        "teacher.layer_decay",
+        teacher.layer_decay,
+        "give a share above 0, at most 1",
+    )
+    scratch = teacher.scratch
+    require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
+    divisible = scratch.hidden_size % scratch.num_heads == 0
+    require(
+        divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}"
+    )
+
+
+def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
+    if attentions is not None:
+        require_choice("student.attention", student.attention, attentions)
+        _check_options(student, attentions[student.attention])
+    require_positive("student", student, ("num_layers", "redraw_interval"))
+    require(
+        student.exact_up_to >= 0, "student.exact_up_to", student.exact_up_to, "give a number of tokens, 0 for never"
+    )
+    if attentions is not None and student.exact_up_to:
+        problem = attentions[student.attention].why_not_exact(student.attention_options)
+        way_out = f"{student.attention} attention {problem}; leave it out"
+        require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
+    _check_features(student, attentions)
+    require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
+    if isinstance(student.layer_map, str):
+        require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
+    else:
+        right = len(student.layer_map) == student.num_layers
+        require(
+            right, "student.layer_map", student.layer_map, f"name student.num_layers = {student.num_layers} layers"
+        )
+    if isinstance(student.initial_temperature, str):
+        require_choice("student.initial_temperature", student.initial_temperature, ("calibrated",))
+    else:
+        require_positive("student", student, ("initial_temperature",))
+    inside = all(-student.num_layers <= layer < student.num_layers for layer in student.softmax_layers)
+    advice = f"give layers 0 to {student.num_layers - 1}, or -1, the last"
+    require(inside, "student.softmax_layers", student.softmax_layers, advice)
+
+
+def _check_features(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
+    numbers = student.num_features
+    if not isinstance(numbers, list):
+        require_positive("student", student, ("num_features",))
+        return
+    shared = attentions is not None and not attentions[student.attention].features_per_layer
+    require(
+        not shared, "student.num_features", numbers, f"give one number; {student.attention} has one for all layers"
+    )
+    right = len(numbers) == student.num_layers and all(number > 0 for number in numbers)
+    require(right, "student.num_features", numbers, f"give student.num_layers = {student.num_layers} numbers above 0")
+
+
+def _check_options(student: StudentSettings, mechanism: Any) -> None:
+    for name in student.attention_options:
+        hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
+        require(name in mechanism.options, "student.attention_options", name, hint)

@@ -1,0 +1,1 @@
+"""Examples of a task: read, checked, split, tokenised and batched."""

@@ -1,0 +1,173 @@
+"""Token ids packed end to end, and batches that waste little on padding.
+
+Legend: B batch, N sequence length.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.splits import Examples
+from distill.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PAD_MULTIPLE = 8
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What every model here is called with, each (B, N)."""
+TEXTS_PER_CALL = 1000
+PROGRESS_BAR_FROM = 20_000
+BATCHES_PER_GROUP = 50
+"""Batches that are sorted by length together: many enough that a batch holds one length, few enough that two
+epochs do not put the same examples together."""
+MAX_TOKENS = 64 * 512
+"""Tokens, pads among them, that inference reads at once: 64 texts of what BERT reads at most, 16 of 2,048 tokens."""
+
+
+@dataclass(frozen=True)
+class TokenizedExamples:
+    """The tokens of all examples in one flat array; example i is ``token_ids[offsets[i]:offsets[i + 1]]``."""
+
+    token_ids: np.ndarray
+    """int32 (total,)"""
+    token_type_ids: np.ndarray
+    """uint8 (total,): 1 in the second text of a pair."""
+    offsets: np.ndarray
+    """int64 (n + 1,)"""
+    labels: np.ndarray
+    """int64 (n,) class indices, or float32 (n,) scores."""
+    ids: np.ndarray
+    """int64 (n,): position in the source."""
+    pad_token_id: int = 0
+    """What the tokenizer fills short examples up with."""
+    pad_multiple: int = PAD_MULTIPLE
+    """Batches are padded to their longest example, rounded up to a multiple of this."""
+    num_cut: int = 0
+    """Texts or pairs of which :func:`tokenize` cut the end; of copies made out of them nothing is known."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each example, special tokens included."""
+        return np.diff(self.offsets)
+
+
+def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedExamples:
+    """Tokenise texts or pairs; of what is longer than ``max_length`` tokens (special ones included) the end is cut.
+
+    In a pair, tokens are cut from the longer of the two texts.
+    """
+    token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
+    for chunk in _chunks(examples.texts):
+        encoded = tokenizer(
+            *(list(column) for column in zip(*chunk, strict=True)),
+            truncation=True,
+            max_length=max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(chunk)))
+        num_cut += _count_cut(encoded.encodings, lengths[-1], max_length)
+        total = int(lengths[-1].sum())
+        token_ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
+        token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return TokenizedExamples(
+        np.concatenate(token_ids),
+        np.concatenate(token_type_ids),
+        offsets,
+        examples.labels,
+        examples.ids,
+        tokenizer.pad_token_id or 0,
+        num_cut=num_cut,
+    )
+
+
+def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int) -> int:
+    full = np.flatnonzero(lengths == max_length)
+    if encodings is None:  # of a tokenizer in Python, which keeps nothing of what it cuts
+        return len(full)
+    return sum(bool(encodings[int(index)].overflowing) for index in full)
+
+
+def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    starts: range | Iterator[int] = range(0, len(texts), TEXTS_PER_CALL)
+    if len(texts) >= PROGRESS_BAR_FROM:
+        starts = iter(progress_bar(starts, name="tokenise", unit="k texts", leave=False, disable=None))
+    for start in starts:
+        yield texts[start : start + TEXTS_PER_CALL]
+
+
+def length_grouped_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return one epoch's batches of example indices: random, yet each of nearly one length.
+
+    All examples are shuffled, cut into groups of `BATCHES_PER_GROUP` batches, sorted by length inside each group
+    and cut into batches, whose order is shuffled in turn. Every index stands in exactly one batch; the last
+    batch is kept although it may be smaller. The same seed and epoch give the same batches.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    batches: list[np.ndarray] = []
+    for group_start in range(0, len(order), batch_size * BATCHES_PER_GROUP):
+        group = order[group_start : group_start + batch_size * BATCHES_PER_GROUP]
+        group = group[np.argsort(-lengths[group], kind="stable")]
+        batches.extend(group[start : start + batch_size] for start in range(0, len(group), batch_size))
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int, max_tokens: int | None = MAX_TOKENS) -> list[np.ndarray]:
+    """Return batches of example indices for inference, longest first: memory runs out at once or not at all.
+
+    A batch has ``batch_size`` examples, or fewer where it would be longer than ``max_tokens`` with its pads, and at
+    least one.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    while len(order):
+        fitting = batch_size if max_tokens is None else max_tokens // padded_length(int(lengths[order[0]]))
+        count = max(1, min(batch_size, fitting))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches
+
+
+def padded_length(length: int, pad_multiple: int = PAD_MULTIPLE) -> int:
+    """Return the tokens of a batch whose longest example has ``length``, at least one multiple."""
+    return max(1, -(-length // pad_multiple)) * pad_multiple
+
+
+def collate(
+    examples: TokenizedExamples, indices: np.ndarray, device: torch.device | str | None = None
+) -> dict[str, Tensor]:
+    """Return one padded batch: N is the longest of its examples, rounded up to a multiple of ``pad_multiple``.
+
+    Keys: ``input_ids``, ``attention_mask`` (1 = token), ``token_type_ids`` int64 (B, N); ``labels`` int64 or
+    float32 (B,); ``ids`` int64 (B,).
+    """
+    starts = examples.offsets[indices]
+    lengths = examples.offsets[indices + 1] - starts
+    width = padded_length(int(lengths.max()), examples.pad_multiple)
+    positions = np.arange(width)
+    is_token = positions < lengths[:, None]
+    source = (starts[:, None] + positions)[is_token]
+    input_ids = np.full(is_token.shape, examples.pad_token_id, np.int64)
+    input_ids[is_token] = examples.token_ids[source]
+    token_type_ids = np.zeros(is_token.shape, np.int64)
+    token_type_ids[is_token] = examples.token_type_ids[source]
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": is_token.astype(np.int64),
+        "token_type_ids": token_type_ids,
+        "labels": examples.labels[indices],
+        "ids": examples.ids[indices],
+    }
+    return {key: torch.from_numpy(value).to(device, non_blocking=True) for key, value in batch.items()}

@@ -1,0 +1,113 @@
+"""The text and label columns of somebody's own file, found where their names are plain."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from distill.data.readers import column_names, in_words, is_text, read_file, require_columns
+from distill.tasks import CUSTOM, DataSource, Task
+from distill.utils.errors import UserError
+
+LABEL = "label"
+LABELS = (LABEL, "labels", "class", "category", "target", "score", "sentiment")
+TEXTS = (
+    *("text", "sentence", "review", "content", "message", "comment", "tweet", "post", "body", "document"),
+    *("question", "query", "utterance", "description", "abstract"),
+)
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "answer"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+    ("text_1", "text_2"),
+    ("text_a", "text_b"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+WORD = re.compile(r"[^\W\d_]{2}")
+"""Two letters in a row, which numbers, dates and most codes do not hold."""
+ROWS_LOOKED_AT = 1000
+
+
+def find_columns(
+    path: Path, text_columns: Sequence[str] | None, label_column: str = LABEL
+) -> tuple[tuple[str, ...], str]:
+    """Return the text columns and the label column of a file; what is named is taken as it is.
+
+    Texts that are not named: the one column or the one pair of a usual name, else the only column of words. A label
+    column is looked for where the file has no `LABEL`. Case does not count.
+
+    Raises:
+        UserError: the file cannot be read, or which columns are meant is not plain; the message lists them.
+    """
+    present = column_names(path)
+    label = _find_label(path, present, text_columns or (), label_column)
+    if text_columns is not None:
+        return tuple(text_columns), label
+    return _find_texts(path, [name for name in present if name != label]), label
+
+
+def found_in_words(task: Task, text_columns: Sequence[str] | None, label_column: str) -> str | None:
+    """Say which columns were found in place of those that the configuration leaves open, or return None.
+
+    Args:
+        text_columns, label_column: as the configuration has them.
+    """
+    if task.name != CUSTOM or (text_columns is not None and task.label_column == label_column):
+        return None
+    return f"columns found: texts {' and '.join(map(repr, task.text_columns))}, label {task.label_column!r}"
+
+
+def print_found_columns(task: Task, data: DataSource) -> None:
+    """Say on stderr, beside what a command prints for other programs, which columns were found."""
+    found = found_in_words(task, data.text_columns, data.label_column)
+    if found is not None:
+        print(found, file=sys.stderr)
+
+
+def _find_label(path: Path, present: Sequence[str], texts: Sequence[str], wanted: str) -> str:
+    if wanted != LABEL or wanted in present:
+        require_columns((wanted,), present, path)
+        return wanted
+    found = [name for name in present if name.strip().lower() in LABELS and name not in texts]
+    plainest = [name for name in found if name.strip().lower() == LABEL]
+    if len(plainest or found) == 1:
+        return (plainest or found)[0]
+    raise UserError(
+        f"data.label_column: {path} has no column {LABEL!r}{' and several like it' if found else ''}; its columns are "
+        f"{in_words(present)}; name the one to predict with --data.label_column NAME"
+    )
+
+
+def _find_texts(path: Path, present: Sequence[str]) -> tuple[str, ...]:
+    by_name = {name.strip().lower(): name for name in present}
+    found: list[tuple[str, ...]] = [pair for pair in PAIRS if set(pair) <= set(by_name)]
+    in_pairs = {name for pair in found for name in pair}
+    found += [(name,) for name in TEXTS if name in by_name and name not in in_pairs]
+    if len(found) == 1:
+        return tuple(by_name[name] for name in found[0])
+    words = [] if found else [name for name in present if _holds_words(path, name)]
+    if len(words) == 1:
+        return (words[0],)
+    raise UserError(
+        f"data.text_columns: which columns of {path} are the texts is not plain; besides the label it has "
+        f"{in_words(present) or 'none'}; name one with --data.text_columns NAME, or a pair with '[FIRST, SECOND]'"
+    )
+
+
+def _holds_words(path: Path, column: str) -> bool:
+    """Tell whether most of the first rows of a column are text with letters."""
+    try:
+        values = next(iter(read_file(path, (column,))))[column]
+    except UserError:  # of mixed types, or twice in the file: no text of anybody's
+        return False
+    if not is_text(values.type.value_type if pa.types.is_dictionary(values.type) else values.type):
+        return False
+    shown = [value for value in values[:ROWS_LOOKED_AT].to_pylist() if value is not None]
+    return 2 * sum(WORD.search(value) is not None for value in shown) > len(shown)

@@ -1,0 +1,1 @@
+"""Other formats of a model, and whether they answer alike."""

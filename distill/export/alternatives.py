@@ -1,0 +1,198 @@
+"""What a user would pick instead of the student: how good it is, and how fast beside teacher and student.
+
+Shapes: n examples, C labels.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from distill.benchmark.suite import CompareSettings
+from distill.data.batching import TokenizedExamples, padded_length
+from distill.evaluation import significance
+from distill.evaluation.metrics import metrics_over_splits, predictions
+from distill.evaluation.predict import predict_logits
+from distill.evaluation.quality import retention_over_splits
+from distill.export.alternative_speed import Alternative, Splits, measure_alternative_speed, positions_of
+from distill.export.deployment import largest_difference, predict_extremes, predict_validation
+from distill.export.fused_onnx import export_fused, quantize_fused
+from distill.export.onnx import OnnxClassifier, check_packages, short_reason
+from distill.models.windowed_bert import window_lengths
+from distill.tasks import Task
+from distill.utils.errors import UserError
+
+ONNX = "teacher in ONNX Runtime"
+SOFTMAX = "softmax student of the same depth"
+LONGEST = 512
+"""Tokens up to which alternatives are timed, where the teacher has as many positions: those of BERT."""
+TOLERANCE = 1e-4
+"""Largest difference of a logit between the fused file and torch, relative to the largest logit if that is over 1."""
+
+
+def median_length(validation: Mapping[str, TokenizedExamples]) -> int:
+    """Return the median length of the first split's texts in tokens, rounded up as a batch is padded."""
+    return padded_length(int(np.ceil(np.median(next(iter(validation.values())).lengths))))
+
+
+def measure_alternatives(
+    task: Task,
+    models: Mapping[str, PreTrainedModel],
+    softmax_student: Callable[[], PreTrainedModel] | None,
+    validation: Mapping[str, TokenizedExamples],
+    logits: Mapping[str, Splits],
+    settings: CompareSettings,
+    *,
+    device: torch.device | str,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return the entries ``alternatives[]`` of a record; what fails is null with a ``reason``.
+
+    Only the process that calls this works on it.
+
+    Args:
+        task: names metrics and splits.
+        models: with ``teacher`` and ``student``, on ``device``, in eval mode.
+        softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
+        validation: split -> examples.
+        logits: role -> split -> (n, C), of the teacher in torch.
+        settings: smallest batch size, lengths up to 512 or the teacher's positions, budget of a point and resamples.
+        device: where the comparison runs; ONNX Runtime is measured beside it on the CPU alone.
+        seed: of the resampling.
+    """
+    labels = {split: examples.labels for split, examples in validation.items()}
+    teacher = models["teacher"]
+    found = _teacher_in_onnx(teacher, validation, logits["teacher"], device)
+    if softmax_student is not None:
+        found.append(_softmax_student(softmax_student, validation, settings.dtype, device))
+    longest = min(LONGEST, positions_of(teacher))
+    lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
+    lengths = lengths if settings.lengths and settings.batch_sizes else []
+    speed = measure_alternative_speed(models, found, lengths, settings, device)
+    entries = []
+    for alternative in found:
+        entry: dict[str, Any] = {
+            **{"name": alternative.name, "format": alternative.format, "dtype": alternative.dtype},
+            **dict.fromkeys(("metrics", "retention", "agreement", "megabytes")),
+            "speed": speed[alternative.name],
+            **alternative.facts,
+        }
+        if alternative.logits is not None:
+            entry |= _quality(task, alternative.logits, logits["teacher"], labels, settings.resamples, seed)
+        entries.append(entry)
+    return entries
+
+
+def _quality(task: Task, logits: Splits, teacher: Splits, labels: Splits, resamples: int, seed: int) -> dict[str, Any]:
+    """Return metrics, retention and agreement, as those of the student are made."""
+    both = {"teacher": teacher, "alternative": logits}
+    first = task.validation_splits[0]
+    return {
+        "metrics": metrics_over_splits(task, logits, labels),
+        "retention": retention_over_splits(task, both, labels, "alternative", resamples=resamples, seed=seed),
+        "agreement": significance.agreement(*(predictions(task, each[first]) for each in both.values())),
+    }
+
+
+# ---------------------------------------------------------------- what there is
+
+
+def _teacher_in_onnx(
+    teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples], expected: Splits, device: torch.device | str
+) -> list[Alternative]:
+    """Return the teacher in ONNX Runtime with its fusions for BERT, in fp32 and with int8 weights."""
+    fp32, int8 = Alternative(f"{ONNX} fp32", "onnx", "float32"), Alternative(f"{ONNX} int8", "onnx", "int8")
+    with tempfile.TemporaryDirectory(prefix="alternatives-") as folder:
+        whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+
+        def in_fp32() -> dict[str, Any]:
+            _check_possible(teacher, validation, device)
+            fused = export_fused(teacher, whole)
+            model = OnnxClassifier(whole)
+            logits = predict_validation(model, validation, alone=True)
+            _check_parity({**expected, **predict_extremes(teacher, validation, alone=True)}, logits)
+            return {"model": model, "logits": logits, "facts": {"megabytes": _megabytes(whole), "fused": fused}}
+
+        def in_int8() -> dict[str, Any]:
+            quantize_fused(whole, small)
+            model = OnnxClassifier(small)
+            logits = _predict(model, validation, "cpu")
+            return {"model": model, "logits": logits, "facts": {"megabytes": _megabytes(small)}}
+
+        fp32 = _attempt(fp32, in_fp32)
+        if fp32.model is None:
+            return [fp32, _without(int8, fp32.facts["reason"])]
+        return [fp32, _attempt(int8, in_int8)]
+
+
+def _softmax_student(
+    load: Callable[[], PreTrainedModel],
+    validation: Mapping[str, TokenizedExamples],
+    dtype: str,
+    device: torch.device | str,
+) -> Alternative:
+    def in_torch() -> dict[str, Any]:
+        model = load().to(device).eval()  # type: ignore[arg-type]
+        return {"model": model, "logits": _predict(model, validation, device)}
+
+    return _attempt(Alternative(SOFTMAX, "torch", dtype), in_torch)
+
+
+def _attempt(alternative: Alternative, make: Callable[[], dict[str, Any]]) -> Alternative:
+    """Return the alternative with what ``make`` returns, or with the reason why it cannot be had.
+
+    An alternative never ends a comparison, and the libraries behind it raise errors of many kinds.
+    """
+    try:
+        made = make()
+    except UserError as error:
+        return _without(alternative, str(error))
+    except Exception as error:
+        return _without(alternative, short_reason(error))
+    return Alternative(alternative.name, alternative.format, alternative.dtype, **made)
+
+
+def _without(alternative: Alternative, reason: str) -> Alternative:
+    return Alternative(alternative.name, alternative.format, alternative.dtype, facts={"reason": reason})
+
+
+def _check_possible(
+    teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples], device: torch.device | str
+) -> None:
+    """Raise UserError where one file cannot stand for the teacher, or nothing could be timed against it."""
+    check_packages()
+    kind = torch.device(device).type
+    if kind != "cpu":
+        raise UserError(f"ONNX Runtime is measured on the CPU alone, and this comparison ran on {kind}")
+    longest = max(int(examples.lengths.max()) for examples in validation.values())
+    if len(window_lengths(teacher, longest)) > 1:
+        raise UserError("the teacher reads the longest texts in windows, which no single ONNX file does")
+
+
+def _check_parity(expected: Splits, got: Splits) -> None:
+    scale = max(1.0, *(float(np.abs(values).max()) for values in expected.values()))
+    difference = largest_difference(expected, got)
+    if not difference <= TOLERANCE * scale:  # also where it is NaN
+        raise UserError(
+            f"the fused file does not compute the same: logits differ by {difference:.2g}, allowed is "
+            f"{TOLERANCE * scale:.2g}"
+        )
+
+
+def _predict(
+    model: nn.Module, validation: Mapping[str, TokenizedExamples], device: torch.device | str
+) -> dict[str, np.ndarray]:
+    """Return logits (n, C) of every split; UserError where they are not finite."""
+    logits = {split: predict_logits(model, each, device=device, alone=True) for split, each in validation.items()}
+    if not all(np.isfinite(values).all() for values in logits.values()):
+        raise UserError("its answers are not finite")
+    return logits
+
+
+def _megabytes(path: Path) -> float:
+    return path.stat().st_size / 1e6

@@ -1,0 +1,1 @@
+"""Any classifier: loading, its layers' outputs, windows over long texts, FLOPs."""

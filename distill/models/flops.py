@@ -1,0 +1,51 @@
+"""How many floating point operations a forward pass costs, from the configuration alone.
+
+One multiply-add counts 2, one example, no padding; only matrix products count, as in torch's FlopCounterMode —
+which reports 0 for SDPA on CPU, so that a counted softmax model looks linear; the formulas here do not.
+"""
+
+from typing import Any
+
+from distill.utils.errors import UserError
+
+
+def attention_name(config: Any) -> str:
+    """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.
+
+    Models that do not say are plain softmax ones.
+    """
+    name = getattr(config, "attention", None) or "softmax"
+    exact_up_to = getattr(config, "exact_up_to", 0)
+    return f"{name}, exact up to {exact_up_to}" if exact_up_to else name
+
+
+def model_flops(config: Any, length: int) -> int:
+    """FLOPs of one forward pass of a BERT-shaped classifier on one example of ``length`` tokens.
+
+    Per layer: the attention block (of a softmax one: projections 8 N D², QKᵀ and AV 4 N² D; a student's configuration
+    says what its mechanism costs in ``attention_flops``) and the feed-forward 4 N D I, of a student's last layer
+    for the first token alone; then the pooler 2 D² and the classifier 2 D C on the first token, or what the
+    configuration says in ``head_flops``.
+
+    Args:
+        config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size``, ``num_labels``.
+        length: number of tokens N.
+
+    Raises:
+        UserError: the configuration is not BERT-shaped.
+    """
+    try:
+        layers, hidden = config.num_hidden_layers, config.hidden_size
+        last = 1 if getattr(config, "reads_first_token", False) else length
+        feed_forward = 4 * ((layers - 1) * length + last) * hidden * config.intermediate_size
+        has_own_head = hasattr(config, "head_flops")
+        head = config.head_flops(length) if has_own_head else 2 * hidden**2 + 2 * hidden * config.num_labels
+        if hasattr(config, "attention_flops"):
+            attention = config.attention_flops(length)
+        else:
+            attention = layers * (8 * length * hidden**2 + 4 * length**2 * hidden)
+    except AttributeError as error:
+        raise UserError(
+            f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
+        ) from None
+    return feed_forward + attention + head

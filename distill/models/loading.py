@@ -1,0 +1,140 @@
+"""Any two sequence classifiers to compare: load them, and refuse a pair that no number could compare."""
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.data.tokenization import is_empty
+from distill.models.windowed_bert import WindowedBert, reading_windows
+from distill.utils.errors import UserError, loading_problem
+
+TEACHER = "teacher"
+"""The role that may read long texts in windows."""
+PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
+"""Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A finished model in eval mode, its tokenizer, and the role that messages call it by."""
+
+    role: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = False) -> Classifier:
+    """Load a fine-tuned sequence classifier and its tokenizer from ``folder``; nothing is fetched.
+
+    Raises:
+        UserError: no such folder, not a checkpoint, torn, without a trained head, or with code nobody trusted.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        problem = "is no checkpoint: it has no config.json" if folder.is_dir() else "does not exist"
+        raise UserError(f"--{role} {folder} {problem}; give the folder of a saved model")
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        # A damaged file makes transformers fail in any way there is.
+        problem = loading_problem(error)
+        way_out = "read that code, then pass --trust-remote-code" if "code of its own" in problem else "save it again"
+        raise UserError(f"--{role} {folder} cannot be loaded: {problem}; {way_out}") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        missing = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        raise UserError(
+            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or "
+            "of another size; save it again"
+        )
+    if is_empty(tokenizer):
+        raise UserError(
+            f"--{role} {folder} has no tokenizer; put the tokenizer it was trained with beside the weights"
+        )
+    return Classifier(role, (reading_windows(model) if role == TEACHER else model).eval(), tokenizer)
+
+
+def load_comparable(folders: Mapping[str, str | None], *, trust_remote_code: bool = False) -> dict[str, Classifier]:
+    """Load the models of all roles that have a folder and refuse those that read other tokens than the first.
+
+    Raises:
+        UserError: as :func:`load_classifier`, or names the two roles whose tokenizers differ.
+    """
+    loaded = {
+        role: load_classifier(folder, role, trust_remote_code=trust_remote_code)
+        for role, folder in folders.items()
+        if folder is not None
+    }
+    first, *others = loaded.values()
+    for other in others:
+        if not _same_tokenizer(first.tokenizer, other.tokenizer):
+            raise UserError(
+                f"--{first.role} and --{other.role} have different tokenizers ({len(first.tokenizer):,} and "
+                f"{len(other.tokenizer):,} entries); compare models that read the same tokens"
+            )
+    return loaded
+
+
+def check_max_length(loaded: Mapping[str, Classifier], max_length: int, *, pairs: bool) -> None:
+    """Refuse a length in tokens that one of the models has no positions for; UserError names the model.
+
+    A teacher that is a BERT reads longer texts in windows, of single texts.
+    """
+    for role, classifier in loaded.items():
+        if isinstance(classifier.model, WindowedBert) and not pairs:
+            continue
+        positions = getattr(classifier.model.config, "max_position_embeddings", None)
+        if positions is not None and max_length > positions:
+            raise UserError(
+                f"--data.max_length {max_length}: --{role} has {positions} positions; give at most that many"
+            )
+
+
+def _same_tokenizer(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    return len(first) == len(second) and all(first(text)["input_ids"] == second(text)["input_ids"] for text in PROBES)
+
+
+def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
+    """Return the student's architecture with softmax attention and random weights, for timing alone.
+
+    It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
+    name its attention mechanism, or that knows no softmax attention by that name.
+    """
+    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
+        return None
+    config = copy.deepcopy(student.config)
+    config.attention, config.exact_up_to = "softmax", 0
+    return type(student)(config).eval()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no GPU is visible here; leave --device out")
+
+
+@contextmanager
+def saved_copies(models: Mapping[str, PreTrainedModel]) -> Iterator[dict[str, Path]]:
+    """Save models for as long as the context lasts, for processes that load them afresh.
+
+    What these run is then the code of the model that is already loaded here, never what lies in a folder that
+    nobody said to trust.
+    """
+    with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
+        folders = {role: Path(temporary) / role for role in models}
+        for role, folder in folders.items():
+            models[role].save_pretrained(folder)
+        yield folders

@@ -1,0 +1,54 @@
+"""How faithfully each student layer reproduces its teacher layer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from distill.data.batching import MAX_TOKENS, TokenizedExamples, collate, padded_length
+from distill.models.hooks import capture, read_teacher
+from distill.objectives.losses import masked_mse
+from distill.objectives.stages import hidden_state_targets
+
+NUM_EXAMPLES = 256
+
+
+@torch.no_grad()
+def layer_fidelity(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    layer_map: Sequence[int],
+    examples: TokenizedExamples,
+) -> list[dict[str, float]]:
+    """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
+
+    1 is a perfect copy, 0 no better than the mean, negative worse than that. Measured on the student's own
+    activations over the first examples (at most 256, and fewer of long texts: all are read at once), and in a last
+    layer that computes the first token alone on it.
+
+    Returns:
+        One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
+    """
+    longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
+    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, MAX_TOKENS // longest)))
+    device = next(student.parameters()).device
+    inputs = collate(examples, indices, device)
+    inputs = {key: inputs[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    mask = inputs["attention_mask"].bool()
+    was_training = student.training
+    student.eval()
+    ends = hidden_state_targets(layer_map, teacher.config.num_hidden_layers)
+    own_layers = list(range(len(layer_map)))
+    expected = read_teacher(teacher, {"attention_output": layer_map, "hidden_states": ends}, inputs)
+    with capture(student, {"attention_output": own_layers, "hidden_states": own_layers}, first_token_only=True) as got:
+        student(**inputs)
+    student.train(was_training)
+    explained = {
+        kind: [1 - masked_mse(s, t, mask).mean().item() for s, t in zip(got[kind], expected[kind], strict=True)]
+        for kind in ("attention_output", "hidden_states")
+    }
+    return [
+        {"layer": layer, "teacher_layer": layer_map[layer]} | {kind: explained[kind][layer] for kind in explained}
+        for layer in own_layers
+    ]

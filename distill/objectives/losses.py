@@ -1,0 +1,129 @@
+"""Distillation losses, each a value per example.
+
+Every loss returns a tensor (B,), so that the loop can average over the examples of a batch in whatever way
+it is cut: over accumulation steps and over processes the sum is the same. Masked positions never count.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.data.splits import HIDDEN
+
+EPSILON = 1e-6
+
+
+def masked_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared error over the real tokens, divided by the variance of the target over the same tokens.
+
+    L_b = sum_{n,d} (s - t)^2 / sum_{n,d} (t - mean t)^2. A student that predicts the target's mean scores 1,
+    whatever the layer's scale, so layers and losses can be added with weights near 1.
+
+    Args:
+        student: (B, N, D), or (B, 1, D) where a last layer computed the first token alone, which is then compared.
+        teacher: (B, N, D).
+        mask: (B, N) bool, True for real tokens.
+
+    Returns:
+        (B,), no unit.
+    """
+    teacher, mask = teacher[:, : student.shape[1]], mask[:, : student.shape[1]]
+    keep = mask.unsqueeze(-1)
+    student, teacher = student.float(), teacher.float()
+    squared = (student - teacher).square().masked_fill(~keep, 0).sum((1, 2))
+    count = mask.sum(1).clamp(min=1) * teacher.shape[-1]
+    mean = teacher.masked_fill(~keep, 0).sum((1, 2)) / count
+    spread = (teacher - mean[:, None, None]).square().masked_fill(~keep, 0).sum((1, 2))
+    return squared / (spread + EPSILON)
+
+
+def attention_map_cross_entropy(student_map: Tensor, teacher_map: Tensor, mask: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the student's attention rows from the teacher's.
+
+    Cross entropy less the teacher's own entropy (Hedgehog, arXiv 2402.04347, eq. 5): same gradient, but 0 when
+    the maps agree. Mean over heads and real query rows.
+
+    Args:
+        student_map, teacher_map: (B, H, N, N), rows sum to 1 over the real keys.
+        mask: (B, N) bool.
+
+    Returns:
+        (B,) in nats.
+    """
+    student_map, teacher_map = student_map.float(), teacher_map.float()
+    divergence = torch.xlogy(teacher_map, teacher_map) - teacher_map * student_map.clamp(min=EPSILON).log()
+    keys = mask[:, None, None, :]
+    rows = divergence.masked_fill(~keys, 0).sum(-1).mean(1).masked_fill(~mask, 0)
+    return rows.sum(1) / mask.sum(1).clamp(min=1)
+
+
+def restrict_map(teacher_map: Tensor, student_map: Tensor) -> Tensor:
+    """Cut the teacher's attention rows down to the keys that a student's pattern sees, each to the sum 1 again.
+
+    Args:
+        teacher_map, student_map: (B, H, N, N); the student's is 0 at keys that it cannot see.
+
+    Returns:
+        (B, H, N, N), without a gradient to the student.
+    """
+    seen = teacher_map.float().masked_fill(student_map == 0, 0)
+    return seen / seen.sum(-1, keepdim=True).clamp(min=EPSILON)
+
+
+def value_relations(student: Tensor, teacher: Tensor, mask: Tensor, num_heads: int) -> Tensor:
+    """KL between softmax(V V^T / sqrt(d)) of teacher and student (MiniLM, arXiv 2002.10957, eq. 6-7).
+
+    It needs no attention map and no equal width, so every mechanism with values can use it.
+
+    Args:
+        student, teacher: values (B, N, D_s) and (B, N, D_t).
+        mask: (B, N) bool.
+        num_heads: relation heads that both are split into.
+
+    Returns:
+        (B,) in nats, mean over heads and real rows.
+    """
+
+    def relations(values: Tensor) -> Tensor:
+        heads = values.float().unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        scores = heads @ heads.mT * heads.shape[-1] ** -0.5
+        return scores.masked_fill(~mask[:, None, None, :], float("-inf")).log_softmax(-1)
+
+    student_log, teacher_log = relations(student), relations(teacher)
+    keys = mask[:, None, None, :]
+    difference = (teacher_log - student_log).masked_fill(~keys, 0)
+    rows = (teacher_log.exp() * difference).sum(-1).mean(1).masked_fill(~mask, 0)
+    return rows.sum(1) / mask.sum(1).clamp(min=1)
+
+
+def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) of the softened classes (Hinton et al., arXiv 1503.02531); MSE for one output.
+
+    Args:
+        student, teacher: (B, C); C = 1 is a regression, whose score is matched as it is, never through a softmax.
+
+    Returns:
+        (B,) in nats times T^2, or squared label units.
+    """
+    student, teacher = student.float(), teacher.float()
+    if student.shape[-1] == 1:
+        return (student - teacher).square().squeeze(-1)
+    student_log = F.log_softmax(student / temperature, -1)
+    teacher_log = F.log_softmax(teacher / temperature, -1)
+    return (teacher_log.exp() * (teacher_log - student_log)).sum(-1) * temperature**2
+
+
+def labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy against the labels, or squared error for a regression; 0 where a label is hidden.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64 classes, -1 where hidden, or float scores where C = 1, NaN where hidden.
+
+    Returns:
+        (B,) in nats, or squared label units.
+    """
+    if logits.shape[-1] == 1:
+        error = logits.squeeze(-1).float() - labels.float().nan_to_num()
+        return error.square().masked_fill(labels.isnan(), 0)
+    return F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=HIDDEN)

@@ -1,0 +1,1 @@
+"""What would go wrong, looked for before anything is trained."""

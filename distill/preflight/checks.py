@@ -1,0 +1,354 @@
+"""Looking for what would go wrong, before hours are spent on it: one function per check, one line per finding."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from packaging.requirements import Requirement
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.config.schema import AUTO, PACKED, PRECISIONS, Config, StageConfig, StudentSettings
+from distill.data.batching import TokenizedExamples, collate
+from distill.data.packing import PACKED_TEXTS
+from distill.models.loading import PROBES
+from distill.objectives.stages import trained_part
+from distill.preflight.memory_estimate import Memory, Sharding
+from distill.training.accelerator import Launcher
+from distill.training.precision import bf16_slowdown, native_precision
+from distill.training.run_folder import find_run_folder
+from distill.utils.environment import ROOT
+from distill.utils.errors import UserError
+from distill.utils.findings import ERROR, OK, WARNING, Finding
+
+FEWEST_STEPS = 100
+"""Optimizer steps below which no stage has been seen to help."""
+PADDING_EXAMPLES = 16
+PADDING_TOLERANCE = 1e-3
+"""Difference of logits, relative to the largest, that rounding explains in single precision; a leak is far larger."""
+
+
+def gigabytes(number: float) -> str:
+    return f"{number / 1e9:.2f} GB"
+
+
+# ---------------------------------------------------------------- before anything is loaded
+
+
+def check_versions(requirements: Path = ROOT / "requirements.txt") -> Iterator[Finding]:
+    """Hold the installed packages against ``requirements.txt``."""
+    wrong = []
+    for line in requirements.read_text().splitlines():
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        wanted = Requirement(text)
+        try:
+            installed = version(wanted.name)
+        except PackageNotFoundError:
+            wrong.append(f"{wanted.name} is missing")
+            continue
+        if not wanted.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{wanted.name} is {installed}, not {wanted.specifier}")
+    if wrong:
+        yield Finding(WARNING, f"versions: {'; '.join(wrong)}; pip install -r {requirements.name}")
+    else:
+        yield Finding(OK, f"versions: as in {requirements.name}")
+
+
+def check_launcher(config: Config, launcher: Launcher) -> Iterator[Finding]:
+    """Hold what the launcher exported against the configuration."""
+    found = list(_launcher_problems(config, launcher))
+    way = "DeepSpeed" if launcher.deepspeed else "no DeepSpeed"
+    place = f"{launcher.gpus} GPUs" if launcher.gpus else "CPU"
+    yield from found or [Finding(OK, f"launcher: {launcher.processes} processes, {way}, {place}")]
+
+
+def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
+    if launcher.unsupported:
+        yield Finding(ERROR, f"launcher: {launcher.unsupported} is not supported; choose a file of configs/accelerate")
+    if launcher.gpus and launcher.local_processes > launcher.gpus:
+        yield Finding(
+            ERROR,
+            f"launcher: {launcher.local_processes} processes on a machine with {launcher.gpus} GPUs; "
+            f"set --num_processes to at most {launcher.gpus} per machine",
+        )
+    yield from _accumulation_problems(config, launcher)
+    parts = launcher.processes * config.training.gradient_accumulation
+    sizes = {"teacher": config.teacher.batch_size, "baseline": config.baseline.batch_size}
+    sizes |= {f"stages.{stage.name}": stage.batch_size for stage in config.stages}
+    for section, size in sizes.items():
+        if size % parts:
+            yield Finding(
+                WARNING,
+                f"launcher: {section}.batch_size {size} is not a multiple of {launcher.processes} processes x "
+                f"training.gradient_accumulation {config.training.gradient_accumulation}, so that some processes wait "
+                f"in every step; give {-(-size // parts) * parts}",
+            )
+
+
+def check_precision(config: Config, launcher: Launcher, kept: bool = False) -> Iterator[Finding]:
+    """Look whether the device does the precision that is asked for, and at what price.
+
+    Args:
+        kept: whether it is the one that the run chose when it began, perhaps on another machine.
+    """
+    ours, theirs = config.training.mixed_precision, launcher.mixed_precision
+    wanted = theirs if ours in (None, AUTO) else ours
+    if wanted == "fp16" and not launcher.gpus:
+        yield Finding(ERROR, "mixed precision fp16 needs a GPU and none is visible; use bf16 or no, or leave it out")
+        return
+    if ours not in (None, AUTO) and theirs not in (None, "no", ours):  # "no" is also what a launcher says unasked
+        yield Finding(
+            WARNING,
+            f"launcher: it says mixed precision {theirs}, training.mixed_precision says {ours}, which is used; "
+            "make them the same, or training.mixed_precision auto",
+        )
+    native = native_precision("cuda" if launcher.gpus else "cpu")
+    if wanted == "bf16" and native == "no":
+        factor = "" if launcher.gpus else f": a product takes {bf16_slowdown():.3g} times as long as in fp32"
+        way_out = "the run began in it and keeps it" if kept else "use training.mixed_precision auto or no"
+        yield Finding(WARNING, f"training.mixed_precision bf16 is emulated on this device{factor}; {way_out}")
+    elif kept and ours in PRECISIONS and ours != native:
+        line = (
+            f"training.mixed_precision: the run began with {ours} and keeps it; this device alone would take {native}"
+        )
+        yield Finding(WARNING, line)
+    else:
+        yield Finding(OK, f"precision: {wanted if wanted in ('bf16', 'fp16') else native if ours == AUTO else 'no'}")
+
+
+def _accumulation_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
+    ours, theirs = config.training.gradient_accumulation, launcher.gradient_accumulation
+    if theirs not in (None, "auto", "1", str(ours)):  # "1" is also what a launcher says that was not asked
+        yield Finding(
+            WARNING,
+            f"launcher: it says gradient_accumulation_steps {theirs}, training.gradient_accumulation says {ours}, "
+            "which is used; write auto in the launcher file",
+        )
+
+
+def check_compiler(launcher: Launcher, builds: Path) -> Iterator[Finding]:
+    """Look whether DeepSpeed can compile its operation for CPUs, as it does at first use below ``builds``."""
+    if not launcher.deepspeed or launcher.gpus:
+        yield Finding(OK, "compiler: not needed")
+        return
+    if shutil.which("g++") is None:
+        yield Finding(ERROR, "compiler: DeepSpeed on a CPU needs g++, which is not on the PATH; install it")
+        return
+    locks = sorted(builds.glob("*/*/lock"))
+    if locks:
+        yield Finding(
+            WARNING,
+            f"compiler: DeepSpeed waits for {locks[0]}, held by another process or left by a killed one; remove it if "
+            "nothing is being compiled",
+        )
+        return
+    yield Finding(OK, "compiler: g++ for DeepSpeed's operation on CPUs")
+
+
+def check_write_permission(config: Config) -> Iterator[Finding]:
+    """Look whether the run folder, and the cache folder where there is one, can be written; nothing is."""
+    try:
+        folder = find_run_folder(config)
+    except UserError as error:
+        yield Finding(ERROR, str(error))
+        return
+    if config.cache.dir is not None:
+        cache = existing_parent(Path(config.cache.dir))
+        if not cache.is_dir() or not os.access(cache, os.W_OK | os.X_OK):
+            yield Finding(ERROR, f"cache.dir {config.cache.dir} cannot be written; give another or null")
+            return
+    state = "finished" if folder.finished else "begun, will be resumed" if folder.path.exists() else "new"
+    yield Finding(OK, f"run folder: {folder.path} is {state} and can be written")
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder that exists, ``path`` itself included."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def check_checkpoints(folder: Path, launcher: Launcher) -> Iterator[Finding]:
+    """Look whether this launcher can read the checkpoints of an unfinished phase, which belong to another if not."""
+    for path in sorted(folder.glob("*/step-*")):
+        sharded = (path / "pytorch_model").is_dir()
+        processes = len(list(path.glob("random_states_*.pkl")))
+        if sharded != launcher.deepspeed or (sharded and processes != launcher.processes):
+            before = f"DeepSpeed on {processes} processes" if sharded else "a launcher without DeepSpeed"
+            yield Finding(ERROR, f"checkpoint {path} was written by {before}; start the run like that again")
+            return
+    yield Finding(OK, "checkpoints: none that this launcher could not read")
+
+
+# ---------------------------------------------------------------- with models and data
+
+
+def check_tokenizers(
+    teacher: PreTrainedTokenizerBase, others: Mapping[str, PreTrainedTokenizerBase], texts: Sequence[tuple[str, ...]]
+) -> Iterator[Finding]:
+    """Look whether all models read the same tokens as the teacher, on texts of the task."""
+    samples = [*((probe,) for probe in PROBES), *texts]
+    for name, tokenizer in others.items():
+        same = len(tokenizer) == len(teacher) and all(
+            teacher(*sample)["input_ids"] == tokenizer(*sample)["input_ids"] for sample in samples
+        )
+        if not same:
+            yield Finding(
+                ERROR,
+                f"tokenizer: {name} reads other tokens than the teacher ({len(tokenizer):,} and {len(teacher):,} "
+                "entries); give a checkpoint with the teacher's vocabulary",
+            )
+            return
+    names = ", ".join(["teacher", *others])
+    yield Finding(OK, f"tokenizer: {len(teacher):,} entries, the same for {names}")
+
+
+def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[Finding]:
+    """Look whether the student's logits are finite, and the same with more padding, on examples of the task."""
+    device = next(student.parameters()).device
+    indices = np.argsort(examples.lengths, kind="stable")[:PADDING_EXAMPLES]  # short ones leave room for padding
+    batch = collate(examples, indices, device)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    room = int(student.config.max_position_embeddings) - inputs["input_ids"].shape[1]  # type: ignore[union-attr,arg-type]
+    fill = {"input_ids": examples.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
+    extra = min(2 * examples.pad_multiple, room)
+    padded = {name: torch.nn.functional.pad(values, (0, extra), value=fill[name]) for name, values in inputs.items()}
+    was_training = student.training
+    student.eval()
+    with torch.no_grad():
+        tight, wide = (student(**each).logits.float() for each in (inputs, padded))
+    student.train(was_training)
+    if not (torch.isfinite(tight).all() and torch.isfinite(wide).all()):
+        yield Finding(ERROR, "student: its outputs are not finite at the start; lower student.initial_temperature")
+        return
+    difference = float((tight - wide).abs().max() / tight.abs().max().clamp(min=1e-6))
+    if difference > PADDING_TOLERANCE:
+        yield Finding(
+            ERROR,
+            f"student: {extra} more tokens of padding change its logits by {100 * difference:.1f} %; "
+            "its attention does not mask padding, choose another student.attention",
+        )
+        return
+    yield Finding(OK, f"student: outputs are finite, and the same with {extra} more tokens of padding")
+
+
+def check_features(student: PreTrainedModel, settings: StudentSettings) -> Iterator[Finding]:
+    """Look whether a mechanism was given features that it does not have, as the files of the tasks do."""
+    attention = f"{student.config.attention} attention"
+    if settings.num_features is not None and student.config.num_features is None:
+        yield Finding(
+            WARNING,
+            f"student.num_features {settings.num_features} has no effect: {attention} has no features, "
+            "landmarks or slots; null says so",
+        )
+    if settings.features != "fixed" and not student.config.mechanism.has_random_features:
+        yield Finding(
+            WARNING,
+            f"student.features {settings.features} has no effect: {attention} has no random features; fixed says so",
+        )
+
+
+def check_stages(student: PreTrainedModel, stages: Iterable[StageConfig]) -> Iterator[Finding]:
+    """Look which stages train something else than they say, because the mechanism has no parameters of its own."""
+    for stage in stages:
+        if trained_part(student, stage) != stage.train:
+            yield Finding(
+                WARNING,
+                f"stages.{stage.name}.train is features, which {student.config.attention} attention has none of; "
+                f"its whole attention blocks are trained, at the learning rate {stage.learning_rate:g}",
+            )
+
+
+def check_lengths(stages: Iterable[StageConfig], texts: int) -> Iterator[Finding]:
+    """Look which stages end before they can have learned anything.
+
+    Args:
+        texts: what a stage reads, copies included.
+    """
+    for stage in stages:
+        rows = PACKED_TEXTS if stage.texts == PACKED else texts
+        per_epoch = math.ceil(rows / stage.batch_size)
+        steps = math.ceil(per_epoch * stage.epochs)
+        if steps < FEWEST_STEPS:
+            yield Finding(
+                WARNING,
+                f"stages.{stage.name}: {steps} steps ({rows:,} texts in batches of {stage.batch_size}, epochs "
+                f"{stage.epochs:g}) teach little; give it {math.ceil(FEWEST_STEPS / per_epoch)} epochs, or write "
+                "stages: auto",
+            )
+
+
+def check_memory(
+    phase: str, memory: Memory, sharding: Sharding, device: str, free: int, host: int
+) -> Iterator[Finding]:
+    """Hold the memory of the largest phase against what is free for one process.
+
+    Weights, gradients and optimizer states that do not fit are an error; activations are an estimate, and warn.
+
+    Args:
+        free: bytes on the device; on a CPU the process's share.
+        host: bytes of the machine's memory that offloaded states may take.
+    """
+    parts = f"weights {gigabytes(memory.weights)}, gradients {gigabytes(memory.gradients)}, optimizer "
+    parts += f"{gigabytes(memory.optimizer)}, activations {gigabytes(memory.activations)}"
+    need = (
+        f"memory: {phase} needs {gigabytes(memory.total)} ({parts}) of {gigabytes(free)} free per process on {device}"
+    )
+    if memory.offloaded > host:
+        yield Finding(
+            ERROR,
+            f"memory: {phase} keeps {gigabytes(memory.offloaded)} of optimizer states in the machine's memory, "
+            f"{gigabytes(host)} are free; use more machines or no offloading",
+        )
+    elif memory.certain > free:
+        yield Finding(ERROR, f"{need}; {memory_way_out(sharding)}")
+    elif memory.total > free:
+        yield Finding(WARNING, f"{need}; lower batch_size or data.max_length, or raise training.gradient_accumulation")
+    else:
+        yield Finding(OK, need)
+
+
+def memory_way_out(sharding: Sharding) -> str:
+    """Name the next thing to try when weights and optimizer states do not fit."""
+    if sharding.zero_stage is None:
+        return "use configs/accelerate/deepspeed_zero2.yaml with more processes, or a smaller model"
+    return "use more processes, or offload_optimizer_device: cpu in the launcher file, or a smaller model"
+
+
+def memory_table(needs: Callable[[Sharding], Memory], half: bool) -> Iterator[str]:
+    """Yield the lines of a table: GB per process for every way to share out training.
+
+    Args:
+        needs: memory of the largest phase under a sharding.
+        half: mixed precision.
+    """
+    counts = (1, 2, 8)
+    yield f"{'memory per process, GB':26}" + "".join(f"{f'{n} process' + 'es' * (n > 1):>14}" for n in counts)
+    for stage, offload in ((None, False), (2, False), (2, True), (3, False), (3, True)):
+        ways = [Sharding(processes, stage, offload, half) for processes in counts]
+        yield f"{ways[0].name:26}" + "".join(f"{needs(way).total / 1e9:14.2f}" for way in ways)
+
+
+def check_disk(needed: Mapping[Path, int]) -> Iterator[Finding]:
+    """Hold what a run will still write against the free space.
+
+    Args:
+        needed: folder to bytes; folders on one disk are added up.
+    """
+    disks: dict[int, tuple[int, list[Path]]] = {}
+    for folder, size in needed.items():
+        disk = existing_parent(folder).stat().st_dev
+        before, folders = disks.get(disk, (0, []))
+        disks[disk] = (before + size, [*folders, folder])
+    for size, folders in disks.values():
+        free = shutil.disk_usage(existing_parent(folders[0])).free
+        line = f"disk: needs {gigabytes(size)} of {gigabytes(free)} in {' and '.join(map(str, folders))}"
+        if size > free:
+            yield Finding(ERROR, f"{line}; give another run_dir or cache.dir, or lower cache.max_gigabytes")
+        else:
+            yield Finding(OK, line)

@@ -1,0 +1,184 @@
+"""How much memory a training step needs, and a run on disk: computed from the models, nothing is trained.
+
+Legend: P parameters, T those that are trained, N processes, e bytes of a number (2 where DeepSpeed trains in half
+precision, else 4); Adam keeps two numbers for each trained parameter.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from distill.training.checkpoints import KEPT
+
+FLOAT = 4
+ADAM = 8
+LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+"""What a container may use and uses, under /sys/fs/cgroup: version 2, version 1."""
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How training is shared out among processes."""
+
+    processes: int = 1
+    zero_stage: int | None = None
+    """2 or 3 under DeepSpeed, None without."""
+    offload: bool = False
+    """DeepSpeed keeps optimizer states in the machine's memory."""
+    half: bool = False
+    """Mixed precision, which under DeepSpeed makes the engine's weights half precision."""
+
+    @property
+    def name(self) -> str:
+        if self.zero_stage is None:
+            return "without DeepSpeed"
+        return f"ZeRO-{self.zero_stage}" + (", offloaded" if self.offload else "")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process: on the device where it trains, and in the machine's memory through offloading."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    offloaded: int = 0
+
+    @property
+    def certain(self) -> int:
+        """What is there throughout training, whatever the batch."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> int:
+        return self.certain + self.activations
+
+
+def state_memory(parameters: int, trained: int, resident: int, activations: int, sharding: Sharding) -> Memory:
+    """Return the memory of a process that trains ``trained`` of ``parameters`` weights with Adam.
+
+    Without DeepSpeed: weights 4P, gradients 4T (DDP copies them into buckets: 8T), Adam 8T. With DeepSpeed a whole
+    fp32 copy 4P stays beside the engine, for evaluation and saving; the engine holds weights eP, a bucket of
+    gradients eT, and 1/N of gradients eT, fp32 weights 4T and Adam 8T. ZeRO-3 keeps only eP/N of the weights
+    between steps, but gathers models of less than a thousand million weights whole while it computes, so that
+    its peak is that of ZeRO-2 and eP/N.
+
+    Args:
+        resident: bytes of models that are only read, such as the teacher.
+        activations: bytes that the backward pass of one process reads.
+    """
+    weights = FLOAT * parameters + resident
+    if sharding.zero_stage is None:
+        copies = 1 if sharding.processes == 1 else 2
+        return Memory(weights, copies * FLOAT * trained, ADAM * trained, activations)
+    element = 2 if sharding.half else FLOAT
+    weights += element * parameters
+    if sharding.zero_stage == 3:
+        weights += element * parameters // sharding.processes
+    shard = trained // sharding.processes
+    states = (FLOAT + ADAM) * shard
+    if sharding.offload:
+        return Memory(weights, element * (trained + shard), 0, activations, offloaded=states + FLOAT * shard)
+    return Memory(weights, element * (trained + shard), states, activations)
+
+
+def activation_memory(model: nn.Module, length: int, dtype: torch.dtype | None = None) -> tuple[int, int]:
+    """Return the bytes that a forward pass in training keeps for the backward pass: of one example, of each more.
+
+    Counted on one and on two examples; what the cast of weights to ``dtype`` (of autocast; None: none) costs does not
+    grow with the batch.
+    """
+    one, two = (saved_bytes(model, examples, length, dtype) for examples in (1, 2))
+    return one, two - one
+
+
+def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dtype | None) -> int:
+    """Return the bytes of all tensors that autograd keeps, weights aside, after one forward pass in training."""
+    weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
+    kept: dict[int, Any] = {}  # by identity, which is unique only as long as the storage is alive
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in weights:
+            kept[id(storage)] = storage
+        return tensor
+
+    device = next(model.parameters()).device
+    token_ids = torch.zeros(batch_size, length, dtype=torch.int64, device=device)
+    mask = torch.ones_like(token_ids)
+    mask[:, -1] = 0  # padding takes the way that batches of different lengths take
+    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched:
+        # As in a stage that matches layers: otherwise a student's last layer computes the first token alone.
+        output = model(input_ids=token_ids, attention_mask=mask, token_type_ids=token_ids, output_hidden_states=True)
+    assert output.logits.requires_grad, "nothing of this model is trained"
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def count(model: nn.Module) -> tuple[int, int]:
+    """Return the number of parameters, and of those that are trained."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def available_memory(device: torch.device, local_processes: int) -> int:
+    """Return the bytes that one process may still take: of its GPU, or its share of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_host_memory() // local_processes
+
+
+def available_host_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the free bytes of this machine, or of the container that this process lives in."""
+    free = psutil.virtual_memory().available
+    for limit, used in LIMITS:
+        try:
+            left = int((groups / limit).read_text()) - int((groups / used).read_text())
+        except (OSError, ValueError):  # no such file, or "max": no limit
+            continue
+        free = min(free, max(left, 0))
+    return free
+
+
+def run_disk(teacher: int, student: int, copies: int, phases: Sequence[tuple[int, int, int]], folder: Path) -> int:
+    """Return the bytes that a run will still write into its folder, teacher outputs aside.
+
+    Args:
+        teacher: parameters.
+        student: parameters.
+        copies: how often the student is saved: after every stage, at the end, as the baseline.
+        phases: parameters, those trained and epochs of every phase. While it runs, a phase keeps checkpoints of
+            weights and Adam's states and the weights of so many epochs: that were the best so far, or are averaged.
+        folder: what it holds already is not written again.
+    """
+    models = FLOAT * (teacher + copies * student)
+    checkpoints = max(
+        (KEPT + 1) * (FLOAT * parameters + ADAM * trained) + epochs * FLOAT * parameters
+        for parameters, trained, epochs in phases
+    )
+    return max(0, models + checkpoints - folder_bytes(folder))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return what the files below a folder take, 0 if there is none."""
+    paths = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sum(path.stat().st_size for path in paths if path.is_file())

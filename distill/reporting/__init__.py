@@ -1,0 +1,1 @@
+"""Tables, plots, report and model card, made of records."""

@@ -1,0 +1,121 @@
+"""The model card of a student, made from its record: what it is, how good, how fast, how to load it."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from distill.evaluation.record import Record
+from distill.reporting.alternative_tables import alternative_cells
+from distill.reporting.measurement_tables import memory_cells, speed_cells
+from distill.reporting.record_tables import markdown_cells
+from distill.reporting.tables import Cells, metric_label, model_cells, stage_cells
+from distill.reporting.verdict import verdict_sentences
+from distill.tasks import TASKS
+from distill.utils.errors import UserError
+from distill.utils.files import write_atomically
+
+EMBEDDED = "embedded"
+LOADING = """## Loading
+
+The folder holds its own model code; nothing else needs to be installed but transformers.
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+logits = model(**tokenizer({example}, return_tensors="pt")).logits
+```"""
+
+
+def write_model_card(record: Record, student_folder: Path | str, *, source: str | None = None) -> Path:
+    """Write ``README.md`` into the student's folder and return its path.
+
+    ``source`` says where the examples came from, as the key ``data.dir`` does: None is the Hub, ``embedded`` the
+    miniature tasks written by a grammar, anything else a folder. Only Hub data is named as a Hub data set, so that
+    a figure on the miniature SST-2 never passes for one on SST-2.
+    Raises :class:`UserError` when the folder cannot be written.
+    """
+    data = _card_data(record, source)
+    text = "\n\n".join(["---\n" + data.to_yaml() + "\n---", *_body(record, source)]) + "\n"
+    path = Path(student_folder) / "README.md"
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"cannot write the model card to {path}: {error.strerror or error}") from error
+    return path
+
+
+def _card_data(record: Record, source: str | None) -> ModelCardData:
+    task = TASKS.get(record["task"])
+    hub = task.hub if task and source is None else None
+    metrics = {name: value for name, value in record["models"]["student"]["metrics"].items() if value is not None}
+    return ModelCardData(
+        model_name=_model_name(record),
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        language="ko" if record["task"].startswith("klue") else None,
+        datasets=[hub[0]] if hub else None,
+        metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
+        tags=["knowledge-distillation", "efficient-attention", record["models"]["student"]["attention"]],
+        eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
+    )
+
+
+def _eval_result(record: Record, source: str | None, name: str, value: float) -> EvalResult:
+    task = TASKS.get(record["task"])
+    hub = task.hub if task and source is None else None
+    return EvalResult(
+        task_type="text-classification",
+        dataset_type=hub[0] if hub else _dataset_slug(record, source),
+        dataset_name=_dataset_name(record, source),
+        dataset_config=hub[1] if hub else None,
+        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record["split"],
+        metric_type=_hub_metric(name),
+        metric_name=metric_label(name),
+        metric_value=round(float(value), 6),
+    )
+
+
+def _hub_metric(name: str) -> str:
+    """Name a metric as the Hub does."""
+    return {"macro_f1": "f1", "accuracy_mismatched": "accuracy"}.get(name, name)
+
+
+def _dataset_slug(record: Record, source: str | None) -> str:
+    return f"{EMBEDDED}-{record['task']}" if source == EMBEDDED else record["task"]
+
+
+def _dataset_name(record: Record, source: str | None) -> str:
+    if source == EMBEDDED:
+        return f"{record['task']}, embedded miniature written by a grammar"
+    return record["task"] if source is None else f"{record['task']}, read from a folder"
+
+
+def _model_name(record: Record) -> str:
+    student = record["models"]["student"]
+    return f"{student['attention']}-{student['layers']}-layers-{record['task']}"
+
+
+def _body(record: Record, source: str | None) -> list[str]:
+    tables: list[Cells] = [
+        model_cells(record),
+        alternative_cells(record),
+        speed_cells(record),
+        memory_cells(record),
+        stage_cells(record),
+    ]
+    task = TASKS.get(record["task"])
+    example = '"a text"' if task is None or len(task.text_columns) == 1 else '"a text", "its pair"'
+    environment: dict[str, Any] = record.get("environment") or {}
+    command = environment.get("command")
+    return [
+        f"# {_model_name(record)}",
+        " ".join(verdict_sentences(record)),
+        f"Measured on {_dataset_name(record, source)}, {record['split']} split, {record['num_examples']:,} examples.",
+        LOADING.format(example=example),
+        *(markdown_cells(cells) for cells in tables if cells.rows),
+        *([f"## Made with\n\n```\n{command}\n```"] if command else []),
+    ]

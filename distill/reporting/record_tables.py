@@ -1,0 +1,66 @@
+"""The comparison as text: for a terminal, and as markdown."""
+
+from collections.abc import Sequence
+
+from distill.evaluation.record import Record
+from distill.reporting.alternative_tables import alternative_cells
+from distill.reporting.measurement_tables import memory_cells, speed_cells
+from distill.reporting.tables import Cells, model_cells
+from distill.reporting.verdict import verdict
+
+
+def comparison_table(record: Record) -> str:
+    """Return the record as readable text: verdict, models, alternatives, speed and, where measured, memory."""
+    tables = [model_cells(record), alternative_cells(record), speed_cells(record), memory_cells(record)]
+    return "\n\n".join([verdict(record), *(text_table(cells) for cells in tables if cells.rows)]) + "\n"
+
+
+def markdown_table(record: Record) -> str:
+    """Return the same tables as GitHub-flavoured markdown."""
+    tables = [model_cells(record), alternative_cells(record), speed_cells(record), memory_cells(record)]
+    return "\n\n".join([verdict(record), *(markdown_cells(cells) for cells in tables if cells.rows)]) + "\n"
+
+
+def text_table(cells: Cells) -> str:
+    """Lay one table out in columns: the first to the left, the others to the right, long headers in two lines."""
+    headers = [_two_lines(header) for header in cells.headers]
+    columns = list(zip(*cells.rows, strict=True))
+    widths = [max(len(text) for text in (*header, *column)) for header, column in zip(headers, columns, strict=True)]
+    top, bottom = ([header[line] for header in headers] for line in (0, 1))
+    lines = [_line(row, widths) for row in ((top, bottom) if any(top) else (bottom,))]
+    lines += ["-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(row, widths) for row in cells.rows)]
+    notes = [f"  {note}" for note in cells.notes]
+    return "\n".join([cells.title, "", *lines, *notes])
+
+
+def _two_lines(header: str) -> tuple[str, str]:
+    """Break a long header at the space nearest to its middle, so that a column is as narrow as its numbers."""
+    breaks = [index for index, letter in enumerate(header) if letter == " "]
+    if len(header) < 12 or not breaks:
+        return "", header
+    middle = min(breaks, key=lambda index: abs(index - len(header) // 2))
+    return header[:middle], header[middle + 1 :]
+
+
+def _line(row: Sequence[str], widths: list[int]) -> str:
+    aligned = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+    return "  ".join(aligned).rstrip()
+
+
+def markdown_cells(cells: Cells) -> str:
+    """Return one table as markdown under a second-level heading, its notes as a list."""
+    heading = f"## {escape_markdown(cells.title)}"
+    if not cells.rows:
+        return heading
+    marks = [":--", *("--:" for _ in cells.headers[1:])]
+    rows = [cells.headers, marks, *cells.rows]
+    lines = ["| " + " | ".join(escape_markdown(text) for text in row) + " |" for row in rows]
+    notes = ["", *(f"* {escape_markdown(note)}" for note in cells.notes)] if cells.notes else []
+    return "\n".join([heading, "", *lines, *notes])
+
+
+def escape_markdown(text: str) -> str:
+    """Escape what would end a table cell or start markup in a text from outside."""
+    for character in "\\`*_|<>#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.replace("](", "]\\(").split())

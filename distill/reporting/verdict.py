@@ -1,0 +1,207 @@
+"""The record in one sentence, and the record as a gate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.evaluation.record import Record
+from distill.reporting.tables import (
+    MISSING,
+    dataset,
+    gain_interval,
+    metric_label,
+    metric_text,
+    model_metrics,
+    percent,
+    percent_interval,
+    speedup_interval,
+)
+from distill.utils.errors import UserError, choices_hint
+
+REFERENCE_LENGTH = 128
+REQUIREMENTS = ("retention", "speedup", "gain")
+MAX_NAMES = 5
+"""Classes that a sentence names; of more it gives the number."""
+
+
+def verdict(record: Record) -> str:
+    """Say in one line what was kept, what was gained and what distilling added."""
+    return " ".join(verdict_sentences(record))
+
+
+def verdict_sentences(record: Record) -> list[str]:
+    """Return the sentences of the verdict: first what speaks against the student, then quality, speed and baseline."""
+    against = [_no_gain(record), *_never_answered(record), _better_alternative(record)]
+    found = [*against, _quality(record), _speed(record), None if against[0] else _baseline(record)]
+    return [sentence for sentence in found if sentence]
+
+
+def _no_gain(record: Record) -> str | None:
+    """Say that distilling did not help, where labels alone are better by an interval that lies wholly below 0."""
+    name = record["main_metric"]
+    gain = (record.get("gain") or {}).get(name) or {}
+    if gain.get("high") is None or gain["high"] >= 0:
+        return None
+    loss = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
+    unit = " points" if metric_text(name, 0.0).endswith("%") else ""
+    reached = metric_text(name, model_metrics(record, "baseline").get(name))
+    return (
+        f"Distillation did not help: the same student on labels alone reaches {reached} {metric_label(name)} on "
+        f"{dataset(record)} ({gain_interval(name, loss).lstrip('+').replace(' [', f'{unit} more [')})."
+    )
+
+
+def _never_answered(record: Record) -> list[str]:
+    """Name the classes that the student never answers, and those that the teacher never does."""
+    missing = record.get("never_answered") or {}
+    sentences = []
+    for role in ("student", "teacher"):
+        names = missing.get(role) or []
+        if names:
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            classes = "class" if len(names) == 1 else "classes"
+            sentences.append(f"The {role} never answers {classes} {', '.join(names[:MAX_NAMES])}{more}.")
+    return sentences
+
+
+def _better_alternative(record: Record) -> str | None:
+    """Name the fastest of the alternatives that are faster than the student, by their interval, and not worse."""
+    name, length = record["main_metric"], record.get("median_length")
+    student = model_metrics(record, "student").get(name)
+    better = [
+        (point, alternative)
+        for alternative in record.get("alternatives") or []
+        if _not_worse(alternative, name, student)
+        for point in alternative["speed"]
+        if point["length"] == length and (point["over_student_low"] or 0) > 1
+    ]
+    if not better or student is None:
+        return None
+    point, alternative = max(better, key=lambda found: found[0]["over_student"])
+    score = alternative["metrics"][name]
+    speed = {"speedup": point["over_student"], "low": point["over_student_low"], "high": point["over_student_high"]}
+    how = "better" if score > student else "as good"
+    scores = f"{metric_text(name, score)} against {metric_text(name, student)} {metric_label(name)}"
+    return (
+        f"The {alternative['name']} is both faster than the student ({speedup_interval(speed)}) and {how} ({scores}) "
+        f"at your median of {length:,} tokens."
+    )
+
+
+def _not_worse(alternative: dict[str, Any], name: str, student: float | None) -> bool:
+    score = (alternative["metrics"] or {}).get(name)
+    return score is not None and student is not None and score >= student
+
+
+def _quality(record: Record) -> str:
+    student, name = record["models"]["student"], record["main_metric"]
+    who = f"The {student['layers']}-layer {student['attention']} student"
+    label, where = metric_label(name), f"on {dataset(record)}"
+    retention = record["retention"].get(name) or {}
+    if retention.get("value") is None:
+        reason = retention.get("reason") or "retention could not be measured"
+        return f"{who} scores {metric_text(name, student['metrics'].get(name))} {label} {where} ({reason})."
+    return f"{who} keeps {percent_interval(retention)} of its teacher's {label} {where}."
+
+
+def _speed(record: Record) -> str | None:
+    point = reference_point(record)
+    if point is None:
+        return None
+    place = f"at {point['length']:,} tokens and batch {point['batch_size']} ({point['device']}, {point['dtype']})"
+    longest = max(
+        (other for other in _measured(record) if _conditions(other) == _conditions(point)), key=lambda p: p["length"]
+    )
+    further = ""
+    if longest["length"] > point["length"]:
+        further = f", {speedup_interval(longest)} at {longest['length']:,} tokens"
+    low, high = point.get("low") or point["speedup"], point.get("high") or point["speedup"]
+    if low > 1:
+        return f"It runs {speedup_interval(point)} as fast {place}{further}."
+    if high < 1:
+        return f"It is SLOWER than its teacher: {speedup_interval(point)} its speed {place}{further}."
+    return f"Its speed cannot be told from the teacher's: {speedup_interval(point)} {place}{further}."
+
+
+def _baseline(record: Record) -> str | None:
+    name = record["main_metric"]
+    kept = percent_interval((record.get("baseline_retention") or {}).get(name))
+    return (
+        None
+        if kept == MISSING
+        else f"The same student trained on labels alone keeps {kept} of that {metric_label(name)}."
+    )
+
+
+def _measured(record: Record) -> list[dict[str, Any]]:
+    return [point for point in record.get("speed") or [] if point.get("speedup") is not None]
+
+
+def _conditions(point: dict[str, Any]) -> tuple[str, str, int]:
+    return point["device"], point["dtype"], point["batch_size"]
+
+
+def reference_point(record: Record) -> dict[str, Any] | None:
+    """Return the speed point that a single sentence quotes: smallest batch, length nearest to 128 tokens."""
+    return min(
+        _measured(record),
+        key=lambda point: (point["batch_size"], abs(point["length"] - REFERENCE_LENGTH)),
+        default=None,
+    )
+
+
+def parse_requirements(text: str) -> dict[str, float]:
+    """Read ``retention=0.95,speedup=2.0``; UserError names what cannot be required."""
+    bars: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if name not in REQUIREMENTS:
+            raise UserError(f"--require {name!r}: {choices_hint(name, REQUIREMENTS)}")
+        try:
+            bars[name] = float(value)
+        except ValueError:
+            raise UserError(f"--require {part!r}: write {name}=NUMBER") from None
+    return bars
+
+
+def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> list[str]:
+    """Return one line per requirement that the record does not prove; empty when it proves them all.
+
+    ``retention`` asks the lower interval end of the main metric's retention to reach the bar, ``gain`` that of how far
+    the student's main metric is above that of labels alone, in units of the metric (0.02 is two points of accuracy),
+    ``speedup`` that of every measured point. A number that could not be measured proves nothing and fails.
+    """
+    failures = []
+    if "retention" in requirements:
+        name = record["main_metric"]
+        entry = record["retention"].get(name) or {}
+        if not _reaches(entry.get("low"), requirements["retention"]):
+            failures.append(
+                f"retention of {metric_label(name)} {percent_interval(entry)}: "
+                f"lower end below {percent(requirements['retention'])}"
+            )
+    if "gain" in requirements:
+        failures += _unmet_gain(record, requirements["gain"])
+    if "speedup" in requirements:
+        points = record.get("speed") or []
+        failures += [] if points else ["speedup: no speed was measured"]
+        failures += [
+            f"speedup at batch {point['batch_size']}, {point['length']:,} tokens {speedup_interval(point)}: "
+            f"lower end below {requirements['speedup']:g}×"
+            for point in points
+            if not _reaches(point.get("low"), requirements["speedup"])
+        ]
+    return failures
+
+
+def _unmet_gain(record: Record, bar: float) -> list[str]:
+    name = record["main_metric"]
+    gain = (record.get("gain") or {}).get(name) or {}
+    if gain.get("low") is None:
+        return ["gain: no student trained on labels alone was compared"]
+    if _reaches(gain["low"], bar):
+        return []
+    return [f"gain in {metric_label(name)} over labels alone {gain_interval(name, gain)}: lower end below {bar:g}"]
+
+
+def _reaches(low: float | None, bar: float) -> bool:
+    return low is not None and low >= bar

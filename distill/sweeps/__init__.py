@@ -1,0 +1,1 @@
+"""Many runs: the grid, its summary and the leaderboard."""

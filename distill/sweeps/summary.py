@@ -1,0 +1,174 @@
+"""Several seeds of one student on one task: mean, spread, and retention with an interval over seeds and examples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distill.config.parsing import load_config
+from distill.evaluation.metrics import predictions, scored_values
+from distill.evaluation.predictions_file import read_predictions
+from distill.evaluation.record import MODELS, Record, plain, read_record
+from distill.evaluation.significance import gain_over_seeds, retention_over_seeds
+from distill.tasks import Task, get_task
+from distill.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What a finished run left: its numbers, and what every model said about every example."""
+
+    folder: Path
+    task: Task
+    record: Record
+    predicted: pd.DataFrame
+
+
+def read_run(folder: Path | str) -> SeedRun:
+    """Read a finished run folder.
+
+    Raises:
+        UserError: its record or predictions are missing or torn.
+    """
+    folder = Path(folder)
+    record = read_record(folder / "record.json")
+    predicted = read_predictions(folder / "predictions.parquet")
+    config = load_config(folder / "config.yaml")
+    return SeedRun(folder, get_task(config.task, config.data), record, predicted)
+
+
+def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:
+    """Return what ``summary.json`` says of runs that differ in their seed alone.
+
+    Per metric, for teacher, student and baseline: ``mean``, ``sd`` (n - 1; null for one seed), ``min`` and ``max``
+    over seeds; and for the retention ``ratio_of_averages`` and ``mean_of_ratios``, each with the interval of a
+    hierarchical bootstrap, its spread over seeds, and ``by_seed`` with each seed's own paired-bootstrap interval; and
+    ``gain``, how much better the student is than its labels-alone baseline, null without one.
+
+    Raises:
+        UserError: the runs were scored on different examples.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if not _examples(first).equals(_examples(run)):
+            raise UserError(
+                f"{first.folder} and {run.folder} were scored on different examples; "
+                "seeds can be summarised only on the same ones (use one data.seed)"
+            )
+    student = first.record["models"]["student"]
+    return {
+        "task": first.task.name,
+        "source": first.record.get("source"),
+        "split": first.record["split"],
+        "num_examples": first.record["num_examples"],
+        "main_metric": first.record["main_metric"],
+        "seeds": [run.record["seed"] for run in runs],
+        "resamples": resamples,
+        "metrics": dict(_metrics(runs, resamples, seed)),
+        **{key: student[key] for key in ("parameters", "layers", "attention")},
+        "kl_to_teacher": _spread([run.record.get("kl_to_teacher") for run in runs])["mean"],
+        "speed": speed_over_seeds([run.record for run in runs]),
+    }
+
+
+def gain_over_student(
+    runs: Sequence[SeedRun], reference: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
+) -> dict[str, float] | None:
+    """How much better a student is than another one of the same task in the main metric, seed by seed.
+
+    Returns ``value``, ``low`` and ``high`` as :func:`distill.evaluation.significance.gain_over_seeds` does; None where
+    the two have other seeds or were scored on other examples, so that nothing can be paired.
+    """
+    students = [*runs, *reference]
+    if [run.record["seed"] for run in runs] != [run.record["seed"] for run in reference]:
+        return None
+    if any(not _examples(run).equals(_examples(students[0])) for run in students):
+        return None
+    task = runs[0].task
+    rows = [run.predicted[run.predicted["split"] == task.validation_splits[0]] for run in students]
+    truth = scored_values(task, task.main_metric, rows[0]["label"].to_numpy())
+    scored = [scored_values(task, task.main_metric, _answers(task, frame, "student")) for frame in rows]
+    better, than = scored[: len(runs)], scored[len(runs) :]
+    return gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed)
+
+
+def _examples(run: SeedRun) -> pd.DataFrame:
+    return run.predicted[["split", "id", "label"]]
+
+
+def _answers(task: Task, predicted: pd.DataFrame, role: str) -> np.ndarray:
+    return predictions(task, np.stack(predicted[f"{role}_logits"].to_list()))
+
+
+def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every metric of every split under the name it has in the record."""
+    task = runs[0].task
+    for position, split in enumerate(task.validation_splits):
+        suffix = f"_{split.removeprefix('validation_')}" if position else ""
+        rows = [run.predicted[run.predicted["split"] == split] for run in runs]
+        labels = rows[0]["label"].to_numpy()
+        answers = {
+            role: [_answers(task, frame, role) for frame in rows]
+            for role in MODELS
+            if all(f"{role}_logits" in frame for frame in rows)
+        }
+        for metric in task.metrics:
+            name = metric + suffix
+            truth = scored_values(task, metric, labels)
+            scored = {role: [scored_values(task, metric, one) for one in given] for role, given in answers.items()}
+            options = {"resamples": resamples, "seed": seed}
+            kept = retention_over_seeds(metric, truth, scored["teacher"], scored["student"], **options)
+            has_baseline = "baseline" in scored
+            yield (
+                name,
+                {
+                    **{role: _spread([_score(run.record, role, name) for run in runs]) for role in MODELS},
+                    "retention": {
+                        **kept,
+                        **_spread([run.record["retention"][name]["value"] for run in runs]),
+                        "by_seed": [run.record["retention"][name] for run in runs],
+                    },
+                    "gain": gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options)
+                    if has_baseline
+                    else None,
+                },
+            )
+
+
+def _score(record: Record, role: str, metric: str) -> float | None:
+    return (record["models"][role]["metrics"] or {}).get(metric)
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Return mean, standard deviation and range over seeds; null where a seed has no value."""
+    if any(value is None for value in values):
+        return dict.fromkeys(("mean", "sd", "min", "max"))
+    numbers = np.array(values, dtype=np.float64)
+    sd = numbers.std(ddof=1) if len(numbers) > 1 else None
+    return plain({"mean": numbers.mean(), "sd": sd, "min": numbers.min(), "max": numbers.max()})
+
+
+def speed_over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the median speedup of every measured point over the seeds, from the lowest low to the highest high.
+
+    The seeds' students differ in their weights alone, so what differs in their speed is the machine: the range that
+    covers all their intervals is what the machine allows to say.
+    """
+    points: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    keys = ("device", "dtype", "batch_size", "length")
+    for record in records:
+        for point in record["speed"]:
+            if point["speedup"] is not None:
+                points.setdefault(tuple(point[key] for key in keys), []).append(point)
+    return [
+        {
+            **dict(zip(keys, place, strict=True)),
+            "speedup": float(np.median([point["speedup"] for point in found])),
+            "low": min(point["low"] for point in found),
+            "high": max(point["high"] for point in found),
+        }
+        for place, found in points.items()
+    ]

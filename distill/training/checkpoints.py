@@ -1,0 +1,127 @@
+"""Checkpoints inside a stage: written aside, checked when read, a torn one skipped."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from distill.utils.errors import UserError, loading_problem
+from distill.utils.files import UNFINISHED, remove, replace_directory, replace_file, write_atomically
+
+logger = get_logger(__name__)
+
+KEPT = 2
+"""Checkpoints kept of a stage: the newest, and the one before in case the newest is torn."""
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            with open(path, "rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the checksum of every file in ``folder``; a folder without a manifest is not whole."""
+    write_atomically(folder / "manifest.json", json.dumps(_digests(folder), indent=1))
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether ``folder`` has a manifest and every file still is what the manifest says."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return manifest == _digests(folder)
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
+    """Write model, optimizer, RNGs and ``state`` of the running stage to ``folder/step-<n>``.
+
+    Every process must call this: each one saves its own random state, DeepSpeed its own shard.
+    """
+    temporary = folder / f"checkpoint{UNFINISHED}"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_atomically(temporary / "state.json", json.dumps(state))
+        write_manifest(temporary)
+        replace_directory(temporary, folder / f"step-{state['global_step']:08d}")
+        for old in sorted(folder.glob("step-*"))[:-KEPT]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what only resuming a stage needs, once it is finished."""
+    for path in folder.iterdir():
+        if path.name.startswith(("step-", "best-epoch-", "epoch-", "checkpoint")):
+            remove(path)
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None.
+
+    Raises:
+        UserError: it is whole but of another model or optimizer, as an older version of this code may have written it.
+    """
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if is_whole(path):
+            try:
+                accelerator.load_state(str(path))
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise UserError(
+                    f"checkpoint {path} does not fit this run ({loading_problem(error)}); was it written by another "
+                    f"version of this code? Remove {folder} and the stage starts over"
+                ) from error
+            return json.loads((path / "state.json").read_text())
+        logger.warning(f"checkpoint {path} is torn; trying the one before")
+    return None
+
+
+def best_path(folder: Path, epoch: int) -> Path:
+    """Return where the weights of a best epoch lie."""
+    return folder / f"best-epoch-{epoch}.safetensors"
+
+
+def keep_epoch(weights: Mapping[str, Tensor], folder: Path, epoch: int, kept: int) -> None:
+    """Save the weights of an epoch, and remove those of the one that no longer is among the ``kept`` last."""
+    save_weights(weights, _epoch_path(folder, epoch))
+    _epoch_path(folder, epoch - kept).unlink(missing_ok=True)
+
+
+def mean_of_epochs(folder: Path, num_epochs: int, kept: int) -> dict[str, Tensor]:
+    """Return the mean of the weights of the ``kept`` last of ``num_epochs`` epochs, or of all if they are fewer."""
+    last, *others = [
+        load_file(_epoch_path(folder, epoch)) for epoch in reversed(range(max(0, num_epochs - kept), num_epochs))
+    ]
+    for name, tensor in last.items():
+        if tensor.is_floating_point():  # buffers such as a plan of blocks are the same in all
+            total = tensor.double() + sum(other[name].double() for other in others)
+            last[name] = (total / (1 + len(others))).to(tensor.dtype)
+    return last
+
+
+def _epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch}.safetensors"
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a model's weights so that a reader sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(UNFINISHED)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    replace_file(temporary, path)

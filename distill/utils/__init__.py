@@ -1,0 +1,1 @@
+"""Errors, files, signals, the command line: what every other package stands on."""

@@ -1,0 +1,93 @@
+"""Tell how far the speeds of compare.py can be trusted: one comparison several times, and one without a difference.
+
+    python pipelines/bench_repeatability.py --teacher runs/sst2/teacher --student runs/sst2/student --task sst2
+    python pipelines/bench_repeatability.py --teacher DIR --student DIR --task sst2 --lengths 32 128
+
+Compares, each time in a fresh process, teacher and student three times (--repeats), and once the teacher with itself,
+whose true speedup is 1.00 at every point. Counts the points at which the intervals of every two runs overlap, the
+speedups that lie inside another run's interval (95 % of them, if the intervals are right), the points at which all do,
+and those at which the interval of the teacher against itself contains 1. The options are those of compare.py, on a
+grid of 20 points unless others are given.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from distill.utils.cli import data_options, positive, run
+from pipelines.compare import compare, make_parser
+
+Speed = Sequence[dict[str, Any]]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser()
+    parser.description, parser.epilog = __doc__, None
+    parser.set_defaults(batch_sizes=[1, 2, 8, 32], lengths=[16, 32, 64, 128, 256], seconds_per_point=1.0)
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="of the same comparison (default 3)")
+    parser.add_argument("--record", type=Path, default=Path("runs/bench/bench_repeat.json"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    data_options(options, options.task)
+    return options
+
+
+def repeatability(runs: Sequence[Speed]) -> dict[str, int]:
+    """Count the points of equal runs that agree, of those that all runs measured, and the pairs of runs at a point."""
+    points = [places for places in zip(*runs, strict=True) if all(point["speedup"] is not None for point in places)]
+    pairs = [list(permutations(places, 2)) for places in points]
+    return {
+        "points": len(points),
+        "overlapping": sum(all(a["low"] <= b["high"] for a, b in each) for each in pairs),
+        "inside_each_other": sum(all(_inside(a, b) for a, b in each) for each in pairs),
+        "pairs": sum(map(len, pairs)),
+        "inside": sum(_inside(a, b) for each in pairs for a, b in each),
+    }
+
+
+def _inside(again: dict[str, Any], point: dict[str, Any]) -> bool:
+    """Whether a repetition gave a speedup inside a point's interval."""
+    return bool(point["low"] <= again["speedup"] <= point["high"])
+
+
+def null_coverage(speed: Speed) -> dict[str, int]:
+    """Count the points at which a model against itself has an interval around 1."""
+    points = [point for point in speed if point["speedup"] is not None]
+    return {"points": len(points), "covered": sum(point["low"] <= 1 <= point["high"] for point in points)}
+
+
+def main() -> None:
+    """Compare, count, print and write."""
+    options = parse()
+    from tqdm import tqdm
+
+    from distill.utils.files import write_atomically
+
+    jobs = [argparse.Namespace(**vars(options) | {"output": None, "submission": None}) for _ in range(options.repeats)]
+    jobs.append(argparse.Namespace(**vars(jobs[0]) | {"student": options.teacher}))
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        records = list(tqdm(pool.imap(compare, jobs), total=len(jobs), unit="comparison"))
+    *runs, null = (record["speed"] for record in records)
+    agreeing, covered = repeatability(runs), null_coverage(null)
+    found = {key: records[0][key] for key in ("task", "environment")}
+    found |= {"repeatability": agreeing, "null": covered, "runs": runs, "null_run": null}
+    write_atomically(options.record, json.dumps(found, indent=1) + "\n")
+    print(
+        f"{options.task}: {options.repeats} equal comparisons: intervals overlap at {agreeing['overlapping']} of "
+        f"{agreeing['points']} points; {agreeing['inside']} of {agreeing['pairs']} speedups lie inside another run's "
+        f"interval, at {agreeing['inside_each_other']} points all\n"
+        f"teacher against itself: the interval contains 1.00 at {covered['covered']} of {covered['points']} points\n"
+        f"written to {options.record}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""How the commands that train begin: read the command line, open and check the run; with ``--check`` no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.config.parsing import parse_command
+from distill.config.validation import check_config
+
+if TYPE_CHECKING:
+    from pipelines.run.context import Lesson, Work
+
+
+def open_command() -> tuple[tuple[Work, Lesson] | None, int]:
+    """Return the run of the command line, None where nothing is left to do, and the exit code for that case.
+
+    Raises:
+        UserError: something is wrong that can be known without training.
+    """
+    config, only_check = parse_command()
+    # Here and not above: `--help` and a misspelt key should not wait for torch.
+    from distill.utils.findings import settle
+    from pipelines.run.preflight import check_run, open_checked
+    from students import STUDENTS
+
+    check_config(config, STUDENTS)
+    if only_check:
+        return None, check_run(config)
+    return open_checked(config, settle), 0

@@ -1,0 +1,232 @@
+"""What every phase of a run reads: the task and its data, the teacher with its tokens, and the student built of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.config.recipe import Facts, Mechanism, choose_recipe
+from distill.config.schema import IMPORTANCE, Config, StageConfig
+from distill.data.auxiliary_tasks import texts_of_other_tasks
+from distill.data.batching import TokenizedExamples, collate, padded_length, tokenize
+from distill.data.splits import Splits, load_splits
+from distill.objectives.loss_fallbacks import with_legal_losses
+from distill.objectives.stages import feature_parameters
+from distill.tasks import Task, get_task
+from distill.training.accelerator import main_process_first, on_main_process
+from distill.training.loop import Run
+from distill.training.run_folder import RunFolder
+from distill.utils.errors import UserError
+from distill.utils.findings import Finding
+from students import (
+    STUDENTS,
+    CopyReport,
+    StudentForSequenceClassification,
+    calibrate_temperature,
+    resolve_layer_map,
+    student_from_teacher,
+)
+from teachers.finetuning import starting_teacher
+from teachers.loading import Teacher
+
+CALIBRATION_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every phase of a run reads."""
+
+    config: Config
+    run: Run
+    folder: RunFolder
+    task: Task
+    splits: Splits
+
+    @property
+    def device(self) -> Any:
+        return self.run.accelerator.device
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The teacher, and the data in its tokens."""
+
+    source: Teacher
+    """The teacher as it was found; its model is the same object, fine-tuned in place."""
+    is_ours: bool
+    """Whether this run left it in its folder, earlier."""
+    train: TokenizedExamples
+    held_out: TokenizedExamples
+    validation: Mapping[str, TokenizedExamples]
+    layer_map: list[int]
+    stages: tuple[StageConfig, ...] = ()
+    """What the student is taken through: :func:`stages_at_depth`, once the recipe is known."""
+    other: TokenizedExamples | None = None
+    """Texts of other tasks, for the stages alone."""
+
+    @property
+    def teacher(self) -> PreTrainedModel:
+        return self.source.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.source.tokenizer
+
+
+def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
+    """Read the data; nothing is written yet."""
+
+    def read() -> tuple[Task, Splits]:
+        task = get_task(config.task, config.data)
+        data = config.data
+        splits = load_splits(
+            task,
+            source=data.dir,
+            seed=data.seed,
+            max_train_examples=data.max_train_examples,
+            held_out_fraction=data.held_out_fraction,
+            validation_fraction=data.validation_fraction,
+        )
+        names = config.augmentation.tasks
+        other = texts_of_other_tasks(task, names, data.dir, splits, data.max_train_examples, data.seed)
+        return task, replace(splits, other=other)
+
+    task, splits = main_process_first(accelerator, read)
+    return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
+
+
+def open_lesson(work: Work) -> Lesson:
+    """Load the teacher as it is so far and tokenise the data with its tokenizer; nothing is written yet."""
+    config, task, splits, accelerator = work.config, work.task, work.splits, work.run.accelerator
+    is_ours = work.folder.result("teacher") is not None
+    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
+    source.model.to(work.device)
+    layer_map = student_layer_map(config, source.model)
+    if source.new_pooler:
+        accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
+    positions = source.model.config.max_position_embeddings
+    if config.data.max_length > positions:
+        accelerator.print(
+            f"teacher: reads texts of more than {positions} tokens in windows; the student reads up to "
+            f"{config.data.max_length} at once"
+        )
+    parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
+    if splits.other is not None:
+        parts["other"] = splits.other
+    tokens = on_main_process(
+        accelerator,
+        lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
+    )
+    own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
+    return Lesson(source, is_ours, *own, tokens, layer_map, other=other)
+
+
+def with_recipe(work: Work, lesson: Lesson) -> tuple[Work, Lesson, list[Finding]]:
+    """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
+
+    Returns:
+        The same with the recipe, and what it had to replace.
+
+    Raises:
+        UserError: there are too few examples to choose anything from.
+    """
+    settings, teacher = work.config.student, lesson.teacher
+    student, _ = make_student(work, teacher, lesson)
+    lengths = lesson.train.lengths
+    facts = Facts(
+        rows=len(lesson.train),
+        is_pair=len(work.task.text_columns) > 1,
+        long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
+        hidden_size=int(teacher.config.hidden_size),
+    )
+    kind = STUDENTS[settings.attention]
+    mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
+    config, findings = with_legal_losses(choose_recipe(work.config, facts, mechanism), kind)
+    stages = stages_at_depth(config.stages, lesson.layer_map, int(teacher.config.num_hidden_layers))
+    if len(stages) < len(config.stages):
+        work.run.accelerator.print(
+            "student: as deep as the teacher, so that no stage with attention softmax is needed"
+        )
+    return replace(work, config=config), replace(lesson, stages=stages), findings
+
+
+def stages_at_depth(
+    stages: tuple[StageConfig, ...], layer_map: Sequence[int], num_teacher_layers: int
+) -> tuple[StageConfig, ...]:
+    """Return the stages that a student of this depth needs.
+
+    With all of the teacher's layers a softmax student is the teacher itself: its stages, which would train what is
+    right already, are left out, and the teacher is matched in its place. A student whose stages are all of that kind
+    keeps them.
+    """
+    left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
+    return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
+
+
+def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
+    """Return the teacher layer behind each student layer; evenly spread until the teacher can say which it needs.
+
+    Raises:
+        UserError: the teacher has not enough layers, or an explicit map does not fit it.
+    """
+    wanted = config.student.layer_map
+    wanted = "even" if wanted == IMPORTANCE else wanted
+    try:
+        return resolve_layer_map(wanted, config.student.num_layers, teacher.config.num_hidden_layers)
+    except ValueError as error:
+        raise UserError(f"student.num_layers, student.layer_map: {error}") from error
+
+
+def build_student(
+    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
+) -> StudentForSequenceClassification:
+    """Build the configured student, or one with other ``attention``, and say which of its weights are copies."""
+    student, report = make_student(work, source, lesson, attention)
+    work.run.accelerator.print(f"student: {report.in_words()}")
+    return student
+
+
+def make_student(
+    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
+) -> tuple[StudentForSequenceClassification, CopyReport]:
+    """Build the configured student out of ``source`` and set its temperatures.
+
+    Args:
+        source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
+        attention: other than the configured one: softmax.
+    """
+    settings = work.config.student
+    if attention is not None:
+        settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
+    temperature = settings.initial_temperature
+    same_depth = isinstance(source, StudentForSequenceClassification)
+    student, report = student_from_teacher(
+        source,
+        layer_map=list(range(settings.num_layers)) if same_depth else lesson.layer_map,
+        attention=settings.attention,
+        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
+        features=settings.features,
+        seed=work.config.seed,
+        softmax_layers=settings.softmax_layers,
+        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
+        redraw_interval=settings.redraw_interval,
+        exact_up_to=settings.exact_up_to,
+        positions=padded_length(work.config.data.max_length),
+        attention_options=settings.attention_options,
+    )
+    student.config.layer_map = lesson.layer_map
+    student.to(work.device)
+    if isinstance(temperature, str):
+        sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
+        calibrate_temperature(student, collate(lesson.train, sample, work.device))
+    return student, report
+
+
+def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
+    """Load a student that a finished phase saved."""
+    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
+    return student.to(work.device)

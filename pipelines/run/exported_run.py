@@ -1,0 +1,79 @@
+"""The run that an exported student comes from: found, checked to be the right one, and its report written again."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distill.config.parsing import load_config
+from distill.config.schema import DataConfig
+from distill.data.splits import Examples
+from distill.evaluation.disagreements import find_disagreements
+from distill.evaluation.record import Record
+from distill.reporting.report import write_report
+from distill.tasks import Task
+from distill.training.run_folder import RunFolder
+from distill.utils.cli import data_options
+from distill.utils.errors import UserError
+
+SAME_LOGITS = 0.01
+"""Logits on another machine or in another batch differ by rounding, those of another student by far more."""
+
+
+def find_run(student: str, run_dir: str | None) -> RunFolder | None:
+    """Return the given run folder, or the one whose ``student/`` this is, or None."""
+    if run_dir is not None:
+        return RunFolder(Path(run_dir))
+    folder = RunFolder(Path(student).resolve().parent)
+    return folder if folder.record.exists() and folder.student == Path(student).resolve() else None
+
+
+def task_and_data(folder: RunFolder | None, options: argparse.Namespace) -> tuple[str, DataConfig]:
+    """Return the task and the data settings: those of the run's configuration, and over them what was given."""
+    saved = folder.path / "config.yaml" if folder else None
+    config = load_config(saved) if saved and saved.exists() else None
+    name = options.task or (config.task if config else None)
+    if name is None:
+        raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
+    return name, replace(config.data if config else DataConfig(), **data_options(options, name))
+
+
+def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], splits: Sequence[str]) -> None:
+    """Refuse a student, or data, that the record of the run is not about.
+
+    Args:
+        folder: with ``predictions.parquet``.
+        logits: of the student in torch, (n, C) by split.
+        splits: the validation splits of the task.
+
+    Raises:
+        UserError: the run's student predicted something else, or there are no predictions to tell by.
+    """
+    predicted = read_predictions(folder)
+    expected = np.stack(predicted["student_logits"].to_list())
+    found = np.concatenate([logits[split] for split in splits])
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=SAME_LOGITS, atol=SAME_LOGITS):
+        raise UserError(
+            f"the student does not predict what {folder.path / 'predictions.parquet'} says; "
+            "give the student of this run and the data that it was compared on"
+        )
+
+
+def read_predictions(folder: RunFolder) -> pd.DataFrame:
+    """Read the predictions of a run; UserError where there are none."""
+    path = folder.path / "predictions.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; compare again, or copy the student out of the run folder") from error
+
+
+def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:
+    """Write the report of a run from its changed record and return the path of ``report.html``."""
+    phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
+    history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
+    disagreements = find_disagreements(task, read_predictions(folder), validation)
+    return write_report(record, folder.path, disagreements, history)

@@ -1,0 +1,139 @@
+"""What a run is about to train, in optimizer steps, and about how long each phase takes on this machine."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from distill.config.schema import PACKED, StageConfig
+from distill.data.augmentation import join
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
+from distill.data.packing import PACKED_TEXTS, mean_packed_length
+from distill.objectives.stages import parameter_groups
+from distill.training.accelerator import autocast_dtype
+from distill.utils.clock import now
+from pipelines.run.context import Lesson, Work
+
+PROBED = 8
+"""Examples of median length in the batch that is timed."""
+OPTIMIZER_SECONDS = 2.5e-9
+"""AdamW per trained parameter on a CPU; nothing beside the rest on a GPU."""
+ATTENTION_SHARE = 0.4
+"""Of a step, where only the attention blocks are computed, each on the teacher's activations."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One line of the plan."""
+
+    name: str
+    steps: int
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    seconds: float
+
+
+def plan_lines(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTrainedModel]]) -> Iterator[str]:
+    """Yield the table of phases that train, with their steps and an estimate of their time.
+
+    Args:
+        phases: every phase that trains, with a model of the kind that it trains.
+    """
+    if not phases:
+        return
+    planned = plan_phases(work, lesson, phases)
+    yield f"{'phase':16}{'steps':>7}{'epochs':>9}{'batch':>7}{'learning rate':>15}{'about':>10}"
+    for phase in planned:
+        yield (
+            f"{phase.name:16}{phase.steps:7,}{phase.epochs:9.4g}{phase.batch_size:7}{phase.learning_rate:15.2g}"
+            f"{in_words(phase.seconds):>10}"
+        )
+    yield f"{'all of them':54}{in_words(sum(phase.seconds for phase in planned)):>10}, then the comparison"
+
+
+def plan_phases(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTrainedModel]]) -> list[Phase]:
+    """Return the phases with the seconds that steps like theirs take now."""
+    copies = work.config.augmentation.copies or 0
+    others = [] if lesson.other is None else [lesson.other]
+    texts = {"stages": join([*[lesson.train] * (1 + copies), *others]), "alone": lesson.train}
+    pace: dict[int, tuple[float, float]] = {}
+    planned = []
+    for stage, model in phases:
+        if id(model) not in pace:
+            pace[id(model)] = seconds_per_token(model, lesson.train, autocast_dtype(work.run.accelerator))
+        forward, step = pace[id(model)]
+        examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
+        rows, tokens = len(examples), float(examples.lengths.mean())
+        if stage.texts == PACKED:
+            positions = int(model.config.max_position_embeddings or 0)
+            rows, tokens = PACKED_TEXTS, mean_packed_length(positions)
+        steps = math.ceil(math.ceil(rows / stage.batch_size) * stage.epochs)
+        on_device = step * tokens * stage.batch_size / work.run.accelerator.num_processes
+        if stage.inputs == "teacher":
+            on_device *= ATTENTION_SHARE
+        seconds = steps * (on_device + optimizer_seconds(model, stage, work))
+        if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts
+            teacher = pace.setdefault(
+                id(lesson.teacher),
+                seconds_per_token(lesson.teacher, lesson.train, autocast_dtype(work.run.accelerator)),
+            )
+            seconds += teacher[0] * rows * tokens
+        seconds += forward * float(lesson.held_out.lengths.sum()) * math.ceil(stage.epochs)
+        planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
+    return planned
+
+
+def optimizer_seconds(model: PreTrainedModel, stage: StageConfig, work: Work) -> float:
+    """Return the time of AdamW on what a stage trains."""
+    if work.device.type != "cpu":
+        return 0.0
+    groups = parameter_groups(model, stage, work.config.training.weight_decay)
+    return OPTIMIZER_SECONDS * sum(parameter.numel() for group in groups for parameter in group["params"])
+
+
+def seconds_per_token(
+    model: PreTrainedModel, examples: TokenizedExamples, dtype: torch.dtype | None
+) -> tuple[float, float]:
+    """Time a forward pass, and a forward and backward pass, of a batch of median length; seconds per token of it.
+
+    Nothing is changed: neither weights nor the state of a random generator.
+    """
+    middle = np.argsort(examples.lengths)[len(examples) // 2 :][:PROBED]
+    device = next(model.parameters()).device
+    batch = collate(examples, middle, device)
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    was_training = model.training
+    model.eval().requires_grad_(True)
+    try:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            forward = min(_seconds(model, inputs, backward=False) for _ in range(2))
+            both = min(_seconds(model, inputs, backward=True) for _ in range(2))
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+        for parameter, wanted in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(wanted)
+    tokens = batch["attention_mask"].sum().item()
+    return forward / tokens, both / tokens
+
+
+def _seconds(model: PreTrainedModel, inputs: dict[str, torch.Tensor], backward: bool) -> float:
+    started = now()
+    with torch.set_grad_enabled(backward):
+        logits = model(**inputs).logits
+    if backward:
+        logits.float().sum().backward()
+    logits.sum().item()  # waits for the device
+    return now() - started
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as it is said: 40 s, 7 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds)):d} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,79 @@
+"""Stages with softmax attention are trained once for all runs that share ``cache.dir``.
+
+A recipe that goes depth first begins with a softmax student, in which the mechanism has no part yet: students of one
+teacher that differ in their attention alone start from the same one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from distill.config.schema import StageConfig
+from distill.data.batching import TokenizedExamples
+from distill.data.splits import fingerprint
+from distill.training.accelerator import autocast_dtype
+from distill.utils.errors import UserError
+from distill.utils.files import UNFINISHED, replace_directory
+from pipelines.run.context import Lesson, Work
+from teachers.outputs import fingerprint as teacher_fingerprint
+
+VERSION = 1
+"""Part of the name: raised whenever the same settings would come to mean other weights."""
+
+
+def shared_folder(work: Work, lesson: Lesson, stage: StageConfig, examples: TokenizedExamples) -> Path | None:
+    """Return where a softmax stage is shared, named by all that decides its result; None where it is not shared."""
+    config, accelerator = work.config, work.run.accelerator
+    if config.cache.dir is None or stage.attention != "softmax":
+        return None
+    stages = lesson.stages[: lesson.stages.index(stage) + 1]
+    precision = autocast_dtype(accelerator)
+    decisive = {
+        "version": VERSION,
+        "stages": [asdict(each) for each in stages],
+        "training": asdict(config.training),
+        "seed": config.seed,
+        "layer_map": lesson.layer_map,
+        "launcher": [str(accelerator.distributed_type), accelerator.num_processes, accelerator.device.type],
+        "data": fingerprint(work.splits),
+        "teacher": teacher_fingerprint(lesson.teacher, examples, precision),
+    }
+    name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
+    return Path(config.cache.dir) / "softmax_students" / name
+
+
+def take_shared(work: Work, stage: StageConfig, shared: Path | None) -> bool:
+    """Finish a stage with what another run left of it, and tell whether there was anything."""
+    if shared is None or not shared.exists():
+        return False
+    if work.run.accelerator.is_main_process:
+        student = work.folder.phase(stage.name) / "student"
+        unfinished = student.with_name(student.name + UNFINISHED)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            result = json.loads((shared / "result.json").read_text())
+            shutil.copytree(shared / "student", unfinished)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{shared} is torn: {error}; remove it to have {stage.name} trained again") from error
+        replace_directory(unfinished, student)
+        work.folder.finish(stage.name, result)
+    work.run.accelerator.wait_for_everyone()
+    work.run.accelerator.print(f"{stage.name}: taken from {shared}, where a run with all the same settings left it")
+    return True
+
+
+def share(work: Work, stage: StageConfig, shared: Path | None) -> None:
+    """Leave a finished stage for other runs; of two that finish it at the same time, the first one does."""
+    if shared is None or not work.run.accelerator.is_main_process:
+        return
+    phase = work.folder.phase(stage.name)
+    unfinished = shared.with_name(f"{shared.name}.{os.getpid()}{UNFINISHED}")
+    shutil.copytree(phase / "student", unfinished / "student")
+    shutil.copy2(phase / "result.json", unfinished)
+    if shared.exists():
+        shutil.rmtree(unfinished)
+    else:
+        replace_directory(unfinished, shared)

@@ -1,0 +1,102 @@
+"""Get the teacher of a run: take a finished one, reuse the run's own, or fine-tune it with the one loop."""
+
+from transformers import PreTrainedModel
+
+from distill.config.schema import SCRATCH, Config, StageConfig
+from distill.data.batching import TokenizedExamples
+from distill.data.splits import Splits
+from distill.evaluation.scoring import held_out_scorer
+from distill.objectives.stages import StagePlan
+from distill.tasks import Task
+from distill.training.loop import Progress, Run, train
+from distill.training.run_folder import RunFolder, save_model
+from distill.utils.errors import UserError
+from teachers.loading import Teacher, is_finished, load_teacher, teacher_from_scratch, untrained_like
+
+
+def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
+    """Load the run's own teacher if it is finished, else what it starts from."""
+    if folder.result("teacher") is not None:
+        return load_teacher(str(folder.teacher), task)
+    return starting_point(config, task, splits)
+
+
+def prepare_teacher(
+    run: Run,
+    config: Config,
+    task: Task,
+    teacher: Teacher,
+    train_examples: TokenizedExamples,
+    held_out: TokenizedExamples,
+    folder: RunFolder,
+) -> None:
+    """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
+    progress = Progress()
+    if not teacher.finished:
+        stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
+        progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), scorer)
+    if run.accelerator.is_main_process:
+        save_model(teacher.model, teacher.tokenizer, folder.teacher)
+        kept = ("seconds", "checkpoint_seconds", "held_out", "history")
+        folder.finish("teacher", {"name": "teacher"} | {name: getattr(progress, name) for name in kept})
+    run.accelerator.wait_for_everyone()
+
+
+def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
+    """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
+    if config.teacher.checkpoint is not None:
+        teacher = load_teacher(config.teacher.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
+        check_windows(teacher, config, task)
+        return teacher
+    texts = (text for texts in splits.train.texts for text in texts)
+    return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
+
+
+def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
+    """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
+    positions, max_length = int(teacher.model.config.max_position_embeddings or 0), config.data.max_length
+    if max_length <= positions:
+        return
+    start = f"data.max_length is {max_length} but the teacher has {positions} positions"
+    if len(task.text_columns) > 1:
+        raise UserError(f"{start}, and pairs of texts cannot be read in windows; give no more than {positions}")
+    for stage in config.stages:
+        if "attention_map" in stage.losses:
+            raise UserError(
+                f"stages.{stage.name}: {start}: it reads windows and has no attention_map over a whole text; "
+                "leave that loss out"
+            )
+
+
+def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:
+    """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
+
+    A finished teacher hides where it came from; unless ``baseline.checkpoint`` tells, the baseline then starts
+    from that teacher's layers.
+    """
+    if config.baseline.checkpoint == SCRATCH:
+        return untrained_like(teacher, config.seed)
+    if config.baseline.checkpoint is not None:
+        return load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler).model
+    if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
+        return teacher
+    return starting_point(config, task, splits).model
+
+
+def finetuning_stage(config: Config) -> StageConfig:
+    """Return fine-tuning as a stage without a teacher, ending with the epoch that was best on held-out train."""
+    settings = config.teacher
+    assert settings.epochs is not None, "the recipe fills it in"
+    assert settings.learning_rate is not None, "the recipe fills it in"
+    assert settings.layer_decay is not None, "the recipe fills it in"
+    return StageConfig(
+        name="teacher",
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        losses={"labels": 1.0},
+        layer_decay=settings.layer_decay,
+        train="encoder" if settings.freeze_word_embeddings else "all",
+        dropout=True,
+        batch_size=settings.batch_size,
+        keep_best_epoch=True,
+    )

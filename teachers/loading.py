@@ -1,0 +1,172 @@
+"""Load a teacher: a finished classifier, an encoder to fine-tune, or a BERT from scratch."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from distill.config.schema import ScratchConfig
+from distill.data.batching import padded_length
+from distill.data.tokenization import is_empty, train_tokenizer
+from distill.models.windowed_bert import WindowedBert
+from distill.tasks import Task
+from distill.utils.errors import UserError, loading_problem
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A BERT classifier with its tokenizer, and whether its head is already trained."""
+
+    model: BertForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+    finished: bool
+    new_pooler: bool = False
+    """Whether the pooler that came with the encoder was replaced by one drawn anew."""
+
+
+def weights_checksum(checkpoint: str) -> str:
+    """Return a checksum of the weights in a folder; for a name of the Hub, whose snapshots do not change, the name."""
+    files = [path for kind in ("*.safetensors", "*.bin") for path in sorted(Path(checkpoint).glob(kind))]
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if files else checkpoint
+
+
+def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False) -> Teacher:
+    """Load ``checkpoint`` as a classifier for ``task``.
+
+    A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
+    where its own was never trained.
+
+    Raises:
+        UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
+    """
+    config = _load_config(checkpoint)
+    finished = "BertForSequenceClassification" in (config.architectures or [])
+    if finished and config.num_labels != task.num_labels:
+        raise UserError(
+            f"teacher {checkpoint} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
+            "give a teacher of this task, or its encoder without the classifier"
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {checkpoint} has {len(tokenizer)} entries but the model knows {config.vocab_size}; "
+            "put the tokenizer that the model was trained with beside it"
+        )
+    set_seed(seed)
+    extra = {} if finished else _label_settings(task)
+    try:
+        loaded: Any = WindowedBert.from_pretrained(
+            checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **extra
+        )
+    except Exception as error:  # a damaged file makes transformers fail in any way there is
+        raise UserError(
+            f"cannot read the weights of {checkpoint}: {loading_problem(error)}; fetch it again"
+        ) from error
+    model, info = loaded
+    allowed = () if finished else ("classifier.", "bert.pooler.")
+    absent = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    missing = sorted(key for key in absent if not key.startswith(allowed or ("\0",)))
+    if missing:
+        raise UserError(
+            f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
+            "size; fetch it again"
+        )
+    pooler = model.bert.pooler.dense
+    came_along = not any(key.startswith("bert.pooler.") for key in absent)
+    replaced = not finished and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
+    if replaced:
+        set_seed(seed)
+        nn.init.normal_(pooler.weight, std=config.initializer_range)
+        nn.init.zeros_(pooler.bias)
+    return Teacher(model, tokenizer, finished, bool(replaced))
+
+
+def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:
+    """Build an untrained BERT of the given size, with a WordPiece tokenizer trained on ``texts``."""
+    tokenizer = train_tokenizer(texts, size.vocabulary_size)
+    set_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.num_heads,
+        intermediate_size=size.intermediate_size,
+        max_position_embeddings=max(padded_length(max_length), 128),
+        **_label_settings(task),
+    )
+    return Teacher(BertForSequenceClassification(config), tokenizer, finished=False)
+
+
+def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Build the BERT that a teacher from scratch once was: its size, with weights drawn from ``seed``."""
+    set_seed(seed)
+    return BertForSequenceClassification(BertConfig.from_dict(teacher.config.to_dict()))
+
+
+def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer beside a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise UserError(
+            f"no tokenizer for {checkpoint}: {loading_problem(error)}; put its files beside the weights"
+        ) from error
+    if is_empty(tokenizer):
+        raise UserError(
+            f"no tokenizer for {checkpoint}; put the files of the one it was trained with beside the weights"
+        )
+    return tokenizer
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Put a teacher into eval mode without gradients, for good."""
+    return model.eval().requires_grad_(False)
+
+
+def is_finished(checkpoint: str) -> bool:
+    """Tell whether a checkpoint already is a classifier rather than an encoder."""
+    return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
+
+
+def _load_config(checkpoint: str) -> BertConfig:
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    except Exception as error:  # as above
+        kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
+        raise UserError(
+            f"teacher.checkpoint {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
+        ) from error
+    if config.model_type != "bert":
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'"
+        )
+    return config
+
+
+def _label_settings(task: Task) -> dict:
+    if task.is_regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = dict(enumerate(task.label_names))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}

@@ -1,0 +1,241 @@
+"""The structure and the arithmetic of speed points, with a clock that counts layers instead of time."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from distill.benchmark import latency
+from distill.benchmark.timing import BLOCKS
+
+DESIGN_FIELDS = {
+    *("device", "dtype", "batch_size", "length", "teacher_ms", "student_ms"),
+    *("speedup", "low", "high", "depth_speedup", "attention_speedup"),
+}
+
+
+def make_bert(num_layers: int) -> BertForSequenceClassification:
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=num_layers,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=32,
+    )
+    return BertForSequenceClassification(config)
+
+
+class CostClock:
+    """Moves by what a forward pass 'costs': ``cost(model's layer count, batch, length)`` milliseconds."""
+
+    def __init__(self, monkeypatch, cost) -> None:
+        self.time = 0.0
+        original = BertForSequenceClassification.forward
+
+        self.models: dict[int, nn.Module] = {}  # kept alive, so that no two have the same id
+
+        def forward(model, input_ids=None, attention_mask=None, token_type_ids=None):
+            self.models[id(model)] = model
+            self.time += cost(model.config.num_hidden_layers, *input_ids.shape) / 1000
+            return original(model, input_ids, attention_mask, token_type_ids)
+
+        monkeypatch.setattr(BertForSequenceClassification, "forward", forward)
+
+    def __call__(self) -> float:
+        return self.time
+
+
+SETTINGS = {"device": "cpu", "dtype": torch.float32, "vocabulary_size": 50}
+
+
+def measure(clock, *, control: bool = True, batch_sizes=(2, 1), lengths=(16, 8), seconds: float = 0.5):
+    # Layer counts name the roles: 6 the teacher, 3 the control, 2 the student.
+    return latency.measure_speed(
+        make_bert(6),
+        make_bert(2),
+        make_bert(3) if control else None,
+        **SETTINGS,
+        batch_sizes=batch_sizes,
+        lengths=lengths,
+        seconds_per_point=seconds,
+        clock=clock,
+    )
+
+
+def test_points_follow_the_record_and_multiply_out(monkeypatch):
+    points = measure(CostClock(monkeypatch, lambda layers, batch, length: layers * batch))
+    assert [(point["batch_size"], point["length"]) for point in points] == [(1, 8), (1, 16), (2, 8), (2, 16)]
+    for point in points:
+        assert set(point) >= DESIGN_FIELDS
+        assert (point["device"], point["dtype"], point["speed_only"]) == ("cpu", "float32", False)
+        assert point["teacher_ms"] == pytest.approx(6 * point["batch_size"])
+        assert point["student_ms"] == pytest.approx(2 * point["batch_size"])
+        assert (point["low"], point["speedup"], point["high"]) == pytest.approx((3, 3, 3))
+        assert point["depth_speedup"] == pytest.approx(2)
+        assert point["attention_speedup"] == pytest.approx(1.5)
+        assert point["speedup"] == pytest.approx(point["depth_speedup"] * point["attention_speedup"])
+
+
+def test_every_block_of_a_point_runs_copies_of_its_own(monkeypatch):
+    clock = CostClock(monkeypatch, lambda layers, batch, length: layers)
+    measure(clock, batch_sizes=(1,), lengths=(8,))
+    layers = [model.config.num_hidden_layers for model in clock.models.values()]
+    assert {count: layers.count(count) for count in (6, 3, 2)} == dict.fromkeys((6, 3, 2), BLOCKS)
+
+
+def test_without_control_the_parts_are_null_with_a_reason(monkeypatch):
+    point = measure(CostClock(monkeypatch, lambda layers, *_: layers), control=False)[0]
+    assert point["speedup"] == pytest.approx(3)
+    assert (point["depth_speedup"], point["attention_speedup"]) == (None, None)
+    assert point["reason"] == latency.NO_CONTROL
+
+
+def test_lengths_beyond_the_position_table_are_marked(monkeypatch):
+    points = measure(CostClock(monkeypatch, lambda layers, *_: layers), lengths=(32, 40), batch_sizes=(1,))
+    assert [point["speed_only"] for point in points] == [False, True]
+    assert points[1]["speedup"] == pytest.approx(3)
+
+
+def test_out_of_memory_is_a_null_point_and_the_rest_goes_on(monkeypatch):
+    def cost(layers, batch, length):
+        if batch == 2 and length == 8:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return layers
+
+    points = measure(CostClock(monkeypatch, cost))
+    assert [point["reason"] for point in points if "reason" in point] == ["out of memory"]
+    assert [point["speedup"] is None for point in points] == [False, False, True, False]
+    assert set(points[2]) >= DESIGN_FIELDS
+
+
+def test_a_bug_in_the_model_is_not_hidden(monkeypatch):
+    def cost(layers, batch, length):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        measure(CostClock(monkeypatch, cost))
+
+
+def test_points_that_cannot_pay_are_not_tried(monkeypatch):
+    seen = set()
+
+    def cost(layers, batch, length):
+        seen.add((batch, length))
+        return 10 * layers * batch * length / 8
+
+    points = measure(CostClock(monkeypatch, cost), batch_sizes=(1, 200), lengths=(8,), seconds=0.1)
+    assert seen == {(1, 8)}
+    assert "budget" in points[1]["reason"]
+
+
+def test_all_points_share_a_budget(monkeypatch):
+    clock = CostClock(monkeypatch, lambda layers, *_: 10 * layers)
+    points = latency.measure_speed(
+        *(make_bert(6), make_bert(2), None),
+        **SETTINGS,
+        batch_sizes=(1, 2),
+        lengths=(8, 16),
+        seconds_per_point=1.0,
+        max_seconds=2.3,
+        clock=clock,
+    )
+    assert [point["speedup"] is None for point in points] == [False, False, True, True]
+    assert points[2]["reason"] == "did not fit into the 2.3 s for all points"
+    assert clock() < 2.3
+
+
+def test_compile_takes_all_models_before_anything_is_timed(monkeypatch):
+    compiled, calls = [], []
+
+    def pretend(model):
+        compiled.append(model.config.num_hidden_layers)
+
+        def call(**inputs):
+            calls.append(model.config.num_hidden_layers)
+            return model(**inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    points = latency.measure_speed(
+        *(make_bert(6), make_bert(2), make_bert(3)),
+        **SETTINGS,
+        batch_sizes=(1,),
+        lengths=(8, 40),
+        seconds_per_point=0.05,
+        compiled=True,
+        clock=CostClock(monkeypatch, lambda layers, *_: layers),
+    )
+    assert sorted(compiled) == [2, 2, 3, 3, 6, 6]
+    assert calls[:3] == [6, 2, 3]  # in order once, then shuffled rounds
+    assert all(point["compiled"] for point in points)
+    assert points[0]["speedup"] == pytest.approx(3)
+
+
+def test_a_model_that_cannot_be_compiled_is_a_null_point(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(**inputs):
+        raise TorchDynamoException("no backend\nlong story")
+
+    monkeypatch.setattr(torch, "compile", lambda model: fail)
+    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.1, compiled=True)
+    assert noise["reason"] == "torch.compile failed: no backend"
+
+
+def test_noise_of_the_teacher_against_itself(monkeypatch):
+    clock = CostClock(monkeypatch, lambda layers, *_: layers)
+    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.2, clock=clock)
+    assert noise == {"batch_size": 1, "length": 8, "ratio": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_noise_on_the_real_clock_has_an_interval_around_its_ratio():
+    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.1)
+    assert 0 < noise["low"] <= noise["ratio"] <= noise["high"]
+
+
+def find_crossover(clock, lengths=(8, 128), control: bool = True):
+    points = measure(clock, batch_sizes=(1,), lengths=lengths)
+    return latency.crossover_length(
+        points,
+        make_bert(2),
+        make_bert(3) if control else None,
+        **SETTINGS,
+        seconds_per_point=0.5,
+        clock=clock,
+    )
+
+
+def linear_student(layers, batch, length):
+    """Control quadratic in the length, student linear, equal at 50 tokens; the teacher always slower."""
+    return {6: 20.0, 3: (length / 50) ** 2, 2: length / 50}[layers]
+
+
+def test_crossover_is_narrowed_by_bisection(monkeypatch):
+    length, reason = find_crossover(CostClock(monkeypatch, linear_student))
+    assert (length, reason) == (56, None)  # the first multiple of 8 above 50
+
+
+def test_crossover_at_the_first_length_needs_no_bisection(monkeypatch):
+    assert find_crossover(CostClock(monkeypatch, linear_student), lengths=(64, 128)) == (64, None)
+
+
+def test_no_crossover_says_up_to_where(monkeypatch):
+    length, reason = find_crossover(CostClock(monkeypatch, linear_student), lengths=(8, 32))
+    assert length is None
+    assert "up to 32 tokens" in reason
+
+
+def test_a_lucky_short_length_is_no_crossover(monkeypatch):
+    def cost(layers, batch, length):
+        return {6: 20.0, 3: 1.01 if length == 8 else (length / 50) ** 2, 2: 1.0 if length == 8 else length / 50}[
+            layers
+        ]
+
+    assert find_crossover(CostClock(monkeypatch, cost), lengths=(8, 32, 64)) == (56, None)
+
+
+def test_no_control_no_crossover(monkeypatch):
+    clock = CostClock(monkeypatch, linear_student)
+    assert find_crossover(clock, control=False) == (None, latency.NO_CONTROL)

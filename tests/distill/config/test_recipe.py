@@ -1,0 +1,128 @@
+"""The recipe is made of optimizer steps, has a floor for few examples and a ceiling for many."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from distill.config.recipe import MIN_ROWS, Facts, Mechanism, adopt, choose_recipe, epochs_of, teacher_rate
+from distill.config.schema import (
+    AugmentationConfig,
+    BaselineConfig,
+    Config,
+    StageConfig,
+    StudentSettings,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill.config.validation import check_config
+from distill.utils.errors import UserError
+from students import STUDENTS
+
+SINGLE = Facts(rows=1000, is_pair=False, long_share=0.0, hidden_size=384)
+LEARNED = Mechanism(is_softmax=False, trains_layers=True, has_features=True)
+BY_LENGTH = StudentSettings(exact_up_to=512, features="learned")
+
+
+def recipe(facts=SINGLE, mechanism=LEARNED, **settings):
+    return choose_recipe(Config("sst2", **({"student": BY_LENGTH} | settings)), facts, mechanism)
+
+
+def steps(stage, texts):
+    return math.ceil(math.ceil(texts / stage.batch_size) * stage.epochs)
+
+
+@pytest.mark.parametrize("rows", [16, 100, 1000, 10_000, 67_000, 400_000])
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_every_phase_has_hundreds_of_steps_and_no_more_than_thousands(rows, is_pair):
+    config = recipe(replace(SINGLE, rows=rows, is_pair=is_pair), student=StudentSettings())
+    texts = rows * (1 + config.augmentation.copies)
+    for stage in config.stages:
+        assert 250 <= steps(stage, texts) <= 5400, stage.name
+    for section in (config.teacher, config.baseline):
+        assert 280 <= steps(section, rows) <= 4400
+
+
+def test_more_rows_mean_more_steps_but_fewer_epochs():
+    few, many = recipe(), recipe(replace(SINGLE, rows=50_000))
+    for name in ("teacher", "baseline"):
+        assert getattr(few, name).epochs > getattr(many, name).epochs
+    assert steps(few.stages[0], 1000) < steps(many.stages[0], 50_000)
+    assert many.stages[0].epochs < 1
+
+
+def test_a_recipe_is_an_ordinary_configuration():
+    for name, mechanism in STUDENTS.items():
+        student = StudentSettings(attention=name)
+        kind = Mechanism(name == "softmax", mechanism.trains_layers, True)
+        check_config(recipe(mechanism=kind, student=student), STUDENTS)
+    check_config(recipe(), STUDENTS)
+
+
+@pytest.mark.parametrize(
+    ("student", "mechanism", "long_share", "expected"),
+    [
+        (StudentSettings("softmax"), Mechanism(True, True, False), 0, ["layers", "logits"]),
+        (StudentSettings("lstm"), Mechanism(False, False, True), 0, ["logits"]),
+        (StudentSettings(), LEARNED, 0, ["depth", "depth_logits", "transfer", "layers", "logits"]),
+        (BY_LENGTH, LEARNED, 0, ["depth", "depth_logits", "fit"]),
+        (BY_LENGTH, LEARNED, 0.2, ["depth", "depth_logits", "fit", "layers", "logits"]),
+        (replace(BY_LENGTH, attention="bigbird"), Mechanism(False, True, False), 0, ["depth", "depth_logits"]),
+    ],
+)
+def test_stages_by_student(student, mechanism, long_share, expected):
+    config = recipe(replace(SINGLE, long_share=long_share), mechanism, student=student)
+    assert [stage.name for stage in config.stages] == expected
+
+
+def test_fitting_leaves_the_exact_form_alone():
+    fit = recipe().stages[-1]
+    assert (fit.targets, fit.texts, fit.train) == ("exact_form", "packed", "features")
+
+
+def test_copies_where_examples_are_few():
+    for rows, is_pair, copies in ((1000, False, 3), (8000, False, 0), (8000, True, 3), (300_000, True, 0)):
+        assert recipe(replace(SINGLE, rows=rows, is_pair=is_pair)).augmentation.copies == copies
+    asked = recipe(replace(SINGLE, is_pair=True), augmentation=AugmentationConfig(copies=1))
+    assert asked.augmentation.copies == 1
+
+
+def test_what_is_said_stays():
+    stage = StageConfig("mine", 1, 1e-3, {"logits": 1.0})
+    config = recipe(stages=(stage,), teacher=TeacherConfig(epochs=2, learning_rate=1e-5))
+    assert config.stages == (stage,)
+    assert (config.teacher.epochs, config.teacher.learning_rate) == (2, 1e-5)
+    assert config.baseline.epochs is None
+    assert config.augmentation.copies == 0
+    assert recipe(baseline=BaselineConfig(epochs=0)).baseline.epochs == 0
+
+
+def test_narrower_teachers_learn_faster():
+    assert teacher_rate(768) == 7e-5
+    assert teacher_rate(1024) < 7e-5 < teacher_rate(384) < teacher_rate(128) <= 2e-3
+
+
+def test_lower_layers_learn_slower_unless_the_rate_is_given():
+    assert recipe().teacher.layer_decay == 0.8
+    assert recipe(teacher=TeacherConfig(learning_rate=1e-5)).teacher.layer_decay == 1.0
+    assert recipe(teacher=TeacherConfig(layer_decay=0.9)).teacher.layer_decay == 0.9
+
+
+def test_epochs():
+    assert epochs_of(300, 1000, 32) == 9.4
+    assert epochs_of(1000, 67_000, 16) == 0.24
+
+
+def test_two_rows_make_no_recipe():
+    with pytest.raises(UserError, match=f"train has 2 examples .* {MIN_ROWS}"):
+        recipe(replace(SINGLE, rows=2))
+
+
+def test_a_run_that_goes_on_keeps_what_it_chose():
+    begun = replace(recipe(), training=TrainingConfig(mixed_precision="bf16"))
+    again = adopt(Config("sst2", student=BY_LENGTH), begun)
+    assert again == begun
+    earlier = replace(begun, augmentation=AugmentationConfig(copies=0, kinds=["replace"]))
+    assert adopt(Config("sst2", student=BY_LENGTH), earlier) == earlier
+    asked = Config("sst2", student=BY_LENGTH, training=TrainingConfig(mixed_precision="no"))
+    assert adopt(asked, begun).training.mixed_precision == "no"

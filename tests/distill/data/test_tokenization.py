@@ -1,0 +1,57 @@
+"""The tokenizer trained at run time: BERT's conventions, determinism, and a round trip through a folder."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from distill.data.tokenization import SPECIAL_TOKENS, train_tokenizer
+
+TEXTS = ["The film is not boring .", "although the plot is thin , the film is charming .", "é is an accent !"] * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, 200)
+
+
+def test_special_tokens_come_first(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(SPECIAL_TOKENS)
+    assert tokenizer.pad_token_id == 0
+    assert len(tokenizer) <= 200
+
+
+def test_pairs_carry_token_types(tokenizer):
+    encoded = tokenizer("the film", "the plot is thin", padding="max_length", max_length=12)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    assert tokens == ["[CLS]", "the", "film", "[SEP]", "the", "plot", "is", "thin", "[SEP]", *["[PAD]"] * 3]
+    assert encoded["token_type_ids"] == [0] * 4 + [1] * 5 + [0] * 3
+    assert encoded["attention_mask"] == [1] * 9 + [0] * 3
+
+
+def test_lower_case_and_unknown_characters(tokenizer):
+    assert tokenizer.tokenize("THE Film") == ["the", "film"]
+    assert tokenizer.tokenize("É") == ["e"]
+    assert tokenizer.tokenize("漢") == ["[UNK]"]
+
+
+def test_a_word_not_seen_falls_into_pieces(tokenizer):
+    pieces = tokenizer.tokenize("charm")
+    assert len(pieces) > 1
+    assert all(piece.startswith("##") for piece in pieces[1:])
+
+
+def test_the_vocabulary_size_is_a_limit():
+    assert len(train_tokenizer(TEXTS, 50)) <= 50
+
+
+def test_the_order_of_the_texts_does_not_matter(tokenizer):
+    again = train_tokenizer(reversed(TEXTS), 200)
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+def test_save_and_auto_load_give_the_same_tokenizer(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    pairs = ["The film", "É charm 漢"], ["the plot is thin", "not boring"]
+    assert loaded(*pairs, padding=True).data == tokenizer(*pairs, padding=True).data
+    assert type(loaded) is type(tokenizer)

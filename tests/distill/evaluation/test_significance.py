@@ -1,0 +1,296 @@
+"""Intervals against scipy, hand cases and their own promise of coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from distill.evaluation import bootstrap, significance
+
+METRICS = {
+    "accuracy": sklearn_metrics.accuracy_score,
+    "f1": sklearn_metrics.f1_score,
+    "macro_f1": lambda labels, predicted: sklearn_metrics.f1_score(labels, predicted, average="macro"),
+    "matthews_correlation": sklearn_metrics.matthews_corrcoef,
+    "pearson": lambda labels, scores: stats.pearsonr(labels, scores).statistic,
+    "spearmanr": lambda labels, scores: stats.spearmanr(labels, scores).statistic,
+}
+
+
+def make_predictions(metric: str, num_examples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels and the predictions of a good and a worse model; scores carry ties."""
+    generator = np.random.default_rng(seed)
+    if metric in ("pearson", "spearmanr"):
+        labels = generator.integers(0, 11, num_examples) / 2
+        return (
+            labels,
+            labels + generator.normal(size=num_examples).round(1),
+            labels + generator.normal(scale=2, size=num_examples),
+        )
+    num_classes = 4 if metric == "macro_f1" else 2
+    labels = generator.integers(0, num_classes, num_examples)
+    noisy = [
+        np.where(generator.random(num_examples) < rate, labels, generator.integers(0, num_classes, num_examples))
+        for rate in (0.8, 0.6)
+    ]
+    return labels, noisy[0], noisy[1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_value_is_the_metric_of_the_data(metric):
+    labels, teacher, student = make_predictions(metric, 97)
+    row = bootstrap.bootstrap_metric(metric, labels, (teacher, student), resamples=3, seed=0)[0]
+    np.testing.assert_allclose(row, [METRICS[metric](labels, teacher), METRICS[metric](labels, student)], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearmanr"])
+def test_weighted_correlations_equal_repeating_the_examples(metric):
+    labels, scores, _ = make_predictions(metric, 60)
+    counts = np.random.default_rng(1).multinomial(60, np.full(60, 1 / 60), size=20)
+    ours = bootstrap.correlation(metric, counts.astype(float), labels, scores)
+    repeated = [METRICS[metric](np.repeat(labels, row), np.repeat(scores, row)) for row in counts]
+    np.testing.assert_allclose(ours, repeated, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "matthews_correlation", "pearson", "spearmanr"])
+def test_interval_agrees_with_scipy(metric):
+    labels, teacher, student = make_predictions(metric, 300)
+    ours = significance.retention(metric, labels, teacher, student, resamples=4000, seed=3)
+    quick = {  # scikit-learn's own take seconds for this many calls; MCC of two classes is their correlation
+        "accuracy": lambda y, predicted: (y == predicted).mean(),
+        "matthews_correlation": lambda y, predicted: np.corrcoef(y, predicted)[0, 1],
+    }
+    score = quick.get(metric, METRICS[metric])
+    theirs = stats.bootstrap(
+        (labels, teacher, student),
+        lambda y, t, s: score(y, s) / score(y, t),
+        paired=True,
+        vectorized=False,
+        n_resamples=600,
+        method="percentile",
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert abs(ours["low"] - theirs.low) < 0.2 * width
+    assert abs(ours["high"] - theirs.high) < 0.2 * width
+
+
+def test_hand_case_of_two_examples():
+    # Teacher right on both, student on the first: retention is 1, 1/2 or 0 with chances 1/4, 1/2, 1/4.
+    labels, teacher, student = np.array([0, 1]), np.array([0, 1]), np.array([0, 0])
+    scores = bootstrap.bootstrap_metric("accuracy", labels, (teacher, student), resamples=20_000, seed=0)[1:]
+    shares = [(scores[:, 1] == value).mean() for value in (0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.015)
+    assert significance.retention("accuracy", labels, teacher, student) == {"value": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_student_equal_to_teacher_keeps_exactly_everything():
+    labels, teacher, _ = make_predictions("accuracy", 50)
+    interval = significance.retention("accuracy", labels, teacher, teacher)
+    assert interval == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_resampling_is_seeded_and_paired_across_metric_forms():
+    labels, teacher, student = make_predictions("pearson", 80)
+    first = bootstrap.bootstrap_metric("pearson", labels, (teacher, student), resamples=50, seed=5)
+    again = bootstrap.bootstrap_metric("pearson", labels, (teacher, student), resamples=50, seed=5)
+    other = bootstrap.bootstrap_metric("pearson", labels, (teacher, student), resamples=50, seed=6)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[1:], other[1:])
+    same_model = bootstrap.bootstrap_metric("pearson", labels, (teacher, teacher), resamples=50, seed=5)
+    np.testing.assert_array_equal(same_model[:, 0], same_model[:, 1])
+
+
+def test_a_metric_may_be_any_function():
+    labels, teacher, student = make_predictions("accuracy", 200)
+    slow = significance.retention(METRICS["accuracy"], labels, teacher, student, resamples=500, seed=0)
+    fast = significance.retention("accuracy", labels, teacher, student, resamples=20_000, seed=0)
+    assert slow["value"] == pytest.approx(fast["value"])
+    assert slow["low"] == pytest.approx(fast["low"], abs=0.02)
+    assert slow["high"] == pytest.approx(fast["high"], abs=0.02)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(300):  # true accuracies .9 and .75, errors correlated through the difficulty
+        difficulty = generator.random(250)
+        labels = np.ones(250, dtype=int)
+        teacher, student = (difficulty < 0.9).astype(int), (difficulty < 0.75).astype(int)
+        interval = significance.retention("accuracy", labels, teacher, student, resamples=500, seed=trial)
+        covered += interval["low"] <= 0.75 / 0.9 <= interval["high"]
+    assert 0.90 <= covered / 300 <= 0.985
+
+
+def test_a_teacher_without_a_score_has_no_retention():
+    labels = np.array([0, 1, 0, 1])
+    constant = np.zeros(4, dtype=int)
+    interval = significance.retention("matthews_correlation", labels, constant, labels)
+    assert (interval["value"], interval["low"], interval["high"]) == (None, None, None)
+    assert "not above 0" in interval["reason"]
+
+
+def test_an_unsure_teacher_has_a_value_but_no_interval():
+    labels = np.array([0, 1] * 5)
+    teacher = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1, 0])
+    interval = significance.retention("matthews_correlation", labels, teacher, labels)
+    assert interval["value"] == pytest.approx(5.0)
+    assert interval["low"] is None
+    assert "resamples" in interval["reason"]
+
+
+def test_mcnemar_golden():
+    labels = np.ones(12, dtype=int)
+    first = np.array([1] * 9 + [0] * 3)
+    second = np.array([1] * 2 + [0] * 7 + [1] + [0] * 2)
+    # 7 only the first, 1 only the second: p = 2 * (C(8,0) + C(8,1)) / 2^8
+    assert significance.mcnemar(labels, first, second) == {
+        "only_first": 7,
+        "only_second": 1,
+        "p": pytest.approx(18 / 256),
+    }
+    assert significance.mcnemar(labels, first, first)["p"] == 1.0
+
+
+def test_agreement_of_classes_and_of_scores():
+    assert significance.agreement(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1])) == 0.75
+    assert significance.agreement(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0])) == pytest.approx(1.0)
+
+
+def test_mean_kl_golden():
+    teacher, student = np.log([[0.5, 0.5], [0.5, 0.5]]), np.log([[0.25, 0.75], [0.5, 0.5]])
+    expected = (0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)) / 2
+    assert significance.mean_kl(teacher + 7.0, student) == pytest.approx(expected)
+    assert significance.mean_kl(teacher, teacher) == 0.0
+
+
+def test_expected_calibration_error_golden():
+    logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.35, 0.65]])
+    labels = np.array([0, 1, 1, 1])
+    # .9, .9 in one bin: |1/2 - .9| * 2/4; .6 -> (8/15, 9/15], .65 -> (9/15, 10/15]: .4 / 4 and .35 / 4
+    assert significance.expected_calibration_error(logits, labels) == pytest.approx(0.2 + 0.1 + 0.0875)
+
+
+# ---------------------------------------------------------------- several seeds
+
+
+def make_seeds(num_seeds: int, num_examples: int = 200) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Return labels and, per seed, a teacher of about 90 % and a student of 70, 78, 86 % accuracy."""
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, num_examples)
+    rates = [0.9] * num_seeds, [0.7 + 0.08 * seed for seed in range(num_seeds)]
+    teachers, students = (
+        [np.where(generator.random(num_examples) < rate, labels, 1 - labels) for rate in part] for part in rates
+    )
+    return labels, teachers, students
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "pearson"])
+def test_one_seed_is_the_plain_bootstrap(metric):
+    labels, teacher, student = make_predictions(metric, 120)
+    plain = significance.retention(metric, labels, teacher, student, resamples=500, seed=3)
+    several = significance.retention_over_seeds(metric, labels, [teacher], [student], resamples=500, seed=3)
+    assert several == {"ratio_of_averages": plain, "mean_of_ratios": plain}
+
+
+def test_one_seed_agrees_with_scipy():
+    labels, teacher, student = make_predictions("accuracy", 300)
+    ours = significance.retention_over_seeds("accuracy", labels, [teacher], [student], seed=1)["mean_of_ratios"]
+    theirs = stats.bootstrap(
+        ((labels == teacher).astype(float), (labels == student).astype(float)),
+        lambda right, also_right, axis: also_right.mean(axis) / right.mean(axis),
+        paired=True,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert abs(ours["low"] - theirs.low) < 0.05 * width
+    assert abs(ours["high"] - theirs.high) < 0.05 * width
+
+
+def test_hand_case_of_two_seeds_and_two_examples(monkeypatch):
+    # The teacher is always right. Seed A's student too, seed B's on the first example only. Drawn seeds: AA, AB or BB
+    # (1/4, 1/2, 1/4); drawn examples: 11, 12 or 22 (1/4, 1/2, 1/4), on which B scores 1, 1/2 and 0.
+    seen = {}
+
+    def keep(ratios, teacher):
+        seen.setdefault("ratios", ratios)
+        return {}
+
+    monkeypatch.setattr(significance, "_share", keep)
+    labels = np.array([0, 1])
+    significance.retention_over_seeds(
+        "accuracy", labels, [labels, labels], [labels, np.array([0, 0])], resamples=40_000, seed=0
+    )
+    data, *resampled = seen["ratios"]
+    assert data == 0.75
+    chances = {0.0: 1 / 16, 0.5: 1 / 8 + 1 / 8, 0.75: 1 / 4}  # BB on 22; BB on 12 and AB on 22; AB on 12
+    chances[1.0] = 1 - sum(chances.values())
+    for value, chance in chances.items():
+        assert (np.isclose(resampled, value)).mean() == pytest.approx(chance, abs=0.01)
+
+
+def test_several_seeds_equal_the_slow_bootstrap():
+    labels, teachers, students = make_seeds(3)
+    generator = np.random.default_rng(7)
+    right = [np.array([part == labels for part in parts], float) for parts in (teachers, students)]
+    slow = []
+    for _ in range(4000):
+        seeds, examples = generator.integers(0, 3, 3), generator.integers(0, len(labels), len(labels))
+        teacher, student = (part[seeds][:, examples].mean(1) for part in right)
+        slow.append((student.mean() / teacher.mean(), (student / teacher).mean()))
+    ours = significance.retention_over_seeds("accuracy", labels, teachers, students, seed=0)
+    for name, column in zip(("ratio_of_averages", "mean_of_ratios"), np.array(slow).T, strict=True):
+        low, high = np.percentile(column, [2.5, 97.5])
+        assert ours[name]["low"] == pytest.approx(low, abs=0.05 * (high - low))
+        assert ours[name]["high"] == pytest.approx(high, abs=0.05 * (high - low))
+
+
+def test_seeds_that_differ_widen_the_interval():
+    labels, teachers, students = make_seeds(3)
+    several = significance.retention_over_seeds("accuracy", labels, teachers, students)["mean_of_ratios"]
+    alone = significance.retention("accuracy", labels, teachers[1], students[1])
+    assert several["high"] - several["low"] > 1.2 * (alone["high"] - alone["low"])
+
+
+def test_both_definitions_of_retention():
+    labels = np.ones(4, dtype=int)
+    half, quarter, whole = (np.array(row) for row in ([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]))
+    both = significance.retention_over_seeds("accuracy", labels, [half, whole], [quarter, whole], resamples=50)
+    assert both["ratio_of_averages"]["value"] == pytest.approx(1.25 / 1.5)
+    assert both["mean_of_ratios"]["value"] == pytest.approx(0.75)
+    nothing = np.zeros(4, dtype=int)
+    both = significance.retention_over_seeds("accuracy", labels, [nothing, whole], [whole, whole], resamples=50)
+    assert both["mean_of_ratios"]["value"] is None
+    assert "not above 0" in both["mean_of_ratios"]["reason"]
+
+
+# ---------------------------------------------------------------- Williams
+
+
+def test_williams_published_examples():
+    # Steiger (1980), case A, and the example that the R package psych documents to seven digits (?psych::r.test).
+    assert significance.williams_from_correlations(103, 0.4, 0.5, 0.1)["t"] == pytest.approx(-0.89, abs=0.005)
+    r12, r13, r23 = 0.693458895410494, 0.695966022434845, 0.988475791500198
+    assert significance.williams_from_correlations(5105, r12, r13, r23)["p"] == pytest.approx(0.1000759, abs=5e-8)
+
+
+def test_williams_keeps_its_promise_where_both_are_equally_good():
+    generator = np.random.default_rng(0)
+    rejected = 0
+    for _ in range(1000):
+        labels, common, first, second = generator.normal(size=(4, 60))
+        test = significance.williams(labels, labels + common + first, labels + common + second)
+        rejected += test["p"] < 0.05
+    assert 0.03 < rejected / 1000 < 0.07
+
+
+def test_williams_sees_the_better_score_and_has_no_opinion_on_equal_ones():
+    labels, teacher, student = make_predictions("pearson", 200)
+    test = significance.williams(labels, teacher, student)
+    assert test["t"] > 3
+    assert test["p"] < 0.01
+    assert significance.williams(labels, student, teacher)["t"] == pytest.approx(-test["t"])
+    assert significance.williams(labels, teacher, 2 * teacher + 1)["p"] == 1.0
+    assert significance.williams(labels, teacher, np.ones(200))["p"] is None

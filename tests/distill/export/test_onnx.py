@@ -1,0 +1,52 @@
+"""A student that attends short texts exactly is one ONNX graph, whose condition is the length of each text."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from distill.export.onnx import OnnxClassifier, export_onnx
+from students import StudentConfig, StudentForSequenceClassification
+
+LIMIT = 8
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudentForSequenceClassification, Path]:
+    torch.manual_seed(0)
+    config = StudentConfig(
+        attention="performer",
+        exact_up_to=LIMIT,
+        softmax_layers=[-1],
+        num_features=8,
+        vocab_size=50,
+        hidden_size=16,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+    )
+    model = StudentForSequenceClassification(config).eval()
+    path = tmp_path_factory.mktemp("onnx") / "student.onnx"
+    export_onnx(model, path)
+    return model, path
+
+
+def test_there_is_one_condition_in_the_graph(exported) -> None:
+    _, path = exported
+    operations = [node.op_type for node in onnx.load(str(path)).graph.node]
+    assert operations.count("If") == 1, "one for the layer that estimates, none for the exact one"
+
+
+@pytest.mark.parametrize("lengths", [[8, 3, 1], [12, 9, 20], [12, 5, 8], [4]])
+def test_short_long_and_mixed_batches_agree(exported, lengths: list[int]) -> None:
+    model, path = exported
+    width = max(lengths)
+    tokens = torch.randint(1, 50, (len(lengths), width), generator=torch.Generator().manual_seed(width))
+    mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
+    inputs = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": torch.zeros_like(tokens)}
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    torch.testing.assert_close(OnnxClassifier(path)(**inputs).logits, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,119 @@
+"""Loading any two classifiers: what is refused, in one line, and what the control is."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+import students
+from distill.models.loading import load_classifier, load_comparable, saved_copies, softmax_control
+from distill.utils.errors import UserError
+
+SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "fox", "!", ",", "3"]
+
+
+def save(model, folder, words=WORDS):
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def bert():
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(vocab_size=len(WORDS), **SIZE))
+
+
+@pytest.fixture
+def student(bert):
+    return students.student_from_teacher(bert, layer_map=[0], attention="performer", num_features=8)[0]
+
+
+def error_of(action):
+    with pytest.raises(UserError) as error:
+        action()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_loads_what_was_saved(bert, tmp_path):
+    loaded = load_classifier(save(bert, tmp_path / "bert"), "teacher")
+    assert not loaded.model.training
+    assert torch.equal(loaded.model.classifier.weight, bert.classifier.weight)
+
+
+def test_our_student_loads_without_trust_and_without_its_own_code(student, tmp_path):
+    folder = save(student, tmp_path / "student")
+    for path in folder.glob("*.py"):
+        path.write_text("raise SystemExit('this code must not run')")
+    loaded = load_classifier(folder, "student")
+    assert type(loaded.model) is students.StudentForSequenceClassification
+    with saved_copies({"student": loaded.model}) as folders:
+        assert "must not run" not in (folders["student"] / "modeling.py").read_text()
+    assert not folders["student"].exists()
+
+
+def test_foreign_code_needs_the_flag(student, tmp_path):
+    folder = save(student, tmp_path / "foreign")
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "--trust-remote-code" in error_of(lambda: load_classifier(folder, "student"))
+
+
+def test_other_architectures_load(tmp_path):
+    config = DistilBertConfig(vocab_size=len(WORDS), dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    folder = save(DistilBertForSequenceClassification(config), tmp_path / "distilbert")
+    assert load_classifier(folder, "student").model.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty", "torn", "headless", "bad config", "no tokenizer"])
+def test_what_is_no_whole_classifier_is_refused(bert, tmp_path, kind):
+    folder = tmp_path / "model"
+    if kind == "empty":
+        folder.mkdir()
+    elif kind == "headless":
+        save(BertModel(bert.config), folder)
+    elif kind != "absent":
+        save(bert, folder)
+    if kind == "torn":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    if kind == "bad config":
+        (folder / "config.json").write_text("{")
+    if kind == "no tokenizer":
+        for path in folder.glob("*token*"):
+            path.unlink()
+        (folder / "vocab.txt").unlink(missing_ok=True)
+    message = error_of(lambda: load_classifier(folder, "teacher"))
+    assert message.startswith(f"--teacher {folder}")
+    assert {"absent": "does not exist", "empty": "no config.json", "headless": "classifier"}.get(kind, "") in message
+
+
+def test_tokenizers_must_agree(bert, tmp_path):
+    save(bert, tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "same")
+    save(bert, tmp_path / "other", [*WORDS[:-2], "3", ","])
+    same = {"teacher": str(tmp_path / "one"), "student": str(tmp_path / "same"), "baseline": None}
+    assert list(load_comparable(same)) == ["teacher", "student"]
+    other = same | {"student": str(tmp_path / "other")}
+    assert "--teacher and --student have different tokenizers" in error_of(lambda: load_comparable(other))
+
+
+def test_control_is_the_student_with_softmax(student, bert):
+    control = softmax_control(student)
+    assert control.config.attention == "softmax"
+    assert control.config.num_hidden_layers == 1
+    assert student.config.attention == "performer"
+    assert softmax_control(bert) is None
+    frozen, _ = students.student_from_teacher(bert, layer_map=[0], attention="lstm", num_features=8)
+    assert softmax_control(frozen) is None

@@ -1,0 +1,91 @@
+"""The share of the teacher's variance that each student layer explains."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from distill.data.batching import collate
+from distill.objectives import layer_fidelity as fidelity
+from distill.objectives.layer_fidelity import layer_fidelity
+from students import student_from_teacher
+
+
+def student_of(teacher, layer_map, attention="softmax"):
+    return student_from_teacher(teacher, layer_map=layer_map, attention=attention)[0]
+
+
+def test_a_full_copy_explains_everything(make_bert, make_examples):
+    teacher = make_bert(num_layers=3)
+    lines = layer_fidelity(teacher, student_of(teacher, [0, 1, 2]), [0, 1, 2], make_examples())
+    assert [(line["layer"], line["teacher_layer"]) for line in lines] == [(0, 0), (1, 1), (2, 2)]
+    for line in lines:
+        assert line["attention_output"] == pytest.approx(1, abs=1e-6)
+        assert line["hidden_states"] == pytest.approx(1, abs=1e-6)
+
+
+def test_layers_are_matched_with_what_they_stand_for(make_bert, make_examples):
+    # Teacher layers 1 and 3 pass their input on (no output of attention nor of the feed-forward part), so that
+    # student layer i ends where the teacher layer after its own one does.
+    teacher = make_bert(num_layers=4)
+    with torch.no_grad():
+        for layer in (teacher.bert.encoder.layer[1], teacher.bert.encoder.layer[3]):
+            for linear in (layer.attention.output.dense, layer.output.dense):
+                linear.weight.zero_()
+                linear.bias.zero_()
+    lines = layer_fidelity(teacher, student_of(teacher, [0, 2]), [0, 2], make_examples())
+    for line, teacher_layer in zip(lines, [0, 2], strict=True):
+        assert line["teacher_layer"] == teacher_layer
+        assert line["hidden_states"] == pytest.approx(1, abs=1e-5)
+        assert line["attention_output"] == pytest.approx(1, abs=1e-5)
+
+
+def test_attention_that_gives_nothing_explains_less_than_nothing(make_bert, make_examples):
+    teacher = make_bert(num_layers=2)
+    student = student_of(teacher, [0, 1])
+    with torch.no_grad():
+        student.bert.encoder.layer[0].attention.output.dense.weight.mul_(-1)
+    first, second = layer_fidelity(teacher, student, [0, 1], make_examples())
+    assert first["attention_output"] < 0
+    assert second["attention_output"] < 0.9  # measured on the student's own activations
+
+
+def test_of_long_texts_fewer_are_read_at_once(make_bert, make_examples, monkeypatch):
+    teacher = make_bert(num_layers=2)
+    student = student_of(teacher, [0, 1], "performer")
+    examples = make_examples(20)
+    ends = {name: getattr(examples, name)[:2] for name in ("labels", "ids")}
+    first_two = layer_fidelity(teacher, student, [0, 1], replace(examples, offsets=examples.offsets[:3], **ends))
+    assert layer_fidelity(teacher, student, [0, 1], examples) != first_two
+    monkeypatch.setattr(fidelity, "MAX_TOKENS", 47)  # of 9 to 12 tokens with pads 16
+    assert layer_fidelity(teacher, student, [0, 1], examples) == first_two
+
+
+def test_by_hand_over_a_batch(make_bert, make_examples):
+    teacher, examples = make_bert(num_layers=2), make_examples(3)
+    student = student_of(teacher, [0, 1], "performer")
+    inputs = collate(examples, np.arange(3))
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        want = teacher.bert(**inputs, output_hidden_states=True).hidden_states
+        got = student.eval().bert(**inputs, output_hidden_states=True).hidden_states
+    lines = layer_fidelity(teacher, student, [0, 1], examples)
+    # The last layer's first token is all that a classifier reads.
+    for layer, lengths in ((0, examples.lengths), (1, [1, 1, 1])):
+        shares = []
+        for row, length in enumerate(lengths):
+            target, prediction = (states[layer + 1][row, :length].numpy() for states in (want, got))
+            shares.append(1 - ((target - prediction) ** 2).sum() / ((target - target.mean()) ** 2).sum())
+        assert lines[layer]["hidden_states"] == pytest.approx(np.mean(shares), abs=1e-4)
+        assert lines[layer]["hidden_states"] < 0.999
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_given_back_and_dropout_never_counts(training, make_bert, make_examples):
+    teacher = make_bert(num_layers=1, hidden_dropout_prob=0.5)
+    student = student_of(teacher, [0]).train(training)
+    (line,) = layer_fidelity(teacher, student, [0], make_examples())
+    assert student.training is training
+    assert line["hidden_states"] == pytest.approx(1, abs=1e-6)
+    assert all(parameter.grad is None for parameter in student.parameters())

@@ -1,0 +1,62 @@
+"""Every run of every shipped sweep has a good configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.config.parsing import parse_config
+from distill.sweeps.runner import Cell, cells, parse_sweep
+from students import ATTENTIONS, STUDENTS
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDER = ROOT / "configs" / "sweeps"
+FILES = {
+    "sst2": ["sst2"],
+    "ablation": ["ablation"],
+    "front": ["front"],
+    "glue": ["glue"],
+    "glue_abc": ["glue", "glue_abc"],
+    "glue_deeper": ["glue_deeper"],
+    "glue_deeper_sst2": ["glue_deeper", "glue_deeper_sst2"],
+    "glue_exact": ["glue", "glue_exact"],
+    "glue_full_depth": ["glue_full_depth"],
+    "glue_full_depth_copies": ["glue_full_depth_performer", "glue_full_depth_copies"],
+    "glue_full_depth_performer": ["glue_full_depth_performer"],
+    "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
+    "recipes": ["recipes"],
+    "zoo": ["zoo"],
+    "zoo_embedded": ["zoo", "zoo_embedded"],
+}
+"""Name of a sweep to the files that its header gives to --config, in order."""
+
+
+def grid(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """Return the runs of a sweep, started where its header says: in the repository's root."""
+    monkeypatch.chdir(ROOT)
+    arguments = [part for file in FILES[name] for part in ("--config", str(FOLDER / f"{file}.yaml"))]
+    return cells(parse_sweep([*arguments, "--bench", "null"]))
+
+
+def test_no_file_is_forgotten():
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_student_and_every_task_can_be_run(name, monkeypatch):
+    runs = grid(name, monkeypatch)
+    first = runs[0]
+    some = [cell for cell in runs if first.task == cell.task or first.student == cell.student]
+    for cell in some:
+        options = cell.command[cell.command.index("--config") :]
+        config = parse_config(options, STUDENTS)
+        assert config.seed == cell.seed
+        assert config.task == cell.task
+    command = " ".join(f"--config configs/sweeps/{file}.yaml" for file in FILES[name])
+    assert command in (FOLDER / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["zoo", "zoo_embedded"])
+def test_the_zoo_is_whole(name, monkeypatch):
+    students = {cell.student for cell in grid(name, monkeypatch)}
+    assert students - {"performer-learned"} == set(STUDENTS)
+    assert set(ATTENTIONS) <= students

@@ -1,0 +1,71 @@
+"""What the launcher says, and the configuration as TensorBoard's hparams take it."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from distill.config.schema import Config, StageConfig
+from distill.training import accelerator as launch
+from distill.training.accelerator import autocast_dtype, flatten, read_launcher
+from distill.utils.errors import UserError
+
+
+def test_flatten():
+    nested = {"a": {"b": {"c": 1, "d": None}, "e": [1, 2]}, "f": 0.5, "g": True, "h": "x", "i": {}}
+    assert flatten(nested) == {"a.b.c": 1, "a.b.d": "None", "a.e": "[1, 2]", "f": 0.5, "g": True, "h": "x"}
+
+
+def test_a_whole_configuration_becomes_scalars():
+    config = Config("sst2", (StageConfig("one", 1, 0.1, {"logits": 1.0}),))
+    flat = flatten(dataclasses.asdict(config))
+    assert flat["student.num_layers"] == 3
+    assert flat["teacher.scratch.hidden_size"] == 128
+    assert "logits" in flat["stages"]
+    assert all(isinstance(value, int | float | str | bool) for value in flat.values())
+
+
+def test_precision_of_inference_during_training(make_accelerator):
+    accelerator: Accelerator = make_accelerator()
+    assert autocast_dtype(accelerator) is None
+    accelerator.state._mixed_precision = "bf16"
+    assert autocast_dtype(accelerator) is torch.bfloat16
+
+
+GOOD = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+WRONG_VARIABLES = {
+    "WORLD_SIZE is 'many'": {"WORLD_SIZE": "many"},
+    "WORLD_SIZE is '0'": {"WORLD_SIZE": "0"},
+    "LOCAL_WORLD_SIZE is ''": {"LOCAL_WORLD_SIZE": ""},
+    "LOCAL_RANK is 'cuda:0'": {"LOCAL_RANK": "cuda:0"},
+    "MASTER_PORT is 'http'": {"MASTER_PORT": "http"},
+    "RANK is 2 in the environment but WORLD_SIZE is 2": GOOD | {"RANK": "2"},
+    "WORLD_SIZE is 2 in the environment but RANK is missing": {"WORLD_SIZE": "2"},
+    "but MASTER_ADDR is missing": {name: value for name, value in GOOD.items() if name != "MASTER_ADDR"},
+    "ACCELERATE_MIXED_PRECISION is 'fp4'": {"ACCELERATE_MIXED_PRECISION": "fp4"},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_VARIABLES)
+def test_variables_that_no_launcher_writes_are_named(message):
+    with pytest.raises(UserError) as refusal:
+        read_launcher(WRONG_VARIABLES[message])
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"), [({}, 1), (GOOD, 2), ({"WORLD_SIZE": "-1", "LOCAL_RANK": "-1"}, -1)]
+)
+def test_variables_that_launchers_write_are_read(environment, processes):
+    assert read_launcher(environment).processes == processes
+
+
+def test_machines_that_chose_different_precisions_are_named(monkeypatch):
+    accelerator = SimpleNamespace(num_processes=2, mixed_precision="no")
+    monkeypatch.setattr(launch, "gather_object", lambda chosen: [*chosen, "bf16"])
+    with pytest.raises(UserError, match="bf16 and no"):
+        launch.check_same_precision(accelerator)
+    monkeypatch.setattr(launch, "gather_object", lambda chosen: chosen * 2)
+    launch.check_same_precision(accelerator)

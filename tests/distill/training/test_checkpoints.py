@@ -1,0 +1,123 @@
+"""Checkpoints are whole or not used."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from distill.training.checkpoints import KEPT, is_whole, load_checkpoint, save_checkpoint, write_manifest
+from distill.utils.errors import UserError
+
+
+@pytest.fixture
+def prepared(make_accelerator):
+    """An accelerator with one model whose weight tells which checkpoint was loaded."""
+    accelerator = make_accelerator()
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    return accelerator, accelerator.prepare(model, optimizer)[0]
+
+
+def save(prepared, folder, step):
+    accelerator, model = prepared
+    nn.init.constant_(model.weight, step)
+    save_checkpoint(accelerator, folder, {"global_step": step, "note": [0.1, None]})
+    return folder / f"step-{step:08d}"
+
+
+def load(prepared, folder):
+    accelerator, model = prepared
+    nn.init.constant_(model.weight, -1)
+    state = load_checkpoint(accelerator, folder)
+    return (state or {}).get("global_step"), model.weight.item()
+
+
+def test_the_newest_is_loaded_with_its_state(prepared, tmp_path):
+    for step in (9, 10, 200):
+        save(prepared, tmp_path, step)
+    assert load(prepared, tmp_path) == (200, 200)
+    assert load_checkpoint(prepared[0], tmp_path) == {"global_step": 200, "note": [0.1, None]}
+
+
+def test_without_a_checkpoint_nothing_is_touched(prepared, tmp_path):
+    assert load(prepared, tmp_path / "nowhere") == (None, -1)
+
+
+def test_only_the_newest_are_kept(prepared, tmp_path):
+    for step in range(1, 6):
+        save(prepared, tmp_path, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:08d}" for step in (4, 5)]
+    assert KEPT == 2
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [tear, flip_a_bit, lambda path: path.unlink()], ids=["torn", "flipped", "missing"])
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "random_states_0.pkl"])
+def test_a_torn_newest_is_skipped_for_the_one_before(damage, name, prepared, tmp_path):
+    save(prepared, tmp_path, 1)
+    damage(save(prepared, tmp_path, 2) / name)
+    assert load(prepared, tmp_path) == (1, 1)
+
+
+def test_when_all_are_torn_the_stage_starts_over(prepared, tmp_path):
+    for step in (1, 2):
+        tear(save(prepared, tmp_path, step) / "model.safetensors")
+    assert load(prepared, tmp_path) == (None, -1)
+
+
+@pytest.mark.parametrize("content", [None, "", '{"model.safetensors": "12', "[]"])
+def test_without_a_good_manifest_a_checkpoint_is_not_whole(content, prepared, tmp_path):
+    manifest = save(prepared, tmp_path, 1) / "manifest.json"
+    manifest.unlink()
+    if content is not None:
+        manifest.write_text(content)
+    assert not is_whole(manifest.parent)
+    assert load(prepared, tmp_path) == (None, -1)
+
+
+def test_one_that_was_written_with_another_optimizer_is_refused(prepared, make_accelerator, tmp_path):
+    folder = save(prepared, tmp_path, 1)
+    model = nn.Linear(1, 1)
+    accelerator = make_accelerator()
+    accelerator.prepare(model, torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias]}]))
+    with pytest.raises(UserError, match="does not fit this run") as refused:
+        load_checkpoint(accelerator, tmp_path)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_additional_file_is_noticed(tmp_path):
+    (tmp_path / "one").write_text("1")
+    write_manifest(tmp_path)
+    assert is_whole(tmp_path)
+    (tmp_path / "two").write_text("2")
+    assert not is_whole(tmp_path)
+
+
+def test_what_a_killed_save_left_is_neither_loaded_nor_in_the_way(prepared, tmp_path):
+    save(prepared, tmp_path, 1)
+    (tmp_path / "checkpoint.incomplete").mkdir()
+    (tmp_path / "checkpoint.incomplete" / "state.json").write_text(json.dumps({"global_step": 7}))
+    assert load(prepared, tmp_path) == (1, 1)
+    save(prepared, tmp_path, 2)
+    assert load(prepared, tmp_path) == (2, 2)
+    assert not (tmp_path / "checkpoint.incomplete").exists()
+
+
+def test_a_checkpoint_that_a_kill_left_set_aside_is_still_good(prepared, tmp_path):
+    save(prepared, tmp_path, 1)
+    folder = save(prepared, tmp_path, 2)
+    folder.rename(folder.with_name(f"{folder.name}.replaced"))  # between the two renames of replace_directory
+    assert load(prepared, tmp_path) == (2, 2)
+    save(prepared, tmp_path, 2)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]

@@ -1,0 +1,212 @@
+"""A run folder belongs to one configuration and is never written over."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import BertForSequenceClassification
+
+from distill.config.parsing import load_config
+from distill.config.schema import Config, StageConfig, StudentSettings
+from distill.data.tokenization import train_tokenizer
+from distill.training.run_folder import RunFolder, create_run_folder, find_run_folder, occupy, save_model
+from distill.utils.errors import UserError
+
+DATA = {"data of train": "0123", "data of validation": "4567"}
+ROOT = str(Path(__file__).resolve().parents[3])
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config("sst2", (StageConfig("one", 1, 0.1, {"logits": 1.0}),), run_dir=str(tmp_path / "deep" / "run"))
+
+
+@pytest.fixture
+def created(config):
+    """The folder of the configuration, as a run makes it."""
+    folder = find_run_folder(config)
+    create_run_folder(config, folder, DATA)
+    return folder
+
+
+def test_a_new_folder_holds_the_resolved_configuration(created, config, tmp_path):
+    assert created.path == tmp_path / "deep" / "run"
+    names = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
+    assert names == ["checkpoints", "checkpoints/inputs.json", "config.yaml"]
+    assert load_config(created.path / "config.yaml") == config
+
+
+def test_nothing_is_written_before_the_run_is_known_to_start(config, tmp_path):
+    assert not find_run_folder(config).path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_configuration_goes_on(created, config):
+    written = (created.path / "config.yaml").stat().st_mtime_ns
+    assert find_run_folder(config) == created
+    create_run_folder(config, created, DATA)
+    assert (created.path / "config.yaml").stat().st_mtime_ns == written
+
+
+def test_another_configuration_is_refused_and_the_keys_are_named(created, config):
+    before = (created.path / "config.yaml").read_text()
+    other = replace(config, seed=7, student=StudentSettings(num_layers=2, attention="softmax"))
+    with pytest.raises(UserError) as refusal:
+        find_run_folder(other)
+    assert "(different: seed, student.attention, student.num_layers)" in str(refusal.value)
+    assert "--run_dir" in str(refusal.value)
+    assert (created.path / "config.yaml").read_text() == before
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with(created, config):
+    with pytest.raises(UserError, match=r"^data of validation: no longer what run folder") as refusal:
+        create_run_folder(config, created, DATA | {"data of validation": "other"})
+    assert "put the files back, or give another --run_dir" in str(refusal.value)
+    create_run_folder(config, created, DATA)
+
+
+def test_a_folder_of_another_version_is_named(created, config):
+    with open(created.path / "config.yaml", "a") as file:
+        file.write("hyperdrive: {warp: 9}\n")
+    with pytest.raises(UserError, match=r"torn or of another version: unknown key 'hyperdrive.*run_dir"):
+        find_run_folder(config)
+
+
+def test_a_renamed_run_goes_on(created, config, tmp_path):
+    created.path.rename(tmp_path / "renamed")
+    moved = find_run_folder(replace(config, run_dir=str(tmp_path / "renamed")))
+    assert moved.path == tmp_path / "renamed"
+
+
+def test_a_folder_of_something_else_is_refused(config):
+    folder = find_run_folder(config)
+    folder.path.mkdir(parents=True)
+    (folder.path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds other files and no config"):
+        find_run_folder(config)
+    assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
+    folder = find_run_folder(config)
+    folder.path.mkdir(parents=True)
+    (folder.path / ".config.yaml.77.incomplete").write_text("task: ss")
+    create_run_folder(config, find_run_folder(config), DATA)
+    occupy(folder)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
+
+
+def test_two_processes_in_one_folder_are_one_too_many(created):
+    """A second one is kept out while the first one lives, even if that is only the orphan of a launcher."""
+    program = (
+        "from pathlib import Path; from distill.training.run_folder import RunFolder, occupy\n"
+        f"occupy(RunFolder(Path({str(created.path)!r}))); print('in', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": ROOT}
+    )
+    assert other.stdout.readline() == b"in\n"
+    (created.path / "teacher.incomplete").mkdir()
+    with pytest.raises(UserError, match="in use by another process"):
+        occupy(created)
+    assert (created.path / "teacher.incomplete").exists()  # the other one may be writing it
+    other.kill()
+    other.wait()
+    occupy(created)
+    assert not (created.path / "teacher.incomplete").exists()
+
+
+def test_the_next_start_tidies_what_a_kill_left(created):
+    created.finish("layers", {"name": "layers"})
+    for left in ("checkpoints/layers/step-00000003", "checkpoints/logits/step-00000001", "teacher.incomplete"):
+        (created.path / left).mkdir(parents=True)
+    (created.path / "student.replaced").mkdir()
+    occupy(created)
+    left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
+    assert left == [
+        "checkpoints",
+        "checkpoints/inputs.json",
+        "checkpoints/layers",
+        "checkpoints/layers/result.json",
+        "checkpoints/logits",
+        "checkpoints/logits/step-00000001",
+        "config.yaml",
+        "student",
+    ]
+
+
+def test_an_empty_folder_is_taken(config, tmp_path):
+    (tmp_path / "deep" / "run").mkdir(parents=True)
+    assert find_run_folder(config).path == tmp_path / "deep" / "run"
+
+
+@pytest.mark.parametrize("name", ["deep", "deep/run"])
+def test_a_file_in_the_way_is_refused(name, config, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a file")
+    with pytest.raises(UserError, match="there is a file in its place") as refusal:
+        find_run_folder(config)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_comes_in_the_way_later_is_refused(config, tmp_path):
+    folder = find_run_folder(config)
+    (tmp_path / "deep").write_text("a file")
+    with pytest.raises(UserError, match="cannot be made"):
+        create_run_folder(config, folder, DATA)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_write_permission_is_refused_even_to_resume(exists, config, monkeypatch):
+    # Root may write anywhere, so the permission itself cannot be taken away here.
+    if exists:
+        create_run_folder(config, find_run_folder(config), DATA)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="no write permission"):
+        find_run_folder(config)
+
+
+def test_a_phase_is_finished_once_its_result_is_there(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.result("one") is None
+    phase = folder.phase("one")
+    for name in ("step-00000001", "step-00000002", "checkpoint.incomplete"):
+        (phase / name).mkdir(parents=True)
+        (phase / name / "model.safetensors").write_text("weights")
+    (phase / "best-epoch-1.safetensors").write_text("weights")
+    (phase / "student").mkdir()
+    folder.finish("one", {"name": "one", "seconds": 1.5, "history": [{"step": 1}]})
+    assert folder.result("one") == {"name": "one", "seconds": 1.5, "history": [{"step": 1}]}
+    assert sorted(path.name for path in phase.iterdir()) == ["result.json", "student"]
+
+
+def test_a_torn_result_is_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.finish("one", {"name": "one"})
+    (folder.phase("one") / "result.json").write_text('{"name": "on')
+    with pytest.raises(UserError, match=r"result\.json is torn; remove .*one to run this phase again"):
+        folder.result("one")
+
+
+def test_a_run_is_finished_with_report_and_record(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert not folder.finished
+    folder.record.write_text("{}")
+    assert not folder.finished
+    (tmp_path / "report.html").write_text("<html>")
+    assert folder.finished
+
+
+def test_a_saved_model_replaces_what_a_kill_left(make_bert, tmp_path):
+    (tmp_path / "student.incomplete").mkdir()
+    (tmp_path / "student.incomplete" / "junk").write_text("junk")
+    tokenizer = train_tokenizer(["one two three"], 40)
+    for seed in (0, 1):
+        save_model(make_bert(seed=seed), tokenizer, tmp_path / "student")
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    assert not (tmp_path / "student" / "junk").exists()
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert loaded.classifier.weight.equal(make_bert(seed=1).classifier.weight)

@@ -1,0 +1,68 @@
+"""A signal ends the process at once, except where somebody asked for it to wait."""
+
+import signal
+
+import pytest
+
+from distill.utils.interrupts import SIGNALS, Interrupted, ignore_signals, postponed, raise_on_signals, received
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Give the test runner its own handlers back."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    raise_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_raises(number):
+    with pytest.raises(Interrupted) as interrupt:
+        signal.raise_signal(number)
+    assert interrupt.value.number == number
+
+
+def test_no_except_clause_for_errors_swallows_it():
+    assert not issubclass(Interrupted, Exception)
+
+
+def test_a_postponed_signal_is_noted_and_raised_on_leaving():
+    noted = []
+
+    def work():
+        with postponed():
+            noted.append(received())
+            signal.raise_signal(signal.SIGTERM)
+            noted.append(received())
+
+    with pytest.raises(Interrupted) as interrupt:
+        work()
+    assert noted == [0, signal.SIGTERM]
+    assert interrupt.value.number == signal.SIGTERM
+
+
+def test_what_is_raised_inside_is_not_replaced_on_leaving():
+    def work():
+        with postponed():
+            signal.raise_signal(signal.SIGTERM)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+
+def test_postponing_starts_and_ends_afresh():
+    with pytest.raises(Interrupted), postponed():
+        signal.raise_signal(signal.SIGTERM)
+    with postponed():
+        assert received() == 0
+    with pytest.raises(Interrupted):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ending_process_is_left_in_peace():
+    ignore_signals()
+    for number in SIGNALS:
+        signal.raise_signal(number)
