@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from distill.data.batching import TokenizedExamples
-    from pipelines.run.context import Work
-    from teachers.outputs import CachedTeacher, LiveTeacher
+    from pipelines.run.context import RunContext
+    from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
 
 EXAMPLES = 6400
 STEPS_PER_ROUND = 4
@@ -43,10 +43,10 @@ def main() -> None:
     """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
     config = parse_config()
     from distill.benchmark.timing import ratio_of_medians, time_interleaved, typical_seconds
-    from distill.objectives.loss_fallbacks import with_legal_losses
+    from distill.objectives.loss_fallbacks import replace_unsupported_losses
     from distill.utils.environment import describe_environment
     from distill.utils.files import write_atomically
-    from distill.utils.findings import settle
+    from distill.utils.findings import raise_on_error
     from students import STUDENTS
 
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
@@ -54,12 +54,12 @@ def main() -> None:
     check_config(config, STUDENTS)
     if not config.stages:
         raise UserError("stages are auto: give a configuration with stages, of which the first is timed")
-    config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
-    settle(replaced)
+    config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
+    raise_on_error(replaced)
     with tempfile.TemporaryDirectory() as temporary:
-        work, ways = make_ways(config, Path(temporary))
+        context, ways = make_ways(config, Path(temporary))
         times = time_interleaved(lambda: ways, seconds=SECONDS)
-    stage, output = config.stages[0], work.folder.path / "bench_training.json"
+    stage, output = config.stages[0], context.folder.path / "bench_training.json"
     rows = []
     for name, seconds in times.items():
         ratio, low, high = ratio_of_medians(seconds, times["ours"])
@@ -67,12 +67,12 @@ def main() -> None:
         rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
         print(f"{name:22} {speed:7.0f} examples/s   ours is {ratio:.2f}x [{low:.2f}, {high:.2f}]")
     record = {"task": config.task, "losses": stage.losses, "rounds": times["ours"].size, "rows": rows}
-    record["environment"] = describe_environment(work.device)
+    record["environment"] = describe_environment(context.device)
     write_atomically(output, json.dumps(record, indent=1) + "\n")
     print(f"written to {output}")
 
 
-def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[], None]]]:
+def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callable[[], None]]]:
     """Return a function per way that takes ten training steps on batches drawn anew, the same numbers for all."""
     import numpy as np
     import torch
@@ -83,21 +83,21 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     from distill.training.loop import train_step
     from distill.training.loss_meter import LossMeter
     from distill.training.run_folder import RunFolder
-    from pipelines.run.context import Lesson, build_student, open_run, student_layer_map
+    from pipelines.run.context import DistillationSetup, build_student, make_context, student_layer_map
     from teachers.finetuning import starting_point
     from teachers.loading import freeze
-    from teachers.outputs import LiveTeacher
+    from teachers.outputs import OnlineTeacherOutputs
     from teachers.targets import stage_targets
 
-    work = open_run(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
-    accelerator, stage = work.run.accelerator, config.stages[0]
-    teacher = starting_point(config, work.task, work.splits)
+    context = make_context(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
+    accelerator, stage = context.run.accelerator, config.stages[0]
+    teacher = starting_point(config, context.task, context.splits)
     freeze(teacher.model.to(accelerator.device))
-    examples = tokenize(work.splits.train, teacher.tokenizer, config.data.max_length)
+    examples = tokenize(context.splits.train, teacher.tokenizer, config.data.max_length)
     layer_map = student_layer_map(config, teacher.model)
-    lesson = Lesson(teacher, False, examples, examples, {}, layer_map, config.stages)
+    setup = DistillationSetup(teacher, False, examples, examples, {}, layer_map, config.stages)
     plan = plan_stage(stage, layer_map, teacher.model.config.num_hidden_layers)
-    live = LiveTeacher(teacher.model, plan, autocast_dtype(accelerator))
+    live = OnlineTeacherOutputs(teacher.model, plan, autocast_dtype(accelerator))
     cached = stage_targets(accelerator, teacher.model, plan, examples, config.cache, cache).outputs
     order = np.random.default_rng(0).permutation(len(examples))
     in_random_order = [order[start : start + stage.batch_size] for start in range(0, len(order), stage.batch_size)]
@@ -105,9 +105,11 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
     padded = dataclasses.replace(examples, pad_multiple=config.data.max_length)
 
     def way(
-        tokens: TokenizedExamples, batches: list[np.ndarray], outputs: CachedTeacher | LiveTeacher | None
+        tokens: TokenizedExamples,
+        batches: list[np.ndarray],
+        outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None,
     ) -> Callable[[], None]:
-        student = build_student(work, teacher.model, lesson, stage.attention)
+        student = build_student(context, teacher.model, setup, stage.attention)
         optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
         wrapped, optimizer = prepare(
             accelerator, config.training, StageModel(student, plan), optimizer, stage.batch_size
@@ -119,11 +121,11 @@ def make_ways(config: Config, cache: Path) -> tuple[Work, dict[str, Callable[[],
 
         def take_steps() -> None:
             for index in draw.choice(len(whole), STEPS_PER_ROUND, replace=False):
-                train_step(work.run, wrapped, optimizer, stage, tokens, whole[index], outputs, meter)
+                train_step(context.run, wrapped, optimizer, stage, tokens, whole[index], outputs, meter)
 
         return take_steps
 
-    return work, {
+    return context, {
         "ours": way(examples, of_one_length, cached),
         "random order, cached": way(examples, in_random_order, cached),
         "random order": way(examples, in_random_order, live),

@@ -13,24 +13,24 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.utils.cli import run
-from pipelines.run.command import open_command
+from pipelines.run.command import prepare_command
 
 
 def main() -> int:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
-    opened, exit_code = open_command()
+    opened, exit_code = prepare_command()
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
     from pipelines.run.comparison import compare_and_report
-    from pipelines.run.stages import distil_stages, teach, train_baseline
+    from pipelines.run.stages import finetune_teacher, run_stages, train_baseline
 
-    work, lesson = opened
-    lesson = teach(work, lesson)
-    student = distil_stages(work, lesson)
-    baseline = train_baseline(work, lesson)
-    compare_and_report(work, lesson, student, baseline)
-    end_training(work.run.accelerator)
+    context, setup = opened
+    setup = finetune_teacher(context, setup)
+    student = run_stages(context, setup)
+    baseline = train_baseline(context, setup)
+    compare_and_report(context, setup, student, baseline)
+    end_training(context.run.accelerator)
     return 0
 
 

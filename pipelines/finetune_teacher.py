@@ -10,20 +10,20 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.utils.cli import run
-from pipelines.run.command import open_command
+from pipelines.run.command import prepare_command
 
 
 def main() -> int:
     """Fine-tune, score on validation and check."""
-    opened, exit_code = open_command()
+    opened, exit_code = prepare_command()
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
-    from pipelines.run.stages import teach
+    from pipelines.run.stages import finetune_teacher
 
-    work, lesson = opened
-    teach(work, lesson)
-    end_training(work.run.accelerator)
+    context, setup = opened
+    finetune_teacher(context, setup)
+    end_training(context.run.accelerator)
     return 0
 
 

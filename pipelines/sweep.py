@@ -23,11 +23,11 @@ def main() -> int:
     import psutil
     from tqdm import tqdm
 
-    from distill.sweeps.runner import cell_runner, cells, parse_sweep, summaries
+    from distill.sweeps.runner import make_runner, parse_sweep, summaries, sweep_runs
 
     sweep = parse_sweep()
-    grid = cells(sweep)
-    start = cell_runner(sweep)
+    grid = sweep_runs(sweep)
+    start = make_runner(sweep)
     waiting = [cell for cell in grid if not cell.finished]
     failures = {}
     with (

@@ -6,9 +6,9 @@ from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.scoring import held_out_scorer
-from distill.objectives.stages import StagePlan
+from distill.objectives.stages import CapturePlan
 from distill.tasks import Task
-from distill.training.loop import Progress, Run, train
+from distill.training.loop import Progress, TrainingContext, train
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
 from teachers.loading import Teacher, is_finished, load_teacher, teacher_from_scratch, untrained_like
@@ -22,7 +22,7 @@ def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFold
 
 
 def prepare_teacher(
-    run: Run,
+    run: TrainingContext,
     config: Config,
     task: Task,
     teacher: Teacher,
@@ -34,7 +34,7 @@ def prepare_teacher(
     progress = Progress()
     if not teacher.finished:
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
-        progress = train(run, teacher.model, stage, StagePlan(), train_examples, folder.phase("teacher"), scorer)
+        progress = train(run, teacher.model, stage, CapturePlan(), train_examples, folder.phase("teacher"), scorer)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.models.hooks import read_teacher
-from distill.objectives.stages import StagePlan, Wanted
+from distill.objectives.stages import CapturePlan, Wanted
 from distill.utils.clock import now
 from distill.utils.errors import UserError, first_line
 from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
@@ -31,10 +31,10 @@ CACHE_VERSION = 1
 """Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
 
 
-class LiveTeacher:
+class OnlineTeacherOutputs:
     """Runs the teacher on every batch: for layer outputs that do not fit on the disk."""
 
-    def __init__(self, teacher: PreTrainedModel, plan: StagePlan, autocast_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, teacher: PreTrainedModel, plan: CapturePlan, autocast_dtype: torch.dtype | None = None) -> None:
         self.teacher, self.plan, self.autocast_dtype = teacher, plan, autocast_dtype
         self.num_heads: int = teacher.config.num_attention_heads
 
@@ -48,10 +48,10 @@ class LiveTeacher:
             return read_teacher(self.teacher, self.plan.teacher, inputs)
 
 
-class CachedTeacher:
+class CachedTeacherOutputs:
     """Reads the teacher's outputs from memory-mapped files; UserError if one is torn or not what its name says."""
 
-    def __init__(self, folder: Path, plan: StagePlan, examples: TokenizedExamples, num_heads: int) -> None:
+    def __init__(self, folder: Path, plan: CapturePlan, examples: TokenizedExamples, num_heads: int) -> None:
         self.plan, self.examples, self.num_heads = plan, examples, num_heads
         self.logits = _read_array(folder / "logits.npy", np.float32, len(examples))
         self.arrays = {
@@ -110,7 +110,7 @@ def fingerprint(teacher: PreTrainedModel, examples: TokenizedExamples, autocast_
     return digest.hexdigest()[:20]
 
 
-def bytes_needed(plan: StagePlan, examples: TokenizedExamples, hidden_size: int) -> int:
+def bytes_needed(plan: CapturePlan, examples: TokenizedExamples, hidden_size: int) -> int:
     """Return the bytes that a stage's layer outputs take on disk in half precision."""
     arrays = sum(len(layers) for layers in plan.teacher.values())
     return arrays * len(examples.token_ids) * hidden_size * 2
@@ -118,7 +118,7 @@ def bytes_needed(plan: StagePlan, examples: TokenizedExamples, hidden_size: int)
 
 def disk_needed(
     teacher: PreTrainedModel,
-    plans: Sequence[StagePlan],
+    plans: Sequence[CapturePlan],
     examples: TokenizedExamples,
     max_gigabytes: float,
     folder: Path | None,
@@ -195,7 +195,7 @@ def _compute(
     }
     for path in paths.values():
         _reserve(workshop / path.name)
-    live = LiveTeacher(teacher, StagePlan(teacher=wanted), autocast_dtype)
+    live = OnlineTeacherOutputs(teacher, CapturePlan(teacher=wanted), autocast_dtype)
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
     batches = sorted_batches(examples.lengths, CACHE_BATCH_SIZE)

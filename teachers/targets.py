@@ -8,16 +8,16 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples
-from distill.objectives.stages import StagePlan
+from distill.objectives.stages import CapturePlan
 from distill.training.accelerator import autocast_dtype, on_main_process
-from teachers.outputs import CachedTeacher, LiveTeacher, build_cache, bytes_needed, fingerprint
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, build_cache, bytes_needed, fingerprint
 
 
 @dataclass(frozen=True)
-class Targets:
+class TeacherTargets:
     """The teacher's outputs for one stage, and what computing them once costs and saves."""
 
-    outputs: CachedTeacher | LiveTeacher | None
+    outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None
     seconds_per_pass: float | None = None
     gigabytes: float = 0.0
 
@@ -29,17 +29,17 @@ class Targets:
 def stage_targets(
     accelerator: Accelerator,
     teacher: PreTrainedModel,
-    plan: StagePlan,
+    plan: CapturePlan,
     examples: TokenizedExamples,
     cache: CacheConfig,
     default_folder: Path,
-) -> Targets:
+) -> TeacherTargets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
 
     The main process computes what is missing while the others wait; all of them read.
     """
     if not plan.needs_logits and not plan.teacher:
-        return Targets(None)
+        return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
     gigabytes = bytes_needed(plan, examples, teacher.config.hidden_size) / 1e9
     if gigabytes > cache.max_gigabytes:
@@ -47,9 +47,9 @@ def stage_targets(
             f"teacher outputs need {gigabytes:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
             "computed anew in every step"
         )
-        return Targets(LiveTeacher(teacher, plan, dtype))
+        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / fingerprint(teacher, examples, dtype)
     seconds = on_main_process(accelerator, lambda: build_cache(teacher, examples, plan.teacher, folder, dtype))
-    outputs = CachedTeacher(folder, plan, examples, teacher.config.num_attention_heads)
-    return Targets(outputs, seconds, gigabytes)
+    outputs = CachedTeacherOutputs(folder, plan, examples, teacher.config.num_attention_heads)
+    return TeacherTargets(outputs, seconds, gigabytes)

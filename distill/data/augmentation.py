@@ -27,7 +27,7 @@ from distill.data.word_replacement import (
 Generator = np.random.Generator
 
 
-def enrich(
+def augment(
     examples: TokenizedExamples,
     settings: AugmentationConfig,
     tokenizer: PreTrainedTokenizerBase,

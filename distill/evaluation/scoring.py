@@ -11,12 +11,12 @@ from distill.evaluation.metrics import compute_metrics, metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
-from distill.training.loop import Run
+from distill.training.loop import TrainingContext
 from distill.utils.errors import UserError
 
 
 def held_out_scorer(
-    run: Run, task: Task, held_out: TokenizedExamples
+    run: TrainingContext, task: Task, held_out: TokenizedExamples
 ) -> Callable[[nn.Module], tuple[float, dict[str, float]]]:
     """Return a function that gives a model's main metric and all metrics on the held-out part of train."""
 
@@ -29,7 +29,9 @@ def held_out_scorer(
     return score
 
 
-def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: torch.dtype | None = None) -> np.ndarray:
+def logits_of(
+    run: TrainingContext, model: nn.Module, examples: TokenizedExamples, dtype: torch.dtype | None = None
+) -> np.ndarray:
     """Return logits (n, C) on every process; ``dtype`` None computes in the weights' precision.
 
     Raises:
@@ -45,7 +47,7 @@ def logits_of(run: Run, model: nn.Module, examples: TokenizedExamples, dtype: to
 
 
 def validation_metrics(
-    run: Run, task: Task, model: nn.Module, validation: Mapping[str, TokenizedExamples]
+    run: TrainingContext, task: Task, model: nn.Module, validation: Mapping[str, TokenizedExamples]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return the logits of every validation split, in full precision, and the metrics over them."""
     logits = {name: logits_of(run, model, examples) for name, examples in validation.items()}

@@ -23,7 +23,7 @@ def replaceable(name: str, config: Config, mechanism: Any) -> bool:
     return not exists.get(name, True)
 
 
-def with_legal_losses(config: Config, mechanism: Any) -> tuple[Config, list[Finding]]:
+def replace_unsupported_losses(config: Config, mechanism: Any) -> tuple[Config, list[Finding]]:
     """Put the attention output, with the same weight, in the place of every loss that the mechanism cannot have.
 
     Args:

@@ -18,7 +18,7 @@ NO_DECAY = ("bias", "LayerNorm")
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class CapturePlan:
     """Which outputs of which layers a stage needs; layers are matched in order."""
 
     student: Wanted = field(default_factory=dict)
@@ -38,7 +38,7 @@ def hidden_state_targets(layer_map: Sequence[int], num_teacher_layers: int) -> l
     return [following - 1 for following in [*layer_map[1:], num_teacher_layers]]
 
 
-def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers: int) -> StagePlan:
+def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers: int) -> CapturePlan:
     """Derive from the losses of a stage what has to be captured on either side."""
     student_layers = list(range(len(layer_map)))
     student: Wanted = {}
@@ -58,7 +58,7 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
     forced = stage.inputs == "teacher"
     if forced:
         teacher["layer_input"] = list(layer_map)
-    return StagePlan(
+    return CapturePlan(
         student,
         teacher,
         needs_logits="logits" in stage.losses,
@@ -74,7 +74,7 @@ class StageModel(nn.Module):
     the captured layer outputs must be among them.
     """
 
-    def __init__(self, model: nn.Module, plan: StagePlan) -> None:
+    def __init__(self, model: nn.Module, plan: CapturePlan) -> None:
         super().__init__()
         self.model = model
         self.plan = plan

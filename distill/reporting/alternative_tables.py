@@ -6,7 +6,7 @@ from distill.evaluation.record import Record
 from distill.reporting.tables import (
     MISSING,
     NOT_APPLICABLE,
-    Cells,
+    Table,
     megabytes,
     metric_label,
     metric_text,
@@ -15,7 +15,7 @@ from distill.reporting.tables import (
 )
 
 
-def alternative_cells(record: Record) -> Cells:
+def alternative_cells(record: Record) -> Table:
     """One row per alternative below the student: metric, retention with interval, size, and speed at each length."""
     name, alternatives = record["main_metric"], record.get("alternatives") or []
     lengths = sorted({point["length"] for alternative in alternatives for point in alternative["speed"]})
@@ -36,7 +36,7 @@ def alternative_cells(record: Record) -> Cells:
         rows.insert(0, _student_row(record, alternatives, lengths))
         notes = [*_explanation(record, alternatives), *notes]
     headers = ("instead of the student", metric_label(name), f"retention of {metric_label(name)}", "file size")
-    return Cells(
+    return Table(
         "Alternatives", (*headers, *(f"at {length:,} tokens" for length in lengths)), tuple(rows), tuple(notes)
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN
 from distill.reporting.record_tables import text_table
-from distill.reporting.tables import Cells, percent
+from distill.reporting.tables import Table, percent
 from distill.tasks import Task
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _is_labelled(labels: np.ndarray) -> bool:
 
 def _token_cells(
     splits: Mapping[str, TokenizedExamples], tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> Cells:
+) -> Table:
     headers = ("split", "rows", "tokens, median", "95th percentile", f"cut at {max_length}", "unknown tokens")
     rows = []
     for name, part in splits.items():
@@ -61,7 +61,7 @@ def _token_cells(
         unknown, count = _unknown_tokens(part, tokenizer)
         cut = percent(part.num_cut / len(part))
         rows.append((name, f"{len(part):,}", f"{median:.0f}", f"{high:.0f}", cut, percent(unknown / max(1, count))))
-    return Cells("data", headers, tuple(rows))
+    return Table("data", headers, tuple(rows))
 
 
 def _unknown_tokens(part: TokenizedExamples, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
@@ -71,7 +71,7 @@ def _unknown_tokens(part: TokenizedExamples, tokenizer: "PreTrainedTokenizerBase
     return unknown, int(np.sum(~np.isin(part.token_ids, added)))
 
 
-def _class_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Cells:
+def _class_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Table:
     """Return the share of each class in each split, in label order or, of many classes, the most frequent first."""
     shares = np.stack([np.bincount(given, minlength=task.num_labels) / len(given) for given in labels.values()])
     order = np.arange(task.num_labels)
@@ -81,7 +81,7 @@ def _class_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Cells:
     others = np.setdiff1d(np.arange(task.num_labels), order)
     if len(others):
         rows.append((f"{len(others)} others", *map(percent, shares[:, others].sum(1))))
-    return Cells("classes", ("class", *labels), tuple(rows))
+    return Table("classes", ("class", *labels), tuple(rows))
 
 
 def _shown(name: str) -> str:
@@ -90,13 +90,13 @@ def _shown(name: str) -> str:
     return line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 3]}..."
 
 
-def _score_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Cells:
+def _score_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Table:
     headers = ("split", "mean", "deviation", "lowest", "highest")
     rows = []
     for name, given in labels.items():
         figures = (given.mean(dtype=np.float64), given.std(dtype=np.float64), given.min(), given.max())
         rows.append((name, *(f"{figure:.4g}" for figure in figures)))
-    return Cells(f"scores ({task.label_column})", headers, tuple(rows))
+    return Table(f"scores ({task.label_column})", headers, tuple(rows))
 
 
 def _warnings(

@@ -5,7 +5,7 @@ from distill.reporting.measurement_tables import is_wide
 from distill.reporting.tables import (
     MISSING,
     NOT_APPLICABLE,
-    Cells,
+    Table,
     megabytes,
     metric_label,
     metric_text,
@@ -15,7 +15,7 @@ from distill.reporting.tables import (
 )
 
 
-def deployment_cells(record: Record) -> Cells:
+def deployment_cells(record: Record) -> Table:
     """One row per deployment, below the student in torch: metrics, size, largest difference of a logit."""
     deployments = record.get("deployments") or []
     metrics = model_metrics(record, "student")
@@ -35,10 +35,10 @@ def deployment_cells(record: Record) -> Cells:
             )
         )
     headers = ("student as", *(metric_label(name) for name in metrics), "file size", "largest difference of a logit")
-    return Cells("Deployments", headers, tuple(rows))
+    return Table("Deployments", headers, tuple(rows))
 
 
-def deployment_speed_cells(record: Record) -> Cells:
+def deployment_speed_cells(record: Record) -> Table:
     """One row per deployment x batch x length: both times and their ratio with its interval."""
     rows, notes = [], []
     for deployment in record.get("deployments") or []:
@@ -54,4 +54,4 @@ def deployment_speed_cells(record: Record) -> Cells:
     if any(row[2].endswith("~") for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     headers = ("student as", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
-    return Cells("Latency of the deployments", headers, tuple(rows), tuple(notes))
+    return Table("Latency of the deployments", headers, tuple(rows), tuple(notes))

@@ -5,7 +5,7 @@ from typing import Any
 from distill.evaluation.record import Record
 from distill.reporting.tables import (
     MISSING,
-    Cells,
+    Table,
     dataset,
     megabytes,
     milliseconds,
@@ -18,7 +18,7 @@ WIDE_INTERVAL = 0.20
 """Relative width from which a speed interval is pointed out: such a point was taken on a noisy machine."""
 
 
-def speed_cells(record: Record) -> Cells:
+def speed_cells(record: Record) -> Table:
     """One row per batch x length: both times, speedup with interval, and its split into depth x attention."""
     points = record.get("speed") or []
     places = {(point["device"], point["dtype"]) for point in points}
@@ -49,7 +49,7 @@ def speed_cells(record: Record) -> Cells:
         notes.append(throughput)
     if points and (crossover := crossover_text(record)):
         notes.append(crossover)
-    return Cells(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
+    return Table(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
 
 
 def _speed_marks(point: dict[str, Any]) -> tuple[str, list[str]]:
@@ -107,7 +107,7 @@ def crossover_text(record: Record) -> str | None:
     return f"the student's attention overtakes softmax at about {length:,} tokens (batch {batch_size})"
 
 
-def memory_cells(record: Record) -> Cells:
+def memory_cells(record: Record) -> Table:
     """One row per batch x length: peak memory of teacher and student."""
     rows, notes = [], []
     for point in record.get("memory") or []:
@@ -117,7 +117,7 @@ def memory_cells(record: Record) -> Cells:
         ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
         sizes = (megabytes(value) for value in (teacher, student))
         rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
-    return Cells(
+    return Table(
         "Peak memory of a forward pass, beside the weights",
         ("batch", "tokens", "teacher", "student", "saving"),
         tuple(rows),

@@ -9,7 +9,7 @@ from distill.evaluation.record import Record
 from distill.reporting.alternative_tables import alternative_cells
 from distill.reporting.measurement_tables import memory_cells, speed_cells
 from distill.reporting.record_tables import markdown_cells
-from distill.reporting.tables import Cells, metric_label, model_cells, stage_cells
+from distill.reporting.tables import Table, metric_label, model_cells, stage_cells
 from distill.reporting.verdict import verdict_sentences
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
@@ -100,7 +100,7 @@ def _model_name(record: Record) -> str:
 
 
 def _body(record: Record, source: str | None) -> list[str]:
-    tables: list[Cells] = [
+    tables: list[Table] = [
         model_cells(record),
         alternative_cells(record),
         speed_cells(record),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from distill.evaluation.record import Record
 from distill.reporting.alternative_tables import alternative_cells
 from distill.reporting.measurement_tables import memory_cells, speed_cells
-from distill.reporting.tables import Cells, model_cells
+from distill.reporting.tables import Table, model_cells
 from distill.reporting.verdict import verdict
 
 
@@ -21,7 +21,7 @@ def markdown_table(record: Record) -> str:
     return "\n\n".join([verdict(record), *(markdown_cells(cells) for cells in tables if cells.rows)]) + "\n"
 
 
-def text_table(cells: Cells) -> str:
+def text_table(cells: Table) -> str:
     """Lay one table out in columns: the first to the left, the others to the right, long headers in two lines."""
     headers = [_two_lines(header) for header in cells.headers]
     columns = list(zip(*cells.rows, strict=True))
@@ -47,7 +47,7 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
     return "  ".join(aligned).rstrip()
 
 
-def markdown_cells(cells: Cells) -> str:
+def markdown_cells(cells: Table) -> str:
     """Return one table as markdown under a second-level heading, its notes as a list."""
     heading = f"## {escape_markdown(cells.title)}"
     if not cells.rows:

@@ -13,7 +13,7 @@ from distill.reporting.deployment_tables import deployment_cells, deployment_spe
 from distill.reporting.measurement_tables import memory_cells, speed_cells
 from distill.reporting.plots import LossHistory, draw_plots
 from distill.reporting.record_tables import escape_markdown, markdown_cells
-from distill.reporting.tables import Cells, environment_cells, model_cells, stage_cells
+from distill.reporting.tables import Table, environment_cells, model_cells, stage_cells
 from distill.reporting.verdict import verdict_sentences
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
@@ -33,7 +33,7 @@ CAPTIONS = {
     "the Pareto front: no student is better on both axes.",
 }
 Disagreement = Mapping[str, Any]
-Section = tuple[Cells, list[str]]
+Section = tuple[Table, list[str]]
 """A table, whose title is the heading, and the names of the pictures below it."""
 
 
@@ -80,7 +80,7 @@ def _sections(record: Record, plots: Mapping[str, bytes], disagreements: Sequenc
     return [(cells, names) for cells, names in shown if cells.rows or names]
 
 
-def disagreement_cells(disagreements: Sequence[Disagreement]) -> Cells:
+def disagreement_cells(disagreements: Sequence[Disagreement]) -> Table:
     """One row per example that teacher and student answer differently, at most 20."""
     rows = []
     for example in disagreements[:MAX_DISAGREEMENTS]:
@@ -89,7 +89,7 @@ def disagreement_cells(disagreements: Sequence[Disagreement]) -> Cells:
         rows.append((text, *(str(example[key]) for key in ("label", "teacher", "student"))))
     hidden = len(disagreements) - len(rows)
     notes = (f"{hidden:,} more are in predictions.parquet",) if hidden > 0 else ()
-    return Cells("Where they disagree", ("text", "label", "teacher", "student"), tuple(rows), notes)
+    return Table("Where they disagree", ("text", "label", "teacher", "student"), tuple(rows), notes)
 
 
 def markdown_page(title: str, sentences: Sequence[str], sections: Sequence[Section]) -> str:
@@ -118,7 +118,7 @@ def _prose(text: str) -> str:
     return escape(text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _html_table(cells: Cells) -> str:
+def _html_table(cells: Table) -> str:
     kind = ' class="facts"' if not any(cells.headers) else ""
     long_text = cells.headers[0] == "text"
     head = "".join(f'<th scope="col">{escape(header)}</th>' for header in cells.headers)

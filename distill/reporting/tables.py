@@ -21,7 +21,7 @@ METRIC_LABELS = {
 
 
 @dataclass(frozen=True)
-class Cells:
+class Table:
     """One table: every row has as many cells as there are headers; ``notes`` explain gaps and marks below it."""
 
     title: str
@@ -126,7 +126,7 @@ def dataset(record: Record) -> str:
     return f"embedded miniature {record['task']}" if record.get("source") == "embedded" else record["task"]
 
 
-def model_cells(record: Record) -> Cells:
+def model_cells(record: Record) -> Table:
     """One row per model: every metric by its name, retention with interval, agreement, size, depth, attention."""
     metrics = list(model_metrics(record, "teacher"))
     retained = [name for name in metrics if name in record["retention"]]
@@ -168,7 +168,7 @@ def model_cells(record: Record) -> Cells:
         notes.append(_linear_form_note(record, linear))
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
-    return Cells(title, headers, tuple(rows), tuple(notes))
+    return Table(title, headers, tuple(rows), tuple(notes))
 
 
 def _linear_form_note(record: Record, linear: Record) -> str:
@@ -209,7 +209,7 @@ def _retention_notes(record: Record, names: list[str]) -> list[str]:
     return [*notes, f"expected calibration error: {', '.join(known)}"] if known else notes
 
 
-def stage_cells(record: Record) -> Cells:
+def stage_cells(record: Record) -> Table:
     """One row per stage: its time, its speed, the metrics after it and the mean attention fidelity."""
     stages = record.get("stages") or []
     names = list(dict.fromkeys(name for stage in stages for name in stage.get("metrics") or {}))
@@ -227,7 +227,7 @@ def stage_cells(record: Record) -> Cells:
             )
         )
     headers = ("after stage", *(metric_label(name) for name in names), "attention fidelity", "time", "examples")
-    return Cells("What each stage bought", headers, tuple(rows))
+    return Table("What each stage bought", headers, tuple(rows))
 
 
 def fidelity_by_layer(stage: dict[str, Any], kind: str = "attention_output") -> list[float]:
@@ -238,7 +238,7 @@ def fidelity_by_layer(stage: dict[str, Any], kind: str = "attention_output") -> 
     return [layer[kind] for layer in stage.get("fidelity") or [] if layer.get(kind) is not None]
 
 
-def environment_cells(record: Record) -> Cells:
+def environment_cells(record: Record) -> Table:
     """One row per fact of the environment, nested facts written with dots."""
     rows: list[tuple[str, str]] = [("seed", str(record.get("seed")))]
     pending = list((record.get("environment") or {}).items())
@@ -248,4 +248,4 @@ def environment_cells(record: Record) -> Cells:
             pending = [(f"{name}.{key}", inner) for key, inner in value.items()] + pending
         else:
             rows.append((name, MISSING if value is None else str(value)))
-    return Cells("Environment", ("", ""), tuple(rows))
+    return Table("Environment", ("", ""), tuple(rows))

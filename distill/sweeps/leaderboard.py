@@ -18,7 +18,7 @@ from distill.reporting.plots import STUDENT, STYLE, TEACHER, log_axis, png
 from distill.reporting.report import html_page, markdown_page
 from distill.reporting.tables import (
     MISSING,
-    Cells,
+    Table,
     dataset,
     gain_interval,
     metric_label,
@@ -61,7 +61,7 @@ def write_leaderboard(
     if bench is not None:
         sections.append((mechanism_cells(bench, {summary["attention"] for summary in summaries.values()}), []))
     if failures:
-        sections.append((Cells("Failed runs", ("", ""), tuple(failures.items())), []))
+        sections.append((Table("Failed runs", ("", ""), tuple(failures.items())), []))
     page = f"Leaderboard: {folder.name}", front_sentences(summaries), sections
     write_atomically(folder / "leaderboard.md", markdown_page(*page))
     write_atomically(folder / "leaderboard.html", html_page(*page, plots))
@@ -110,7 +110,7 @@ def front_sentences(summaries: Summaries) -> list[str]:
     return sentences
 
 
-def leaderboard_cells(summaries: Summaries) -> Cells:
+def leaderboard_cells(summaries: Summaries) -> Table:
     """One row per task and student, best retention first; every score with the name of its metric."""
     on_front = fronts(summaries)
     has_reference = any("over_reference" in summary for summary in summaries.values())
@@ -157,7 +157,7 @@ def leaderboard_cells(summaries: Summaries) -> Cells:
         notes.append("speedup at {:,} tokens, batch {}, on {}".format(*place))
     if any(point.get("over_softmax") for point in points):
         notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
-    return Cells("Students", headers, tuple(rows), tuple(notes))
+    return Table("Students", headers, tuple(rows), tuple(notes))
 
 
 def _score(metric: str, value: float | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.reporting.tables import MISSING, Cells, megabytes, milliseconds, quantity, speedup_interval
+from distill.reporting.tables import MISSING, Table, megabytes, milliseconds, quantity, speedup_interval
 from distill.utils.errors import UserError
 
 Bench = Mapping[str, Any]
@@ -43,7 +43,7 @@ def with_speed(summary: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     return {**summary, "speed": [conditions | point]}
 
 
-def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Cells:
+def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Table:
     """One row per mechanism: growth, FLOPs, and at every length latency, speedup over softmax attention and memory."""
     rows = [row for name, row in bench["rows"].items() if name in attentions]
     lengths = sorted({point["length"] for row in rows for point in row["student"]})
@@ -58,7 +58,7 @@ def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Cells:
         f"measured by pipelines/bench_mechanisms.py: {bench['path']}",
     )
     headers = ("attention", "claims", "time ~N^", "memory ~N^", *(f"{length:,} tokens" for length in lengths))
-    return Cells(title, (*headers, "compute / longest"), tuple(_row(row, lengths) for row in rows), notes)
+    return Table(title, (*headers, "compute / longest"), tuple(_row(row, lengths) for row in rows), notes)
 
 
 def _row(row: Mapping[str, Any], lengths: list[int]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepRun:
     """One run of a sweep."""
 
     config: str
@@ -119,7 +119,7 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     return sweep
 
 
-def cells(sweep: SweepConfig) -> list[Cell]:
+def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:
     """Return every run of the grid, seeds innermost.
 
     Raises:
@@ -138,14 +138,14 @@ def cells(sweep: SweepConfig) -> list[Cell]:
                 for key, value in {**sweep.overrides, **keys, "seed": seed, "run_dir": str(run_dir)}.items():
                     text = value if isinstance(value, str) else json.dumps(value)
                     command += [f"--{key}", text.replace("{task}", Path(config).stem)]
-                grid.append(Cell(config, student, seed, run_dir, command))
+                grid.append(SweepRun(config, student, seed, run_dir, command))
     return grid
 
 
 # ---------------------------------------------------------------- running
 
 
-def cell_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
+def make_runner(sweep: SweepConfig) -> Callable[[SweepRun], str | None]:
     """Return a function that runs a cell to its end and returns None, or in one line why it failed.
 
     Raises:
@@ -154,10 +154,10 @@ def cell_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
     if sweep.engine == "submitit":
         return _submitit_runner(sweep)
     shared = sweep.workers > 1 and "OMP_NUM_THREADS" not in os.environ
-    return partial(run_cell, threads=max(1, (os.cpu_count() or 1) // sweep.workers) if shared else None)
+    return partial(run_one, threads=max(1, (os.cpu_count() or 1) // sweep.workers) if shared else None)
 
 
-def _submitit_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
+def _submitit_runner(sweep: SweepConfig) -> Callable[[SweepRun], str | None]:
     try:
         import submitit
     except ImportError:
@@ -171,15 +171,15 @@ def _submitit_runner(sweep: SweepConfig) -> Callable[[Cell], str | None]:
     # A job starts in the folder where the sweep was started, which need not be that of our packages.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
-    def submit(cell: Cell) -> str | None:
-        job = executor.submit(run_cell, cell)
+    def submit(cell: SweepRun) -> str | None:
+        job = executor.submit(run_one, cell)
         error = job.exception()
         return job.result() if error is None else f"job {job.job_id}: {str(error).strip().splitlines()[-1]}"
 
     return submit
 
 
-def run_cell(cell: Cell, threads: int | None = None) -> str | None:
+def run_one(cell: SweepRun, threads: int | None = None) -> str | None:
     """Run one cell to its end and return None, or in one line why it failed; its output is appended to its log.
 
     ``threads`` limits the run's computing threads; None leaves that to the launcher.
@@ -213,7 +213,7 @@ def _last_error(log: Path, start: int) -> str:
 
 
 def summaries(
-    grid: Iterable[Cell], reference: str | None = None
+    grid: Iterable[SweepRun], reference: str | None = None
 ) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
     """Summarise the finished runs of every task and student over their seeds.
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig, TrainingConfig
 from distill.data.batching import TokenizedExamples, collate, length_grouped_batches
-from distill.objectives.stages import StageModel, StagePlan, compute_losses, parameter_groups
+from distill.objectives.stages import CapturePlan, StageModel, compute_losses, parameter_groups
 from distill.training.accelerator import collect_weights, flush_trackers, highest, prepare, uses_deepspeed
 from distill.training.checkpoints import (
     best_path,
@@ -70,7 +70,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingContext:
     """What is the same for every stage of a run."""
 
     accelerator: Accelerator
@@ -84,10 +84,10 @@ def phase_seed(seed: int, name: str) -> int:
 
 
 def train(
-    run: Run,
+    run: TrainingContext,
     model: PreTrainedModel,
     stage: StageConfig,
-    plan: StagePlan,
+    plan: CapturePlan,
     examples: TokenizedExamples,
     folder: Path,
     evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
@@ -161,7 +161,7 @@ def train(
 
 
 def train_step(
-    run: Run,
+    run: TrainingContext,
     wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     stage: StageConfig,
@@ -204,7 +204,7 @@ def train_step(
 
 
 def write_line(
-    run: Run, stage: StageConfig, progress: Progress, total_steps: int, meter: LossMeter, bar: tqdm
+    run: TrainingContext, stage: StageConfig, progress: Progress, total_steps: int, meter: LossMeter, bar: tqdm
 ) -> None:
     """Add the mean losses since the last line to the history; the speed goes to TensorBoard and the bar alone.
 
@@ -222,7 +222,7 @@ def write_line(
     log(run.accelerator, stage.name, line | {"examples_per_second": rate})
 
 
-def save_where_due(run: Run, progress: Progress, meter: LossMeter, folder: Path) -> None:
+def save_where_due(run: TrainingContext, progress: Progress, meter: LossMeter, folder: Path) -> None:
     """Save a checkpoint at every ``checkpoint_every`` steps, and where a signal asks any of the processes to end.
 
     Raises:

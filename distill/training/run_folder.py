@@ -144,7 +144,7 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 
 
-def occupy(folder: RunFolder) -> None:
+def lock_run_folder(folder: RunFolder) -> None:
     """Keep other processes out of a run folder until this one ends, and tidy what a killed one left.
 
     A launcher that is killed may leave its run behind, alive; two runs in one folder would tear each other's files.

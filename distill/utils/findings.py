@@ -25,7 +25,7 @@ class NotReadyError(Exception):
     """A check that prints everything has printed an error."""
 
 
-def settle(findings: Iterable[Finding]) -> None:
+def raise_on_error(findings: Iterable[Finding]) -> None:
     """Print warnings and go on; the first error ends the run.
 
     Raises:
@@ -34,11 +34,11 @@ def settle(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.level == ERROR:
             raise UserError(finding.line)
-        if finding.level == WARNING and speaks():
+        if finding.level == WARNING and is_rank_zero():
             print(f"warning: {finding.line}", file=sys.stderr, flush=True)
 
 
-def show(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Print every finding.
 
     Raises:
@@ -46,13 +46,13 @@ def show(findings: Iterable[Finding]) -> None:
     """
     failed = False
     for finding in findings:
-        if speaks():
+        if is_rank_zero():
             print(finding, flush=True)
         failed = failed or finding.level == ERROR
     if failed:
         raise NotReadyError
 
 
-def speaks() -> bool:
+def is_rank_zero() -> bool:
     """Tell whether this process is the one that prints."""
     return os.environ.get("RANK", "0") == "0"

@@ -8,10 +8,10 @@ from distill.config.parsing import parse_command
 from distill.config.validation import check_config
 
 if TYPE_CHECKING:
-    from pipelines.run.context import Lesson, Work
+    from pipelines.run.context import DistillationSetup, RunContext
 
 
-def open_command() -> tuple[tuple[Work, Lesson] | None, int]:
+def prepare_command() -> tuple[tuple[RunContext, DistillationSetup] | None, int]:
     """Return the run of the command line, None where nothing is left to do, and the exit code for that case.
 
     Raises:
@@ -19,11 +19,11 @@ def open_command() -> tuple[tuple[Work, Lesson] | None, int]:
     """
     config, only_check = parse_command()
     # Here and not above: `--help` and a misspelt key should not wait for torch.
-    from distill.utils.findings import settle
-    from pipelines.run.preflight import check_run, open_checked
+    from distill.utils.findings import raise_on_error
+    from pipelines.run.preflight import check_run, prepare_run
     from students import STUDENTS
 
     check_config(config, STUDENTS)
     if only_check:
         return None, check_run(config)
-    return open_checked(config, settle), 0
+    return prepare_run(config, raise_on_error), 0

@@ -16,30 +16,30 @@ from distill.models.loading import softmax_control
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
-from pipelines.run.context import Lesson, Work, load_student
+from pipelines.run.context import DistillationSetup, RunContext, load_student
 from students import StudentForSequenceClassification
 
 
 def compare_and_report(
-    work: Work,
-    lesson: Lesson,
+    context: RunContext,
+    setup: DistillationSetup,
     student: StudentForSequenceClassification,
     baseline: StudentForSequenceClassification | None,
 ) -> None:
     """Write predictions, record, report and model card, and print the table."""
-    settings = work.config.comparison
-    folder = work.folder
-    stages = [folder.result(stage.name) or {} for stage in lesson.stages]
+    settings = context.config.comparison
+    folder = context.folder
+    stages = [folder.result(stage.name) or {} for stage in setup.stages]
     results = {"teacher": folder.result("teacher") or {}, **{stage["name"]: stage for stage in stages}}
     results["baseline"] = folder.result("baseline") or {}
-    work.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
+    context.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
-        work.task,
-        lesson.teacher,
+        context.task,
+        setup.teacher,
         student.eval(),
         None if baseline is None else baseline.eval(),
         softmax_control(student),
-        lesson.validation,
+        setup.validation,
         CompareSettings(
             tuple(settings.batch_sizes),
             tuple(settings.lengths),
@@ -49,40 +49,42 @@ def compare_and_report(
             resamples=settings.resamples,
             measure_memory=settings.memory,
         ),
-        device=work.device,
-        seed=work.config.seed,
+        device=context.device,
+        seed=context.config.seed,
         stages=[{key: value for key, value in stage.items() if key != "history"} for stage in stages],
         folders={"teacher": folder.teacher, "student": folder.student},
-        source=work.config.data.dir,
-        training_precision=work.run.accelerator.mixed_precision,
-        softmax_student=before_its_attention(work, lesson, student),
+        source=context.config.data.dir,
+        training_precision=context.run.accelerator.mixed_precision,
+        softmax_student=before_its_attention(context, setup, student),
     )
-    if not work.run.accelerator.is_main_process:
+    if not context.run.accelerator.is_main_process:
         return
     write_predictions(frame, folder.path / "predictions.parquet")
     write_record(record, folder.record)
-    write_model_card(record, folder.student, source=work.config.data.dir)
+    write_model_card(record, folder.student, source=context.config.data.dir)
     history = {name: result.get("history", []) for name, result in results.items()}
-    if work.config.cache.dir is None:  # before the report, which marks the run as finished
+    if context.config.cache.dir is None:  # before the report, which marks the run as finished
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
-    report = write_report(record, folder.path, find_disagreements(work.task, frame, work.splits.validation), history)
+    report = write_report(
+        record, folder.path, find_disagreements(context.task, frame, context.splits.validation), history
+    )
     for path in sorted((folder.path / "plots").glob("*.png")):
-        show_picture(work, path)
+        show_picture(context, path)
     print(comparison_table(record))
     print(f"report: {report}")
 
 
 def before_its_attention(
-    work: Work, lesson: Lesson, student: StudentForSequenceClassification
+    context: RunContext, setup: DistillationSetup, student: StudentForSequenceClassification
 ) -> Callable[[], StudentForSequenceClassification] | None:
     """Return how to load what the last stage with ``attention: softmax`` left; None where there is no such stage."""
-    stages = [stage.name for stage in lesson.stages if stage.attention == "softmax"]
+    stages = [stage.name for stage in setup.stages if stage.attention == "softmax"]
     if not stages or attention_name(student.config) == "softmax":
         return None
-    return lambda: load_student(work, work.folder.phase(stages[-1]) / "student")
+    return lambda: load_student(context, context.folder.phase(stages[-1]) / "student")
 
 
-def show_picture(work: Work, path: Path) -> None:
+def show_picture(context: RunContext, path: Path) -> None:
     """Show a picture of the report in TensorBoard."""
     image = imread(path)[None, ..., :3]
-    work.run.accelerator.get_tracker("tensorboard").log_images({path.stem: image}, step=0, dataformats="NHWC")
+    context.run.accelerator.get_tracker("tensorboard").log_images({path.stem: image}, step=0, dataformats="NHWC")

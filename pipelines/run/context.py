@@ -14,11 +14,11 @@ from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples, collate, padded_length, tokenize
 from distill.data.splits import Splits, load_splits
-from distill.objectives.loss_fallbacks import with_legal_losses
+from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.objectives.stages import feature_parameters
 from distill.tasks import Task, get_task
 from distill.training.accelerator import main_process_first, on_main_process
-from distill.training.loop import Run
+from distill.training.loop import TrainingContext
 from distill.training.run_folder import RunFolder
 from distill.utils.errors import UserError
 from distill.utils.findings import Finding
@@ -37,11 +37,11 @@ CALIBRATION_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Work:
+class RunContext:
     """What every phase of a run reads."""
 
     config: Config
-    run: Run
+    run: TrainingContext
     folder: RunFolder
     task: Task
     splits: Splits
@@ -52,7 +52,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationSetup:
     """The teacher, and the data in its tokens."""
 
     source: Teacher
@@ -77,7 +77,7 @@ class Lesson:
         return self.source.tokenizer
 
 
-def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Work:
+def make_context(config: Config, accelerator: Accelerator, folder: RunFolder) -> RunContext:
     """Read the data; nothing is written yet."""
 
     def read() -> tuple[Task, Splits]:
@@ -96,15 +96,15 @@ def open_run(config: Config, accelerator: Accelerator, folder: RunFolder) -> Wor
         return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
-    return Work(config, Run(accelerator, config.training, config.seed), folder, task, splits)
+    return RunContext(config, TrainingContext(accelerator, config.training, config.seed), folder, task, splits)
 
 
-def open_lesson(work: Work) -> Lesson:
+def make_setup(context: RunContext) -> DistillationSetup:
     """Load the teacher as it is so far and tokenise the data with its tokenizer; nothing is written yet."""
-    config, task, splits, accelerator = work.config, work.task, work.splits, work.run.accelerator
-    is_ours = work.folder.result("teacher") is not None
-    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, work.folder))
-    source.model.to(work.device)
+    config, task, splits, accelerator = context.config, context.task, context.splits, context.run.accelerator
+    is_ours = context.folder.result("teacher") is not None
+    source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, context.folder))
+    source.model.to(context.device)
     layer_map = student_layer_map(config, source.model)
     if source.new_pooler:
         accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
@@ -122,10 +122,10 @@ def open_lesson(work: Work) -> Lesson:
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
     own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
-    return Lesson(source, is_ours, *own, tokens, layer_map, other=other)
+    return DistillationSetup(source, is_ours, *own, tokens, layer_map, other=other)
 
 
-def with_recipe(work: Work, lesson: Lesson) -> tuple[Work, Lesson, list[Finding]]:
+def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup, list[Finding]]:
     """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
 
     Returns:
@@ -134,24 +134,24 @@ def with_recipe(work: Work, lesson: Lesson) -> tuple[Work, Lesson, list[Finding]
     Raises:
         UserError: there are too few examples to choose anything from.
     """
-    settings, teacher = work.config.student, lesson.teacher
-    student, _ = make_student(work, teacher, lesson)
-    lengths = lesson.train.lengths
+    settings, teacher = context.config.student, setup.teacher
+    student, _ = make_student(context, teacher, setup)
+    lengths = setup.train.lengths
     facts = Facts(
-        rows=len(lesson.train),
-        is_pair=len(work.task.text_columns) > 1,
+        rows=len(setup.train),
+        is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=int(teacher.config.hidden_size),
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
-    config, findings = with_legal_losses(choose_recipe(work.config, facts, mechanism), kind)
-    stages = stages_at_depth(config.stages, lesson.layer_map, int(teacher.config.num_hidden_layers))
+    config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
+    stages = stages_at_depth(config.stages, setup.layer_map, int(teacher.config.num_hidden_layers))
     if len(stages) < len(config.stages):
-        work.run.accelerator.print(
+        context.run.accelerator.print(
             "student: as deep as the teacher, so that no stage with attention softmax is needed"
         )
-    return replace(work, config=config), replace(lesson, stages=stages), findings
+    return replace(context, config=config), replace(setup, stages=stages), findings
 
 
 def stages_at_depth(
@@ -182,16 +182,16 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
 
 
 def build_student(
-    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
+    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
 ) -> StudentForSequenceClassification:
     """Build the configured student, or one with other ``attention``, and say which of its weights are copies."""
-    student, report = make_student(work, source, lesson, attention)
-    work.run.accelerator.print(f"student: {report.in_words()}")
+    student, report = make_student(context, source, setup, attention)
+    context.run.accelerator.print(f"student: {report.in_words()}")
     return student
 
 
 def make_student(
-    work: Work, source: PreTrainedModel, lesson: Lesson, attention: str | None = None
+    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
 ) -> tuple[StudentForSequenceClassification, CopyReport]:
     """Build the configured student out of ``source`` and set its temperatures.
 
@@ -199,34 +199,34 @@ def make_student(
         source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
         attention: other than the configured one: softmax.
     """
-    settings = work.config.student
+    settings = context.config.student
     if attention is not None:
         settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
     temperature = settings.initial_temperature
     same_depth = isinstance(source, StudentForSequenceClassification)
     student, report = student_from_teacher(
         source,
-        layer_map=list(range(settings.num_layers)) if same_depth else lesson.layer_map,
+        layer_map=list(range(settings.num_layers)) if same_depth else setup.layer_map,
         attention=settings.attention,
         num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
         features=settings.features,
-        seed=work.config.seed,
+        seed=context.config.seed,
         softmax_layers=settings.softmax_layers,
         initial_temperature=1.0 if isinstance(temperature, str) else temperature,
         redraw_interval=settings.redraw_interval,
         exact_up_to=settings.exact_up_to,
-        positions=padded_length(work.config.data.max_length),
+        positions=padded_length(context.config.data.max_length),
         attention_options=settings.attention_options,
     )
-    student.config.layer_map = lesson.layer_map
-    student.to(work.device)
+    student.config.layer_map = setup.layer_map
+    student.to(context.device)
     if isinstance(temperature, str):
-        sample = np.arange(min(CALIBRATION_EXAMPLES, len(lesson.train)))
-        calibrate_temperature(student, collate(lesson.train, sample, work.device))
+        sample = np.arange(min(CALIBRATION_EXAMPLES, len(setup.train)))
+        calibrate_temperature(student, collate(setup.train, sample, context.device))
     return student, report
 
 
-def load_student(work: Work, folder: Path) -> StudentForSequenceClassification:
+def load_student(context: RunContext, folder: Path) -> StudentForSequenceClassification:
     """Load a student that a finished phase saved."""
     student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
-    return student.to(work.device)
+    return student.to(context.device)

@@ -15,7 +15,7 @@ from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.objectives.stages import parameter_groups
 from distill.training.accelerator import autocast_dtype
 from distill.utils.clock import now
-from pipelines.run.context import Lesson, Work
+from pipelines.run.context import DistillationSetup, RunContext
 
 PROBED = 8
 """Examples of median length in the batch that is timed."""
@@ -37,7 +37,9 @@ class Phase:
     seconds: float
 
 
-def plan_lines(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTrainedModel]]) -> Iterator[str]:
+def plan_lines(
+    context: RunContext, setup: DistillationSetup, phases: list[tuple[StageConfig, PreTrainedModel]]
+) -> Iterator[str]:
     """Yield the table of phases that train, with their steps and an estimate of their time.
 
     Args:
@@ -45,7 +47,7 @@ def plan_lines(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTr
     """
     if not phases:
         return
-    planned = plan_phases(work, lesson, phases)
+    planned = plan_phases(context, setup, phases)
     yield f"{'phase':16}{'steps':>7}{'epochs':>9}{'batch':>7}{'learning rate':>15}{'about':>10}"
     for phase in planned:
         yield (
@@ -55,16 +57,18 @@ def plan_lines(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTr
     yield f"{'all of them':54}{in_words(sum(phase.seconds for phase in planned)):>10}, then the comparison"
 
 
-def plan_phases(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreTrainedModel]]) -> list[Phase]:
+def plan_phases(
+    context: RunContext, setup: DistillationSetup, phases: list[tuple[StageConfig, PreTrainedModel]]
+) -> list[Phase]:
     """Return the phases with the seconds that steps like theirs take now."""
-    copies = work.config.augmentation.copies or 0
-    others = [] if lesson.other is None else [lesson.other]
-    texts = {"stages": join([*[lesson.train] * (1 + copies), *others]), "alone": lesson.train}
+    copies = context.config.augmentation.copies or 0
+    others = [] if setup.other is None else [setup.other]
+    texts = {"stages": join([*[setup.train] * (1 + copies), *others]), "alone": setup.train}
     pace: dict[int, tuple[float, float]] = {}
     planned = []
     for stage, model in phases:
         if id(model) not in pace:
-            pace[id(model)] = seconds_per_token(model, lesson.train, autocast_dtype(work.run.accelerator))
+            pace[id(model)] = seconds_per_token(model, setup.train, autocast_dtype(context.run.accelerator))
         forward, step = pace[id(model)]
         examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
         rows, tokens = len(examples), float(examples.lengths.mean())
@@ -72,26 +76,26 @@ def plan_phases(work: Work, lesson: Lesson, phases: list[tuple[StageConfig, PreT
             positions = int(model.config.max_position_embeddings or 0)
             rows, tokens = PACKED_TEXTS, mean_packed_length(positions)
         steps = math.ceil(math.ceil(rows / stage.batch_size) * stage.epochs)
-        on_device = step * tokens * stage.batch_size / work.run.accelerator.num_processes
+        on_device = step * tokens * stage.batch_size / context.run.accelerator.num_processes
         if stage.inputs == "teacher":
             on_device *= ATTENTION_SHARE
-        seconds = steps * (on_device + optimizer_seconds(model, stage, work))
+        seconds = steps * (on_device + optimizer_seconds(model, stage, context))
         if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts
             teacher = pace.setdefault(
-                id(lesson.teacher),
-                seconds_per_token(lesson.teacher, lesson.train, autocast_dtype(work.run.accelerator)),
+                id(setup.teacher),
+                seconds_per_token(setup.teacher, setup.train, autocast_dtype(context.run.accelerator)),
             )
             seconds += teacher[0] * rows * tokens
-        seconds += forward * float(lesson.held_out.lengths.sum()) * math.ceil(stage.epochs)
+        seconds += forward * float(setup.held_out.lengths.sum()) * math.ceil(stage.epochs)
         planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
     return planned
 
 
-def optimizer_seconds(model: PreTrainedModel, stage: StageConfig, work: Work) -> float:
+def optimizer_seconds(model: PreTrainedModel, stage: StageConfig, context: RunContext) -> float:
     """Return the time of AdamW on what a stage trains."""
-    if work.device.type != "cpu":
+    if context.device.type != "cpu":
         return 0.0
-    groups = parameter_groups(model, stage, work.config.training.weight_decay)
+    groups = parameter_groups(model, stage, context.config.training.weight_decay)
     return OPTIMIZER_SECONDS * sum(parameter.numel() for group in groups for parameter in group["params"])
 
 

@@ -15,7 +15,7 @@ from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
 from distill.models.linear_form import linear_form
-from distill.objectives.loss_fallbacks import with_legal_losses
+from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.objectives.stages import parameter_groups, plan_stage
 from distill.preflight.checks import (
     check_checkpoints,
@@ -57,8 +57,8 @@ from distill.training.accelerator import (
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
-from distill.utils.findings import ERROR, OK, Finding, NotReadyError, show
-from pipelines.run.context import Lesson, Work, make_student, open_lesson, open_run, with_recipe
+from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
+from pipelines.run.context import DistillationSetup, RunContext, apply_recipe, make_context, make_setup, make_student
 from pipelines.run.plan import plan_lines
 from pipelines.run.stages import baseline_stage, check_on_validation, more_text
 from students import STUDENTS
@@ -69,7 +69,9 @@ from teachers.outputs import disk_needed
 TEXTS_FOR_TOKENIZERS = 100
 
 
-def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) -> tuple[Work, Lesson] | None:
+def prepare_run(
+    config: Config, report: Callable[[Iterable[Finding]], None]
+) -> tuple[RunContext, DistillationSetup] | None:
     """Open a run for its first phase, with everything looked at on the way; nothing is written.
 
     Args:
@@ -84,7 +86,7 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
     precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
     training = replace(config.training, mixed_precision=training_precision(config, launcher))
     config = replace(config, training=training)
-    config, replaced = with_legal_losses(config, STUDENTS[config.student.attention])
+    config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
     report([*replaced, *look_around(config, launcher, precision)])
     folder = find_run_folder(config)
     if folder.finished:
@@ -93,41 +95,41 @@ def open_checked(config: Config, report: Callable[[Iterable[Finding]], None]) ->
         return None
     accelerator = make_accelerator(config)
     check_same_precision(accelerator)
-    work = open_run(config, accelerator, folder)
-    lesson = open_lesson(work)
-    print_banner(work, lesson)
-    work, lesson, replaced = with_recipe(work, lesson)
+    context = make_context(config, accelerator, folder)
+    setup = make_setup(context)
+    print_banner(context, setup)
+    context, setup, replaced = apply_recipe(context, setup)
     report(replaced)
-    report(look_at_models(work, lesson))
-    print_plan(work, lesson)
-    return work, lesson
+    report(look_at_models(context, setup))
+    print_plan(context, setup)
+    return context, setup
 
 
-def print_plan(work: Work, lesson: Lesson) -> None:
+def print_plan(context: RunContext, setup: DistillationSetup) -> None:
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
-    if not work.run.accelerator.is_main_process:
+    if not context.run.accelerator.is_main_process:
         return
-    student, _ = make_student(work, lesson.teacher, lesson)
+    student, _ = make_student(context, setup.teacher, setup)
     left = [
         (stage, model)
-        for stage, model in training_phases(work, lesson, student)
-        if work.folder.result(stage.name) is None
+        for stage, model in training_phases(context, setup, student)
+        if context.folder.result(stage.name) is None
     ]
-    texts = round(len(lesson.train) * more_text(work.config, lesson))
-    stages = [stage for stage in lesson.stages if work.folder.result(stage.name) is None]
+    texts = round(len(setup.train) * more_text(context.config, setup))
+    stages = [stage for stage in setup.stages if context.folder.result(stage.name) is None]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
-    print("\n".join([*plan_lines(work, lesson, left), *short]), flush=True)
+    print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
 
 
 def check_run(config: Config) -> int:
     """Print what every check found and return the exit code, 2 if there is an error; nothing is trained."""
     try:
-        opened = open_checked(config, show)
+        opened = prepare_run(config, print_findings)
         if opened is not None:
             print_memory_table(*opened)
     except UserError as error:  # data or weights that cannot be read end the list
         with suppress(NotReadyError):
-            show([Finding(ERROR, " ".join(str(error).split()))])
+            print_findings([Finding(ERROR, " ".join(str(error).split()))])
         return EXIT_USER_ERROR
     except NotReadyError:
         return EXIT_USER_ERROR
@@ -144,35 +146,35 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
 
-def look_at_models(work: Work, lesson: Lesson) -> Iterator[Finding]:
+def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
     """Check teacher, tokenizers, student, memory and disk."""
-    yield look_at_teacher(work, lesson)
+    yield look_at_teacher(context, setup)
     yield from check_tokenizers(
-        lesson.tokenizer, other_tokenizers(work), work.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
+        setup.tokenizer, other_tokenizers(context), context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     )
-    student, _ = make_student(work, lesson.teacher, lesson)
-    yield from check_student(student, lesson.train)
-    yield from check_features(student, work.config.student)
-    yield from check_stages(student, lesson.stages)
-    yield from look_at_memory(work, lesson, student)
-    if work.run.accelerator.is_main_process:
-        yield from check_disk(disk_by_folder(work, lesson, student))
+    student, _ = make_student(context, setup.teacher, setup)
+    yield from check_student(student, setup.train)
+    yield from check_features(student, context.config.student)
+    yield from check_stages(student, setup.stages)
+    yield from look_at_memory(context, setup, student)
+    if context.run.accelerator.is_main_process:
+        yield from check_disk(disk_by_folder(context, setup, student))
 
 
-def look_at_teacher(work: Work, lesson: Lesson) -> Finding:
+def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
     """Score a finished teacher; one that is not is looked at again when it is."""
-    if not lesson.source.finished:
+    if not setup.source.finished:
         return Finding(OK, "teacher: label order, floor and finite outputs are checked after fine-tuning")
     try:
-        check_on_validation(work, lesson)
+        check_on_validation(context, setup)
     except UserError as error:
         return Finding(ERROR, str(error))
     return Finding(OK, "teacher: outputs are finite, labels in the data's order, score above the floor")
 
 
-def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
+def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:
     """Load the tokenizers of everything that is read or trained with the teacher's tokens."""
-    config, folder = work.config, work.folder
+    config, folder = context.config, context.folder
     start = config.baseline.checkpoint
     checkpoints = {"baseline.checkpoint": start} if start not in (None, SCRATCH) else {}
     for stage in config.stages:
@@ -181,88 +183,91 @@ def other_tokenizers(work: Work) -> dict[str, PreTrainedTokenizerBase]:
     return {name: load_tokenizer(checkpoint) for name, checkpoint in checkpoints.items()}
 
 
-def training_phases(work: Work, lesson: Lesson, student: PreTrainedModel) -> list[tuple[StageConfig, PreTrainedModel]]:
+def training_phases(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
-    teacher = [] if lesson.source.finished else [(finetuning_stage(work.config), lesson.teacher)]
-    stages = (*lesson.stages, baseline_stage(work.config, lesson))
+    teacher = [] if setup.source.finished else [(finetuning_stage(context.config), setup.teacher)]
+    stages = (*setup.stages, baseline_stage(context.config, setup))
     return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
 
 
-def look_at_memory(work: Work, lesson: Lesson, student: PreTrainedModel) -> Iterator[Finding]:
+def look_at_memory(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> Iterator[Finding]:
     """Check the phase that needs most."""
-    sharding = current_sharding(work.run.accelerator)
-    name, needs = largest_phase(work, lesson, student)
+    sharding = current_sharding(context.run.accelerator)
+    name, needs = largest_phase(context, setup, student)
     local = read_launcher().local_processes
-    free, host = available_memory(work.device, local), available_host_memory() // local
-    yield from check_memory(name, needs(sharding), sharding, work.device.type, free, host)
+    free, host = available_memory(context.device, local), available_host_memory() // local
+    yield from check_memory(name, needs(sharding), sharding, context.device.type, free, host)
 
 
-def largest_phase(work: Work, lesson: Lesson, student: PreTrainedModel) -> tuple[str, Callable[[Sharding], Memory]]:
+def largest_phase(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+) -> tuple[str, Callable[[Sharding], Memory]]:
     """Return the phase that needs most memory where one process trains, and its memory under any sharding."""
     found = {
-        stage.name: phase_memory(work, lesson, model, stage) for stage, model in training_phases(work, lesson, student)
+        stage.name: phase_memory(context, setup, model, stage)
+        for stage, model in training_phases(context, setup, student)
     }
     name = max(found, key=lambda phase: found[phase](Sharding()).total)
     return name, found[name]
 
 
 def phase_memory(
-    work: Work, lesson: Lesson, model: PreTrainedModel, stage: StageConfig
+    context: RunContext, setup: DistillationSetup, model: PreTrainedModel, stage: StageConfig
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
-    parameter_groups(model, stage, work.config.training.weight_decay)  # marks what is trained
+    parameter_groups(model, stage, context.config.training.weight_decay)  # marks what is trained
     parameters, trained = count(model)
-    resident = 0 if model is lesson.teacher else FLOAT * count(lesson.teacher)[0]
-    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else lesson.train.lengths.max()
+    resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
+    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
     length = padded_length(int(longest))
     with linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
-        one, more = activation_memory(model, length, autocast_dtype(work.run.accelerator))
-    plan = plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers))
-    targets = sum(map(len, plan.teacher.values())) * length * int(lesson.teacher.config.hidden_size or 0) * FLOAT
+        one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
+    plan = plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
+    targets = sum(map(len, plan.teacher.values())) * length * int(setup.teacher.config.hidden_size or 0) * FLOAT
 
     def needs(sharding: Sharding) -> Memory:
-        examples = -(-stage.batch_size // (sharding.processes * work.config.training.gradient_accumulation))
+        examples = -(-stage.batch_size // (sharding.processes * context.config.training.gradient_accumulation))
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
 
 
-def print_banner(work: Work, lesson: Lesson) -> None:
+def print_banner(context: RunContext, setup: DistillationSetup) -> None:
     """Print what the run is about to learn from."""
-    data = work.config.data
-    splits = {"train": lesson.train, "held-out train": lesson.held_out, **lesson.validation}
-    if lesson.other is not None:
-        splits["other tasks"] = lesson.other
-    found = found_in_words(work.task, data.text_columns, data.label_column)
-    lines = data_banner(work.task, splits, lesson.tokenizer, data.max_length, found)
-    work.run.accelerator.print("\n".join(lines))
+    data = context.config.data
+    splits = {"train": setup.train, "held-out train": setup.held_out, **setup.validation}
+    if setup.other is not None:
+        splits["other tasks"] = setup.other
+    found = found_in_words(context.task, data.text_columns, data.label_column)
+    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, found)
+    context.run.accelerator.print("\n".join(lines))
 
 
-def print_memory_table(work: Work, lesson: Lesson) -> None:
+def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     """Print what other ways to share out training would need."""
-    student, _ = make_student(work, lesson.teacher, lesson)
-    name, needs = largest_phase(work, lesson, student)
-    half = work.run.accelerator.mixed_precision != "no"
-    work.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
+    student, _ = make_student(context, setup.teacher, setup)
+    name, needs = largest_phase(context, setup, student)
+    half = context.run.accelerator.mixed_precision != "no"
+    context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
 
 
-def disk_by_folder(work: Work, lesson: Lesson, student: PreTrainedModel) -> dict[Path, int]:
+def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> dict[Path, int]:
     """Return what the run will still write, by folder."""
-    config, path = work.config, work.folder.path
+    config, path = context.config, context.folder.path
     lengths = []
-    for stage, model in training_phases(work, lesson, student):
+    for stage, model in training_phases(context, setup, student):
         parameter_groups(model, stage, config.training.weight_decay)
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
         lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
-    plans = [
-        plan_stage(stage, lesson.layer_map, int(lesson.teacher.config.num_hidden_layers)) for stage in lesson.stages
-    ]
+    plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
-    known = shared if lesson.source.finished else None
-    dtype = autocast_dtype(work.run.accelerator)
-    others = [] if lesson.other is None else [lesson.other]
+    known = shared if setup.source.finished else None
+    dtype = autocast_dtype(context.run.accelerator)
+    others = [] if setup.other is None else [setup.other]
     copies = config.augmentation.copies or 0
-    examples = join([*[lesson.train] * (1 + copies), *others])  # as long as what the stages read
-    cache = disk_needed(lesson.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
-    models = run_disk(count(lesson.teacher)[0], count(student)[0], len(lesson.stages) + 2, lengths, path)
+    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read
+    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
+    models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

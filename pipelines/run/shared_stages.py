@@ -17,40 +17,42 @@ from distill.data.splits import fingerprint
 from distill.training.accelerator import autocast_dtype
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_directory
-from pipelines.run.context import Lesson, Work
+from pipelines.run.context import DistillationSetup, RunContext
 from teachers.outputs import fingerprint as teacher_fingerprint
 
 VERSION = 1
 """Part of the name: raised whenever the same settings would come to mean other weights."""
 
 
-def shared_folder(work: Work, lesson: Lesson, stage: StageConfig, examples: TokenizedExamples) -> Path | None:
+def shared_folder(
+    context: RunContext, setup: DistillationSetup, stage: StageConfig, examples: TokenizedExamples
+) -> Path | None:
     """Return where a softmax stage is shared, named by all that decides its result; None where it is not shared."""
-    config, accelerator = work.config, work.run.accelerator
+    config, accelerator = context.config, context.run.accelerator
     if config.cache.dir is None or stage.attention != "softmax":
         return None
-    stages = lesson.stages[: lesson.stages.index(stage) + 1]
+    stages = setup.stages[: setup.stages.index(stage) + 1]
     precision = autocast_dtype(accelerator)
     decisive = {
         "version": VERSION,
         "stages": [asdict(each) for each in stages],
         "training": asdict(config.training),
         "seed": config.seed,
-        "layer_map": lesson.layer_map,
+        "layer_map": setup.layer_map,
         "launcher": [str(accelerator.distributed_type), accelerator.num_processes, accelerator.device.type],
-        "data": fingerprint(work.splits),
-        "teacher": teacher_fingerprint(lesson.teacher, examples, precision),
+        "data": fingerprint(context.splits),
+        "teacher": teacher_fingerprint(setup.teacher, examples, precision),
     }
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
     return Path(config.cache.dir) / "softmax_students" / name
 
 
-def take_shared(work: Work, stage: StageConfig, shared: Path | None) -> bool:
+def take_shared(context: RunContext, stage: StageConfig, shared: Path | None) -> bool:
     """Finish a stage with what another run left of it, and tell whether there was anything."""
     if shared is None or not shared.exists():
         return False
-    if work.run.accelerator.is_main_process:
-        student = work.folder.phase(stage.name) / "student"
+    if context.run.accelerator.is_main_process:
+        student = context.folder.phase(stage.name) / "student"
         unfinished = student.with_name(student.name + UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -59,17 +61,17 @@ def take_shared(work: Work, stage: StageConfig, shared: Path | None) -> bool:
         except (OSError, ValueError) as error:
             raise UserError(f"{shared} is torn: {error}; remove it to have {stage.name} trained again") from error
         replace_directory(unfinished, student)
-        work.folder.finish(stage.name, result)
-    work.run.accelerator.wait_for_everyone()
-    work.run.accelerator.print(f"{stage.name}: taken from {shared}, where a run with all the same settings left it")
+        context.folder.finish(stage.name, result)
+    context.run.accelerator.wait_for_everyone()
+    context.run.accelerator.print(f"{stage.name}: taken from {shared}, where a run with all the same settings left it")
     return True
 
 
-def share(work: Work, stage: StageConfig, shared: Path | None) -> None:
+def share(context: RunContext, stage: StageConfig, shared: Path | None) -> None:
     """Leave a finished stage for other runs; of two that finish it at the same time, the first one does."""
-    if shared is None or not work.run.accelerator.is_main_process:
+    if shared is None or not context.run.accelerator.is_main_process:
         return
-    phase = work.folder.phase(stage.name)
+    phase = context.folder.phase(stage.name)
     unfinished = shared.with_name(f"{shared.name}.{os.getpid()}{UNFINISHED}")
     shutil.copytree(phase / "student", unfinished / "student")
     shutil.copy2(phase / "result.json", unfinished)

@@ -9,165 +9,167 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, IMPORTANCE, PACKED, SCRATCH, Config, StageConfig
-from distill.data.augmentation import enrich, join
+from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.data.splits import fingerprint
 from distill.evaluation.scoring import held_out_scorer, logits_of, validation_metrics
 from distill.models.linear_form import linear_form
 from distill.objectives.layer_fidelity import layer_fidelity
-from distill.objectives.stages import StagePlan, plan_stage
+from distill.objectives.stages import CapturePlan, plan_stage
 from distill.training.accelerator import flush_trackers, main_process_first, on_main_process, start_trackers
 from distill.training.loop import Progress, train
-from distill.training.run_folder import create_run_folder, occupy, save_model
-from distill.utils.findings import WARNING, Finding, settle
-from pipelines.run.context import Lesson, Work, build_student, load_student
+from distill.training.run_folder import create_run_folder, lock_run_folder, save_model
+from distill.utils.findings import WARNING, Finding, raise_on_error
+from pipelines.run.context import DistillationSetup, RunContext, build_student, load_student
 from pipelines.run.shared_stages import share, shared_folder, take_shared
 from students import StudentForSequenceClassification, exact_form
 from teachers.checks import calibration_warning, check_teacher, progress_warning
 from teachers.finetuning import label_free_start, prepare_teacher
 from teachers.layer_selection import most_needed_layers
 from teachers.loading import freeze, weights_checksum
-from teachers.targets import Targets, stage_targets
+from teachers.targets import TeacherTargets, stage_targets
 
 
-def teach(work: Work, lesson: Lesson) -> Lesson:
+def finetune_teacher(context: RunContext, setup: DistillationSetup) -> DistillationSetup:
     """Bring the teacher to its end, check one that has only now learned the task, and choose among its layers.
 
     The run folder is made here, when everything that can be refused without training has been looked at: a folder
     left behind by a mistake would refuse the corrected command.
     """
-    begin(work)
-    if not lesson.is_ours:
-        prepare_teacher(work.run, work.config, work.task, lesson.source, lesson.train, lesson.held_out, work.folder)
-    freeze(lesson.teacher)
-    if not lesson.source.finished:
-        check_on_validation(work, lesson)
-        warn_of_teacher(work, lesson)
-    if work.config.student.layer_map != IMPORTANCE:
-        return lesson
-    num_layers = work.config.student.num_layers
+    make_run_folder(context)
+    if not setup.is_ours:
+        prepare_teacher(
+            context.run, context.config, context.task, setup.source, setup.train, setup.held_out, context.folder
+        )
+    freeze(setup.teacher)
+    if not setup.source.finished:
+        check_on_validation(context, setup)
+        warn_of_teacher(context, setup)
+    if context.config.student.layer_map != IMPORTANCE:
+        return setup
+    num_layers = context.config.student.num_layers
     layer_map = on_main_process(
-        work.run.accelerator, lambda: most_needed_layers(lesson.teacher, lesson.train, num_layers)
+        context.run.accelerator, lambda: most_needed_layers(setup.teacher, setup.train, num_layers)
     )
-    work.run.accelerator.print(f"student: starts from layers {layer_map} of the teacher, which needs them most")
-    return replace(lesson, layer_map=layer_map)
+    context.run.accelerator.print(f"student: starts from layers {layer_map} of the teacher, which needs them most")
+    return replace(setup, layer_map=layer_map)
 
 
-def begin(work: Work) -> None:
+def make_run_folder(context: RunContext) -> None:
     """Make the run folder and open TensorBoard in it."""
-    if work.run.accelerator.is_main_process:
+    if context.run.accelerator.is_main_process:
         weights = {
             f"{section}.checkpoint": checkpoint
             for section in ("teacher", "baseline")
-            if (checkpoint := getattr(work.config, section).checkpoint) is not None
+            if (checkpoint := getattr(context.config, section).checkpoint) is not None
         }
         inputs = {name: weights_checksum(checkpoint) for name, checkpoint in weights.items()}
-        create_run_folder(work.config, work.folder, fingerprint(work.splits) | inputs)
-        occupy(work.folder)
-    work.run.accelerator.wait_for_everyone()
-    start_trackers(work.run.accelerator, work.config)
+        create_run_folder(context.config, context.folder, fingerprint(context.splits) | inputs)
+        lock_run_folder(context.folder)
+    context.run.accelerator.wait_for_everyone()
+    start_trackers(context.run.accelerator, context.config)
 
 
-def check_on_validation(work: Work, lesson: Lesson) -> None:
+def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
     """Print the teacher's score on validation and refuse one that has nothing to teach."""
-    task, margin = work.task, work.config.teacher.margin_over_majority
-    logits, metrics = validation_metrics(work.run, task, lesson.teacher, lesson.validation)
-    work.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
+    task, margin = context.task, context.config.teacher.margin_over_majority
+    logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.validation)
+    context.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     for name, split_logits in logits.items():
-        check_teacher(task, split_logits, lesson.validation[name].labels, metrics[task.main_metric], margin)
+        check_teacher(task, split_logits, setup.validation[name].labels, metrics[task.main_metric], margin)
 
 
-def warn_of_teacher(work: Work, lesson: Lesson) -> None:
+def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:
     """Say what of a teacher that was fine-tuned here makes it a worse one than it could be."""
-    metric = work.task.main_metric
-    result = work.folder.result("teacher") or {}
+    metric = context.task.main_metric
+    result = context.folder.result("teacher") or {}
     lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", [])])]
-    if not work.task.is_regression:
-        logits = logits_of(work.run, lesson.teacher, lesson.held_out)
-        lines.append(calibration_warning(logits, lesson.held_out.labels))
-    settle([Finding(WARNING, line) for line in lines if line])
+    if not context.task.is_regression:
+        logits = logits_of(context.run, setup.teacher, setup.held_out)
+        lines.append(calibration_warning(logits, setup.held_out.labels))
+    raise_on_error([Finding(WARNING, line) for line in lines if line])
 
 
-def distil_stages(work: Work, lesson: Lesson) -> StudentForSequenceClassification:
+def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification:
     """Take the student through every stage that is not finished, and return it."""
-    folder, stages = work.folder, lesson.stages
+    folder, stages = context.folder, setup.stages
     finished = [stage for stage in stages if folder.result(stage.name) is not None]
     left = stages[len(finished) :]
     if finished:
-        student = load_student(work, folder.phase(finished[-1].name) / "student")
+        student = load_student(context, folder.phase(finished[-1].name) / "student")
     else:
-        student = build_student(work, lesson.teacher, lesson, stages[0].attention)
-    examples = enriched_train(work, lesson) if left else lesson.train
+        student = build_student(context, setup.teacher, setup, stages[0].attention)
+    examples = augmented_train(context, setup) if left else setup.train
     before = finished[-1] if finished else stages[0]
     for stage in left:
         if stage.attention != before.attention:
-            student = build_student(work, student, lesson)
-        shared = shared_folder(work, lesson, stage, examples)
-        if take_shared(work, stage, shared):
-            student = load_student(work, folder.phase(stage.name) / "student")
+            student = build_student(context, student, setup)
+        shared = shared_folder(context, setup, stage, examples)
+        if take_shared(context, stage, shared):
+            student = load_student(context, folder.phase(stage.name) / "student")
         else:
-            run_stage(work, lesson, student, stage, examples)
-            share(work, stage, shared)
+            run_stage(context, setup, student, stage, examples)
+            share(context, stage, shared)
         before = stage
-    if work.run.accelerator.is_main_process and not folder.student.exists():
-        save_model(student, lesson.tokenizer, folder.student)
+    if context.run.accelerator.is_main_process and not folder.student.exists():
+        save_model(student, setup.tokenizer, folder.student)
     return student
 
 
-def enriched_train(work: Work, lesson: Lesson) -> TokenizedExamples:
+def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
     """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks."""
-    config = work.config
-    words: Any = lesson.teacher.get_input_embeddings().weight
+    config = context.config
+    words: Any = setup.teacher.get_input_embeddings().weight
 
     def read() -> TokenizedExamples:
         settings, checkpoint = config.augmentation, config.teacher.checkpoint
-        own = enrich(lesson.train, settings, lesson.tokenizer, words, checkpoint, config.data.seed)
-        return own if lesson.other is None else join([own, lesson.other])
+        own = augment(setup.train, settings, setup.tokenizer, words, checkpoint, config.data.seed)
+        return own if setup.other is None else join([own, setup.other])
 
-    return on_main_process(work.run.accelerator, read)
+    return on_main_process(context.run.accelerator, read)
 
 
-def more_text(config: Config, lesson: Lesson) -> float:
+def more_text(config: Config, setup: DistillationSetup) -> float:
     """Return how many texts the stages read for every one that the baseline does."""
-    others = 0 if lesson.other is None else len(lesson.other)
-    return 1 + (config.augmentation.copies or 0) + others / len(lesson.train)
+    others = 0 if setup.other is None else len(setup.other)
+    return 1 + (config.augmentation.copies or 0) + others / len(setup.train)
 
 
 def run_stage(
-    work: Work,
-    lesson: Lesson,
+    context: RunContext,
+    setup: DistillationSetup,
     student: StudentForSequenceClassification,
     stage: StageConfig,
     examples: TokenizedExamples,
 ) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
-    run, folder = work.run, work.folder
-    teacher, layer_map = stage_teacher(work, lesson, student, stage)
+    run, folder = context.run, context.folder
+    teacher, layer_map = stage_teacher(context, setup, student, stage)
     plan = plan_stage(stage, layer_map, int(teacher.config.num_hidden_layers))
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
-        seen = packed_texts(work, student, lesson.train) if stage.texts == PACKED else examples
-        targets = stage_targets(run.accelerator, teacher, plan, seen, work.config.cache, cache_folder)
-        scorer = held_out_scorer(run, work.task, lesson.held_out)
+        seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
+        targets = stage_targets(run.accelerator, teacher, plan, seen, context.config.cache, cache_folder)
+        scorer = held_out_scorer(run, context.task, setup.held_out)
         progress = train(run, student, stage, plan, seen, folder.phase(stage.name), scorer, targets.outputs)
         # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
-        source, source_layers = (teacher, layer_map) if fits else (lesson.teacher, lesson.layer_map)
-        unseen = packed_texts(work, student, lesson.held_out) if fits else lesson.held_out
+        source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
+        unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
         fidelity = layer_fidelity(source, student, source_layers, unseen)
-    finish_phase(work, lesson, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
+    record_phase(context, setup, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
 
 
 def packed_texts(
-    work: Work, student: StudentForSequenceClassification, examples: TokenizedExamples
+    context: RunContext, student: StudentForSequenceClassification, examples: TokenizedExamples
 ) -> TokenizedExamples:
     """Return texts of all lengths up to the student's positions, put together from ``examples``."""
-    return pack(examples, int(student.config.max_position_embeddings), PACKED_TEXTS, work.config.data.seed)
+    return pack(examples, int(student.config.max_position_embeddings), PACKED_TEXTS, context.config.data.seed)
 
 
 def stage_teacher(
-    work: Work, lesson: Lesson, student: StudentForSequenceClassification, stage: StageConfig
+    context: RunContext, setup: DistillationSetup, student: StudentForSequenceClassification, stage: StageConfig
 ) -> tuple[PreTrainedModel, list[int]]:
     """Return whose outputs a stage matches, and which of its layers stands behind each of the student's.
 
@@ -175,40 +177,40 @@ def stage_teacher(
         student: as it is before the stage.
     """
     if stage.targets == "teacher":
-        return lesson.teacher, lesson.layer_map
+        return setup.teacher, setup.layer_map
     if stage.targets == EXACT_FORM:
         exact = exact_form(student)
         freeze(exact)
-        return exact, list(range(len(lesson.layer_map)))
-    source = [each.name for each in lesson.stages if each.attention == "softmax"][-1]
-    softmax_student = load_student(work, work.folder.phase(source) / "student")
+        return exact, list(range(len(setup.layer_map)))
+    source = [each.name for each in setup.stages if each.attention == "softmax"][-1]
+    softmax_student = load_student(context, context.folder.phase(source) / "student")
     freeze(softmax_student)
-    return softmax_student, list(range(len(lesson.layer_map)))
+    return softmax_student, list(range(len(setup.layer_map)))
 
 
-def train_baseline(work: Work, lesson: Lesson) -> StudentForSequenceClassification | None:
+def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification | None:
     """Train the same student on labels alone; None where the configuration wants no baseline."""
-    config, folder = work.config, work.folder
+    config, folder = context.config, context.folder
     if config.baseline.epochs == 0:
         return None
     if folder.result("baseline") is not None:
-        return load_student(work, folder.baseline)
+        return load_student(context, folder.baseline)
     start = main_process_first(
-        work.run.accelerator, lambda: label_free_start(config, work.task, work.splits, lesson.teacher)
+        context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.teacher)
     )
-    baseline = build_student(work, start, lesson)
-    stage = baseline_stage(config, lesson)
-    scorer = held_out_scorer(work.run, work.task, lesson.held_out)
-    progress = train(work.run, baseline, stage, StagePlan(), lesson.train, folder.phase("baseline"), scorer)
-    finish_phase(work, lesson, baseline, stage, progress, [], Targets(None), folder.baseline)
+    baseline = build_student(context, start, setup)
+    stage = baseline_stage(config, setup)
+    scorer = held_out_scorer(context.run, context.task, setup.held_out)
+    progress = train(context.run, baseline, stage, CapturePlan(), setup.train, folder.phase("baseline"), scorer)
+    record_phase(context, setup, baseline, stage, progress, [], TeacherTargets(None), folder.baseline)
     return baseline
 
 
-def baseline_stage(config: Config, lesson: Lesson) -> StageConfig:
+def baseline_stage(config: Config, setup: DistillationSetup) -> StageConfig:
     """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
     epochs = config.baseline.epochs
-    read = sum(stage.epochs for stage in lesson.stages if stage.texts != PACKED)
-    in_stages = max(1, round(read * more_text(config, lesson)))
+    read = sum(stage.epochs for stage in setup.stages if stage.texts != PACKED)
+    in_stages = max(1, round(read * more_text(config, setup)))
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",
@@ -222,18 +224,18 @@ def baseline_stage(config: Config, lesson: Lesson) -> StageConfig:
     )
 
 
-def finish_phase(
-    work: Work,
-    lesson: Lesson,
+def record_phase(
+    context: RunContext,
+    setup: DistillationSetup,
     model: StudentForSequenceClassification,
     stage: StageConfig,
     progress: Progress,
     fidelity: Sequence[Mapping[str, float]],
-    targets: Targets,
+    targets: TeacherTargets,
     destination: Path,
 ) -> None:
     """Score a trained model on validation, print and log the phase, save the model and mark the phase finished."""
-    _, metrics = validation_metrics(work.run, work.task, model, lesson.validation)
+    _, metrics = validation_metrics(context.run, context.task, model, setup.validation)
     epochs = min(stage.epochs, progress.epoch)  # of the last one perhaps a part
     saved = targets.seconds_saved(epochs)
     examples_per_second = progress.examples / progress.seconds
@@ -255,7 +257,7 @@ def finish_phase(
         "history": progress.history,
     }
     cache = f"; teacher outputs from disk saved {saved:.0f} s" if saved else ""
-    work.run.accelerator.print(
+    context.run.accelerator.print(
         f"{stage.name}: {in_words(metrics)} on validation; {progress.seconds:.0f} s, "
         f"{examples_per_second:.0f} examples/s{cache}"
     )
@@ -263,12 +265,12 @@ def finish_phase(
     for layer in fidelity:
         for kind in ("attention_output", "hidden_states"):
             values[f"{stage.name}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
-    work.run.accelerator.log(values, step=progress.global_step)
-    if work.run.accelerator.is_main_process:
-        flush_trackers(work.run.accelerator)
-        save_model(model, lesson.tokenizer, destination)
-        work.folder.finish(stage.name, result)
-    work.run.accelerator.wait_for_everyone()
+    context.run.accelerator.log(values, step=progress.global_step)
+    if context.run.accelerator.is_main_process:
+        flush_trackers(context.run.accelerator)
+        save_model(model, setup.tokenizer, destination)
+        context.folder.finish(stage.name, result)
+    context.run.accelerator.wait_for_everyone()
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

@@ -8,10 +8,10 @@ from torch import nn
 
 from distill.data.batching import collate
 from distill.objectives.stages import plan_stage
-from distill.training.loop import Run, train
+from distill.training.loop import TrainingContext, train
 from students import student_from_teacher
 from teachers.loading import freeze
-from teachers.outputs import LiveTeacher
+from teachers.outputs import OnlineTeacherOutputs
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def train_stage(make_bert, make_examples, make_accelerator, tmp_path):
                     score = (model.eval()(**batch).logits.argmax(1) == labels).float().mean().item()
             return score, {"accuracy": score}
 
-        run = Run(accelerator, training, seed=7)
-        outputs = LiveTeacher(teacher, plan) if with_teacher else None
+        run = TrainingContext(accelerator, training, seed=7)
+        outputs = OnlineTeacherOutputs(teacher, plan) if with_teacher else None
         progress = train(run, student, stage, plan, examples, tmp_path / folder, evaluate, outputs)
         return student, progress
 

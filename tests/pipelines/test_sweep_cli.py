@@ -87,7 +87,7 @@ def test_the_whole_grid_and_then_nothing_is_left(place, monkeypatch, capsys):
 
 def test_a_value_may_name_the_task(place):
     more = ["--overrides", '{"teacher.checkpoint": "teachers/{task}/teacher", "baseline.epochs": 0}']
-    (cell, *_) = runner.cells(runner.parse_sweep(["--config", "sweep.yaml", *more]))
+    (cell, *_) = runner.sweep_runs(runner.parse_sweep(["--config", "sweep.yaml", *more]))
     assert "teachers/sst2/teacher" in cell.command
     assert cell.command[cell.command.index("--baseline.epochs") + 1] == "0"
 
@@ -139,11 +139,11 @@ def test_a_torn_record_is_one_line(place, monkeypatch, capsys):
 
 
 def test_a_run_that_outlived_its_sweep_is_waited_for(place):
-    (cell, *_) = runner.cells(runner.parse_sweep(["--config", "sweep.yaml"]))
+    (cell, *_) = runner.sweep_runs(runner.parse_sweep(["--config", "sweep.yaml"]))
     cell.log.parent.mkdir()
     with open(cell.log, "ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        waiting = threading.Thread(target=runner.run_cell, args=(cell,))
+        waiting = threading.Thread(target=runner.run_one, args=(cell,))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
@@ -199,7 +199,7 @@ def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, word
 def test_a_missing_engine_is_one_line(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="pip install submitit"):
-        runner.cell_runner(runner.parse_sweep(["--config", "sweep.yaml", "--engine", "submitit"]))
+        runner.make_runner(runner.parse_sweep(["--config", "sweep.yaml", "--engine", "submitit"]))
 
 
 @pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed (pip install submitit)")

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from distill.config.schema import SCRATCH, BaselineConfig, Config, DataConfig, StageConfig, TeacherConfig
 from distill.tasks import get_task
 from distill.utils.errors import UserError
-from pipelines.run.context import Lesson
+from pipelines.run.context import DistillationSetup
 from pipelines.run.stages import baseline_stage
 from teachers.finetuning import check_windows, label_free_start
 from teachers.loading import Teacher
@@ -24,7 +24,7 @@ def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
         torch.testing.assert_close(weights, again.state_dict()[name], rtol=0, atol=0)
     query = "bert.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(start.state_dict()[query], teacher.state_dict()[query])
-    lesson = Lesson(Teacher(teacher, AutoTokenizer, finished=True), False, [0], [0], {}, [], ())
+    lesson = DistillationSetup(Teacher(teacher, AutoTokenizer, finished=True), False, [0], [0], {}, [], ())
     assert (
         baseline_stage(config, lesson).train == "all"
     )  # nothing of it has learned anything yet, its word embeddings neither

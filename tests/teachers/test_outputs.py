@@ -13,10 +13,17 @@ from helpers.closeness import assert_close
 import teachers.outputs as outputs
 from distill.config.schema import CacheConfig, StageConfig
 from distill.data.batching import collate
-from distill.objectives.stages import StagePlan, plan_stage
+from distill.objectives.stages import CapturePlan, plan_stage
 from distill.utils.errors import UserError
 from teachers.loading import freeze
-from teachers.outputs import CachedTeacher, LiveTeacher, array_path, build_cache, bytes_needed, fingerprint
+from teachers.outputs import (
+    CachedTeacherOutputs,
+    OnlineTeacherOutputs,
+    array_path,
+    build_cache,
+    bytes_needed,
+    fingerprint,
+)
 from teachers.targets import stage_targets
 
 STAGE = StageConfig(
@@ -42,10 +49,10 @@ def batch_of(examples, indices):
 
 def test_from_disk_as_live_within_half_precision(teacher, examples, tmp_path):
     build_cache(teacher, examples, PLAN.teacher, tmp_path)
-    cached = CachedTeacher(tmp_path, PLAN, examples, 2)
+    cached = CachedTeacherOutputs(tmp_path, PLAN, examples, 2)
     indices = np.array([17, 3, 29, 4, 0])
     inputs = batch_of(examples, indices)
-    got, want = cached.batch(indices, inputs), LiveTeacher(teacher, PLAN).batch(indices, inputs)
+    got, want = cached.batch(indices, inputs), OnlineTeacherOutputs(teacher, PLAN).batch(indices, inputs)
     assert set(got) == set(want) == {"attention_output", "hidden_states", "query", "key", "logits"}
     assert_close(got["logits"], want["logits"])  # kept in full precision
     real = inputs["attention_mask"].bool()
@@ -56,7 +63,7 @@ def test_from_disk_as_live_within_half_precision(teacher, examples, tmp_path):
             assert one.shape == other.shape
             assert torch.allclose(one[real], other[real], rtol=2e-3, atol=2e-3)
             assert one[~real].abs().sum() == 0
-    assert cached.num_heads == LiveTeacher(teacher, PLAN).num_heads == 2
+    assert cached.num_heads == OnlineTeacherOutputs(teacher, PLAN).num_heads == 2
 
 
 def test_room_on_disk_is_what_was_announced(teacher, examples, tmp_path):
@@ -89,9 +96,9 @@ def test_the_labels_are_not_part_of_the_teachers_outputs(teacher, examples):
 def count_passes(monkeypatch) -> list[int]:
     """Return a list that grows by one with every batch that goes through the teacher."""
     batches: list[int] = []
-    original = LiveTeacher.batch
+    original = OnlineTeacherOutputs.batch
     monkeypatch.setattr(
-        LiveTeacher,
+        OnlineTeacherOutputs,
         "batch",
         lambda self, indices, inputs: (batches.append(len(indices)), original(self, indices, inputs))[1],
     )
@@ -112,7 +119,7 @@ def test_everything_is_computed_once(teacher, examples, tmp_path, monkeypatch):
 @pytest.mark.parametrize("batches", [0, 1])
 def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher, examples, tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "CACHE_BATCH_SIZE", 8)
-    original, calls = LiveTeacher.batch, []
+    original, calls = OnlineTeacherOutputs.batch, []
 
     def dying(self, indices, inputs):
         calls.append(None)
@@ -121,7 +128,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher,
         return original(self, indices, inputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LiveTeacher, "batch", dying)
+        patch.setattr(OnlineTeacherOutputs, "batch", dying)
         with pytest.raises(KeyboardInterrupt):
             build_cache(teacher, examples, PLAN.teacher, tmp_path)
     assert not list(tmp_path.glob("*.npy"))
@@ -129,8 +136,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher,
     assert not list(tmp_path.glob("*incomplete*"))
     indices = np.arange(30)
     inputs = batch_of(examples, indices)
-    got = CachedTeacher(tmp_path, PLAN, examples, 2).batch(indices, inputs)
-    want = LiveTeacher(teacher, PLAN).batch(indices, inputs)
+    got = CachedTeacherOutputs(tmp_path, PLAN, examples, 2).batch(indices, inputs)
+    want = OnlineTeacherOutputs(teacher, PLAN).batch(indices, inputs)
     real = inputs["attention_mask"].bool()
     assert torch.allclose(got["hidden_states"][1][real], want["hidden_states"][1][real], rtol=2e-3, atol=2e-3)
 
@@ -171,12 +178,12 @@ def targets(accelerator, teacher, plan, examples, cache, folder):
 
 def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator, capsys):
     accelerator = make_accelerator()
-    nothing = targets(accelerator, teacher, StagePlan(), examples, CacheConfig(), tmp_path / "run")
+    nothing = targets(accelerator, teacher, CapturePlan(), examples, CacheConfig(), tmp_path / "run")
     assert (nothing.outputs, nothing.seconds_saved(3)) == (None, None)
     assert not (tmp_path / "run").exists()
 
     disk = targets(accelerator, teacher, PLAN, examples, CacheConfig(), tmp_path / "run")
-    assert isinstance(disk.outputs, CachedTeacher)
+    assert isinstance(disk.outputs, CachedTeacherOutputs)
     assert disk.seconds_saved(1) == disk.seconds_saved(0.5) == 0
     assert disk.seconds_saved(3) == 2 * disk.seconds_per_pass
     assert disk.gigabytes == bytes_needed(PLAN, examples, 32) / 1e9
@@ -184,12 +191,12 @@ def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator,
     assert folder.name == fingerprint(teacher, examples, None)
 
     shared = targets(accelerator, teacher, PLAN, examples, CacheConfig(dir=str(tmp_path / "shared")), tmp_path / "run")
-    assert isinstance(shared.outputs, CachedTeacher)
+    assert isinstance(shared.outputs, CachedTeacherOutputs)
     assert [path.name for path in (tmp_path / "shared").iterdir()] == [folder.name]
     assert capsys.readouterr().out == ""
 
     live = targets(accelerator, teacher, PLAN, examples, CacheConfig(max_gigabytes=1e-9), tmp_path / "other")
-    assert isinstance(live.outputs, LiveTeacher)
+    assert isinstance(live.outputs, OnlineTeacherOutputs)
     assert live.seconds_saved(3) is None
     assert not (tmp_path / "other").exists()
     assert "above cache.max_gigabytes" in capsys.readouterr().out
@@ -218,7 +225,7 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(name, file, teacher, 
     spoil, message = WRONG_FILES[name]
     spoil(tmp_path / file)
     with pytest.raises(UserError, match=message) as refusal:
-        CachedTeacher(tmp_path, PLAN, examples, 2)
+        CachedTeacherOutputs(tmp_path, PLAN, examples, 2)
     assert f"{file} " in str(refusal.value)
     assert f"remove {tmp_path} to have" in str(refusal.value)
 
@@ -236,6 +243,6 @@ def test_the_space_of_the_cache_is_taken_before_the_teacher_runs(teacher, exampl
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(LiveTeacher, "batch", lambda *_: pytest.fail("the teacher ran"))
+    monkeypatch.setattr(OnlineTeacherOutputs, "batch", lambda *_: pytest.fail("the teacher ran"))
     with pytest.raises(OSError, match="No space left"):
         build_cache(teacher, examples, PLAN.teacher, tmp_path)

@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from distill.config.schema import AUGMENTATIONS, AugmentationConfig
-from distill.data.augmentation import cut_span, enrich, join, mix_examples
+from distill.data.augmentation import augment, cut_span, join, mix_examples
 from distill.data.batching import TokenizedExamples, tokenize
 from distill.data.splits import HIDDEN, Examples
 from distill.data.tokenization import train_tokenizer
@@ -61,7 +61,7 @@ def embeddings(tokenizer) -> torch.Tensor:
 def test_originals_come_first_and_copies_are_well_formed(kind, pairs, make, tokenizer, masked_lm):
     examples = make(pairs)
     settings = AugmentationConfig(copies=2, kinds=[kind])
-    found = enrich(examples, settings, tokenizer, embeddings(tokenizer), masked_lm, seed=0)
+    found = augment(examples, settings, tokenizer, embeddings(tokenizer), masked_lm, seed=0)
     texts, originals = texts_of(found), texts_of(examples)
     assert len(found) == 3 * NUM_EXAMPLES
     assert texts[:NUM_EXAMPLES] == originals
@@ -82,7 +82,7 @@ def test_originals_come_first_and_copies_are_well_formed(kind, pairs, make, toke
 def test_kinds_take_turns_and_a_seed_decides(make, tokenizer):
     def copies(kinds: list[str], seed: int) -> list:
         settings = AugmentationConfig(copies=2, kinds=kinds)
-        return texts_of(enrich(make(), settings, tokenizer, embeddings(tokenizer), None, seed))[NUM_EXAMPLES:]
+        return texts_of(augment(make(), settings, tokenizer, embeddings(tokenizer), None, seed))[NUM_EXAMPLES:]
 
     assert copies(["cut", "mix"], 0) == copies(["cut", "mix"], 0) != copies(["cut", "mix"], 1)
     assert copies(["cut", "mix"], 0)[:NUM_EXAMPLES] == copies(["cut"], 0)[:NUM_EXAMPLES]
@@ -90,7 +90,7 @@ def test_kinds_take_turns_and_a_seed_decides(make, tokenizer):
 
 
 def test_no_copies_are_the_examples(make, tokenizer):
-    found = enrich(make(), AugmentationConfig(), tokenizer, embeddings(tokenizer), None, seed=0)
+    found = augment(make(), AugmentationConfig(), tokenizer, embeddings(tokenizer), None, seed=0)
     assert texts_of(found) == texts_of(make())
     assert np.array_equal(found.labels, make().labels)
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_without_a_head_is_refused(make, tokenizer, make_bert, tmp_
     make_bert().bert.save_pretrained(tmp_path)
     for checkpoint, reason in ((str(tmp_path), "has no masked-LM head"), (None, "from scratch")):
         with pytest.raises(UserError, match=f"{reason}.*leave masked_lm out of augmentation.kinds"):
-            enrich(
+            augment(
                 make(),
                 AugmentationConfig(copies=1, kinds=["masked_lm"]),
                 tokenizer,

@@ -7,13 +7,13 @@ import torch
 from distill.config.schema import TrainingConfig
 from distill.evaluation.scoring import held_out_scorer, validation_metrics
 from distill.tasks import get_task
-from distill.training.loop import Run
+from distill.training.loop import TrainingContext
 from distill.utils.errors import UserError
 
 
 @pytest.fixture
 def run(make_accelerator):
-    return Run(make_accelerator(), TrainingConfig(), seed=0)
+    return TrainingContext(make_accelerator(), TrainingConfig(), seed=0)
 
 
 def test_held_out_score_is_the_main_metric(run, make_bert, make_examples):

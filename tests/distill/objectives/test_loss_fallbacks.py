@@ -7,13 +7,13 @@ import torch
 from distill.config.schema import LAYER_LOSSES, Config, StageConfig, StudentSettings
 from distill.config.validation import check_config
 from distill.data.batching import collate
-from distill.objectives.loss_fallbacks import with_legal_losses
+from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.objectives.stages import StageModel, compute_losses, parameter_groups, plan_stage
 from distill.utils.errors import UserError
 from distill.utils.findings import WARNING
 from students import ATTENTIONS, STUDENTS, student_from_teacher
 from teachers.loading import freeze
-from teachers.outputs import LiveTeacher
+from teachers.outputs import OnlineTeacherOutputs
 
 MAPS = {
     *("softmax", "memory_efficient", "scaling", "knn", "bigbird", "sparse", "transformer_xl"),
@@ -39,7 +39,7 @@ def illegal(name: str) -> list[str]:
 def test_the_attention_output_stands_in_for_what_a_mechanism_lacks(name):
     config = config_of(name, dict.fromkeys(LAYER_LOSSES, 0.5))
     check_config(config, STUDENTS)
-    legal, findings = with_legal_losses(config, STUDENTS[name])
+    legal, findings = replace_unsupported_losses(config, STUDENTS[name])
     missing = illegal(name)
     expected = {loss: 0.5 for loss in LAYER_LOSSES if loss not in missing}
     assert legal.stages[0].losses == expected | {"attention_output": 0.5 * (1 + len(missing))}
@@ -49,7 +49,7 @@ def test_the_attention_output_stands_in_for_what_a_mechanism_lacks(name):
         assert f"{name} attention has no" in finding.line
         assert all(loss in finding.line for loss in missing)
         assert "\n" not in finding.line
-    assert with_legal_losses(legal, STUDENTS[name]) == (legal, [])
+    assert replace_unsupported_losses(legal, STUDENTS[name]) == (legal, [])
 
 
 @pytest.mark.parametrize("inputs", ["student", "teacher"])
@@ -64,10 +64,10 @@ def test_every_loss_that_is_left_can_be_computed_and_trained(name, train, inputs
     forced = ("attention_output", "attention_context", "attention_map")
     for loss in forced if inputs == "teacher" else LAYER_LOSSES:
         config = config_of(name, {loss: 1.0}, options, train=train, inputs=inputs)
-        stage = with_legal_losses(config, ATTENTIONS[name])[0].stages[0]
+        stage = replace_unsupported_losses(config, ATTENTIONS[name])[0].stages[0]
         plan = plan_stage(stage, [0, 1], 2)
         parameters = [parameter for group in parameter_groups(student, stage, 0.0) for parameter in group["params"]]
-        outputs = LiveTeacher(teacher, plan).batch(np.arange(6), tokens)
+        outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), tokens)
         values = compute_losses(
             stage, StageModel(student, plan)(tokens, outputs.get("layer_input")), outputs, batch, 2
         )
@@ -80,7 +80,7 @@ def test_every_loss_that_is_left_can_be_computed_and_trained(name, train, inputs
 def test_the_map_of_arc_cosines_is_compared_and_that_of_gaussians_is_not():
     for options, legal in (({"kernel": "arccos"}, True), ({"kernel": "gaussian"}, False), ({}, False)):
         config = config_of("rfa", {"attention_map": 1.0}, options)
-        assert (with_legal_losses(config, ATTENTIONS["rfa"])[0] == config) is legal
+        assert (replace_unsupported_losses(config, ATTENTIONS["rfa"])[0] == config) is legal
 
 
 def test_what_nothing_stands_in_for_is_refused():
@@ -89,7 +89,7 @@ def test_what_nothing_stands_in_for_is_refused():
     with pytest.raises(UserError, match="longformer attention has none; leave it out"):
         check_config(config_of("longformer", {"compression": 1.0}), STUDENTS)
     config = config_of("lstm", {"logits": 1.0})
-    assert with_legal_losses(config, STUDENTS["lstm"]) == (config, [])
+    assert replace_unsupported_losses(config, STUDENTS["lstm"]) == (config, [])
 
 
 def test_a_map_on_its_pattern_can_be_that_of_the_teacher_exactly(make_bert, make_examples):
@@ -100,6 +100,6 @@ def test_a_map_on_its_pattern_can_be_that_of_the_teacher_exactly(make_bert, make
     tokens = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
     stage = config_of("knn", {"attention_map": 1.0}).stages[0]
     plan = plan_stage(stage, [0], 1)
-    outputs = LiveTeacher(teacher, plan).batch(np.arange(6), tokens)
+    outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), tokens)
     values = compute_losses(stage, StageModel(student.eval(), plan)(tokens), outputs, batch, 2)
     assert values["attention_map"].abs().max() < 1e-5

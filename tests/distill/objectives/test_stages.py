@@ -12,8 +12,8 @@ from distill.data.batching import collate
 from distill.models.hooks import capture
 from distill.objectives.losses import masked_mse
 from distill.objectives.stages import (
+    CapturePlan,
     StageModel,
-    StagePlan,
     compute_losses,
     default_feature_rate,
     feature_parameters,
@@ -23,7 +23,7 @@ from distill.objectives.stages import (
 )
 from students import ATTENTIONS, student_from_teacher
 from teachers.loading import freeze
-from teachers.outputs import LiveTeacher
+from teachers.outputs import OnlineTeacherOutputs
 
 LAYERS = [0, 1]
 COMMON_LOSSES = [name for name in LOSSES if name != "compression"]  # that one is Compressive attention's
@@ -64,7 +64,7 @@ def test_hidden_state_targets(layer_map, num_teacher_layers, expected):
 )
 def test_plan_of_every_loss(loss, student, teacher):
     plan = plan_stage(stage_of(loss), [0, 2], 6)
-    assert plan == StagePlan(student, teacher, needs_logits=loss == "logits", teacher_forced=False)
+    assert plan == CapturePlan(student, teacher, needs_logits=loss == "logits", teacher_forced=False)
 
 
 def test_teacher_forcing_reads_the_inputs_of_the_mapped_layers():
@@ -80,7 +80,7 @@ def run_stage(stage, teacher, student, layer_map, examples):
     labels = inputs.pop("labels")
     inputs.pop("ids")
     plan = plan_stage(stage, layer_map, teacher.config.num_hidden_layers)
-    outputs = LiveTeacher(teacher, plan).batch(np.arange(6), inputs)
+    outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), inputs)
     got = StageModel(student, plan)(inputs, outputs.get("layer_input"))
     return compute_losses(stage, got, outputs, inputs | {"labels": labels}, teacher.config.num_attention_heads)
 
@@ -149,7 +149,7 @@ def test_a_teacher_in_training_mode_is_refused(make_bert, make_examples):
     teacher = make_bert().train()
     inputs = collate(make_examples(), np.arange(2))
     with pytest.raises(AssertionError, match="eval mode"):
-        LiveTeacher(teacher, StagePlan()).batch(np.arange(2), inputs)
+        OnlineTeacherOutputs(teacher, CapturePlan()).batch(np.arange(2), inputs)
 
 
 def test_teacher_forced_attention_reads_the_teachers_hidden_states(make_bert, make_examples):
@@ -183,7 +183,7 @@ def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, input
     batch = collate(examples, np.arange(4))
     tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     plan = plan_stage(alone, [0, 2], 4)
-    targets = LiveTeacher(teacher, plan).batch(np.arange(4), tokens)
+    targets = OnlineTeacherOutputs(teacher, plan).batch(np.arange(4), tokens)
     outputs = {
         name: StageModel(student, plan_stage(stage, [0, 2], 4))(tokens, targets.get("layer_input"))
         for name, stage in (("all", whole), ("first_token", alone))

@@ -15,7 +15,7 @@ from distill.preflight import checks
 from distill.preflight.memory_estimate import Memory, Sharding
 from distill.training.accelerator import Launcher, read_launcher
 from distill.utils.errors import UserError
-from distill.utils.findings import ERROR, OK, WARNING, Finding, NotReadyError, settle, show
+from distill.utils.findings import ERROR, OK, WARNING, Finding, NotReadyError, print_findings, raise_on_error
 from students import student_from_teacher
 
 ALONE = Launcher(1, 1, 0, False, None, "no", None)
@@ -250,7 +250,7 @@ def test_disk(tmp_path: Path) -> None:
 
 
 def test_settle_warns_and_stops_at_the_first_error(capsys: pytest.CaptureFixture[str]) -> None:
-    settle([Finding(OK, "one"), Finding(WARNING, "two; way out")])
+    raise_on_error([Finding(OK, "one"), Finding(WARNING, "two; way out")])
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "warning: two; way out\n"
@@ -260,7 +260,7 @@ def test_settle_warns_and_stops_at_the_first_error(capsys: pytest.CaptureFixture
         raise AssertionError("nothing is looked at after an error")
 
     with pytest.raises(UserError, match="three; way out"):
-        settle(findings())
+        raise_on_error(findings())
 
 
 def test_show_prints_everything_before_it_stops(
@@ -268,8 +268,8 @@ def test_show_prints_everything_before_it_stops(
 ) -> None:
     findings = [Finding(ERROR, "one; way out"), Finding(OK, "two")]
     with pytest.raises(NotReadyError):
-        show(findings)
+        print_findings(findings)
     assert capsys.readouterr().out == "error   one; way out\nok      two\n"
     monkeypatch.setenv("RANK", "1")  # of several processes one speaks
-    show(findings[1:])
+    print_findings(findings[1:])
     assert capsys.readouterr().out == ""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distill.config.parsing import parse_config
-from distill.sweeps.runner import Cell, cells, parse_sweep
+from distill.sweeps.runner import SweepRun, parse_sweep, sweep_runs
 from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,11 +30,11 @@ FILES = {
 """Name of a sweep to the files that its header gives to --config, in order."""
 
 
-def grid(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+def grid(name: str, monkeypatch: pytest.MonkeyPatch) -> list[SweepRun]:
     """Return the runs of a sweep, started where its header says: in the repository's root."""
     monkeypatch.chdir(ROOT)
     arguments = [part for file in FILES[name] for part in ("--config", str(FOLDER / f"{file}.yaml"))]
-    return cells(parse_sweep([*arguments, "--bench", "null"]))
+    return sweep_runs(parse_sweep([*arguments, "--bench", "null"]))
 
 
 def test_no_file_is_forgotten():

@@ -13,12 +13,12 @@ from torch import nn
 
 import distill.training.loop as loop
 from distill.objectives.stages import plan_stage
-from distill.training.loop import Run, out_of_patience, phase_seed, set_dropout, train
+from distill.training.loop import TrainingContext, out_of_patience, phase_seed, set_dropout, train
 from distill.training.schedules import learning_rate_factor, scheduled
 from distill.utils.errors import UserError
 from students import student_from_teacher
 from teachers.loading import freeze
-from teachers.outputs import LiveTeacher
+from teachers.outputs import OnlineTeacherOutputs
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,17 @@ def test_a_stage_whose_losses_do_not_see_what_it_trains_is_refused(
     student = student_from_teacher(teacher, layer_map=[0], attention="performer", num_features=8)[0]
     stage = replace(LABELS, name="values", losses={"value_relations": 1.0}, train="features")
     plan = plan_stage(stage, [0], 2)
-    run = Run(make_accelerator(gradient_accumulation_steps=1), TRAINING, seed=7)
+    run = TrainingContext(make_accelerator(gradient_accumulation_steps=1), TRAINING, seed=7)
     with pytest.raises(UserError, match=r"stages\.values\.train is features: no loss depends on that; train encoder"):
         train(
-            run, student, stage, plan, make_examples(), tmp_path, lambda model: (0.0, {}), LiveTeacher(teacher, plan)
+            run,
+            student,
+            stage,
+            plan,
+            make_examples(),
+            tmp_path,
+            lambda model: (0.0, {}),
+            OnlineTeacherOutputs(teacher, plan),
         )
 
 

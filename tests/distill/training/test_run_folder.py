@@ -12,7 +12,7 @@ from transformers import BertForSequenceClassification
 from distill.config.parsing import load_config
 from distill.config.schema import Config, StageConfig, StudentSettings
 from distill.data.tokenization import train_tokenizer
-from distill.training.run_folder import RunFolder, create_run_folder, find_run_folder, occupy, save_model
+from distill.training.run_folder import RunFolder, create_run_folder, find_run_folder, lock_run_folder, save_model
 from distill.utils.errors import UserError
 
 DATA = {"data of train": "0123", "data of validation": "4567"}
@@ -95,7 +95,7 @@ def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
     folder.path.mkdir(parents=True)
     (folder.path / ".config.yaml.77.incomplete").write_text("task: ss")
     create_run_folder(config, find_run_folder(config), DATA)
-    occupy(folder)
+    lock_run_folder(folder)
     assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
 
 
@@ -111,11 +111,11 @@ def test_two_processes_in_one_folder_are_one_too_many(created):
     assert other.stdout.readline() == b"in\n"
     (created.path / "teacher.incomplete").mkdir()
     with pytest.raises(UserError, match="in use by another process"):
-        occupy(created)
+        lock_run_folder(created)
     assert (created.path / "teacher.incomplete").exists()  # the other one may be writing it
     other.kill()
     other.wait()
-    occupy(created)
+    lock_run_folder(created)
     assert not (created.path / "teacher.incomplete").exists()
 
 
@@ -124,7 +124,7 @@ def test_the_next_start_tidies_what_a_kill_left(created):
     for left in ("checkpoints/layers/step-00000003", "checkpoints/logits/step-00000001", "teacher.incomplete"):
         (created.path / left).mkdir(parents=True)
     (created.path / "student.replaced").mkdir()
-    occupy(created)
+    lock_run_folder(created)
     left = sorted(path.relative_to(created.path).as_posix() for path in created.path.rglob("*"))
     assert left == [
         "checkpoints",
