@@ -5,9 +5,8 @@ Columns, label order and metrics are those of GLUE (Wang et al. 2018, arXiv:1804
 the command line, so this module imports no library.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from distill.utils.errors import UserError, choices_hint
 
@@ -45,21 +44,6 @@ class Task:
     @property
     def main_metric(self) -> str:
         return self.metrics[0]
-
-
-class DataSource(Protocol):
-    """What the data config says of a task of one's own (task `custom`)."""
-
-    @property
-    def dir(self) -> str | None: ...
-    @property
-    def text_columns(self) -> Sequence[str] | None: ...
-    @property
-    def label_column(self) -> str: ...
-    @property
-    def label_names(self) -> Sequence[str] | None: ...
-    @property
-    def regression(self) -> bool: ...
 
 
 def _glue(
@@ -111,14 +95,12 @@ def task_names() -> list[str]:
     return [*TASKS, CUSTOM]
 
 
-def get_task(name: str, data: DataSource | None = None) -> Task:
-    """Return the task called ``name``; ``custom`` is built from the data config.
+def get_task(name: str) -> Task:
+    """Return the published task called ``name``; `distill.data.splits.resolve_task` also builds ``custom``.
 
     Raises:
-        UserError: no such task, or a custom task whose columns or labels cannot be used.
+        UserError: no such task.
     """
-    if name == CUSTOM:
-        return _custom_task_from_config(data)
     if name not in TASKS:
         raise UserError(f"task: there is no task {name!r}; {choices_hint(name, task_names())}")
     return TASKS[name]
@@ -139,19 +121,3 @@ def custom_task(
         raise UserError(f"data.label_names: a classification needs two or more different labels, not {list(names)}")
     metrics = ("pearson", "spearmanr") if regression else ("accuracy", "macro_f1")
     return Task(CUSTOM, columns, label_column, names, metrics)
-
-
-def _custom_task_from_config(data: DataSource | None) -> Task:
-    if data is None or data.dir is None:
-        raise UserError("data.dir: task custom needs its file, or the folder of its files")
-    # Here and not above: readers import pandas, and the command line imports this module to check a name.
-    from distill.data.columns import find_columns
-    from distill.data.locate import split_files
-    from distill.data.readers import find_label_names
-
-    train_file = split_files(data.dir, CUSTOM, ("train",))["train"]
-    text_columns, label_column = find_columns(train_file, data.text_columns, data.label_column)
-    label_names = data.label_names
-    if label_names is None and not data.regression:
-        label_names = find_label_names(train_file, label_column)
-    return custom_task(text_columns, label_column, label_names, data.regression)

@@ -22,7 +22,8 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.utils.cli import data_options, positive, run
+from distill.config.data_options import data_options
+from distill.utils.cli import positive, run
 from pipelines.compare import compare, make_parser
 
 Speed = Sequence[dict[str, Any]]

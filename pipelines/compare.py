@@ -19,9 +19,10 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.config.data_options import add_data_options, data_options
 from distill.reporting.verdict import parse_requirements, unmet_requirements
 from distill.tasks import task_names
-from distill.utils.cli import Parser, add_data_options, data_options, positive, run, writable_folder
+from distill.utils.cli import Parser, positive, run, writable_folder
 from distill.utils.errors import UserError
 
 
@@ -97,19 +98,19 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from distill.config.schema import DataConfig
     from distill.data.batching import tokenize
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits
+    from distill.data.splits import load_splits, resolve_task
     from distill.evaluation.comparison import check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
     from distill.evaluation.glue_submission import load_test_texts, write_submission
     from distill.evaluation.predictions_file import write_predictions
     from distill.evaluation.record import write_record
+    from distill.export.alternatives import measure_alternatives
     from distill.models.loading import check_device, check_max_length, load_comparable, saved_copies, softmax_control
     from distill.reporting.report import write_report
-    from distill.tasks import get_task
 
     given = vars(options)
     data = DataConfig(**data_options(options, options.task))
-    task = get_task(options.task, data)
+    task = resolve_task(options.task, data)
     print_found_columns(task, data)
     settings = CompareSettings(
         tuple(options.batch_sizes),
@@ -150,6 +151,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             seed=options.seed,
             folders=folders,
             source=data.dir,
+            measure_alternatives=measure_alternatives,
         )
     if submission:
         tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}

@@ -18,8 +18,9 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.config.data_options import add_data_options
 from distill.tasks import task_names
-from distill.utils.cli import Parser, add_data_options, positive, run
+from distill.utils.cli import Parser, positive, run
 from distill.utils.errors import UserError
 
 
@@ -60,14 +61,13 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
     from distill.data.batching import tokenize
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits
+    from distill.data.splits import load_splits, resolve_task
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
     from distill.evaluation.record import plain, read_record, write_record
     from distill.export.deployment import deploy_onnx, describe_deployments, predict_validation, with_deployments
     from distill.export.onnx import check_packages
     from distill.models.loading import check_max_length, load_classifier
-    from distill.tasks import get_task
     from distill.utils.files import write_atomically
     from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
     from students import fold_features  # registers our students, so that loading them runs no code from their folders
@@ -77,7 +77,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     folder = find_run(options.student, options.run_dir)
     record = read_record(folder.record) if folder else None
     name, data = task_and_data(folder, options)
-    task = get_task(name, data)
+    task = resolve_task(name, data)
     print_found_columns(task, data)
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})

@@ -3,7 +3,7 @@
 Legend: B batch, N sequence length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -171,3 +171,8 @@ def collate(
         "ids": examples.ids[indices],
     }
     return {key: torch.from_numpy(value).to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def median_length(validation: Mapping[str, TokenizedExamples]) -> int:
+    """Return the median length of the first split's texts in tokens, rounded up as a batch is padded."""
+    return padded_length(int(np.ceil(np.median(next(iter(validation.values())).lengths))))

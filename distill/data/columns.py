@@ -4,11 +4,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
 from distill.data.readers import column_names, in_words, is_text, read_file, require_columns
-from distill.tasks import CUSTOM, DataSource, Task
+from distill.tasks import CUSTOM, Task
 from distill.utils.errors import UserError
 
 LABEL = "label"
@@ -33,6 +34,21 @@ PAIRS = (
 WORD = re.compile(r"[^\W\d_]{2}")
 """Two letters in a row, which numbers, dates and most codes do not hold."""
 ROWS_LOOKED_AT = 1000
+
+
+class DataSource(Protocol):
+    """What the data config says of a task of one's own (task `custom`)."""
+
+    @property
+    def dir(self) -> str | None: ...
+    @property
+    def text_columns(self) -> Sequence[str] | None: ...
+    @property
+    def label_column(self) -> str: ...
+    @property
+    def label_names(self) -> Sequence[str] | None: ...
+    @property
+    def regression(self) -> bool: ...
 
 
 def find_columns(

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.config.schema import DataConfig
+from distill.data.columns import DataSource, find_columns
 from distill.data.labels import encode_labels
 from distill.data.locate import split_files
-from distill.data.readers import is_text, read_embedded, read_file, read_hub
-from distill.tasks import CUSTOM, Task
+from distill.data.readers import find_label_names, is_text, read_embedded, read_file, read_hub
+from distill.tasks import CUSTOM, Task, custom_task, get_task
 from distill.utils.errors import UserError, first_line
 
 EMBEDDED = "embedded"
@@ -83,6 +84,24 @@ class _Source:
     def select(self, indices: np.ndarray) -> Examples:
         columns = [column.take(pa.array(indices)).to_pylist() for column in self.texts]
         return Examples(indices, list(zip(*columns, strict=True)), self.labels[indices])
+
+
+def resolve_task(name: str, data: DataSource) -> Task:
+    """Return the task called ``name``; ``custom`` is built from ``data``, its columns and labels found in its file.
+
+    Raises:
+        UserError: no such task, or a custom task whose file, columns or labels cannot be used.
+    """
+    if name != CUSTOM:
+        return get_task(name)
+    if data.dir is None:
+        raise UserError("data.dir: task custom needs its file, or the folder of its files")
+    train_file = split_files(data.dir, CUSTOM, ("train",))["train"]
+    text_columns, label_column = find_columns(train_file, data.text_columns, data.label_column)
+    label_names = data.label_names
+    if label_names is None and not data.regression:
+        label_names = find_label_names(train_file, label_column)
+    return custom_task(text_columns, label_column, label_names, data.regression)
 
 
 def load_splits(

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from distill.benchmark.suite import CompareSettings, measure
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, median_length
 from distill.data.splits import EMBEDDED
 from distill.evaluation import significance
 from distill.evaluation.metrics import metrics_over_splits
@@ -19,7 +19,6 @@ from distill.evaluation.predict import predict_logits
 from distill.evaluation.predictions_file import Logits, predictions_frame
 from distill.evaluation.quality import linear_form_quality, quality
 from distill.evaluation.record import SCHEMA, Record, not_finite, plain, validate_record
-from distill.export.alternatives import measure_alternatives, median_length
 from distill.models.flops import attention_name, model_flops
 from distill.models.linear_form import linear_form
 from distill.models.windowed_bert import window_lengths
@@ -88,7 +87,7 @@ def build_record(
         crossover: of `crossover_length`.
         noise: of `measure_noise`.
         throughput: of `measure_throughput`.
-        alternatives: of `measure_alternatives`.
+        alternatives: of `distill.export.alternatives.measure_alternatives`.
         environment: of `describe_environment`.
         resamples: bootstrap resamples behind every interval.
         seed: of the run, and of the resampling.
@@ -147,7 +146,7 @@ def compare_models(
     folders: Mapping[str, Path | str] | None = None,
     source: str | None = None,
     training_precision: str | None = None,
-    softmax_student: Callable[[], PreTrainedModel] | None = None,
+    measure_alternatives: Callable[..., list[dict[str, Any]]],
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -170,7 +169,7 @@ def compare_models(
         folders: checkpoints of ``teacher`` and ``student`` for the memory measurement, or None for none; the
             student's own code in its folder is run.
         training_precision: in which the student was trained, where that is known.
-        softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
+        measure_alternatives: `distill.export.alternatives.measure_alternatives`, which stands right of this package.
     """
     models = {"teacher": teacher, "student": student} | ({"baseline": baseline} if baseline is not None else {})
     check_comparable(task, models)
@@ -191,7 +190,7 @@ def compare_models(
         examples = validation[task.validation_splits[0]]
         measured = measure(teacher, student, control, settings, device, folders, examples)
         measured["alternatives"] = measure_alternatives(
-            task, models, softmax_student, validation, logits, settings, device=device, seed=seed
+            task, models, validation, logits, settings, device=device, seed=seed
         )
     described = {role: describe_model(model) for role, model in models.items()}
     if windows := windows_read(teacher, validation):

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distill.benchmark.suite import CompareSettings
-from distill.data.batching import TokenizedExamples, padded_length
+from distill.data.batching import TokenizedExamples, median_length
 from distill.evaluation import significance
 from distill.evaluation.metrics import metrics_over_splits, predictions
 from distill.evaluation.predict import predict_logits
@@ -35,21 +35,16 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between the fused file and torch, relative to the largest logit if that is over 1."""
 
 
-def median_length(validation: Mapping[str, TokenizedExamples]) -> int:
-    """Return the median length of the first split's texts in tokens, rounded up as a batch is padded."""
-    return padded_length(int(np.ceil(np.median(next(iter(validation.values())).lengths))))
-
-
 def measure_alternatives(
     task: Task,
     models: Mapping[str, PreTrainedModel],
-    softmax_student: Callable[[], PreTrainedModel] | None,
     validation: Mapping[str, TokenizedExamples],
     logits: Mapping[str, Splits],
     settings: CompareSettings,
     *,
     device: torch.device | str,
     seed: int,
+    softmax_student: Callable[[], PreTrainedModel] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the entries ``alternatives[]`` of a record; what fails is null with a ``reason``.
 
@@ -58,12 +53,12 @@ def measure_alternatives(
     Args:
         task: names metrics and splits.
         models: with ``teacher`` and ``student``, on ``device``, in eval mode.
-        softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
         validation: split -> examples.
         logits: role -> split -> (n, C), of the teacher in torch.
         settings: smallest batch size, lengths up to 512 or the teacher's positions, budget of a point and resamples.
         device: where the comparison runs; ONNX Runtime is measured beside it on the CPU alone.
         seed: of the resampling.
+        softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
     """
     labels = {split: examples.labels for split, examples in validation.items()}
     teacher = models["teacher"]

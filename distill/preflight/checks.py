@@ -18,8 +18,8 @@ from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.models.loading import PROBES
 from distill.objectives.stages import trained_part
-from distill.preflight.memory_estimate import Memory, Sharding
-from distill.training.accelerator import Launcher
+from distill.preflight.memory_estimate import Memory
+from distill.training.accelerator import Launcher, Sharding
 from distill.training.precision import bf16_slowdown, native_precision
 from distill.training.run_folder import find_run_folder
 from distill.utils.environment import ROOT

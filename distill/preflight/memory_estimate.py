@@ -15,31 +15,13 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from distill.training.accelerator import Sharding
 from distill.training.checkpoints import KEPT
 
 FLOAT = 4
 ADAM = 8
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 """What a container may use and uses, under /sys/fs/cgroup: version 2, version 1."""
-
-
-@dataclass(frozen=True)
-class Sharding:
-    """How training is shared out among processes."""
-
-    processes: int = 1
-    zero_stage: int | None = None
-    """2 or 3 under DeepSpeed, None without."""
-    offload: bool = False
-    """DeepSpeed keeps optimizer states in the machine's memory."""
-    half: bool = False
-    """Mixed precision, which under DeepSpeed makes the engine's weights half precision."""
-
-    @property
-    def name(self) -> str:
-        if self.zero_stage is None:
-            return "without DeepSpeed"
-        return f"ZeRO-{self.zero_stage}" + (", offloaded" if self.offload else "")
 
 
 @dataclass(frozen=True)

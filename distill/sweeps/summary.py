@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from distill.config.parsing import load_config
+from distill.data.splits import resolve_task
 from distill.evaluation.metrics import predictions, scored_values
 from distill.evaluation.predictions_file import read_predictions
 from distill.evaluation.record import MODELS, Record, plain, read_record
 from distill.evaluation.significance import gain_over_seeds, retention_over_seeds
-from distill.tasks import Task, get_task
+from distill.tasks import Task
 from distill.utils.errors import UserError
 
 
@@ -37,7 +38,7 @@ def read_run(folder: Path | str) -> SeedRun:
     record = read_record(folder / "record.json")
     predicted = read_predictions(folder / "predictions.parquet")
     config = load_config(folder / "config.yaml")
-    return SeedRun(folder, get_task(config.task, config.data), record, predicted)
+    return SeedRun(folder, resolve_task(config.task, config.data), record, predicted)
 
 
 def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
 from distill.config.schema import PRECISIONS, Config, TrainingConfig
-from distill.preflight.memory_estimate import Sharding
 from distill.training.precision import resolve_precision
 from distill.utils.errors import SharedError, UserError, choices_hint
 
@@ -33,6 +32,25 @@ WAIT = timedelta(hours=12)
 """How long processes wait for the main one, which alone downloads, tokenises and computes the teacher's outputs."""
 
 Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+    """How training is shared out among processes."""
+
+    processes: int = 1
+    zero_stage: int | None = None
+    """2 or 3 under DeepSpeed, None without."""
+    offload: bool = False
+    """DeepSpeed keeps optimizer states in the machine's memory."""
+    half: bool = False
+    """Mixed precision, which under DeepSpeed makes the engine's weights half precision."""
+
+    @property
+    def name(self) -> str:
+        if self.zero_stage is None:
+            return "without DeepSpeed"
+        return f"ZeRO-{self.zero_stage}" + (", offloaded" if self.offload else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from matplotlib.image import imread
@@ -11,6 +12,7 @@ from distill.evaluation.comparison import compare_models
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
+from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
 from distill.models.loading import softmax_control
 from distill.reporting.model_card import write_model_card
@@ -55,7 +57,9 @@ def compare_and_report(
         folders={"teacher": folder.teacher, "student": folder.student},
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
-        softmax_student=before_its_attention(context, setup, student),
+        measure_alternatives=partial(
+            measure_alternatives, softmax_student=before_its_attention(context, setup, student)
+        ),
     )
     if not context.run.accelerator.is_main_process:
         return

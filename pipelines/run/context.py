@@ -13,10 +13,10 @@ from distill.config.recipe import Facts, Mechanism, choose_recipe
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples, collate, padded_length, tokenize
-from distill.data.splits import Splits, load_splits
+from distill.data.splits import Splits, load_splits, resolve_task
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.objectives.stages import feature_parameters
-from distill.tasks import Task, get_task
+from distill.tasks import Task
 from distill.training.accelerator import main_process_first, on_main_process
 from distill.training.loop import TrainingContext
 from distill.training.run_folder import RunFolder
@@ -81,7 +81,7 @@ def make_context(config: Config, accelerator: Accelerator, folder: RunFolder) ->
     """Read the data; nothing is written yet."""
 
     def read() -> tuple[Task, Splits]:
-        task = get_task(config.task, config.data)
+        task = resolve_task(config.task, config.data)
         data = config.data
         splits = load_splits(
             task,

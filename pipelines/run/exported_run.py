@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from distill.config.data_options import data_options
 from distill.config.parsing import load_config
 from distill.config.schema import DataConfig
 from distill.data.splits import Examples
@@ -16,7 +17,6 @@ from distill.evaluation.record import Record
 from distill.reporting.report import write_report
 from distill.tasks import Task
 from distill.training.run_folder import RunFolder
-from distill.utils.cli import data_options
 from distill.utils.errors import UserError
 
 SAME_LOGITS = 0.01

@@ -36,7 +36,6 @@ from distill.preflight.checks import (
 from distill.preflight.memory_estimate import (
     FLOAT,
     Memory,
-    Sharding,
     activation_memory,
     available_host_memory,
     available_memory,
@@ -47,6 +46,7 @@ from distill.preflight.memory_estimate import (
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import (
     Launcher,
+    Sharding,
     autocast_dtype,
     check_same_precision,
     current_sharding,

@@ -1,16 +1,10 @@
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from distill.tasks import TASKS, custom_task, get_task, task_names
 from distill.utils.errors import UserError
-
-
-def data(**given):
-    empty = dict.fromkeys(("dir", "text_columns", "label_names"))
-    return SimpleNamespace(**(empty | {"label_column": "label", "regression": False} | given))
 
 
 def test_names_are_the_published_ones():
@@ -54,28 +48,6 @@ def test_unknown_task_names_choices_and_nearest():
         get_task("ssst2")
 
 
-def test_custom_labels_are_found_in_train_and_sorted_as_numbers(tmp_path):
-    (tmp_path / "train.csv").write_text("review,stars\na,10\nb,2\nc,10\n")
-    task = get_task("custom", data(dir=str(tmp_path), text_columns=["review"], label_column="stars"))
-    assert task.label_names == ("2", "10")
-    assert task.metrics == ("accuracy", "macro_f1")
-
-
-def test_custom_labels_that_are_words(tmp_path):
-    (tmp_path / "custom").mkdir()
-    (tmp_path / "custom" / "train.jsonl").write_text('{"a": "x", "label": "spam"}\n{"a": "y", "label": "ham"}\n')
-    assert get_task("custom", data(dir=str(tmp_path), text_columns=["a"])).label_names == ("ham", "spam")
-
-
-def test_custom_with_fractions_for_labels_suggests_regression(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"a": "x", "label": 0.5}\n{"a": "y", "label": 1.5}\n')
-    with pytest.raises(UserError, match=r"0\.5.*data\.regression"):
-        get_task("custom", data(dir=str(tmp_path), text_columns=["a"]))
-    task = get_task("custom", data(dir=str(tmp_path), text_columns=["a"], regression=True))
-    assert task.is_regression
-    assert task.metrics == ("pearson", "spearmanr")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,12 +61,6 @@ def test_custom_with_fractions_for_labels_suggests_regression(tmp_path):
 def test_impossible_custom_tasks(arguments, message):
     with pytest.raises(UserError, match=message):
         custom_task(*arguments)
-
-
-@pytest.mark.parametrize("given", [{}, {"dir": "somewhere"}])
-def test_custom_needs_folder_and_columns(given):
-    with pytest.raises(UserError, match=r"data\.(dir|text_columns)"):
-        get_task("custom", data(**given))
 
 
 def test_names_cost_no_heavy_import():

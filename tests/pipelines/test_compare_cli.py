@@ -12,9 +12,8 @@ from helpers import warm
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.config.schema import DataConfig
-from distill.data.splits import load_splits
+from distill.data.splits import load_splits, resolve_task
 from distill.evaluation.record import read_record
-from distill.tasks import get_task
 from distill.utils.cli import run
 from pipelines import compare
 from students import student_from_teacher
@@ -139,7 +138,7 @@ def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_p
     (tmp_path / "mine.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     data = DataConfig(dir=str(tmp_path / "mine.tsv"), validation_fraction=0.3, seed=3)
     splits = load_splits(
-        get_task("custom", data),
+        resolve_task("custom", data),
         source=data.dir,
         seed=data.seed,
         max_train_examples=50,

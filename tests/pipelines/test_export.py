@@ -21,6 +21,7 @@ from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import read_record, write_record
 from distill.export import deployment as deployments
 from distill.export import onnx as onnx_export
+from distill.export.alternatives import measure_alternatives
 from distill.tasks import get_task
 from distill.utils.cli import run
 from distill.utils.errors import UserError
@@ -70,7 +71,17 @@ def write_run(folder, teacher, student, tokenizer):
     splits = load_splits(task, source=data, seed=0, max_train_examples=None, held_out_fraction=0.05)
     validation = {name: tokenize(part, tokenizer, 16) for name, part in splits.validation.items()}
     settings = CompareSettings(lengths=(), resamples=50)
-    record, frame = compare_models(task, teacher, student, None, None, validation, settings, device="cpu")
+    record, frame = compare_models(
+        task,
+        teacher,
+        student,
+        None,
+        None,
+        validation,
+        settings,
+        device="cpu",
+        measure_alternatives=measure_alternatives,
+    )
     write_record(record, folder / "run" / "record.json")
     write_predictions(frame, folder / "run" / "predictions.parquet")
     (folder / "run" / "config.yaml").write_text(CONFIG.format(data=data))

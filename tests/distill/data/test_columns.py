@@ -7,7 +7,7 @@ from helpers.data_folders import write
 
 from distill.config.schema import DataConfig
 from distill.data.columns import find_columns, found_in_words
-from distill.tasks import get_task
+from distill.data.splits import resolve_task
 from distill.utils.errors import UserError
 
 WORDS = ["some words", "more of them", "and these"]
@@ -89,7 +89,7 @@ def test_files_without_columns(tmp_path, extension, content):
 
 def test_what_was_found_is_said(tmp_path):
     path = table(tmp_path, "review", "class")
-    found = get_task("custom", DataConfig(dir=str(path)))
+    found = resolve_task("custom", DataConfig(dir=str(path)))
     assert found.label_names == tuple(sorted(WORDS))
     assert found_in_words(found, None, "label") == "columns found: texts 'review', label 'class'"
     assert found_in_words(found, ["review"], "label") == "columns found: texts 'review', label 'class'"

@@ -15,6 +15,7 @@ from distill.evaluation import comparison
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import RECORD_KEYS
+from distill.export.alternatives import measure_alternatives
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
 
@@ -67,6 +68,7 @@ def run_comparison(name: str, *, baseline: bool = True, control: bool = True, se
         settings,
         device="cpu",
         seed=7,
+        measure_alternatives=measure_alternatives,
         stages=[{"name": "logits", "seconds": 1.0, "examples_per_second": 5.0, "metrics": {}, "fidelity": None}],
     )
     return task, examples, record, predicted

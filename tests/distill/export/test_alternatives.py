@@ -9,11 +9,12 @@ import torch
 from helpers.closeness import assert_close
 
 from distill.benchmark.suite import CompareSettings
+from distill.data.batching import median_length
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.record import ALTERNATIVE_KEYS, ALTERNATIVE_NUMBERS
 from distill.export import alternative_speed, alternatives, onnx
-from distill.export.alternatives import ONNX, SOFTMAX, measure_alternatives, median_length
+from distill.export.alternatives import ONNX, SOFTMAX, measure_alternatives
 from distill.export.fused_onnx import export_fused, quantize_fused
 from distill.export.onnx import OnnxClassifier
 from distill.models.windowed_bert import reading_windows
@@ -35,7 +36,9 @@ def scene(make_bert, make_examples):
     def measure(teacher=teacher, student=student, load=lambda: softmax, settings=SETTINGS):
         logits = {"teacher": {name: predict_logits(teacher, each, device="cpu") for name, each in validation.items()}}
         models = {"teacher": teacher, "student": student}
-        return measure_alternatives(TASK, models, load, validation, logits, settings, device="cpu", seed=0)
+        return measure_alternatives(
+            TASK, models, validation, logits, settings, device="cpu", seed=0, softmax_student=load
+        )
 
     measure.teacher, measure.softmax, measure.examples = teacher, softmax, validation["validation"]
     return measure

@@ -9,7 +9,6 @@ from transformers import BertConfig, BertForSequenceClassification
 from distill.config.schema import StageConfig
 from distill.objectives.stages import parameter_groups
 from distill.preflight.memory_estimate import (
-    Sharding,
     activation_memory,
     available_host_memory,
     count,
@@ -18,6 +17,7 @@ from distill.preflight.memory_estimate import (
     saved_bytes,
     state_memory,
 )
+from distill.training.accelerator import Sharding
 from students import student_from_teacher
 
 

@@ -1,0 +1,54 @@
+"""The data settings as options of the commands that read no configuration file."""
+
+import argparse
+from typing import Any
+
+from distill.tasks import CUSTOM
+from distill.utils.cli import positive
+from distill.utils.errors import UserError
+
+CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data.dir`` and its like; what is not given is absent from the namespace: DataConfig has the defaults."""
+
+    def add(name: str, **settings: Any) -> None:
+        parser.add_argument(f"--data.{name}", default=argparse.SUPPRESS, **settings)
+
+    add(
+        "dir",
+        metavar="PATH",
+        help="folder of <task>/<split> files, `embedded`, or a file (task custom); else the Hub",
+    )
+    add("max_length", type=positive, metavar="TOKENS", help="texts are cut there (default 128)")
+    add("seed", type=int, metavar="N", help="of the embedded data and of a split-off validation (default 0)")
+    add("validation_fraction", type=float, metavar="SHARE", help="task custom without a validation file (default 0.1)")
+    add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two text columns; else found by name")
+    add("label_column", metavar="NAME", help="task custom: column to predict (default label, or found by name)")
+    add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order")
+    add("regression", action="store_true", help="task custom: the label is a number")
+
+
+def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
+    """Return the data settings that were given, by their names in DataConfig.
+
+    Raises:
+        UserError: one that only task ``custom`` reads was given with another ``task``.
+    """
+    given = {name.removeprefix("data."): value for name, value in vars(options).items() if name.startswith("data.")}
+    given |= {name: _without_brackets(given[name]) for name in ("text_columns", "label_names") if name in given}
+    share = given.get("validation_fraction", 0.1)
+    if not 0 < share < 0.5:
+        raise UserError(f"--data.validation_fraction is {share}: give a share between 0 and 0.5")
+    useless = [name for name in CUSTOM_ONLY if name in given]
+    if useless and task != CUSTOM:
+        raise UserError(f"--data.{useless[0]} works only with --task {CUSTOM}; {task} has its own columns and labels")
+    return given
+
+
+def _without_brackets(names: list[str]) -> list[str]:
+    """Read a list as the commands with a configuration file do: ``'[a, b]'`` is ``a b``."""
+    if len(names) > 1 or not (names[0].startswith("[") and names[0].endswith("]")):
+        return names
+    return [name.strip().strip("\"'") for name in names[0][1:-1].split(",")]
