@@ -28,7 +28,8 @@ lint: $(VENV)/installed  ## style, format, types
 
 bench: $(VENV)/installed  ## speed as ratios measured in one run, written to runs/bench
 	# performer-pytorch is measured, not used; it lists packages that its attention does not import
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement .requirements-bench.txt
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['bench'])" \
+		| xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 	OMP_WAIT_POLICY=ACTIVE $(BIN)/python pipelines/bench_kernels.py
 
 chaos: $(VENV)/installed  ## fifty runs killed at random moments, each started again and compared with an undisturbed one

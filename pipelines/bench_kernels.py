@@ -119,5 +119,8 @@ def main() -> int:
     return 0
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -213,5 +213,8 @@ def table(rows: list[dict[str, Any]], kind: str, lengths: list[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

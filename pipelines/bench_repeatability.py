@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -90,5 +91,8 @@ def main() -> None:
     )
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,5 +134,8 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     }
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

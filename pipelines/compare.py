@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,5 +173,8 @@ def render(record: Mapping[str, Any], form: str) -> str:
     return (markdown_table if form == "md" else comparison_table)(dict(record))
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

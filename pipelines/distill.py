@@ -7,6 +7,7 @@ accelerate launch pipelines/distill.py --config configs/sst2.yaml --check     (l
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is this file
@@ -34,5 +35,8 @@ def main() -> int:
     return 0
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

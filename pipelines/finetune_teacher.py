@@ -4,6 +4,7 @@ accelerate launch pipelines/finetune_teacher.py --config configs/sst2.yaml --run
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
@@ -27,5 +28,8 @@ def main() -> int:
     return 0
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

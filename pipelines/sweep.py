@@ -9,6 +9,7 @@ Exit code 0; 1 when a run failed (the others go on, and the leaderboard lists it
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
@@ -59,5 +60,8 @@ def main() -> int:
     return 1 if failures else 0
 
 
+command = partial(run, main)
+"""Entry point of the console script."""
+
 if __name__ == "__main__":
-    run(main)
+    command()

@@ -1,7 +1,9 @@
 """What holds for the repository as a whole: one clock, one reader of YAML, names at the top level."""
 
 import ast
+import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +24,10 @@ TOP_LEVEL = {
         "notebooks",
         "tests",
     ),
-    *("Makefile", "LICENSE", "CHANGELOG.md"),
+    *("Makefile", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
 }
-MADE_BY_RUNS = {"runs"}
+MADE_BY_RUNS = {"runs", "build", "bert_distill.egg-info"}
+"""Left by commands and by `pip install -e .`."""
 
 
 def sources(package: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -58,6 +61,18 @@ def test_one_place_reads_yaml():
 def test_top_level():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - MADE_BY_RUNS
     assert entries == TOP_LEVEL
+
+
+def test_there_is_a_console_command_for_every_script():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    scripts = {path.stem for path in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
+    assert {entry.partition(":")[0] for entry in project["scripts"].values()} == {
+        f"pipelines.{name}" for name in scripts
+    }
+    for entry in project["scripts"].values():
+        module, _, name = entry.partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert command.args == (importlib.import_module(module).main,)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -73,7 +73,8 @@ def without_private_paths(argument: str) -> str:
 def command_line(arguments: list[str] | None = None) -> str:
     """Return the command that started this process, in a form that may be published."""
     arguments = sys.argv if arguments is None else arguments
-    return shlex.join(["python", *map(without_private_paths, arguments)])
+    interpreter = ["python"] if arguments[0].endswith(".py") else []  # none before an installed command
+    return shlex.join([*interpreter, *map(without_private_paths, arguments)])
 
 
 def instruction_set() -> str:

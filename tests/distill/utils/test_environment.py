@@ -32,6 +32,7 @@ def test_paths_in_the_command_are_shortened(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     arguments = [str(environment.ROOT / "pipelines" / "compare.py"), f"--output={tmp_path}/out", "--task", "a b"]
     assert environment.command_line(arguments) == "python pipelines/compare.py --output=out --task 'a b'"
+    assert environment.command_line([f"{tmp_path}/bin/distill-compare", "--task"]) == "bin/distill-compare --task"
     assert environment.without_private_paths("/somewhere/else/model") == "model"
     assert environment.without_private_paths("configs/sst2.yaml") == "configs/sst2.yaml"
     assert environment.without_private_paths("--student.num_layers=3") == "--student.num_layers=3"
