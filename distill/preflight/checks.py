@@ -19,7 +19,7 @@ from distill.data.packing import PACKED_TEXTS
 from distill.models.loading import PROBES
 from distill.objectives.stages import trained_part
 from distill.preflight.memory_estimate import Memory
-from distill.training.accelerator import Launcher, Sharding
+from distill.training.launcher import Launcher, Sharding
 from distill.training.precision import bf16_slowdown, native_precision
 from distill.training.run_folder import find_run_folder
 from distill.utils.environment import ROOT

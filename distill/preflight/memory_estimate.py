@@ -15,8 +15,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from distill.training.accelerator import Sharding
 from distill.training.checkpoints import KEPT
+from distill.training.launcher import Sharding
 
 FLOAT = 4
 ADAM = 8

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import os
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +20,9 @@ from accelerate.utils import (
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
-from distill.config.schema import PRECISIONS, Config, TrainingConfig
-from distill.training.precision import resolve_precision
-from distill.utils.errors import SharedError, UserError, choices_hint
+from distill.config.schema import Config, TrainingConfig
+from distill.training.launcher import Sharding, read_launcher, training_precision
+from distill.utils.errors import SharedError, UserError
 
 EXCHANGE = timedelta(minutes=10)
 """How long processes that train together wait for each other: a machine that vanished is noticed by then."""
@@ -32,94 +30,6 @@ WAIT = timedelta(hours=12)
 """How long processes wait for the main one, which alone downloads, tokenises and computes the teacher's outputs."""
 
 Result = TypeVar("Result")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sharding:
-    """How training is shared out among processes."""
-
-    processes: int = 1
-    zero_stage: int | None = None
-    """2 or 3 under DeepSpeed, None without."""
-    offload: bool = False
-    """DeepSpeed keeps optimizer states in the machine's memory."""
-    half: bool = False
-    """Mixed precision, which under DeepSpeed makes the engine's weights half precision."""
-
-    @property
-    def name(self) -> str:
-        if self.zero_stage is None:
-            return "without DeepSpeed"
-        return f"ZeRO-{self.zero_stage}" + (", offloaded" if self.offload else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Launcher:
-    """What the launcher exported, known before any process has met the others."""
-
-    processes: int
-    local_processes: int
-    """Those on this machine."""
-    gpus: int
-    """GPUs that a process of this machine sees; 0 where the run is to stay on the CPU."""
-    deepspeed: bool
-    unsupported: str | None
-    """Another way to share out a model, which the loop was not written for."""
-    mixed_precision: str | None
-    gradient_accumulation: str | None
-
-    @property
-    def several(self) -> bool:
-        return self.processes > 1
-
-
-def check_variables(environment: Mapping[str, str]) -> None:
-    """Refuse what torch and accelerate would fail on far from here; UserError names the variable."""
-    way_out = "unset it, or start with accelerate launch or torchrun"
-    numbers = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
-    for name, lowest in numbers.items():
-        value = environment.get(name, str(lowest))
-        # accelerate launch says -1 for the rank of a process that is alone
-        if not re.fullmatch(r"-1|\d+", value) or (value != "-1" and int(value) < lowest):
-            raise UserError(f"{name} is {value!r} in the environment, not a whole number from {lowest} on; {way_out}")
-    processes = int(environment.get("WORLD_SIZE", "1"))
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if processes > 1 else ():
-        if name not in environment:
-            raise UserError(f"WORLD_SIZE is {processes} in the environment but {name} is missing; {way_out}")
-    if processes > 1 and int(environment["RANK"]) >= processes:
-        raise UserError(f"RANK is {environment['RANK']} in the environment but WORLD_SIZE is {processes}; {way_out}")
-    precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"ACCELERATE_MIXED_PRECISION is {precision!r} in the environment: {choices_hint(precision, PRECISIONS)}"
-        )
-
-
-def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
-    """Read what accelerate or torchrun exported for this process.
-
-    Raises:
-        UserError: a variable that no launcher writes, such as one left over in the shell.
-    """
-    check_variables(environment)
-    unsupported = [name for name in ("FSDP", "MEGATRON_LM") if environment.get(f"ACCELERATE_USE_{name}") == "true"]
-    on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    processes = int(environment.get("WORLD_SIZE", "1"))
-    return Launcher(
-        processes=processes,
-        local_processes=int(environment.get("LOCAL_WORLD_SIZE", processes)),
-        gpus=0 if on_cpu else torch.cuda.device_count(),
-        deepspeed=environment.get("ACCELERATE_USE_DEEPSPEED") == "true",
-        unsupported=unsupported[0] if unsupported else None,
-        mixed_precision=environment.get("ACCELERATE_MIXED_PRECISION"),
-        gradient_accumulation=environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS"),
-    )
-
-
-def training_precision(config: Config, launcher: Launcher) -> str | None:
-    """Return the precision that a run trains in: no, bf16 or fp16; None leaves it to the launcher."""
-    wanted, device = config.training.mixed_precision, "cuda" if launcher.gpus else "cpu"
-    return None if wanted is None else resolve_precision(wanted, launcher.mixed_precision, device)
 
 
 def make_accelerator(config: Config) -> Accelerator:

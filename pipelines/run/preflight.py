@@ -44,16 +44,8 @@ from distill.preflight.memory_estimate import (
     state_memory,
 )
 from distill.reporting.banner import data_banner
-from distill.training.accelerator import (
-    Launcher,
-    Sharding,
-    autocast_dtype,
-    check_same_precision,
-    current_sharding,
-    make_accelerator,
-    read_launcher,
-    training_precision,
-)
+from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
+from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError

@@ -13,7 +13,7 @@ from distill.config.schema import BaselineConfig, CacheConfig, Config, StageConf
 from distill.data.tokenization import train_tokenizer
 from distill.preflight import checks
 from distill.preflight.memory_estimate import Memory
-from distill.training.accelerator import Launcher, Sharding, read_launcher
+from distill.training.launcher import Launcher, Sharding, read_launcher
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, WARNING, Finding, NotReadyError, print_findings, raise_on_error
 from students import student_from_teacher

@@ -17,7 +17,7 @@ from distill.preflight.memory_estimate import (
     saved_bytes,
     state_memory,
 )
-from distill.training.accelerator import Sharding
+from distill.training.launcher import Sharding
 from students import student_from_teacher
 
 

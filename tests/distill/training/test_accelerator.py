@@ -9,7 +9,8 @@ from accelerate import Accelerator
 
 from distill.config.schema import Config, StageConfig
 from distill.training import accelerator as launch
-from distill.training.accelerator import autocast_dtype, flatten, read_launcher
+from distill.training.accelerator import autocast_dtype, flatten
+from distill.training.launcher import read_launcher
 from distill.utils.errors import UserError
 
 
