@@ -79,10 +79,11 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     import torch
 
     from distill.data.batching import length_grouped_batches, tokenize
-    from distill.objectives.stages import StageModel, parameter_groups, plan_stage
+    from distill.objectives.capture_plan import StageModel, plan_stage
     from distill.training.accelerator import autocast_dtype, make_accelerator, prepare
     from distill.training.loop import train_step
     from distill.training.loss_meter import LossMeter
+    from distill.training.optimizer import parameter_groups
     from distill.training.run_folder import RunFolder
     from pipelines.run.context import DistillationSetup, build_student, make_context, student_layer_map
     from teachers.finetuning import starting_point

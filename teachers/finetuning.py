@@ -6,7 +6,7 @@ from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.scoring import held_out_scorer
-from distill.objectives.stages import CapturePlan
+from distill.objectives.capture_plan import CapturePlan
 from distill.tasks import Task
 from distill.training.loop import Progress, TrainingContext, train
 from distill.training.run_folder import RunFolder, save_model

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.models.hooks import read_teacher
-from distill.objectives.stages import CapturePlan, Wanted
+from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.utils.clock import now
 from distill.utils.errors import UserError, first_line
 from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples
-from distill.objectives.stages import CapturePlan
+from distill.objectives.capture_plan import CapturePlan
 from distill.training.accelerator import autocast_dtype, on_main_process
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, build_cache, bytes_needed, fingerprint
 

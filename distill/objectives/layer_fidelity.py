@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import MAX_TOKENS, TokenizedExamples, collate, padded_length
 from distill.models.hooks import capture, read_teacher
+from distill.objectives.capture_plan import hidden_state_targets
 from distill.objectives.losses import masked_mse
-from distill.objectives.stages import hidden_state_targets
 
 NUM_EXAMPLES = 256
 

@@ -17,9 +17,9 @@ from distill.config.schema import AUTO, PACKED, PRECISIONS, Config, StageConfig,
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.models.loading import PROBES
-from distill.objectives.stages import trained_part
 from distill.preflight.memory_estimate import Memory
 from distill.training.launcher import Launcher, Sharding
+from distill.training.optimizer import trained_part
 from distill.training.precision import bf16_slowdown, native_precision
 from distill.training.run_folder import find_run_folder
 from distill.utils.environment import ROOT

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig, TrainingConfig
 from distill.data.batching import TokenizedExamples, collate, length_grouped_batches
-from distill.objectives.stages import CapturePlan, StageModel, compute_losses, parameter_groups
+from distill.objectives.capture_plan import CapturePlan, StageModel
+from distill.objectives.stage_losses import compute_losses
 from distill.training.accelerator import collect_weights, flush_trackers, highest, prepare, uses_deepspeed
 from distill.training.checkpoints import (
     best_path,
@@ -30,6 +31,7 @@ from distill.training.checkpoints import (
     save_weights,
 )
 from distill.training.loss_meter import LossMeter
+from distill.training.optimizer import parameter_groups
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.utils.clock import now
 from distill.utils.errors import UserError

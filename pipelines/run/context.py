@@ -15,10 +15,10 @@ from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples, collate, padded_length, tokenize
 from distill.data.splits import Splits, load_splits, resolve_task
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
-from distill.objectives.stages import feature_parameters
 from distill.tasks import Task
 from distill.training.accelerator import main_process_first, on_main_process
 from distill.training.loop import TrainingContext
+from distill.training.optimizer import feature_parameters
 from distill.training.run_folder import RunFolder
 from distill.utils.errors import UserError
 from distill.utils.findings import Finding

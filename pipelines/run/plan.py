@@ -12,8 +12,8 @@ from distill.config.schema import PACKED, StageConfig
 from distill.data.augmentation import join
 from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
-from distill.objectives.stages import parameter_groups
 from distill.training.accelerator import autocast_dtype
+from distill.training.optimizer import parameter_groups
 from distill.utils.clock import now
 from pipelines.run.context import DistillationSetup, RunContext
 

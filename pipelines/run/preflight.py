@@ -15,8 +15,8 @@ from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
 from distill.models.linear_form import linear_form
+from distill.objectives.capture_plan import plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
-from distill.objectives.stages import parameter_groups, plan_stage
 from distill.preflight.checks import (
     check_checkpoints,
     check_compiler,
@@ -46,6 +46,7 @@ from distill.preflight.memory_estimate import (
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
+from distill.training.optimizer import parameter_groups
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError

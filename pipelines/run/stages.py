@@ -15,8 +15,8 @@ from distill.data.packing import PACKED_TEXTS, pack
 from distill.data.splits import fingerprint
 from distill.evaluation.scoring import held_out_scorer, logits_of, validation_metrics
 from distill.models.linear_form import linear_form
+from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
-from distill.objectives.stages import CapturePlan, plan_stage
 from distill.training.accelerator import flush_trackers, main_process_first, on_main_process, start_trackers
 from distill.training.loop import Progress, train
 from distill.training.run_folder import create_run_folder, lock_run_folder, save_model

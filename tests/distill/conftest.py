@@ -7,7 +7,7 @@ from helpers.short_stages import TRAINING
 from torch import nn
 
 from distill.data.batching import collate
-from distill.objectives.stages import plan_stage
+from distill.objectives.capture_plan import plan_stage
 from distill.training.loop import TrainingContext, train
 from students import student_from_teacher
 from teachers.loading import freeze

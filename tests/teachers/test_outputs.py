@@ -13,7 +13,7 @@ from helpers.closeness import assert_close
 import teachers.outputs as outputs
 from distill.config.schema import CacheConfig, StageConfig
 from distill.data.batching import collate
-from distill.objectives.stages import CapturePlan, plan_stage
+from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.utils.errors import UserError
 from teachers.loading import freeze
 from teachers.outputs import (

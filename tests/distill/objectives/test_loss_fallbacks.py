@@ -7,8 +7,10 @@ import torch
 from distill.config.schema import LAYER_LOSSES, Config, StageConfig, StudentSettings
 from distill.config.validation import check_config
 from distill.data.batching import collate
+from distill.objectives.capture_plan import StageModel, plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
-from distill.objectives.stages import StageModel, compute_losses, parameter_groups, plan_stage
+from distill.objectives.stage_losses import compute_losses
+from distill.training.optimizer import parameter_groups
 from distill.utils.errors import UserError
 from distill.utils.findings import WARNING
 from students import ATTENTIONS, STUDENTS, student_from_teacher

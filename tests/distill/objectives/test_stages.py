@@ -10,17 +10,10 @@ from helpers.closeness import LAST_BITS, assert_close
 from distill.config.schema import LOSSES, StageConfig
 from distill.data.batching import collate
 from distill.models.hooks import capture
+from distill.objectives.capture_plan import CapturePlan, StageModel, hidden_state_targets, plan_stage
 from distill.objectives.losses import masked_mse
-from distill.objectives.stages import (
-    CapturePlan,
-    StageModel,
-    compute_losses,
-    default_feature_rate,
-    feature_parameters,
-    hidden_state_targets,
-    parameter_groups,
-    plan_stage,
-)
+from distill.objectives.stage_losses import compute_losses
+from distill.training.optimizer import default_feature_rate, feature_parameters, parameter_groups
 from students import ATTENTIONS, student_from_teacher
 from teachers.loading import freeze
 from teachers.outputs import OnlineTeacherOutputs

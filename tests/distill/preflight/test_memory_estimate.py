@@ -7,7 +7,6 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from distill.config.schema import StageConfig
-from distill.objectives.stages import parameter_groups
 from distill.preflight.memory_estimate import (
     activation_memory,
     available_host_memory,
@@ -18,6 +17,7 @@ from distill.preflight.memory_estimate import (
     state_memory,
 )
 from distill.training.launcher import Sharding
+from distill.training.optimizer import parameter_groups
 from students import student_from_teacher
 
 

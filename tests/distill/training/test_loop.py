@@ -12,7 +12,7 @@ from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 from torch import nn
 
 import distill.training.loop as loop
-from distill.objectives.stages import plan_stage
+from distill.objectives.capture_plan import plan_stage
 from distill.training.loop import TrainingContext, out_of_patience, phase_seed, set_dropout, train
 from distill.training.schedules import learning_rate_factor, scheduled
 from distill.utils.errors import UserError

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
-from distill.objectives.stages import feature_parameters
+from distill.training.optimizer import feature_parameters
 from students import StudentConfig, student_from_teacher
 from students.attention.ops.sparse_feed_forward import SparseIntermediate
 

@@ -1,0 +1,63 @@
+"""The losses of a stage, of what teacher and student returned."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from distill.config.schema import StageConfig
+from distill.objectives import losses
+from distill.objectives.capture_plan import split_heads
+
+
+def softmax_attention_maps(captured: Mapping[str, list[Tensor]], num_heads: int, mask: Tensor) -> list[Tensor]:
+    """Return the teacher's softmax attention maps (B, H, N, N) from its captured queries and keys."""
+    maps = []
+    for query, key in zip(captured["query"], captured["key"], strict=True):
+        heads = split_heads(query.float(), num_heads)
+        scores = heads @ split_heads(key.float(), num_heads).mT * heads.shape[-1] ** -0.5
+        maps.append(scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1))
+    return maps
+
+
+def compute_losses(
+    stage: StageConfig, student: Mapping, teacher: Mapping, inputs: Mapping[str, Tensor], num_heads: int
+) -> dict[str, Tensor]:
+    """Compute every loss of a stage, unweighted.
+
+    Args:
+        student: what :class:`StageModel` returned.
+        teacher: the teacher's captured kinds and ``logits``; empty where no loss reads it.
+        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,).
+        num_heads: heads of the teacher, for maps and relations.
+
+    Returns:
+        Loss name to a value per example (B,), the mean over layers where there are several.
+    """
+    mask = inputs["attention_mask"].bool()
+    values: dict[str, Tensor] = {}
+    for name in stage.losses:
+        if name == "logits":
+            values[name] = losses.logits_loss(student["logits"], teacher["logits"], stage.temperature)
+        elif name == "labels":
+            values[name] = losses.labels_loss(student["logits"], inputs["labels"])
+        elif name == "compression":
+            values[name] = _mean(student[name])
+        elif name == "value_relations":
+            pairs = zip(student["value"], teacher["value"], strict=True)
+            values[name] = _mean(losses.value_relations(s, t, mask, num_heads) for s, t in pairs)
+        elif name == "attention_map":
+            targets = softmax_attention_maps(teacher, num_heads, mask)
+            layers = zip(student["attention_map"], targets, student["map_is_sparse"], strict=True)
+            values[name] = _mean(
+                losses.attention_map_cross_entropy(s, losses.restrict_map(t, s) if sparse else t, mask)
+                for s, t, sparse in layers
+            )
+        else:
+            pairs = zip(student[name], teacher[name], strict=True)
+            values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)
+    return values
+
+
+def _mean(per_layer: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(per_layer)).mean(0)
