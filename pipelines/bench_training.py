@@ -78,7 +78,8 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     import numpy as np
     import torch
 
-    from distill.data.batching import length_grouped_batches, tokenize
+    from distill.data.batching import length_grouped_batches
+    from distill.data.tokenization import tokenize
     from distill.objectives.capture_plan import StageModel, plan_stage
     from distill.training.accelerator import autocast_dtype, make_accelerator, prepare
     from distill.training.loop import train_step

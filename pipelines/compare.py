@@ -97,9 +97,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.benchmark.suite import CompareSettings
     from distill.config.schema import DataConfig
-    from distill.data.batching import tokenize
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_splits, resolve_task
+    from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
     from distill.evaluation.glue_submission import load_test_texts, write_submission

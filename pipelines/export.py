@@ -60,9 +60,9 @@ def main() -> None:
 
 def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
-    from distill.data.batching import tokenize
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_splits, resolve_task
+    from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
     from distill.evaluation.record import plain, read_record, write_record

@@ -3,26 +3,16 @@
 Legend: B batch, N sequence length.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.splits import Examples
-from distill.utils.progress import progress_bar
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 PAD_MULTIPLE = 8
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What every model here is called with, each (B, N)."""
-TEXTS_PER_CALL = 1000
-PROGRESS_BAR_FROM = 20_000
 BATCHES_PER_GROUP = 50
 """Batches that are sorted by length together: many enough that a batch holds one length, few enough that two
 epochs do not put the same examples together."""
@@ -58,53 +48,6 @@ class TokenizedExamples:
     def lengths(self) -> np.ndarray:
         """Number of tokens of each example, special tokens included."""
         return np.diff(self.offsets)
-
-
-def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedExamples:
-    """Tokenise texts or pairs; of what is longer than ``max_length`` tokens (special ones included) the end is cut.
-
-    In a pair, tokens are cut from the longer of the two texts.
-    """
-    token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
-    for chunk in _chunks(examples.texts):
-        encoded = tokenizer(
-            *(list(column) for column in zip(*chunk, strict=True)),
-            truncation=True,
-            max_length=max_length,
-            return_token_type_ids=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(chunk)))
-        num_cut += _count_cut(encoded.encodings, lengths[-1], max_length)
-        total = int(lengths[-1].sum())
-        token_ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
-        token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return TokenizedExamples(
-        np.concatenate(token_ids),
-        np.concatenate(token_type_ids),
-        offsets,
-        examples.labels,
-        examples.ids,
-        tokenizer.pad_token_id or 0,
-        num_cut=num_cut,
-    )
-
-
-def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int) -> int:
-    full = np.flatnonzero(lengths == max_length)
-    if encodings is None:  # of a tokenizer in Python, which keeps nothing of what it cuts
-        return len(full)
-    return sum(bool(encodings[int(index)].overflowing) for index in full)
-
-
-def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
-    starts: range | Iterator[int] = range(0, len(texts), TEXTS_PER_CALL)
-    if len(texts) >= PROGRESS_BAR_FROM:
-        starts = iter(progress_bar(starts, name="tokenise", unit="k texts", leave=False, disable=None))
-    for start in starts:
-        yield texts[start : start + TEXTS_PER_CALL]
 
 
 def length_grouped_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:

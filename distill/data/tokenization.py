@@ -1,12 +1,23 @@
-"""A WordPiece tokenizer trained on the data at hand, for models that start from scratch."""
+"""Tokenizers: trained on texts, compared, and applied to examples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
+from distill.data.batching import TokenizedExamples
+from distill.data.splits import Examples
+from distill.utils.progress import progress_bar
+
 # In this order they get the ids 0 to 4; [PAD] = 0 is BertConfig's default pad_token_id.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
+"""Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
+TEXTS_PER_CALL = 1000
+PROGRESS_BAR_FROM = 20_000
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer:
@@ -38,3 +49,50 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer
 def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether a tokenizer knows only special tokens; transformers builds such a one where files are missing."""
     return len(tokenizer) <= len(set(tokenizer.all_special_ids))
+
+
+def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedExamples:
+    """Tokenise texts or pairs; of what is longer than ``max_length`` tokens (special ones included) the end is cut.
+
+    In a pair, tokens are cut from the longer of the two texts.
+    """
+    token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
+    for chunk in _chunks(examples.texts):
+        encoded = tokenizer(
+            *(list(column) for column in zip(*chunk, strict=True)),
+            truncation=True,
+            max_length=max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(chunk)))
+        num_cut += _count_cut(encoded.encodings, lengths[-1], max_length)
+        total = int(lengths[-1].sum())
+        token_ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
+        token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return TokenizedExamples(
+        np.concatenate(token_ids),
+        np.concatenate(token_type_ids),
+        offsets,
+        examples.labels,
+        examples.ids,
+        tokenizer.pad_token_id or 0,
+        num_cut=num_cut,
+    )
+
+
+def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int) -> int:
+    full = np.flatnonzero(lengths == max_length)
+    if encodings is None:  # of a tokenizer in Python, which keeps nothing of what it cuts
+        return len(full)
+    return sum(bool(encodings[int(index)].overflowing) for index in full)
+
+
+def _chunks(texts: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    starts: range | Iterator[int] = range(0, len(texts), TEXTS_PER_CALL)
+    if len(texts) >= PROGRESS_BAR_FROM:
+        starts = iter(progress_bar(starts, name="tokenise", unit="k texts", leave=False, disable=None))
+    for start in starts:
+        yield texts[start : start + TEXTS_PER_CALL]

@@ -10,14 +10,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.data.tokenization import is_empty
+from distill.data.tokenization import PROBES, is_empty
 from distill.models.windowed_bert import WindowedBert, reading_windows
 from distill.utils.errors import UserError, loading_problem
 
 TEACHER = "teacher"
 """The role that may read long texts in windows."""
-PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
-"""Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distill.config.schema import AUTO, PACKED, PRECISIONS, Config, StageConfig, StudentSettings
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
-from distill.models.loading import PROBES
+from distill.data.tokenization import PROBES
 from distill.preflight.memory_estimate import Memory
 from distill.training.launcher import Launcher, Sharding
 from distill.training.optimizer import trained_part

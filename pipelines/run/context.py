@@ -12,8 +12,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from distill.config.recipe import Facts, Mechanism, choose_recipe
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
-from distill.data.batching import TokenizedExamples, collate, padded_length, tokenize
+from distill.data.batching import TokenizedExamples, collate, padded_length
 from distill.data.splits import Splits, load_splits, resolve_task
+from distill.data.tokenization import tokenize
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.tasks import Task
 from distill.training.accelerator import main_process_first, on_main_process

@@ -14,8 +14,8 @@ from helpers.closeness import assert_close
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.benchmark import timing
-from distill.data.batching import tokenize
 from distill.data.splits import load_splits
+from distill.data.tokenization import tokenize
 from distill.evaluation.comparison import CompareSettings, compare_models
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import read_record, write_record

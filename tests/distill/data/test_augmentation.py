@@ -7,9 +7,9 @@ from transformers import BertConfig, BertForMaskedLM
 
 from distill.config.schema import AUGMENTATIONS, AugmentationConfig
 from distill.data.augmentation import augment, cut_span, join, mix_examples
-from distill.data.batching import TokenizedExamples, tokenize
+from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN, Examples
-from distill.data.tokenization import train_tokenizer
+from distill.data.tokenization import tokenize, train_tokenizer
 from distill.data.word_replacement import nearest_words, replace_words, replaceable, whole_words
 from distill.utils.errors import UserError
 

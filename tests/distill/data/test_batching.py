@@ -5,8 +5,9 @@ import pytest
 import torch
 from transformers import BertTokenizer
 
-from distill.data.batching import TokenizedExamples, collate, length_grouped_batches, sorted_batches, tokenize
+from distill.data.batching import TokenizedExamples, collate, length_grouped_batches, sorted_batches
 from distill.data.splits import Examples
+from distill.data.tokenization import tokenize
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 
@@ -55,8 +56,8 @@ def test_what_is_longer_than_max_length_is_cut_at_the_end(tokenizer, max_length)
 def test_chunks_join_seamlessly(tokenizer, monkeypatch):
     texts = [("a " * (i % 7),) for i in range(50)]
     at_once = tokenize(examples_of(texts), tokenizer, 6)
-    monkeypatch.setattr("distill.data.batching.TEXTS_PER_CALL", 7)
-    monkeypatch.setattr("distill.data.batching.PROGRESS_BAR_FROM", 10)
+    monkeypatch.setattr("distill.data.tokenization.TEXTS_PER_CALL", 7)
+    monkeypatch.setattr("distill.data.tokenization.PROGRESS_BAR_FROM", 10)
     in_chunks = tokenize(examples_of(texts), tokenizer, 6)
     for name in ("token_ids", "token_type_ids", "offsets"):
         assert np.array_equal(getattr(at_once, name), getattr(in_chunks, name))

@@ -23,7 +23,7 @@ LIMIT = 2e9
 PROGRAM = """
 import json, re, sys
 from pathlib import Path
-from distill.data.batching import tokenize
+from distill.data.tokenization import tokenize
 from distill.data.splits import load_splits
 from distill.tasks import TASKS
 from distill.data.tokenization import train_tokenizer

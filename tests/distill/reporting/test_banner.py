@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import BertTokenizer
 
-from distill.data.batching import tokenize
 from distill.data.splits import HIDDEN, Examples
+from distill.data.tokenization import tokenize
 from distill.reporting.banner import MAX_CLASSES, data_banner
 from distill.tasks import custom_task
 
