@@ -102,7 +102,7 @@ def make_student(name: str, length: int) -> Any:
 
 def peak_megabytes(kind: str, name: str, length: int) -> float:
     """Return by how much one forward pass raises the peak of this process, which has run nothing else."""
-    from distill.benchmark.memory import start_resident_peak
+    from distill.benchmark.memory_worker import start_resident_peak
 
     call = build(kind, name, length)
     call()
@@ -117,7 +117,7 @@ def weigh(points: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], floa
 
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # freed tensors go back at once, or the next run takes them unseen
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "students", "distill.benchmark.memory"])
+    context.set_forkserver_preload(["torch", "students", "distill.benchmark.memory_worker"])
     with context.Pool(1, maxtasksperchild=1) as pool:
         return {point: pool.apply(peak_megabytes, point) for point in tqdm(points, desc="memory")}
 

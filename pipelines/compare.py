@@ -95,6 +95,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Load both models and the data, measure, and write what ``--output`` asks for."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.benchmark.model_copies import saved_copies, softmax_control
     from distill.benchmark.suite import CompareSettings
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
@@ -106,7 +107,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from distill.evaluation.predictions_file import write_predictions
     from distill.evaluation.record import write_record
     from distill.export.alternatives import measure_alternatives
-    from distill.models.loading import check_device, check_max_length, load_comparable, saved_copies, softmax_control
+    from distill.models.loading import check_device, check_max_length, load_comparable
     from distill.reporting.report import write_report
 
     given = vars(options)

@@ -1,8 +1,11 @@
-"""Models and inputs as the measurements of speed and memory need them: frozen, alike, of any length."""
+"""Copies of models for measuring: on another device, with more positions, as a softmax control, on disk."""
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,3 +86,30 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str,
     accepted = inspect.signature(model.forward).parameters
     names = ("input_ids", "attention_mask", "token_type_ids")
     return {name: inputs[name] for name in names if name in accepted}
+
+
+def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
+    """Return the student's architecture with softmax attention and random weights, for timing alone.
+
+    It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
+    name its attention mechanism, or that knows no softmax attention by that name.
+    """
+    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
+        return None
+    config = copy.deepcopy(student.config)
+    config.attention, config.exact_up_to = "softmax", 0
+    return type(student)(config).eval()
+
+
+@contextmanager
+def saved_copies(models: Mapping[str, PreTrainedModel]) -> Iterator[dict[str, Path]]:
+    """Save models for as long as the context lasts, for processes that load them afresh.
+
+    What these run is then the code of the model that is already loaded here, never what lies in a folder that
+    nobody said to trust.
+    """
+    with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
+        folders = {role: Path(temporary) / role for role in models}
+        for role, folder in folders.items():
+            models[role].save_pretrained(folder)
+        yield folders

@@ -1,9 +1,6 @@
 """Any two sequence classifiers to compare: load them, and refuse a pair that no number could compare."""
 
-import copy
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,34 +102,7 @@ def _same_tokenizer(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerB
     return len(first) == len(second) and all(first(text)["input_ids"] == second(text)["input_ids"] for text in PROBES)
 
 
-def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
-    """Return the student's architecture with softmax attention and random weights, for timing alone.
-
-    It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
-    name its attention mechanism, or that knows no softmax attention by that name.
-    """
-    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
-        return None
-    config = copy.deepcopy(student.config)
-    config.attention, config.exact_up_to = "softmax", 0
-    return type(student)(config).eval()
-
-
 def check_device(device: str) -> None:
     """Refuse a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no GPU is visible here; leave --device out")
-
-
-@contextmanager
-def saved_copies(models: Mapping[str, PreTrainedModel]) -> Iterator[dict[str, Path]]:
-    """Save models for as long as the context lasts, for processes that load them afresh.
-
-    What these run is then the code of the model that is already loaded here, never what lies in a folder that
-    nobody said to trust.
-    """
-    with tempfile.TemporaryDirectory(prefix="compare-") as temporary:
-        folders = {role: Path(temporary) / role for role in models}
-        for role, folder in folders.items():
-            models[role].save_pretrained(folder)
-        yield folders

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
+from distill.benchmark.model_copies import softmax_control
 from distill.benchmark.suite import CompareSettings
 from distill.evaluation.comparison import compare_models
 from distill.evaluation.disagreements import find_disagreements
@@ -14,7 +15,6 @@ from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
-from distill.models.loading import softmax_control
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report

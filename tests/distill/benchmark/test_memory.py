@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from distill.benchmark import memory
+from distill.benchmark import memory, memory_worker
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_a_helper_that_dies_gives_reasons(monkeypatch, checkpoint):
 
 
 def test_a_killed_process_counts_as_out_of_memory(monkeypatch):
-    monkeypatch.setattr(memory, "_answer", lambda job: memory.os.kill(memory.os.getpid(), 9))
-    assert memory._in_fork({}) == {"reason": "out of memory"}
+    monkeypatch.setattr(memory_worker, "_answer", lambda job: memory.os.kill(memory.os.getpid(), 9))
+    assert memory_worker._in_fork({}) == {"reason": "out of memory"}
 
 
 def test_exhaustion_and_errors_are_told_apart(monkeypatch):
@@ -58,8 +58,8 @@ def test_exhaustion_and_errors_are_told_apart(monkeypatch):
         def peak(job):
             raise error
 
-        monkeypatch.setattr(memory, "_peak_of_forward", peak)
-        return memory._answer({})
+        monkeypatch.setattr(memory_worker, "_peak_of_forward", peak)
+        return memory_worker._answer({})
 
     assert fail(MemoryError()) == {"reason": "out of memory"}
     assert fail(ValueError("bad\nsecond line")) == {"reason": "ValueError: bad"}

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 import students
-from distill.models.loading import load_classifier, load_comparable, saved_copies, softmax_control
+from distill.benchmark.model_copies import saved_copies, softmax_control
+from distill.models.loading import load_classifier, load_comparable
 from distill.utils.errors import UserError
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
