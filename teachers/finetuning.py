@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
-from distill.evaluation.scoring import held_out_scorer
+from distill.evaluation.predict import held_out_scorer
 from distill.objectives.capture_plan import CapturePlan
 from distill.tasks import Task
 from distill.training.loop import Progress, TrainingContext, train

@@ -13,7 +13,7 @@ from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.data.splits import fingerprint
-from distill.evaluation.scoring import held_out_scorer, logits_of, validation_metrics
+from distill.evaluation.predict import held_out_scorer, logits_of, validation_metrics
 from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
