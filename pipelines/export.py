@@ -50,8 +50,8 @@ def main() -> None:
     options = parse()
     record, written = export(options)
     # Here and not above: --help and a mistyped option need not wait for torch.
-    from distill.reporting.deployment_tables import deployment_cells, deployment_speed_cells
-    from distill.reporting.record_tables import text_table
+    from distill.reporting.measurement_tables import deployment_cells, deployment_speed_cells
+    from distill.reporting.tables import text_table
 
     tables = (deployment_cells(record), deployment_speed_cells(record))
     print("\n\n".join(text_table(cells) for cells in tables if cells.rows))

@@ -45,7 +45,7 @@ def main() -> int:
                 process.terminate()
             raise
 
-    from distill.reporting.record_tables import text_table
+    from distill.reporting.tables import text_table
     from distill.sweeps.leaderboard import leaderboard_cells, write_leaderboard
     from distill.sweeps.mechanism_table import read_bench
 

@@ -83,6 +83,15 @@ STAGE_KEYS: dict[str, Types] = {
     "metrics": (dict, NULL),
     "fidelity": (list, dict, NULL),
 }
+_TYPE_NAMES: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    NULL: "null",
+}
 
 
 def _check(value: Any, keys: Mapping[str, Types], path: str, where: str) -> None:
@@ -97,17 +106,6 @@ def _check(value: Any, keys: Mapping[str, Types], path: str, where: str) -> None
         if not isinstance(value[key], types) or isinstance(value[key], bool):
             expected = " or ".join(_TYPE_NAMES[kind] for kind in types)
             raise UserError(f"{where}: {name} is {_kind(value[key])}, not {expected}")
-
-
-_TYPE_NAMES: dict[type, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-    NULL: "null",
-}
 
 
 def _kind(value: Any) -> str:
@@ -208,3 +206,20 @@ def read_record(path: Path | str) -> Record:
     except ValueError as error:
         raise UserError(f"{path} is not whole JSON ({error}); write the record again") from None
     return validate_record(record, str(path))
+
+
+def model_metrics(record: Record, model: str) -> dict[str, float | None]:
+    """Return the metrics of one model, empty where it was not compared."""
+    return (record["models"].get(model) or {}).get("metrics") or {}
+
+
+def share_of_teacher(record: Record, model: str) -> float | None:
+    """Return the model's main metric divided by the teacher's, None where that has no meaning."""
+    name = record["main_metric"]
+    teacher, other = model_metrics(record, "teacher").get(name), model_metrics(record, model).get(name)
+    return None if other is None or not teacher or teacher < 0 else other / teacher
+
+
+def dataset(record: Record) -> str:
+    """Name the data so that the miniature of a task is never taken for the task itself."""
+    return f"embedded miniature {record['task']}" if record.get("source") == "embedded" else record["task"]

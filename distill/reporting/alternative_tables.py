@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from distill.evaluation.record import Record
-from distill.reporting.tables import (
+from distill.evaluation.record import Record, model_metrics
+from distill.reporting.formatting import (
     MISSING,
     NOT_APPLICABLE,
-    Table,
     megabytes,
     metric_label,
     metric_text,
-    model_metrics,
     percent_interval,
 )
+from distill.reporting.tables import Table
 
 
 def alternative_cells(record: Record) -> Table:

@@ -7,8 +7,8 @@ import numpy as np
 
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN
-from distill.reporting.record_tables import text_table
-from distill.reporting.tables import Table, percent
+from distill.reporting.formatting import percent
+from distill.reporting.tables import Table, text_table
 from distill.tasks import Task
 
 if TYPE_CHECKING:

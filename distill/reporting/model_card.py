@@ -7,9 +7,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distill.evaluation.record import Record
 from distill.reporting.alternative_tables import alternative_cells
+from distill.reporting.formatting import metric_label
 from distill.reporting.measurement_tables import memory_cells, speed_cells
-from distill.reporting.record_tables import markdown_cells
-from distill.reporting.tables import Table, metric_label, model_cells, stage_cells
+from distill.reporting.record_tables import model_cells, stage_cells
+from distill.reporting.tables import Table, markdown_cells
 from distill.reporting.verdict import verdict_sentences
 from distill.tasks import TASKS
 from distill.utils.errors import UserError

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from distill.evaluation.record import Record
-from distill.reporting.tables import fidelity_by_layer, metric_label, metric_text, model_metrics, share_of_teacher
+from distill.evaluation.record import Record, model_metrics, share_of_teacher
+from distill.reporting.formatting import metric_label, metric_text
+from distill.reporting.record_tables import fidelity_by_layer
 
 TEACHER, STUDENT, BASELINE, CONTROL = "#4a5568", "#0b6e99", "#c05621", "#718096"
 STYLE: dict[Any, Any] = {

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.evaluation.record import Record
-from distill.reporting.tables import (
+from distill.evaluation.record import Record, dataset, model_metrics
+from distill.reporting.formatting import (
     MISSING,
-    dataset,
     gain_interval,
     metric_label,
     metric_text,
-    model_metrics,
     percent,
     percent_interval,
     speedup_interval,

@@ -12,14 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from distill.evaluation.record import MODELS
-from distill.reporting.measurement_tables import is_wide
-from distill.reporting.plots import STUDENT, STYLE, TEACHER, log_axis, png
-from distill.reporting.report import html_page, markdown_page
-from distill.reporting.tables import (
+from distill.evaluation.record import MODELS, dataset
+from distill.reporting.formatting import (
     MISSING,
-    Table,
-    dataset,
     gain_interval,
     metric_label,
     metric_text,
@@ -28,6 +23,10 @@ from distill.reporting.tables import (
     quantity,
     speedup_interval,
 )
+from distill.reporting.measurement_tables import is_wide
+from distill.reporting.plots import STUDENT, STYLE, TEACHER, log_axis, png
+from distill.reporting.report import html_page, markdown_page
+from distill.reporting.tables import Table
 from distill.reporting.verdict import reference_point
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
 from distill.utils.files import write_atomically

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.reporting.tables import MISSING, Table, megabytes, milliseconds, quantity, speedup_interval
+from distill.reporting.formatting import MISSING, megabytes, milliseconds, quantity, speedup_interval
+from distill.reporting.tables import Table
 from distill.utils.errors import UserError
 
 Bench = Mapping[str, Any]

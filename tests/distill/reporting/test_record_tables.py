@@ -8,24 +8,16 @@ import pytest
 
 from distill.evaluation.record import validate_record
 from distill.reporting.alternative_tables import alternative_cells
+from distill.reporting.formatting import duration, metric_text, milliseconds, percent_interval, quantity
 from distill.reporting.measurement_tables import speed_cells
 from distill.reporting.record_tables import (
     comparison_table,
-    escape_markdown,
-    markdown_cells,
-    markdown_table,
-    text_table,
-)
-from distill.reporting.tables import (
-    duration,
     environment_cells,
-    metric_text,
-    milliseconds,
+    markdown_table,
     model_cells,
-    percent_interval,
-    quantity,
     stage_cells,
 )
+from distill.reporting.tables import escape_markdown, markdown_cells, text_table
 from distill.reporting.verdict import parse_requirements, reference_point, unmet_requirements, verdict
 from distill.utils.errors import UserError
 
