@@ -24,7 +24,8 @@ def main() -> int:
     import psutil
     from tqdm import tqdm
 
-    from distill.sweeps.runner import make_runner, parse_sweep, summaries, sweep_runs
+    from distill.sweeps.runner import make_runner, summaries
+    from distill.sweeps.schema import parse_sweep, sweep_runs
 
     sweep = parse_sweep()
     grid = sweep_runs(sweep)

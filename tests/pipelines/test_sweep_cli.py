@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.sweeps import runner
+from distill.sweeps import runner, schema
 from distill.sweeps.summary import read_run, summarise
 from distill.utils.cli import run
 from distill.utils.errors import UserError
@@ -87,7 +87,7 @@ def test_the_whole_grid_and_then_nothing_is_left(place, monkeypatch, capsys):
 
 def test_a_value_may_name_the_task(place):
     more = ["--overrides", '{"teacher.checkpoint": "teachers/{task}/teacher", "baseline.epochs": 0}']
-    (cell, *_) = runner.sweep_runs(runner.parse_sweep(["--config", "sweep.yaml", *more]))
+    (cell, *_) = schema.sweep_runs(schema.parse_sweep(["--config", "sweep.yaml", *more]))
     assert "teachers/sst2/teacher" in cell.command
     assert cell.command[cell.command.index("--baseline.epochs") + 1] == "0"
 
@@ -139,7 +139,7 @@ def test_a_torn_record_is_one_line(place, monkeypatch, capsys):
 
 
 def test_a_run_that_outlived_its_sweep_is_waited_for(place):
-    (cell, *_) = runner.sweep_runs(runner.parse_sweep(["--config", "sweep.yaml"]))
+    (cell, *_) = schema.sweep_runs(schema.parse_sweep(["--config", "sweep.yaml"]))
     cell.log.parent.mkdir()
     with open(cell.log, "ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
@@ -199,7 +199,7 @@ def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, word
 def test_a_missing_engine_is_one_line(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="pip install submitit"):
-        runner.make_runner(runner.parse_sweep(["--config", "sweep.yaml", "--engine", "submitit"]))
+        runner.make_runner(schema.parse_sweep(["--config", "sweep.yaml", "--engine", "submitit"]))
 
 
 @pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed (pip install submitit)")
@@ -217,4 +217,4 @@ def test_a_student_whose_name_would_leave_the_folder_is_refused(name, tmp_path):
     values = {"dir": "out", "configs": [str(tmp_path / "sst2.yaml")], "students": {name: {}}}
     (tmp_path / "sweep.yaml").write_text(json.dumps(values))
     with pytest.raises(UserError, match="the student's name"):
-        runner.parse_sweep(["--config", str(tmp_path / "sweep.yaml")])
+        schema.parse_sweep(["--config", str(tmp_path / "sweep.yaml")])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distill.config.parsing import parse_config
-from distill.sweeps.runner import SweepRun, parse_sweep, sweep_runs
+from distill.sweeps.schema import SweepRun, parse_sweep, sweep_runs
 from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,135 @@
+"""A sweep's file: which runs it asks for."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from distill.utils.errors import UserError, choices_hint
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ("local", "submitit")
+MINUTES = 7 * 24 * 60
+"""Time limit of a submitted job unless the options name one; submitit's own is 5 minutes."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid of runs."""
+
+    dir: str
+    """Folder of all runs of the sweep, and of its leaderboard."""
+    configs: list[str]
+    """One run configuration per task."""
+    students: dict[str, dict[str, Any]]
+    """Name of a student to the dotted keys that make it."""
+    reference: str | None = None
+    """Name of the student that the others are compared with, example by example: what each of them gains or loses."""
+    seeds: list[int] = field(default_factory=lambda: [42])
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Dotted keys for every run; {task} in a value stands for the name of the run's configuration file."""
+    launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
+    """What starts a run."""
+    bench: str | None = None
+    """Record of pipelines/bench_mechanisms.py: its speed, memory and growth of every student's attention join the
+    leaderboard, so that the runs themselves need not be timed on a quiet machine."""
+    workers: int = 1
+    """Runs at a time; on one machine they share its cores."""
+    engine: str = "local"
+    """local: processes of this machine; submitit: jobs of a cluster (pip install submitit)."""
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    """For submitit's executor: cluster (slurm or local), timeout_min, slurm_partition, gpus_per_node, …"""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    config: str
+    student: str
+    seed: int
+    run_dir: Path
+    command: list[str]
+
+    @property
+    def task(self) -> str:
+        """Name of the task in tables: that of its configuration file."""
+        return Path(self.config).stem
+
+    @property
+    def log(self) -> Path:
+        """Where the output of the run goes."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last thing that a run writes is there."""
+        return (self.run_dir / "record.json").exists() and (self.run_dir / "report.html").exists()
+
+
+def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
+    """Read ``--config FILE`` and overrides.
+
+    Raises:
+        UserError: a wrong key or value, or no student, seed or configuration at all.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML file of the sweep")
+    parser.add_class_arguments(SweepConfig)
+    try:
+        namespace = parser.parse_args(arguments)
+        namespace.pop("config", None)
+        sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
+    except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
+        raise UserError(f"sweep: {' '.join(str(error).split())}") from error
+    for name in ("configs", "students", "seeds", "launcher"):
+        if not getattr(sweep, name):
+            raise UserError(f"sweep: {name} is empty; name at least one")
+    if sweep.workers < 1:
+        raise UserError(f"sweep: workers is {sweep.workers}; give 1 or more")
+    if sweep.engine not in ENGINES:
+        raise UserError(f"sweep: engine {sweep.engine!r} is unknown; {choices_hint(sweep.engine, ENGINES)}")
+    for student in sweep.students:
+        if not re.fullmatch(r"[\w-]{1,100}", student):  # it becomes the name of a folder
+            raise UserError(f"sweep: the student's name {student!r}: use letters, digits, _ and -, at most 100")
+    if sweep.reference not in (None, *sweep.students):
+        hint = choices_hint(sweep.reference, sweep.students)
+        raise UserError(f"sweep: reference {sweep.reference!r} is none of the students; {hint}")
+    if sweep.bench is not None and not Path(sweep.bench).is_file():
+        raise UserError(
+            f"sweep: bench names {sweep.bench}, which does not exist; pipelines/bench_mechanisms.py writes it"
+        )
+    for path in sweep.configs:
+        if not Path(path).is_file():
+            raise UserError(f"sweep: configs names {path}, which does not exist")
+    return sweep
+
+
+def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:
+    """Return every run of the grid, seeds innermost.
+
+    Raises:
+        UserError: the launcher is not installed.
+    """
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which(sweep.launcher[0], path=beside_python)
+    if program is None:
+        raise UserError(f"sweep: launcher {sweep.launcher[0]!r} is not installed; name another in launcher")
+    grid = []
+    for config in sweep.configs:
+        for student, keys in sweep.students.items():
+            for seed in sweep.seeds:
+                run_dir = Path(sweep.dir) / f"{Path(config).stem}-{student}-seed{seed}"
+                command = [program, *sweep.launcher[1:], str(ROOT / "pipelines" / "distill.py"), "--config", config]
+                for key, value in {**sweep.overrides, **keys, "seed": seed, "run_dir": str(run_dir)}.items():
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    command += [f"--{key}", text.replace("{task}", Path(config).stem)]
+                grid.append(SweepRun(config, student, seed, run_dir, command))
+    return grid
