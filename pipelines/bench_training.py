@@ -89,8 +89,8 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     from pipelines.run.context import DistillationSetup, build_student, make_context, student_layer_map
     from teachers.finetuning import starting_point
     from teachers.loading import freeze
+    from teachers.output_cache import stage_targets
     from teachers.outputs import OnlineTeacherOutputs
-    from teachers.targets import stage_targets
 
     context = make_context(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
     accelerator, stage = context.run.accelerator, config.stages[0]

@@ -57,7 +57,7 @@ from pipelines.run.stages import baseline_stage, check_on_validation, more_text
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.outputs import disk_needed
+from teachers.output_cache import disk_needed
 
 TEXTS_FOR_TOKENIZERS = 100
 

@@ -18,7 +18,7 @@ from distill.training.accelerator import autocast_dtype
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_directory
 from pipelines.run.context import DistillationSetup, RunContext
-from teachers.outputs import fingerprint as teacher_fingerprint
+from teachers.output_cache import fingerprint as teacher_fingerprint
 
 VERSION = 1
 """Part of the name: raised whenever the same settings would come to mean other weights."""

@@ -28,7 +28,7 @@ from teachers.checks import calibration_warning, check_teacher, progress_warning
 from teachers.finetuning import label_free_start, prepare_teacher
 from teachers.layer_selection import most_needed_layers
 from teachers.loading import freeze, weights_checksum
-from teachers.targets import TeacherTargets, stage_targets
+from teachers.output_cache import TeacherTargets, stage_targets
 
 
 def finetune_teacher(context: RunContext, setup: DistillationSetup) -> DistillationSetup:

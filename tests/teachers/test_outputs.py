@@ -10,21 +10,14 @@ import pytest
 import torch
 from helpers.closeness import assert_close
 
-import teachers.outputs as outputs
 from distill.config.schema import CacheConfig, StageConfig
 from distill.data.batching import collate
 from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.utils.errors import UserError
+from teachers import output_cache
 from teachers.loading import freeze
-from teachers.outputs import (
-    CachedTeacherOutputs,
-    OnlineTeacherOutputs,
-    array_path,
-    build_cache,
-    bytes_needed,
-    fingerprint,
-)
-from teachers.targets import stage_targets
+from teachers.output_cache import build_cache, bytes_needed, fingerprint, stage_targets
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
 
 STAGE = StageConfig(
     "one", 1, 0.1, {"attention_output": 1.0, "hidden_states": 1.0, "attention_map": 1.0, "logits": 1.0}
@@ -118,7 +111,7 @@ def test_everything_is_computed_once(teacher, examples, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batches", [0, 1])
 def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher, examples, tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "CACHE_BATCH_SIZE", 8)
+    monkeypatch.setattr(output_cache, "CACHE_BATCH_SIZE", 8)
     original, calls = OnlineTeacherOutputs.batch, []
 
     def dying(self, indices, inputs):
@@ -155,12 +148,12 @@ def test_what_was_lost_is_computed_again(lost, teacher, examples, tmp_path):
 def test_a_full_disk_is_said_before_anything_is_computed(teacher, examples, tmp_path, monkeypatch):
     needed = bytes_needed(PLAN, examples, 32)
     batches = count_passes(monkeypatch)
-    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed))
+    monkeypatch.setattr(output_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed))
     with pytest.raises(UserError, match=r"give another cache\.dir or lower cache\.max_gigabytes") as refusal:
         build_cache(teacher, examples, PLAN.teacher, tmp_path)
     assert str(tmp_path) in str(refusal.value)
     assert not batches
-    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * needed))
+    monkeypatch.setattr(output_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * needed))
     build_cache(teacher, examples, PLAN.teacher, tmp_path)
 
 
@@ -232,7 +225,7 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(name, file, teacher, 
 
 def test_a_cache_of_another_version_has_another_name(teacher, examples, monkeypatch):
     before = fingerprint(teacher, examples, None)
-    monkeypatch.setattr(outputs, "CACHE_VERSION", outputs.CACHE_VERSION + 1)
+    monkeypatch.setattr(output_cache, "CACHE_VERSION", output_cache.CACHE_VERSION + 1)
     assert fingerprint(teacher, examples, None) != before
 
 
