@@ -86,7 +86,8 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     from distill.training.loss_meter import LossMeter
     from distill.training.optimizer import parameter_groups
     from distill.training.run_folder import RunFolder
-    from pipelines.run.context import DistillationSetup, build_student, make_context, student_layer_map
+    from pipelines.run.context import DistillationSetup, make_context, student_layer_map
+    from pipelines.run.student import build_student
     from teachers.finetuning import starting_point
     from teachers.loading import freeze
     from teachers.output_cache import stage_targets

@@ -23,8 +23,10 @@ def main() -> int:
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
+    from pipelines.run.baseline import train_baseline
     from pipelines.run.comparison import compare_and_report
-    from pipelines.run.stages import finetune_teacher, run_stages, train_baseline
+    from pipelines.run.stages import run_stages
+    from pipelines.run.teacher import finetune_teacher
 
     context, setup = opened
     setup = finetune_teacher(context, setup)

@@ -20,7 +20,7 @@ def main() -> int:
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
-    from pipelines.run.stages import finetune_teacher
+    from pipelines.run.teacher import finetune_teacher
 
     context, setup = opened
     finetune_teacher(context, setup)

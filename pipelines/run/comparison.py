@@ -18,7 +18,8 @@ from distill.models.flops import attention_name
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
-from pipelines.run.context import DistillationSetup, RunContext, load_student
+from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.student import load_student
 from students import StudentForSequenceClassification
 
 

@@ -51,9 +51,12 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
-from pipelines.run.context import DistillationSetup, RunContext, apply_recipe, make_context, make_setup, make_student
+from pipelines.run.baseline import baseline_stage, more_text
+from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
-from pipelines.run.stages import baseline_stage, check_on_validation, more_text
+from pipelines.run.recipe import apply_recipe
+from pipelines.run.student import make_student
+from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer

@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 from distill.config.schema import SCRATCH, BaselineConfig, Config, DataConfig, StageConfig, TeacherConfig
 from distill.tasks import get_task
 from distill.utils.errors import UserError
+from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup
-from pipelines.run.stages import baseline_stage
 from teachers.finetuning import check_windows, label_free_start
 from teachers.loading import Teacher
 

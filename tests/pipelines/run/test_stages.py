@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.config.schema import Config, StageConfig
-from pipelines.run.stages import baseline_stage
+from pipelines.run.baseline import baseline_stage
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [([0.5, 0.25], 1), ([0.1], 1), ([1, 1.6], 3), ([4, 2], 6)])

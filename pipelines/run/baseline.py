@@ -1,0 +1,55 @@
+"""The baseline: the same student, trained on labels alone."""
+
+from distill.config.schema import PACKED, SCRATCH, Config, StageConfig
+from distill.evaluation.predict import held_out_scorer
+from distill.objectives.capture_plan import CapturePlan
+from distill.training.accelerator import main_process_first
+from distill.training.loop import train
+from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.phase import record_phase
+from pipelines.run.student import build_student, load_student
+from students import StudentForSequenceClassification
+from teachers.finetuning import label_free_start
+from teachers.output_cache import TeacherTargets
+
+
+def more_text(config: Config, setup: DistillationSetup) -> float:
+    """Return how many texts the stages read for every one that the baseline does."""
+    others = 0 if setup.other is None else len(setup.other)
+    return 1 + (config.augmentation.copies or 0) + others / len(setup.train)
+
+
+def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification | None:
+    """Train the same student on labels alone; None where the configuration wants no baseline."""
+    config, folder = context.config, context.folder
+    if config.baseline.epochs == 0:
+        return None
+    if folder.result("baseline") is not None:
+        return load_student(context, folder.baseline)
+    start = main_process_first(
+        context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.teacher)
+    )
+    baseline = build_student(context, start, setup)
+    stage = baseline_stage(config, setup)
+    scorer = held_out_scorer(context.run, context.task, setup.held_out)
+    progress = train(context.run, baseline, stage, CapturePlan(), setup.train, folder.phase("baseline"), scorer)
+    record_phase(context, setup, baseline, stage, progress, [], TeacherTargets(None), folder.baseline)
+    return baseline
+
+
+def baseline_stage(config: Config, setup: DistillationSetup) -> StageConfig:
+    """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
+    epochs = config.baseline.epochs
+    read = sum(stage.epochs for stage in setup.stages if stage.texts != PACKED)
+    in_stages = max(1, round(read * more_text(config, setup)))
+    untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
+    return StageConfig(
+        name="baseline",
+        epochs=in_stages if epochs is None else epochs,
+        learning_rate=config.baseline.learning_rate,
+        losses={"labels": 1.0},
+        train="all" if untrained else "encoder",
+        dropout=True,
+        batch_size=config.baseline.batch_size,
+        keep_best_epoch=True,
+    )

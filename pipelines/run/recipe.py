@@ -1,0 +1,57 @@
+"""What a configuration leaves open, chosen now that data and teacher are known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distill.config.recipe import Facts, Mechanism, choose_recipe
+from distill.config.schema import StageConfig
+from distill.objectives.loss_fallbacks import replace_unsupported_losses
+from distill.training.optimizer import feature_parameters
+from distill.utils.findings import Finding
+from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.student import make_student
+from students import (
+    STUDENTS,
+)
+
+
+def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup, list[Finding]]:
+    """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
+
+    Returns:
+        The same with the recipe, and what it had to replace.
+
+    Raises:
+        UserError: there are too few examples to choose anything from.
+    """
+    settings, teacher = context.config.student, setup.teacher
+    student, _ = make_student(context, teacher, setup)
+    lengths = setup.train.lengths
+    facts = Facts(
+        rows=len(setup.train),
+        is_pair=len(context.task.text_columns) > 1,
+        long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
+        hidden_size=int(teacher.config.hidden_size),
+    )
+    kind = STUDENTS[settings.attention]
+    mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
+    config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
+    stages = stages_at_depth(config.stages, setup.layer_map, int(teacher.config.num_hidden_layers))
+    if len(stages) < len(config.stages):
+        context.run.accelerator.print(
+            "student: as deep as the teacher, so that no stage with attention softmax is needed"
+        )
+    return replace(context, config=config), replace(setup, stages=stages), findings
+
+
+def stages_at_depth(
+    stages: tuple[StageConfig, ...], layer_map: Sequence[int], num_teacher_layers: int
+) -> tuple[StageConfig, ...]:
+    """Return the stages that a student of this depth needs.
+
+    With all of the teacher's layers a softmax student is the teacher itself: its stages, which would train what is
+    right already, are left out, and the teacher is matched in its place. A student whose stages are all of that kind
+    keeps them.
+    """
+    left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
+    return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages

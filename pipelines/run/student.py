@@ -1,0 +1,70 @@
+"""The student of a run: built out of the teacher, or loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from distill.data.batching import collate, padded_length
+from pipelines.run.context import DistillationSetup, RunContext
+from students import (
+    STUDENTS,
+    CopyReport,
+    StudentForSequenceClassification,
+    calibrate_temperature,
+    student_from_teacher,
+)
+
+CALIBRATION_EXAMPLES = 64
+
+
+def build_student(
+    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
+) -> StudentForSequenceClassification:
+    """Build the configured student, or one with other ``attention``, and say which of its weights are copies."""
+    student, report = make_student(context, source, setup, attention)
+    context.run.accelerator.print(f"student: {report.in_words()}")
+    return student
+
+
+def make_student(
+    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
+) -> tuple[StudentForSequenceClassification, CopyReport]:
+    """Build the configured student out of ``source`` and set its temperatures.
+
+    Args:
+        source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
+        attention: other than the configured one: softmax.
+    """
+    settings = context.config.student
+    if attention is not None:
+        settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
+    temperature = settings.initial_temperature
+    same_depth = isinstance(source, StudentForSequenceClassification)
+    student, report = student_from_teacher(
+        source,
+        layer_map=list(range(settings.num_layers)) if same_depth else setup.layer_map,
+        attention=settings.attention,
+        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
+        features=settings.features,
+        seed=context.config.seed,
+        softmax_layers=settings.softmax_layers,
+        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
+        redraw_interval=settings.redraw_interval,
+        exact_up_to=settings.exact_up_to,
+        positions=padded_length(context.config.data.max_length),
+        attention_options=settings.attention_options,
+    )
+    student.config.layer_map = setup.layer_map
+    student.to(context.device)
+    if isinstance(temperature, str):
+        sample = np.arange(min(CALIBRATION_EXAMPLES, len(setup.train)))
+        calibrate_temperature(student, collate(setup.train, sample, context.device))
+    return student, report
+
+
+def load_student(context: RunContext, folder: Path) -> StudentForSequenceClassification:
+    """Load a student that a finished phase saved."""
+    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
+    return student.to(context.device)
