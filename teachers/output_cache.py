@@ -29,7 +29,9 @@ CACHE_VERSION = 1
 """Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
 
 
-def fingerprint(teacher: PreTrainedModel, examples: TokenizedExamples, autocast_dtype: torch.dtype | None) -> str:
+def teacher_fingerprint(
+    teacher: PreTrainedModel, examples: TokenizedExamples, autocast_dtype: torch.dtype | None
+) -> str:
     """Return a name that changes with the teacher's weights, the tokens or the precision."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {autocast_dtype}".encode())
     for name, tensor in sorted(teacher.state_dict().items()):
@@ -63,7 +65,7 @@ def disk_needed(
     cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size) <= max_gigabytes * 1e9]
     wanted = {(kind, layer) for plan in cached for kind, layers in plan.teacher.items() for layer in layers}
     if folder is not None and folder.is_dir():
-        there = folder / fingerprint(teacher, examples, autocast_dtype)
+        there = folder / teacher_fingerprint(teacher, examples, autocast_dtype)
         wanted = {name for name in wanted if not array_path(there, *name).exists()}
     return len(wanted) * len(examples.token_ids) * hidden_size * 2
 
@@ -209,7 +211,7 @@ def stage_targets(
         )
         return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
     root = Path(cache.dir) if cache.dir else default_folder
-    folder = root / fingerprint(teacher, examples, dtype)
+    folder = root / teacher_fingerprint(teacher, examples, dtype)
     seconds = on_main_process(accelerator, lambda: build_cache(teacher, examples, plan.teacher, folder, dtype))
     outputs = CachedTeacherOutputs(folder, plan, examples, teacher.config.num_attention_heads)
     return TeacherTargets(outputs, seconds, gigabytes)

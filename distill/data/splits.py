@@ -58,7 +58,7 @@ class Splits:
     """Unlabelled texts of other tasks, which the stages read as well."""
 
 
-def fingerprint(splits: Splits) -> dict[str, str]:
+def data_fingerprint(splits: Splits) -> dict[str, str]:
     """Return a checksum of the texts, labels and positions of every part, by its name."""
     parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
     if splits.other is not None:

@@ -52,7 +52,7 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
     Raises:
         UserError: the run's student predicted something else, or there are no predictions to tell by.
     """
-    predicted = read_predictions(folder)
+    predicted = saved_predictions(folder)
     expected = np.stack(predicted["student_logits"].to_list())
     found = np.concatenate([logits[split] for split in splits])
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=SAME_LOGITS, atol=SAME_LOGITS):
@@ -62,7 +62,7 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
         )
 
 
-def read_predictions(folder: RunFolder) -> pd.DataFrame:
+def saved_predictions(folder: RunFolder) -> pd.DataFrame:
     """Read the predictions of a run; UserError where there are none."""
     path = folder.path / "predictions.parquet"
     try:
@@ -75,5 +75,5 @@ def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Ma
     """Write the report of a run from its changed record and return the path of ``report.html``."""
     phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
     history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
-    disagreements = find_disagreements(task, read_predictions(folder), validation)
+    disagreements = find_disagreements(task, saved_predictions(folder), validation)
     return write_report(record, folder.path, disagreements, history)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from distill.config.schema import StageConfig
 from distill.data.batching import TokenizedExamples
-from distill.data.splits import fingerprint
+from distill.data.splits import data_fingerprint
 from distill.training.accelerator import autocast_dtype
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_directory
 from pipelines.run.context import DistillationSetup, RunContext
-from teachers.output_cache import fingerprint as teacher_fingerprint
+from teachers.output_cache import teacher_fingerprint
 
 VERSION = 1
 """Part of the name: raised whenever the same settings would come to mean other weights."""
@@ -40,7 +40,7 @@ def shared_folder(
         "seed": config.seed,
         "layer_map": setup.layer_map,
         "launcher": [str(accelerator.distributed_type), accelerator.num_processes, accelerator.device.type],
-        "data": fingerprint(context.splits),
+        "data": data_fingerprint(context.splits),
         "teacher": teacher_fingerprint(setup.teacher, examples, precision),
     }
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]

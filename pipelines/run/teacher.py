@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distill.config.schema import IMPORTANCE
-from distill.data.splits import fingerprint
+from distill.data.splits import data_fingerprint
 from distill.evaluation.predict import logits_of, validation_metrics
 from distill.training.accelerator import on_main_process, start_trackers
 from distill.training.run_folder import create_run_folder, lock_run_folder
@@ -50,7 +50,7 @@ def make_run_folder(context: RunContext) -> None:
             if (checkpoint := getattr(context.config, section).checkpoint) is not None
         }
         inputs = {name: weights_checksum(checkpoint) for name, checkpoint in weights.items()}
-        create_run_folder(context.config, context.folder, fingerprint(context.splits) | inputs)
+        create_run_folder(context.config, context.folder, data_fingerprint(context.splits) | inputs)
         lock_run_folder(context.folder)
     context.run.accelerator.wait_for_everyone()
     start_trackers(context.run.accelerator, context.config)

@@ -16,7 +16,7 @@ from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.utils.errors import UserError
 from teachers import output_cache
 from teachers.loading import freeze
-from teachers.output_cache import build_cache, bytes_needed, fingerprint, stage_targets
+from teachers.output_cache import build_cache, bytes_needed, stage_targets, teacher_fingerprint
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
 
 STAGE = StageConfig(
@@ -68,22 +68,26 @@ def test_room_on_disk_is_what_was_announced(teacher, examples, tmp_path):
 
 
 def test_other_weights_tokens_or_precision_have_another_folder(teacher, examples, make_bert, make_examples):
-    name = fingerprint(teacher, examples, None)
-    assert name == fingerprint(freeze(make_bert(num_layers=3)), make_examples(30), None)
-    names = {name, fingerprint(teacher, examples, torch.bfloat16), fingerprint(teacher, make_examples(29), None)}
+    name = teacher_fingerprint(teacher, examples, None)
+    assert name == teacher_fingerprint(freeze(make_bert(num_layers=3)), make_examples(30), None)
+    names = {
+        name,
+        teacher_fingerprint(teacher, examples, torch.bfloat16),
+        teacher_fingerprint(teacher, make_examples(29), None),
+    }
     types = replace(examples, token_type_ids=1 - examples.token_type_ids)
-    names.add(fingerprint(teacher, types, None))
+    names.add(teacher_fingerprint(teacher, types, None))
     shifted = replace(examples, offsets=np.concatenate([[0, examples.offsets[1] - 1], examples.offsets[2:]]))
-    names.add(fingerprint(teacher, shifted, None))
+    names.add(teacher_fingerprint(teacher, shifted, None))
     with torch.no_grad():
         teacher.bert.encoder.layer[1].output.LayerNorm.bias[0] += 1e-6
-    names.add(fingerprint(teacher, examples, None))
+    names.add(teacher_fingerprint(teacher, examples, None))
     assert len(names) == 6
 
 
 def test_the_labels_are_not_part_of_the_teachers_outputs(teacher, examples):
     other = replace(examples, labels=1 - examples.labels)
-    assert fingerprint(teacher, examples, None) == fingerprint(teacher, other, None)
+    assert teacher_fingerprint(teacher, examples, None) == teacher_fingerprint(teacher, other, None)
 
 
 def count_passes(monkeypatch) -> list[int]:
@@ -181,7 +185,7 @@ def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator,
     assert disk.seconds_saved(3) == 2 * disk.seconds_per_pass
     assert disk.gigabytes == bytes_needed(PLAN, examples, 32) / 1e9
     (folder,) = (tmp_path / "run").iterdir()
-    assert folder.name == fingerprint(teacher, examples, None)
+    assert folder.name == teacher_fingerprint(teacher, examples, None)
 
     shared = targets(accelerator, teacher, PLAN, examples, CacheConfig(dir=str(tmp_path / "shared")), tmp_path / "run")
     assert isinstance(shared.outputs, CachedTeacherOutputs)
@@ -224,9 +228,9 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(name, file, teacher, 
 
 
 def test_a_cache_of_another_version_has_another_name(teacher, examples, monkeypatch):
-    before = fingerprint(teacher, examples, None)
+    before = teacher_fingerprint(teacher, examples, None)
     monkeypatch.setattr(output_cache, "CACHE_VERSION", output_cache.CACHE_VERSION + 1)
-    assert fingerprint(teacher, examples, None) != before
+    assert teacher_fingerprint(teacher, examples, None) != before
 
 
 def test_the_space_of_the_cache_is_taken_before_the_teacher_runs(teacher, examples, tmp_path, monkeypatch):

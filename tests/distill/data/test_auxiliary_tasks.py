@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.data.auxiliary_tasks import texts_of_other_tasks
-from distill.data.splits import HIDDEN, Examples, Splits, fingerprint
+from distill.data.splits import HIDDEN, Examples, Splits, data_fingerprint
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
 
@@ -36,7 +36,10 @@ def test_single_texts(folder):
     found = texts_of_other_tasks(TASKS["sst2"], ["cola", "mrpc"], folder, own, None, 0)
     assert found.texts == [("cola 1",), ("cola 2",), ("cola 3",), ("one 0",), ("one 1",)]
     assert (found.labels == HIDDEN).all()
-    changed = fingerprint(own).items() ^ fingerprint(Splits(own.train, own.held_out, own.validation, found)).items()
+    changed = (
+        data_fingerprint(own).items()
+        ^ data_fingerprint(Splits(own.train, own.held_out, own.validation, found)).items()
+    )
     assert [name for name, _ in changed] == ["data of other tasks"]
 
 
