@@ -84,7 +84,7 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
     from distill.training.accelerator import autocast_dtype, make_accelerator, prepare
     from distill.training.loop import train_step
     from distill.training.loss_meter import LossMeter
-    from distill.training.optimizer import parameter_groups
+    from distill.training.optimizer import parameter_groups, set_trainable
     from distill.training.run_folder import RunFolder
     from pipelines.run.context import DistillationSetup, make_context, student_layer_map
     from pipelines.run.student import build_student
@@ -114,6 +114,7 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
         outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None,
     ) -> Callable[[], None]:
         student = build_student(context, teacher.model, setup, stage.attention)
+        set_trainable(student, stage)
         optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
         wrapped, optimizer = prepare(
             accelerator, config.training, StageModel(student, plan), optimizer, stage.batch_size

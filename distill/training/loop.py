@@ -31,7 +31,7 @@ from distill.training.checkpoints import (
     save_weights,
 )
 from distill.training.loss_meter import LossMeter
-from distill.training.optimizer import parameter_groups
+from distill.training.optimizer import parameter_groups, set_trainable
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.utils.clock import now
 from distill.utils.errors import UserError
@@ -112,6 +112,7 @@ def train(
     set_seed(phase_seed(run.seed, stage.name) % 2**32, device_specific=True)
     set_dropout(model, stage.dropout)
     trained = copy.deepcopy(model) if uses_deepspeed(accelerator) else model
+    set_trainable(trained, stage)
     groups = parameter_groups(trained, stage, run.training.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
     wrapped, optimizer = prepare(accelerator, run.training, StageModel(trained, plan), optimizer, stage.batch_size)

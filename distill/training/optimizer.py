@@ -1,6 +1,8 @@
 """What a stage trains, and at which learning rate."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -34,8 +36,46 @@ def trained_part(model: nn.Module, stage: StageConfig) -> str:
     return "attention" if stage.train == "features" and not feature_parameters(model) else stage.train
 
 
+def trained_parameters(model: nn.Module, stage: StageConfig) -> dict[str, nn.Parameter]:
+    """Return the parameters that a stage trains, by name; the model stays as it is."""
+    features = {id(parameter) for parameter in feature_parameters(model)}
+    frozen = {id(parameter) for parameter in frozen_parameters(model)}
+    part = trained_part(model, stage)
+
+    def is_trained(name: str, parameter: nn.Parameter) -> bool:
+        is_feature = id(parameter) in features
+        chosen = {
+            "features": is_feature,
+            "attention": is_feature or ".attention." in name,
+            "encoder": not name.endswith("word_embeddings.weight"),
+            "all": True,
+        }[part]
+        return chosen and id(parameter) not in frozen
+
+    return {name: parameter for name, parameter in model.named_parameters() if is_trained(name, parameter)}
+
+
+def set_trainable(model: nn.Module, stage: StageConfig) -> None:
+    """Let gradients reach what a stage trains, and nothing else."""
+    trained = {id(parameter) for parameter in trained_parameters(model, stage).values()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+@contextmanager
+def trainable(model: nn.Module, stage: StageConfig) -> Iterator[None]:
+    """`set_trainable` for as long as the context lasts; a model that others share is left as it was."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    set_trainable(model, stage)
+    try:
+        yield
+    finally:
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
+
+
 def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
-    """Freeze what the stage does not train and group the rest for the optimizer.
+    """Group what a stage trains for the optimizer; the model stays as it is.
 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
     they learn faster, by the mechanism's ``feature_rate``, unless ``feature_learning_rate`` says otherwise. Biases,
@@ -43,24 +83,13 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     embeddings at L + 1.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    frozen = {id(parameter) for parameter in frozen_parameters(model)}
-    part = trained_part(model, stage)
     num_layers = len(encoder_layers(model))
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        is_feature = id(parameter) in features
-        trained = {
-            "features": is_feature,
-            "attention": is_feature or ".attention." in name,
-            "encoder": not name.endswith("word_embeddings.weight"),
-            "all": True,
-        }[part]
-        trained = trained and id(parameter) not in frozen
-        parameter.requires_grad_(trained)
-        if trained:
-            kind = "features" if is_feature else "plain" if any(part in name for part in NO_DECAY) else "decayed"
-            depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
-            groups.setdefault((kind, depth), []).append(parameter)
+    for name, parameter in trained_parameters(model, stage).items():
+        is_plain = any(part in name for part in NO_DECAY)
+        kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
+        depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
+        groups.setdefault((kind, depth), []).append(parameter)
     feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
     settings = {
         "features": (feature_rate, 0.0),

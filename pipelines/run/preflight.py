@@ -46,7 +46,7 @@ from distill.preflight.memory_estimate import (
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
-from distill.training.optimizer import parameter_groups
+from distill.training.optimizer import trainable
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
@@ -213,12 +213,11 @@ def phase_memory(
     context: RunContext, setup: DistillationSetup, model: PreTrainedModel, stage: StageConfig
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
-    parameter_groups(model, stage, context.config.training.weight_decay)  # marks what is trained
-    parameters, trained = count(model)
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
     longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
     length = padded_length(int(longest))
-    with linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
+    with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
+        parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
     plan = plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
     targets = sum(map(len, plan.teacher.values())) * length * int(setup.teacher.config.hidden_size or 0) * FLOAT
@@ -254,9 +253,9 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
     config, path = context.config, context.folder.path
     lengths = []
     for stage, model in training_phases(context, setup, student):
-        parameter_groups(model, stage, config.training.weight_decay)
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
-        lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
+        with trainable(model, stage):
+            lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
     plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if setup.source.finished else None

@@ -17,13 +17,14 @@ from distill.preflight.memory_estimate import (
     state_memory,
 )
 from distill.training.launcher import Sharding
-from distill.training.optimizer import parameter_groups
+from distill.training.optimizer import parameter_groups, set_trainable
 from students import student_from_teacher
 
 
 def test_states_are_what_a_step_allocates(make_bert) -> None:
     model = make_bert()
     stage = StageConfig("one", 1, 1e-3, {"labels": 1.0}, train="encoder")
+    set_trainable(model, stage)
     optimizer = torch.optim.AdamW(parameter_groups(model, stage, 0.01), fused=True)
     ids = torch.randint(5, 60, (4, 8))
     model(input_ids=ids).logits.square().sum().backward()

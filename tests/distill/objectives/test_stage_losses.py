@@ -13,7 +13,13 @@ from distill.models.hooks import capture
 from distill.objectives.capture_plan import CapturePlan, StageModel, hidden_state_targets, plan_stage
 from distill.objectives.losses import masked_mse
 from distill.objectives.stage_losses import compute_losses
-from distill.training.optimizer import default_feature_rate, feature_parameters, parameter_groups
+from distill.training.optimizer import (
+    default_feature_rate,
+    feature_parameters,
+    parameter_groups,
+    set_trainable,
+    trainable,
+)
 from students import ATTENTIONS, student_from_teacher
 from teachers.loading import freeze
 from teachers.outputs import OnlineTeacherOutputs
@@ -232,11 +238,22 @@ def test_what_each_choice_trains(performer):
         "all": everything,
     }
     for choice, names in expected.items():
+        set_trainable(performer, stage_of("labels", train=choice))
         groups = parameter_groups(performer, stage_of("labels", train=choice), 0.01)
         assert names_trained(performer) == names, choice
         grouped = [id(parameter) for group in groups for parameter in group["params"]]
         assert len(grouped) == len(set(grouped)) == len(names)
     assert expected["features"] < expected["attention"] < expected["encoder"]
+
+
+def test_a_shared_model_is_trainable_for_a_while_only(performer):
+    performer.requires_grad_(False)
+    parameter_groups(performer, stage_of("labels", train="all"), 0.0)
+    assert not names_trained(performer)
+    with trainable(performer, stage_of("labels", train="attention")):
+        assert names_trained(performer)
+        assert all(".attention." in name for name in names_trained(performer))
+    assert not names_trained(performer)
 
 
 def test_learning_rates_and_weight_decay_of_the_groups(performer):
@@ -273,6 +290,7 @@ def test_lower_layers_learn_slower(make_bert):
 @pytest.mark.parametrize("train", ["features", "attention", "encoder", "all"])
 def test_what_a_student_keeps_frozen_no_stage_trains(train, make_bert):
     student = student_from_teacher(make_bert(num_layers=2), layer_map=[0, 1], attention="lstm", num_features=8)[0]
+    set_trainable(student, stage_of("logits", train=train))
     groups = parameter_groups(student, stage_of("logits", train=train), 0.1)
     assert [group["lr"] for group in groups] == [pytest.approx(0.1)]
     own = {"lstm", "classifier"}
@@ -298,6 +316,7 @@ def test_all_that_is_trained_moves_and_nothing_else(train, performer, make_bert,
     before = copy.deepcopy(performer.state_dict())
     stage = stage_of("logits", "hidden_states", train=train)
     # Without weight decay, which would move what has no gradient.
+    set_trainable(performer, stage)
     optimizer = torch.optim.AdamW(parameter_groups(performer, stage, 0.0))
     for _ in range(2):
         values = run_stage(stage, teacher, performer, [0, 1], make_examples())
