@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callable[[], None]]]:
-    """Return a function per way that takes ten training steps on batches drawn anew, the same numbers for all."""
+    """Return a function per way that takes `STEPS_PER_ROUND` training steps on random batches, the same for all."""
     import numpy as np
     import torch
 

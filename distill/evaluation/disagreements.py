@@ -19,7 +19,7 @@ def find_disagreements(
 
     Args:
         task: names the labels.
-        predicted: what `distill.evaluation.comparison.predictions_frame` returns.
+        predicted: what `distill.evaluation.predictions_file.predictions_frame` returns.
         validation: the texts, split by split in the order of ``predicted``.
 
     Returns:

@@ -74,7 +74,6 @@ def cut(inputs: Mapping[str, Tensor], window: int) -> Windows:
     sources = sources * real
     cut_inputs = {name: values[texts[:, None], sources] * real for name, values in inputs.items()}
     shares = sizes / inner[texts].clamp(min=1)
-    shares = sizes / inner[texts].clamp(min=1)
     return Windows(cut_inputs, texts, shares, _places(mask, first, counts, width, room), mask)
 
 
