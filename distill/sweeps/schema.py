@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonargparse
 
+from distill.config.parsing import make_parser
 from distill.utils.errors import UserError, choices_hint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,9 +81,7 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     Raises:
         UserError: a wrong key or value, or no student, seed or configuration at all.
     """
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, description=__doc__)
-    parser.add_argument("--config", action="config", help="YAML file of the sweep")
-    parser.add_class_arguments(SweepConfig)
+    parser = make_parser(SweepConfig, description=__doc__)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)

@@ -196,6 +196,19 @@ def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, word
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seeds: [1]\nseeds: [2]\n", "line 2: key 'seeds' stands twice"),
+        ("overrides: {class_path: os.system}\n", "'class_path' is not accepted"),
+    ],
+)
+def test_a_sweeps_file_is_read_as_carefully_as_a_runs(place, monkeypatch, capsys, text, words):
+    Path("more.yaml").write_text(text)
+    assert call(monkeypatch, "--config", "more.yaml") == 2
+    assert words in capsys.readouterr().err
+
+
 def test_a_missing_engine_is_one_line(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="pip install submitit"):
