@@ -1,16 +1,15 @@
 """The baseline: the same student, trained on labels alone."""
 
 from distill.config.schema import PACKED, SCRATCH, Config, StageConfig
-from distill.evaluation.predict import held_out_scorer
+from distill.evaluation.predict import held_out_scorer, validation_metrics
 from distill.objectives.capture_plan import CapturePlan
 from distill.training.accelerator import main_process_first
 from distill.training.loop import train
 from pipelines.run.context import DistillationSetup, RunContext
-from pipelines.run.phase import record_phase
+from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification
 from teachers.finetuning import label_free_start
-from teachers.output_cache import TeacherTargets
 
 
 def more_text(config: Config, setup: DistillationSetup) -> float:
@@ -33,7 +32,8 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     stage = baseline_stage(config, setup)
     scorer = held_out_scorer(context.run, context.task, setup.held_out)
     progress = train(context.run, baseline, stage, CapturePlan(), setup.train, folder.phase("baseline"), scorer)
-    record_phase(context, setup, baseline, stage, progress, [], TeacherTargets(None), folder.baseline)
+    _, metrics = validation_metrics(context.run, context.task, baseline, setup.validation)
+    record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics), folder.baseline)
     return baseline
 
 

@@ -1,65 +1,93 @@
 """The end of a phase: its model scored and saved, its numbers printed, logged and kept."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
-from distill.evaluation.predict import validation_metrics
 from distill.training.accelerator import flush_trackers
 from distill.training.loop import Progress
 from distill.training.run_folder import save_model
 from pipelines.run.context import DistillationSetup, RunContext
-from students import StudentForSequenceClassification
 from teachers.output_cache import TeacherTargets
 
 
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase that was trained leaves to be told."""
+
+    stage: StageConfig
+    progress: Progress
+    metrics: Mapping[str, float]
+    """On validation."""
+    fidelity: Sequence[Mapping[str, float]] = ()
+    """Layer by layer; none of a model that matches no teacher."""
+    targets: TeacherTargets = field(default_factory=lambda: TeacherTargets(None))
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that were trained, of the last one perhaps a part."""
+        return min(self.stage.epochs, self.progress.epoch)
+
+    @property
+    def examples_per_second(self) -> float:
+        return self.progress.examples / self.progress.seconds
+
+    def entry(self) -> dict[str, Any]:
+        """Return the entry of the phase in the record, its loss history included."""
+        progress, targets = self.progress, self.targets
+        return {
+            "name": self.stage.name,
+            "seconds": progress.seconds,
+            "checkpoint_seconds": progress.checkpoint_seconds,
+            "examples_per_second": self.examples_per_second,
+            "metrics": dict(self.metrics),
+            "fidelity": list(self.fidelity),
+            "epochs": self.epochs,
+            "best_epoch": progress.best_epoch if self.stage.keep_best_epoch else None,
+            "held_out": progress.held_out,
+            "teacher_cache": {
+                "gigabytes": targets.gigabytes,
+                "seconds_per_pass": targets.seconds_per_pass,
+                "seconds_saved": targets.seconds_saved(self.epochs),
+            },
+            "history": progress.history,
+        }
+
+    def line(self) -> str:
+        """Say the phase in one line."""
+        saved = self.targets.seconds_saved(self.epochs)
+        cache = f"; teacher outputs from disk saved {saved:.0f} s" if saved else ""
+        return (
+            f"{self.stage.name}: {in_words(self.metrics)} on validation; {self.progress.seconds:.0f} s, "
+            f"{self.examples_per_second:.0f} examples/s{cache}"
+        )
+
+    def scalars(self) -> dict[str, float]:
+        """Return what TensorBoard shows of it, by name."""
+        name = self.stage.name
+        values = {f"{name}/validation_{metric}": value for metric, value in self.metrics.items()}
+        for layer in self.fidelity:
+            for kind in ("attention_output", "hidden_states"):
+                values[f"{name}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
+        return values
+
+
 def record_phase(
-    context: RunContext,
-    setup: DistillationSetup,
-    model: StudentForSequenceClassification,
-    stage: StageConfig,
-    progress: Progress,
-    fidelity: Sequence[Mapping[str, float]],
-    targets: TeacherTargets,
-    destination: Path,
+    context: RunContext, setup: DistillationSetup, model: PreTrainedModel, result: PhaseResult, destination: Path
 ) -> None:
-    """Score a trained model on validation, print and log the phase, save the model and mark the phase finished."""
-    _, metrics = validation_metrics(context.run, context.task, model, setup.validation)
-    epochs = min(stage.epochs, progress.epoch)  # of the last one perhaps a part
-    saved = targets.seconds_saved(epochs)
-    examples_per_second = progress.examples / progress.seconds
-    result = {
-        "name": stage.name,
-        "seconds": progress.seconds,
-        "checkpoint_seconds": progress.checkpoint_seconds,
-        "examples_per_second": examples_per_second,
-        "metrics": metrics,
-        "fidelity": list(fidelity),
-        "epochs": epochs,
-        "best_epoch": progress.best_epoch if stage.keep_best_epoch else None,
-        "held_out": progress.held_out,
-        "teacher_cache": {
-            "gigabytes": targets.gigabytes,
-            "seconds_per_pass": targets.seconds_per_pass,
-            "seconds_saved": saved,
-        },
-        "history": progress.history,
-    }
-    cache = f"; teacher outputs from disk saved {saved:.0f} s" if saved else ""
-    context.run.accelerator.print(
-        f"{stage.name}: {in_words(metrics)} on validation; {progress.seconds:.0f} s, "
-        f"{examples_per_second:.0f} examples/s{cache}"
-    )
-    values = {f"{stage.name}/validation_{name}": value for name, value in metrics.items()}
-    for layer in fidelity:
-        for kind in ("attention_output", "hidden_states"):
-            values[f"{stage.name}/fidelity_{kind}/layer_{layer['layer']}"] = layer[kind]
-    context.run.accelerator.log(values, step=progress.global_step)
-    if context.run.accelerator.is_main_process:
-        flush_trackers(context.run.accelerator)
+    """Print and log a phase, save its model in ``destination`` and mark the phase finished."""
+    accelerator = context.run.accelerator
+    accelerator.print(result.line())
+    accelerator.log(result.scalars(), step=result.progress.global_step)
+    if accelerator.is_main_process:
+        flush_trackers(accelerator)
         save_model(model, setup.tokenizer, destination)
-        context.folder.finish(stage.name, result)
-    context.run.accelerator.wait_for_everyone()
+        context.folder.finish(result.stage.name, result.entry())
+    accelerator.wait_for_everyone()
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

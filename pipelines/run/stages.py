@@ -9,7 +9,7 @@ from distill.config.schema import EXACT_FORM, PACKED, StageConfig
 from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
-from distill.evaluation.predict import held_out_scorer
+from distill.evaluation.predict import held_out_scorer, validation_metrics
 from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
@@ -17,7 +17,7 @@ from distill.training.accelerator import on_main_process
 from distill.training.loop import train
 from distill.training.run_folder import save_model
 from pipelines.run.context import DistillationSetup, RunContext
-from pipelines.run.phase import record_phase
+from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
 from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification, exact_form
@@ -86,7 +86,9 @@ def run_stage(
         source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
         fidelity = layer_fidelity(source, student, source_layers, unseen)
-    record_phase(context, setup, student, stage, progress, fidelity, targets, folder.phase(stage.name) / "student")
+    _, metrics = validation_metrics(run, context.task, student, setup.validation)
+    result = PhaseResult(stage, progress, metrics, fidelity, targets)
+    record_phase(context, setup, student, result, folder.phase(stage.name) / "student")
 
 
 def packed_texts(
