@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, sorted_batches
 from distill.objectives.losses import logits_loss
 
 NUM_EXAMPLES = 512
@@ -51,7 +51,7 @@ def most_needed_layers(teacher: PreTrainedModel, examples: TokenizedExamples, nu
 
 
 def _inputs(teacher: PreTrainedModel, examples: TokenizedExamples) -> list[dict[str, torch.Tensor]]:
-    names = ("input_ids", "attention_mask", "token_type_ids")
+    names = MODEL_INPUTS
     device = next(teacher.parameters()).device
     order = sorted_batches(examples.lengths[:NUM_EXAMPLES], BATCH_SIZE)
     batches = (collate(examples, np.asarray(indices), device) for indices in order)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distill.data.batching import MODEL_INPUTS
 from distill.models.windowed_bert import WindowedBert
 
 
@@ -84,7 +85,7 @@ def make_inputs(
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return those of the three inputs of a BERT that the model's forward accepts."""
     accepted = inspect.signature(model.forward).parameters
-    names = ("input_ids", "attention_mask", "token_type_ids")
+    names = MODEL_INPUTS
     return {name: inputs[name] for name in names if name in accepted}
 
 

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
 
-from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, sorted_batches
 from distill.evaluation.metrics import compute_metrics, metrics_over_splits
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
@@ -76,7 +76,7 @@ def _predict_share(
             index = first + process
             batch_indices = batches[min(index, len(batches) - 1)]
             batch = collate(examples, batch_indices, device)
-            inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+            inputs = {key: batch[key] for key in MODEL_INPUTS}
             logits = model(**inputs).logits
             if index < len(batches):
                 # Copied to the CPU only at the end: a copy here would make a GPU wait in every step.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from distill.export.onnx import INPUTS, LogitsOnly, quiet, short_reason
+from distill.data.batching import MODEL_INPUTS
+from distill.export.onnx import LogitsOnly, quiet, short_reason
 from distill.utils.errors import UserError
 
 OPSET = 17
@@ -49,9 +50,9 @@ def export_fused(teacher: PreTrainedModel, path: Path) -> dict[str, int]:
                 str(path),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=list(INPUTS),
+                input_names=list(MODEL_INPUTS),
                 output_names=["logits"],
-                dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS} | {"logits": {0: "batch"}},
+                dynamic_axes={name: {0: "batch", 1: "length"} for name in MODEL_INPUTS} | {"logits": {0: "batch"}},
             )
             config: Any = plain.config
             fused = optimize_model(

@@ -20,6 +20,7 @@ from torch.export import Dim
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from distill.data.batching import MODEL_INPUTS
 from distill.models.flops import attention_name
 from distill.utils.errors import UserError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import onnx
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 REASON_LENGTH = 300
 MODULES_OF_NODE = "pkg.torch.onnx.class_hierarchy"
 """Where the exporter writes down which modules, outermost first, an operation comes from."""
@@ -50,7 +50,7 @@ class LogitsOnly(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return (B, C) logits of (B, N) inputs."""
-        inputs = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
+        inputs = dict(zip(MODEL_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
         return self.model(**inputs).logits
 
 
@@ -73,7 +73,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
     inputs = (input_ids, attention_mask, torch.zeros_like(input_ids))
-    shapes = ({0: Dim("batch", min=1), 1: Dim("length", min=1, max=positions)},) * len(INPUTS)
+    shapes = ({0: Dim("batch", min=1), 1: Dim("length", min=1, max=positions)},) * len(MODEL_INPUTS)
     try:
         with quiet(), torch.no_grad():
             traced = torch.export.export(LogitsOnly(model), inputs, dynamic_shapes=shapes, strict=False)
@@ -81,7 +81,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
                 traced,
                 dynamo=True,
                 dynamic_shapes=shapes,
-                input_names=INPUTS,
+                input_names=MODEL_INPUTS,
                 output_names=["logits"],
                 verbose=False,
             )
@@ -180,7 +180,7 @@ class OnnxClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> SequenceClassifierOutput:
         """Return (B, C) logits of (B, N) inputs; raises MemoryError where onnxruntime runs out of memory."""
         tensors = (input_ids, attention_mask, token_type_ids)
-        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, tensors, strict=True)}
+        feed = {name: tensor.numpy() for name, tensor in zip(MODEL_INPUTS, tensors, strict=True)}
         try:
             (logits,) = self.session.run(["logits"], feed)
         except _onnxruntime_errors() as error:

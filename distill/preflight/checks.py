@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import AUTO, PACKED, PRECISIONS, Config, StageConfig, StudentSettings
-from distill.data.batching import TokenizedExamples, collate
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.data.tokenization import PROBES
 from distill.preflight.memory_estimate import Memory
@@ -213,7 +213,7 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     device = next(student.parameters()).device
     indices = np.argsort(examples.lengths, kind="stable")[:PADDING_EXAMPLES]  # short ones leave room for padding
     batch = collate(examples, indices, device)
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
     room = int(student.config.max_position_embeddings) - inputs["input_ids"].shape[1]  # type: ignore[union-attr,arg-type]
     fill = {"input_ids": examples.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
     extra = min(2 * examples.pad_multiple, room)

@@ -168,7 +168,7 @@ def test_the_file_is_valid_and_names_nothing_of_this_machine(exported):
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
     }
-    assert shapes == {**{name: ["batch", "length"] for name in onnx_export.INPUTS}, "logits": ["batch", 2]}
+    assert shapes == {**{name: ["batch", "length"] for name in onnx_export.MODEL_INPUTS}, "logits": ["batch", 2]}
 
 
 def test_linear_maps_and_embeddings_alone_are_int8(exported):
