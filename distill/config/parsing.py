@@ -63,15 +63,17 @@ def load_config(path: Path) -> Config:
     return _parse(["--config", str(path)])
 
 
-def make_parser(schema: type, **texts: str | None) -> jsonargparse.ArgumentParser:
+def make_parser(schema: type, description: str | None, epilog: str | None = None) -> jsonargparse.ArgumentParser:
     """Return a parser of YAML files and dotted overrides into a dataclass; files are looked at before they are loaded.
 
     Args:
         schema: the dataclass.
-        texts: ``description`` and ``epilog`` of the help.
+        description, epilog: of the help.
     """
     jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, **texts)
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=description, epilog=epilog
+    )
     parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
     parser.add_class_arguments(schema)
     return parser
@@ -79,7 +81,7 @@ def make_parser(schema: type, **texts: str | None) -> jsonargparse.ArgumentParse
 
 def _parse(arguments: Sequence[str] | None) -> Config:
     arguments = _open_stages(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser(Config, description=__doc__, epilog=CHECK_HELP)
+    parser = make_parser(Config, __doc__, CHECK_HELP)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)

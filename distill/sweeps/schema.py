@@ -81,7 +81,7 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
     Raises:
         UserError: a wrong key or value, or no student, seed or configuration at all.
     """
-    parser = make_parser(SweepConfig, description=__doc__)
+    parser = make_parser(SweepConfig, __doc__)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
