@@ -102,8 +102,8 @@ def test_a_folder_that_a_kill_left_at_the_very_start_is_taken(config):
 def test_two_processes_in_one_folder_are_one_too_many(created):
     """A second one is kept out while the first one lives, even if that is only the orphan of a launcher."""
     program = (
-        "from pathlib import Path; from distill.training.run_folder import RunFolder, occupy\n"
-        f"occupy(RunFolder(Path({str(created.path)!r}))); print('in', flush=True); input()"
+        "from pathlib import Path; from distill.training.run_folder import RunFolder, lock_run_folder\n"
+        f"lock_run_folder(RunFolder(Path({str(created.path)!r}))); print('in', flush=True); input()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program], stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": ROOT}
