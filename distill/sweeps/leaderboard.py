@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from distill.evaluation.pareto import pareto_front
 from distill.evaluation.record import MODELS, dataset
 from distill.reporting.formatting import (
     MISSING,
@@ -75,15 +76,6 @@ def _place(summary: Summary) -> tuple[float, float] | None:
     """Return speedup and retention of a student, None where one of them could not be measured."""
     point, kept = reference_point(dict(summary)), _main(summary)["retention"]["mean_of_ratios"]["value"]
     return None if point is None or kept is None else (point["speedup"], kept)
-
-
-def pareto_front(places: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return the names that no other one beats: nothing is at least as good on both axes and better on one."""
-    return [
-        name
-        for name, (x, y) in sorted(places.items(), key=lambda item: item[1])
-        if not any(a >= x and b >= y and (a > x or b > y) for a, b in places.values())
-    ]
 
 
 def fronts(summaries: Summaries) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from distill.evaluation.pareto import pareto_front
 from distill.sweeps import leaderboard
 
 
@@ -40,8 +41,8 @@ def summaries():
 
 def test_front():
     places = {"a": (1.0, 0.9), "b": (2.0, 0.8), "c": (1.5, 0.7), "d": (2.0, 0.8), "e": (1.0, 0.85)}
-    assert leaderboard.pareto_front(places) == ["a", "b", "d"]
-    assert leaderboard.pareto_front({}) == []
+    assert pareto_front(places) == ["a", "b", "d"]
+    assert pareto_front({}) == []
 
 
 def test_fronts_of_each_task(summaries):

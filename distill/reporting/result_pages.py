@@ -1,0 +1,85 @@
+"""The generated tables of the pages: what stands between ``<!-- table: NAME -->`` and ``<!-- end -->``."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from distill.reporting import result_glue, result_quality, result_reference, result_speed
+from distill.reporting.result_records import Records
+from distill.utils.errors import UserError, choices_hint
+
+RenderTable = Callable[[Records], list[str]]
+TABLES: dict[str, RenderTable] = {
+    render.__name__.replace("_", "-"): render
+    for render in (
+        *(result_glue.glue_retention, result_glue.glue_scores, result_glue.glue_tasks),
+        *(result_glue.glue_aims, result_glue.glue_attention_cost, result_glue.glue_seeds),
+        *(result_glue.glue_changes, result_glue.glue_runs, result_quality.sst2_seeds),
+        *(result_quality.mechanisms, result_quality.mechanisms_embedded, result_quality.mechanisms_longer),
+        *(result_quality.recipes, result_quality.recipe_stages, result_quality.ablation, result_quality.front),
+        *(result_quality.long_documents, result_quality.own_data),
+        *(result_speed.glue_speed, result_speed.glue_latency, result_speed.speed_variants, result_speed.recipe_speed),
+        *(result_speed.mechanism_costs, result_speed.mechanism_growth, result_speed.kernels),
+        *(result_speed.training_speed, result_speed.repeatability, result_speed.int8),
+        *(result_speed.kill_tests, result_speed.checkpoint_cost),
+        *(result_reference.index, result_reference.config_keys),
+    )
+}
+"""Name on the page to the function that renders it: the function's own name, with hyphens."""
+START = re.compile(r"<!-- table: (.*) -->")
+END = "<!-- end -->"
+
+
+def find_pages(root: Path) -> list[Path]:
+    """Return README.md and the page of every folder of ``root``, the first one first."""
+    return [root / "README.md", *sorted(root.glob("*/README.md"))]
+
+
+def render_page(text: str, page: str, records: Records) -> tuple[str, list[str]]:
+    """Return a page with every generated table rendered anew, and the names of those that were different.
+
+    Args:
+        text: of the page.
+        page: its name, for messages.
+        records: what the tables are rendered from.
+
+    Raises:
+        UserError: a table has no such name, is not closed, or needs a record that is not there.
+    """
+    lines, rendered, differing = text.splitlines(), list[str](), list[str]()
+    number = 0
+    while number < len(lines):
+        rendered.append(lines[number])
+        number += 1
+        marker = START.fullmatch(rendered[-1])
+        if marker is None:
+            continue
+        name, first = marker[1], number
+        end = _end_of_table(lines, first, f"{page}:{first}: table {name}")
+        table = _render(name, f"{page}:{first}", records)
+        if table != lines[first:end]:
+            differing.append(name)
+        rendered += table
+        number = end
+    return "\n".join(rendered) + "\n", differing
+
+
+def _end_of_table(lines: list[str], first: int, what: str) -> int:
+    """Return the line of the closing marker."""
+    for number in range(first, len(lines)):
+        if lines[number] == END:
+            return number
+        if START.fullmatch(lines[number]):
+            break
+    raise UserError(f"{what} is not closed: write {END} on a line of its own behind it")
+
+
+def _render(name: str, where: str, records: Records) -> list[str]:
+    if name not in TABLES:
+        raise UserError(f"{where}: no table {name!r}; {choices_hint(name, TABLES)}")
+    try:
+        return TABLES[name](records)
+    except UserError as error:
+        raise UserError(f"{where}: table {name}: {error}") from error
+    except KeyError as error:
+        raise UserError(f"{where}: table {name}: a record or its description lacks {error}") from error

@@ -1,0 +1,253 @@
+"""The tables of the pages that say what students keep of their teachers beyond the default recipe, from records."""
+
+from statistics import mean
+from typing import Any
+
+from distill.evaluation.pareto import pareto_front
+from distill.reporting.result_records import (
+    MAIN_METRICS,
+    METRIC_NAMES,
+    TASK_NAMES,
+    Records,
+    interval,
+    kept,
+    markdown_table,
+    percent,
+    points_by_length,
+    score,
+    times,
+)
+
+NINE_TASKS = (*("sst2", "cola", "mrpc", "stsb", "qqp"), *("mnli", "qnli", "rte", "wnli"))
+SEEDS = (42, 43, 44)
+
+
+def sst2_seeds(records: Records) -> list[str]:
+    """Fewer layers and linear attention at once, three seeds on SST-2."""
+    rows = []
+    for layers in (6, 3):
+        runs = [records.json(f"sst2/performer-{layers}-seed{seed}") for seed in SEEDS]
+        first, shares = runs[0], [run["retention"]["accuracy"] for run in runs]
+        points = points_by_length(first)
+        scores = [run["models"]["student"]["metrics"]["accuracy"] for run in runs]
+        rows.append(
+            [
+                f"{layers} layers, Performer",
+                percent(first["models"]["teacher"]["metrics"]["accuracy"]),
+                percent(mean(scores)),
+                percent(first["models"]["baseline"]["metrics"]["accuracy"]),
+                f"**{percent(mean(each['value'] for each in shares))}**",
+                ", ".join(interval(each) for each in shares),
+                *(times(points[length]) for length in (128, 512, 2048)),
+            ]
+        )
+    heads = ["student", "teacher", "accuracy, mean", "labels alone", "kept, %", "kept by seed [95 %]"]
+    return markdown_table([*heads, "times as fast at 128 tokens", "at 512", "at 2048"], rows)
+
+
+def mechanisms(records: Records) -> list[str]:
+    """Every mechanism in six layers of the same student, best first."""
+    summary = records.json("mechanisms/summary")
+    rows = _scores_and_retention(summary)
+    means: dict[str, list[float]] = {}
+    parameters = {}
+    for cell, found in summary.items():
+        student = cell.split("-", 1)[1]
+        means.setdefault(student, []).append(kept(found)["value"])
+        parameters[student] = f"{found['parameters'] / 1e6:.1f} M"
+    order = sorted(rows, key=lambda student: -mean(means[student]))
+    table = [[f"`{student}`", *rows[student], parameters[student]] for student in order]
+    return markdown_table(["student", *_heads(_tasks_of(summary)), "parameters"], table)
+
+
+def mechanisms_embedded(records: Records) -> list[str]:
+    """Every mechanism on miniature GLUE beside labels alone, starred where the gain's interval reaches 0."""
+    cells: dict[tuple[str, str], str] = {}
+    students: dict[str, list[float]] = {}
+    for row in records.rows("mechanisms_embedded/leaderboard.csv"):
+        task, student = row["task"], row["student"]
+        if row["metric"] != MAIN_METRICS[task]:
+            continue
+        star = "" if float(row["gain_low"]) > 0 else " *"
+        alone, own = percent(float(row["baseline_mean"])), percent(float(row["student_mean"]))
+        cells[student, task] = f"{own} / {alone}{star}"
+        cells["teacher", task] = percent(float(row["teacher_mean"]))
+        students.setdefault(student, []).append(float(row["student_mean"]))
+    order = ["teacher", *sorted(students, key=lambda student: -mean(students[student]))]
+    rows = [[student, *(cells[student, task] for task in NINE_TASKS)] for student in order]
+    return markdown_table(["student / labels alone", *(TASK_NAMES[task] for task in NINE_TASKS)], rows)
+
+
+def mechanisms_longer(records: Records) -> list[str]:
+    """What more training brings the mechanisms that a star marks."""
+    names = ("long-reformer", "long-reformer-mrpc", "long-reformer-rte", "long-rfa", "long-fnet", "logits-fnet")
+    rows = []
+    for name in (*names, "long-linformer"):
+        run = records.json(f"mechanisms_embedded/{name}")
+        found = [run["models"][role] for role in ("teacher", "student", "baseline")]
+        scores = [percent(model["metrics"][run["main_metric"]]) if model["metrics"] else "-" for model in found]
+        training = "logits alone" if name.startswith("logits") else "all stages"
+        rows.append([run["models"]["student"]["attention"], TASK_NAMES[run["task"]], training, *scores])
+    return markdown_table(["student", "task", "trained by", "teacher", "student", "labels alone"], rows)
+
+
+def recipes(records: Records) -> list[str]:
+    """Ways to a student of three layers."""
+    summary = records.json("recipes/summary")
+    rows = [[f"`{student}`", *cells] for student, cells in _scores_and_retention(summary).items()]
+    return markdown_table(["three layers", *_heads(_tasks_of(summary))], rows)
+
+
+def recipe_stages(records: Records) -> list[str]:
+    """The metric after every stage of `abc_depth_first`."""
+    rows = []
+    for task in ("cola", "mrpc", "stsb"):
+        run = records.json(f"recipes/{task}-abc_depth_first")
+        scores = {stage["name"]: percent(stage["metrics"][run["main_metric"]]) for stage in run["stages"]}
+        teacher = percent(run["models"]["teacher"]["metrics"][run["main_metric"]])
+        rows.append([TASK_NAMES[task], teacher, *(f"{name} {text}" for name, text in scores.items())])
+    return markdown_table(["task", "teacher", *(f"stage {number + 1}" for number in range(len(rows[0]) - 2))], rows)
+
+
+LEVERS = {
+    "recipe": "depth first; 256 learned features, exact last layer, layers 0, 2, 4",
+    "softmax": "never made linear",
+    "abc": "ABC, 64 slots",
+    "one_softmax": "the layer before the last exact too",
+    "performer_last": "the last layer linear too",
+    "features_64": "64 features",
+    "features_by_layer": "64, 256, 64 features",
+    "fixed": "features drawn, not learned",
+    "slow_features": "features learn ten times as fast as the rest, not a hundred times",
+    "joint": "depth and attention at once",
+    "no_transfer": "without `transfer`",
+    "no_layers": "without `layers`",
+    "no_logits": "without `logits`",
+    "context": "`transfer` matches the attention context",
+    "maps": "`transfer` matches attention maps",
+    "value_relations": "`layers` matches value relations too",
+    "all_tokens": "all tokens of the last layer, not its first alone",
+    "copies": "three altered copies of every text, a quarter of the epochs",
+    "replaced": "the same, words replaced alone",
+    "mixed": "the same, mixed alone",
+    "shortened": "the same, cut alone",
+    "mean_weights": "weights of the last two epochs of `logits` averaged",
+    "importance": "layers chosen by measured importance",
+    "cold": "temperature 1, not 2",
+    "annealed": "temperature from 4 to 1",
+}
+
+
+def ablation(records: Records) -> list[str]:
+    """What each part of the recipe buys: every student differs from `recipe` in one thing."""
+    summary, rows = records.json("ablation/summary"), []
+    for student in dict.fromkeys(cell.split("-", 1)[1] for cell in summary):
+        cells = [f"`{student}`", LEVERS[student]]
+        for task in ("cola", "mrpc"):
+            found = summary[f"{task}-{student}"]
+            gain = found.get("over_reference")
+            points = (
+                "{:+.1f} [{:.1f}, {:.1f}]".format(*(100 * gain[end] for end in ("value", "low", "high")))
+                if gain
+                else ""
+            )
+            cells += [percent(score(found)), points, f"{found['kl_to_teacher']:.3f}"]
+        rows.append(cells)
+    heads = [text for name in ("CoLA Matthews", "MRPC F1") for text in (name, "over `recipe` [95 %]", "KL")]
+    return markdown_table(["student", "different from `recipe`", *heads], rows)
+
+
+def front(records: Records) -> list[str]:
+    """Four depths and five kinds of attention; in bold the Pareto front at 2,048 tokens."""
+    summary, tasks = records.json("front/summary"), ("sst2", "mrpc")
+    kinds = ("softmax", "performer", "performer-fixed", "hedgehog", "hybrid")
+    students = [f"{kind}-{layers}" for layers in (6, 4, 3, 2) for kind in kinds]
+    speeds = {student: points_by_length(records.json(f"speed/{student}")) for student in students}
+    fronts = {
+        task: pareto_front(
+            {
+                student: (speeds[student][2048]["speedup"], kept(summary[f"{task}-{student}"])["value"])
+                for student in students
+            }
+        )
+        for task in tasks
+    }
+    rows = []
+    for student in students:
+        cells = []
+        for task in tasks:
+            value, _, rest = interval(kept(summary[f"{task}-{student}"])).partition(" ")
+            cells.append(f"**{value}** {rest}" if student in fronts[task] else f"{value} {rest}")
+        rows.append([f"`{student}`", *cells, *(times(speeds[student][length]) for length in (512, 2048))])
+    heads = ["SST-2 accuracy kept, % [95 %]", "MRPC F1 kept, % [95 %]"]
+    return markdown_table(["student", *heads, "times as fast at 512 tokens", "at 2048"], rows)
+
+
+def long_documents(records: Records) -> list[str]:
+    """A student that reads a whole review at once, of a teacher that reads windows of 512 tokens."""
+    run, whole, first = (records.json(f"imdb/{name}") for name in ("performer-4", "whole", "first-512"))
+    pairs, points = records.json("imdb/against-first-512"), points_by_length(whole)
+    teacher, student, reading_first = (
+        percent(found["models"][role]["metrics"]["accuracy"])
+        for found, role in ((run, "teacher"), (run, "student"), (first, "teacher"))
+    )
+    milliseconds = {
+        role: [f"{points[length][f'{role}_ms']:.0f}" for length in (1024, 2048)] for role in ("teacher", "student")
+    }
+    rows = [
+        ["teacher, first 512 tokens", reading_first, "", "", "", ""],
+        ["teacher, all in windows of 512", teacher, "100", *milliseconds["teacher"], "1"],
+        [
+            *("student, 4 layers, Performer, 2,048 at once", f"**{student}**", interval(run["retention"]["accuracy"])),
+            *(*milliseconds["student"], times(points[2048])),
+        ],
+    ]
+    heads = ["1,000 long reviews", "accuracy", "kept, % [95 %]", "ms at 1,024 tokens", "at 2,048"]
+    notes = (
+        "Against the teacher on the first 512 tokens the student is right where that one is wrong {only_second} "
+        "times, wrong where that one is right {only_first} times (McNemar, p = {p:.2f}).".format(**pairs)
+    )
+    throughput = (
+        "On {num_examples} of the reviews themselves it is {speedup:.2f} [{low:.2f}, {high:.2f}] times as fast."
+    )
+    return [
+        *markdown_table([*heads, "times as fast at 2,048 [95 %]"], rows),
+        "",
+        f"{notes} {throughput.format(**whole['throughput'])}",
+    ]
+
+
+def own_data(records: Records) -> list[str]:
+    """Data of one's own: `configs/custom.yaml`, whose recipe is chosen from the data."""
+    rows = []
+    for name, what in (
+        ("sst2-1200", "1,200 sentences of SST-2"),
+        ("tickets", "1,200 generated tickets, five classes"),
+    ):
+        run = records.json(f"own_data/{name}")
+        scores = [percent(run["models"][role]["metrics"]["accuracy"]) for role in ("teacher", "student", "baseline")]
+        rows.append([what, *scores, interval(run["retention"]["accuracy"]), interval(run["gain"]["accuracy"])])
+    heads = ["data", "teacher", "student", "labels alone", "kept, % [95 %]", "points over labels alone [95 %]"]
+    return markdown_table(heads, rows)
+
+
+def _tasks_of(summary: dict[str, Any]) -> list[str]:
+    return [task for task in MAIN_METRICS if any(cell.split("-", 1)[0] == task for cell in summary)]
+
+
+def _heads(tasks: list[str]) -> list[str]:
+    return [
+        text for task in tasks for text in (f"{TASK_NAMES[task]} {METRIC_NAMES[MAIN_METRICS[task]]}", "kept, % [95 %]")
+    ]
+
+
+def _scores_and_retention(summary: dict[str, Any]) -> dict[str, list[str]]:
+    """Return two cells per task, "-" where there is no run, by student."""
+    students = dict.fromkeys(cell.split("-", 1)[1] for cell in summary)
+    rows = {}
+    for student in students:
+        found = [summary.get(f"{task}-{student}") for task in _tasks_of(summary)]
+        rows[student] = [
+            text for cell in found for text in ([percent(score(cell)), interval(kept(cell))] if cell else ["-", "-"])
+        ]
+    return rows

@@ -1,0 +1,117 @@
+"""What the tables of the pages are made from: the records of notebooks/records, and how their numbers are written."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from distill.utils.errors import UserError
+
+MAIN_METRICS = {
+    "sst2": "accuracy",
+    "cola": "matthews_correlation",
+    "mrpc": "f1",
+    "stsb": "pearson",
+    "rte": "accuracy",
+    "qqp": "f1",
+    "mnli": "accuracy",
+    "qnli": "accuracy",
+    "wnli": "accuracy",
+}
+TASK_NAMES = {
+    "sst2": "SST-2",
+    "cola": "CoLA",
+    "mrpc": "MRPC",
+    "stsb": "STS-B",
+    "rte": "RTE",
+    "qqp": "QQP",
+    "mnli": "MNLI",
+    "qnli": "QNLI",
+    "wnli": "WNLI",
+}
+METRIC_NAMES = {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1": "F1", "pearson": "Pearson"}
+
+
+class Records:
+    """The records of one folder, each in ``<experiment>/<name>``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, dict[str, Any]] = {}
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return one JSON record by its name without ending, such as ``glue/summary``.
+
+        Raises:
+            UserError: there is no such record, or it is not JSON.
+        """
+        if name not in self._read:
+            try:
+                self._read[name] = json.loads(self._text(f"{name}.json"))
+            except ValueError as error:
+                raise UserError(f"record {self.folder / name}.json is not JSON: {error}") from error
+        return self._read[name]
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of a CSV record, its name given with its ending."""
+        return list(csv.DictReader(self._text(name).splitlines()))
+
+    def paths(self) -> list[Path]:
+        """Return all records, relative to the folder."""
+        found = (path.relative_to(self.folder) for path in self.folder.glob("*/*") if path.suffix in (".json", ".csv"))
+        return sorted(found)
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"record {self.folder / name} cannot be read: {error.strerror}") from error
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a markdown table."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def percent(value: float) -> str:
+    """Write a share in percent without its sign, ``98.7``."""
+    return f"{100 * value:.1f}"
+
+
+def interval(found: dict[str, float]) -> str:
+    """Write ``{value, low, high}`` as shares in percent, ``98.7 [96.9, 100.5]``."""
+    return f"{percent(found['value'])} [{percent(found['low'])}, {percent(found['high'])}]"
+
+
+def times(point: dict[str, Any]) -> str:
+    """Write the speedup of a measured point, ``2.08 [2.03, 2.12]``; "-" where it was not measured."""
+    ratio = point["speedup"]
+    return "-" if ratio is None else f"{ratio:.2f} [{point['low']:.2f}, {point['high']:.2f}]"
+
+
+def kept(cell: dict[str, Any]) -> dict[str, float]:
+    """Return the retention of the main metric in one cell of a summary, with its interval."""
+    return cell["metrics"][cell["main_metric"]]["retention"]["mean_of_ratios"]
+
+
+def score(cell: dict[str, Any], role: str = "student") -> float:
+    """Return the main metric of one model in one cell of a summary, averaged over seeds."""
+    return cell["metrics"][cell["main_metric"]][role]["mean"]
+
+
+def mean_interval(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of ratios whose errors are independent, with the interval that they leave it."""
+    value = mean(each["value"] for each in found)
+    down, up = (
+        math.sqrt(sum((each[end] - each["value"]) ** 2 for each in found)) / len(found) for end in ("low", "high")
+    )
+    return {"value": value, "low": value - down, "high": value + up}
+
+
+def points_by_length(record: dict[str, Any], batch_size: int = 1) -> dict[int, dict[str, Any]]:
+    """Return the speed points of a comparison at one batch size, by length in tokens."""
+    return {point["length"]: point for point in record["speed"] if point["batch_size"] == batch_size}

@@ -1,0 +1,176 @@
+"""The tables of the pages that say what things cost, in time and in memory, each rendered from records."""
+
+from collections import Counter
+
+from distill.reporting.result_glue import STUDENTS
+from distill.reporting.result_records import Records, markdown_table, percent, points_by_length, times
+
+
+def glue_speed(records: Records) -> list[str]:
+    """How much faster every student is than its teacher, by length."""
+    lengths, rows = (128, 512, 2048, 4096), []
+    for student, name in STUDENTS.items():
+        points = points_by_length(records.json(f"speed/{student}"))
+        rows.append([name, *(times(points[length]) for length in lengths)])
+    return markdown_table(["times as fast [95 %]", "128 tokens", *(str(length) for length in lengths[1:])], rows)
+
+
+def glue_latency(records: Records) -> list[str]:
+    """Milliseconds of the teacher and of every student, one text at a time."""
+    lengths, rows = (128, 512, 2048, 4096), []
+    for student, name in STUDENTS.items():
+        points = points_by_length(records.json(f"speed/{student}"))
+        cells = [f"{points[length]['teacher_ms']:.0f} / {points[length]['student_ms']:.0f}" for length in lengths]
+        rows.append([name, *cells])
+    return markdown_table(["ms, teacher / student", "128 tokens", *(str(length) for length in lengths[1:])], rows)
+
+
+def speed_variants(records: Records) -> list[str]:
+    """Performer of three layers, its softmax control, and variants of both."""
+    rows = []
+    first = points_by_length(records.json("speed/performer-3"))
+    rows.append(["Performer", *(f"{first[length]['speedup']:.2f}" for length in (128, 512, 2048, 4096))])
+    rows.append(
+        ["softmax, same depth", *(f"{first[length]['depth_speedup']:.2f}" for length in (128, 512, 2048, 4096))]
+    )
+    for name, what in (("one-softmax", "Performer, the middle layer exact"), ("xeon", "Performer, on an Intel Xeon")):
+        points = points_by_length(records.json(f"speed/performer-3-{name}"))
+        found = [points.get(length) for length in (128, 512, 2048, 4096)]
+        rows.append([what, *(f"{point['speedup']:.2f}" if point else "-" for point in found)])
+    return markdown_table(["3 layers, times as fast", "128 tokens", "512", "2048", "4096"], rows)
+
+
+def recipe_speed(records: Records) -> list[str]:
+    """The ABC student of MRPC that `recipes` made."""
+    found = records.json("recipes/mrpc-abc_depth_first-speed")
+    points, noise = points_by_length(found), found["noise"]
+    cells = [times(points[length]) for length in (128, 512, 2048, 4096)]
+    heads = ["3 layers, ABC, MRPC", "128 tokens", "512", "2048", "4096", "teacher against itself"]
+    return markdown_table(heads, [["times as fast [95 %]", *cells, times({**noise, "speedup": noise["ratio"]})]])
+
+
+def mechanism_costs(records: Records) -> list[str]:
+    """A whole student with each mechanism against the same with softmax attention, fastest at 4,096 tokens first."""
+    measured = records.json("mechanism_costs/all")["rows"]
+    rows = []
+    for each in sorted(measured, key=lambda row: -row["student"][-1]["speedup"]):
+        longest = each["student"][-1]
+        exponents = (each[f"{what}_exponent"] for what in ("time", "memory"))
+        rows.append(
+            [
+                f"`{each['attention']}`",
+                *(times(point) for point in each["student"]),
+                f"{longest['flops'] / 1e9:.0f}",
+                f"{longest['megabytes']:.0f}",
+                *("-" if value is None else f"{value:.2f}" for value in exponents),
+            ]
+        )
+    heads = ["attention", "speed at 128", "at 512", "at 2048", "at 4096", "GFLOP at 4096", "MB at 4096"]
+    return markdown_table([*heads, "time ~N^", "memory ~N^"], rows)
+
+
+def mechanism_growth(records: Records) -> list[str]:
+    """The mechanism alone: speedup over SDPA at 8,192 tokens, and the growth of those measured again since."""
+    later = {}
+    for name in ("features", "performer"):
+        for each in records.json(f"mechanism_costs/{name}")["rows"]:
+            if each["attention"] != "softmax":
+                later[each["attention"]] = [f"{each[f'{what}_exponent']:.2f}" for what in ("time", "memory")]
+    rows = []
+    for each in records.json("mechanism_costs/all")["rows"]:
+        point = next((point for point in each["core"] or [] if point["length"] == 8192), None)
+        if point is None or point["speedup"] is None or point["speedup"] <= 1:
+            continue
+        rows.append(
+            (
+                point["speedup"],
+                [f"`{each['attention']}`", f"{point['speedup']:.1f}", *later.get(each["attention"], ("", ""))],
+            )
+        )
+    ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    heads = ["mechanism alone", "times as fast as SDPA at 8,192 tokens", "since then: time ~N^", "memory ~N^"]
+    return markdown_table(heads, ordered)
+
+
+def kernels(records: Records) -> list[str]:
+    """Performer's core attention against its rivals."""
+    rivals = ("sdpa", "eager softmax", "performer-pytorch")
+    points: dict[tuple[str, int, int], dict[str, str]] = {}
+    for each in records.json("kernels/bench")["rows"]:
+        points.setdefault((each["pass"], each["length"], each["num_features"]), {})[each["rival"]] = times(each)
+    rows = [
+        [name, str(length), str(features), *(found[rival] for rival in rivals)]
+        for (name, length, features), found in sorted(points.items())
+    ]
+    return markdown_table(["pass", "tokens", "features m", "SDPA", "eager softmax", "performer-pytorch 1.1.4"], rows)
+
+
+def training_speed(records: Records) -> list[str]:
+    """Matching layers in four ways, in one run."""
+    rows = [
+        [
+            each["way"],
+            f"{each['examples_per_second']:.0f}",
+            f"{each['ours_is_faster_by']:.2f} [{each['low']:.2f}, {each['high']:.2f}]",
+        ]
+        for each in records.json("training_speed/bench")["rows"]
+    ]
+    return markdown_table(["way", "examples/s", "ours is faster by"], rows)
+
+
+def repeatability(records: Records) -> list[str]:
+    """How far a measured speedup can be trusted."""
+    models = {
+        "demo": "the demo's",
+        "sst2": "SST-2: 6 layers, Performer, learned features",
+        "mrpc": "MRPC: 6 layers, Performer",
+        "stsb": "STS-B: 6 layers, Performer",
+    }
+    rows = []
+    for name, found in records.json("repeatability/bench").items():
+        agreeing, null = found["repeatability"], found["null"]
+        rows.append(
+            [
+                models[name],
+                f"{agreeing['overlapping']} of {agreeing['points']}",
+                f"{agreeing['inside']} of {agreeing['pairs']}",
+                f"{agreeing['inside_each_other']} of {agreeing['points']}",
+                f"{null['covered']} of {null['points']}",
+            ]
+        )
+    heads = ["models", "points at which all three intervals overlap", "speedups inside another run's interval"]
+    return markdown_table([*heads, "points at which all are", "teacher against itself: interval contains 1"], rows)
+
+
+def int8(records: Records) -> list[str]:
+    """A student in torch, in ONNX and in ONNX int8."""
+    found = records.json("sst2/performer-6-export")
+    rows = [["torch", percent(found["models"]["student"]["metrics"]["accuracy"]), "", "1"]]
+    for each in found["deployments"]:
+        points = {(point["batch_size"], point["length"]): point for point in each["speed"]}
+        name = "ONNX int8" if each["dtype"] == "int8" else "ONNX fp32"
+        cells = [percent(each["metrics"]["accuracy"]), f"{each['megabytes']:.0f}", times(points[1, 128])]
+        rows.append([name, *cells])
+    heads = ["student", "SST-2 accuracy", "MB", "times as fast as torch at 128 tokens, batch 1 [95 %]"]
+    return markdown_table(heads, rows)
+
+
+def kill_tests(records: Records) -> list[str]:
+    """Runs that were killed, started again and compared with an undisturbed one."""
+    found = records.json("chaos/chaos")
+    rows = [["all", str(found["kills"]), str(found["equal"])]]
+    for key, what in (("kind", "killed at"), ("phase", "phase")):
+        counted, equal = (
+            Counter(run[key] for run in found["runs"] if run["equal"] or every) for every in (True, False)
+        )
+        rows += [[f"{what}: {name}", str(counted[name]), str(equal[name])] for name in counted]
+    return markdown_table(["kills", "runs", "ended bit-equal"], rows)
+
+
+def checkpoint_cost(records: Records) -> list[str]:
+    """The share of the demo's training time that went into checkpoints."""
+    rows = [
+        [stage["name"], f"{stage['seconds']:.1f}", f"{100 * stage['checkpoint_seconds'] / stage['seconds']:.1f}"]
+        for stage in records.json("demo/record")["stages"]
+    ]
+    return markdown_table(["stage of the demo", "seconds", "of them in checkpoints, %"], rows)

@@ -1,0 +1,54 @@
+"""Write the tables of the pages, README.md and the README.md of every folder, from the records in notebooks/records.
+
+    python pipelines/results.py            # after a record was added or a page got a new table
+    python pipelines/results.py --check    # changes nothing
+
+Rewrites what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Exit code 0; with --check 1 where a
+page differs from its records; 2 for an unknown table, a missing record or a table that is not closed.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from distill.reporting.result_pages import find_pages, render_page
+from distill.reporting.result_records import Records
+from distill.utils.cli import Parser, run
+from distill.utils.files import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_parser() -> Parser:
+    """Return the command line's parser."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="name what differs and exit 1, instead of writing it")
+    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="default: this repository")
+    return parser
+
+
+def main() -> int:
+    """Render every page, and write or compare it."""
+    options = make_parser().parse_args()
+    records = Records(options.root / "notebooks" / "records")
+    differing = 0
+    for page in find_pages(options.root):
+        name, text = str(page.relative_to(options.root)), page.read_text(encoding="utf-8")
+        rendered, tables = render_page(text, name, records)
+        differing += len(tables)
+        for table in tables:
+            print(f"{name}: table {table} {'differs from its records' if options.check else 'written'}")
+        if tables and not options.check:
+            write_atomically(page, rendered)
+    return 1 if options.check and differing else 0
+
+
+command = partial(run, main)
+"""Entry point of the console script."""
+
+if __name__ == "__main__":
+    command()
