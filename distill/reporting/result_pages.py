@@ -17,7 +17,7 @@ TABLES: dict[str, RenderTable] = {
         *(result_glue.glue_changes, result_glue.glue_runs, result_quality.sst2_seeds),
         *(result_quality.mechanisms, result_quality.mechanisms_embedded, result_quality.mechanisms_longer),
         *(result_quality.recipes, result_quality.recipe_stages, result_quality.ablation, result_quality.front),
-        *(result_quality.long_documents, result_quality.own_data),
+        *(result_quality.long_documents, result_quality.own_data, result_quality.run_output),
         *(result_speed.glue_speed, result_speed.glue_latency, result_speed.speed_variants, result_speed.recipe_speed),
         *(result_speed.mechanism_costs, result_speed.mechanism_growth, result_speed.kernels),
         *(result_speed.training_speed, result_speed.repeatability, result_speed.int8),

@@ -1,9 +1,11 @@
 """The tables of the pages that say what students keep of their teachers beyond the default recipe, from records."""
 
+import textwrap
 from statistics import mean
 from typing import Any
 
 from distill.evaluation.pareto import pareto_front
+from distill.reporting.record_tables import comparison_table, model_cells
 from distill.reporting.result_records import (
     MAIN_METRICS,
     METRIC_NAMES,
@@ -17,6 +19,7 @@ from distill.reporting.result_records import (
     score,
     times,
 )
+from distill.reporting.tables import text_table
 
 NINE_TASKS = (*("sst2", "cola", "mrpc", "stsb", "qqp"), *("mnli", "qnli", "rte", "wnli"))
 SEEDS = (42, 43, 44)
@@ -229,6 +232,14 @@ def own_data(records: Records) -> list[str]:
         rows.append([what, *scores, interval(run["retention"]["accuracy"]), interval(run["gain"]["accuracy"])])
     heads = ["data", "teacher", "student", "labels alone", "kept, % [95 %]", "points over labels alone [95 %]"]
     return markdown_table(heads, rows)
+
+
+def run_output(records: Records) -> list[str]:
+    """What a run prints at its end: the verdict and the first table of `own_data`'s run."""
+    run = records.json("own_data/sst2-1200")
+    verdict, models = comparison_table(run).split("\n\n", 1)[0], text_table(model_cells(run))
+    shown = [line.rstrip() for line in models.splitlines()]
+    return ["```text", *textwrap.wrap(verdict, 118), "", *shown, "```"]
 
 
 def _tasks_of(summary: dict[str, Any]) -> list[str]:
