@@ -2,13 +2,11 @@
 
 import textwrap
 from statistics import mean
-from typing import Any
 
 from distill.evaluation.pareto import pareto_front
 from distill.reporting.record_tables import comparison_table, model_cells
 from distill.reporting.result_records import (
     MAIN_METRICS,
-    METRIC_NAMES,
     TASK_NAMES,
     Records,
     interval,
@@ -21,7 +19,7 @@ from distill.reporting.result_records import (
 )
 from distill.reporting.tables import text_table
 
-NINE_TASKS = (*("sst2", "cola", "mrpc", "stsb", "qqp"), *("mnli", "qnli", "rte", "wnli"))
+NO_COSTS = ["-"] * 7
 SEEDS = (42, 43, 44)
 
 
@@ -49,36 +47,53 @@ def sst2_seeds(records: Records) -> list[str]:
 
 
 def mechanisms(records: Records) -> list[str]:
-    """Every mechanism in six layers of the same student, best first."""
-    summary = records.json("mechanisms/summary")
-    rows = _scores_and_retention(summary)
-    means: dict[str, list[float]] = {}
-    parameters = {}
-    for cell, found in summary.items():
-        student = cell.split("-", 1)[1]
-        means.setdefault(student, []).append(kept(found)["value"])
-        parameters[student] = f"{found['parameters'] / 1e6:.1f} M"
-    order = sorted(rows, key=lambda student: -mean(means[student]))
-    table = [[f"`{student}`", *rows[student], parameters[student]] for student in order]
-    return markdown_table(["student", *_heads(_tasks_of(summary)), "parameters"], table)
+    """Every mechanism: what six layers of it keep, on miniature GLUE too, how fast it is and how it grows."""
+    summary, miniature, costs = records.json("mechanisms/summary"), _miniature(records), _costs(records)
+    tasks = ("sst2", "cola", "mrpc")
+    students = {cell.split("-", 1)[1] for cell in summary}
+    shares = {student: [kept(summary[f"{task}-{student}"]) for task in tasks] for student in students}
+    rows = [
+        [
+            f"`{student}`",
+            *(interval(share) for share in shares[student]),
+            miniature[student],
+            *costs.get(student, NO_COSTS),
+        ]
+        for student in sorted(students, key=lambda student: -mean(share["value"] for share in shares[student]))
+    ]
+    heads = ["student", *(f"{TASK_NAMES[task]} kept, % [95 %]" for task in tasks), "miniature"]
+    speeds = ["times as fast at 128", "at 512", "at 2048", "at 4096", "alone at 8192", "time ~N^", "memory ~N^"]
+    return markdown_table([*heads, *speeds], rows)
 
 
-def mechanisms_embedded(records: Records) -> list[str]:
-    """Every mechanism on miniature GLUE beside labels alone, starred where the gain's interval reaches 0."""
-    cells: dict[tuple[str, str], str] = {}
-    students: dict[str, list[float]] = {}
+def _miniature(records: Records) -> dict[str, str]:
+    """Return mean scores of student and labels alone on miniature GLUE, and on how many tasks the gain is proven."""
+    found: dict[str, list[dict[str, str]]] = {}
     for row in records.rows("mechanisms_embedded/leaderboard.csv"):
-        task, student = row["task"], row["student"]
-        if row["metric"] != MAIN_METRICS[task]:
-            continue
-        star = "" if float(row["gain_low"]) > 0 else " *"
-        alone, own = percent(float(row["baseline_mean"])), percent(float(row["student_mean"]))
-        cells[student, task] = f"{own} / {alone}{star}"
-        cells["teacher", task] = percent(float(row["teacher_mean"]))
-        students.setdefault(student, []).append(float(row["student_mean"]))
-    order = ["teacher", *sorted(students, key=lambda student: -mean(students[student]))]
-    rows = [[student, *(cells[student, task] for task in NINE_TASKS)] for student in order]
-    return markdown_table(["student / labels alone", *(TASK_NAMES[task] for task in NINE_TASKS)], rows)
+        if row["metric"] == MAIN_METRICS[row["task"]]:
+            found.setdefault(row["student"], []).append(row)
+    cells = {}
+    for student, rows in found.items():
+        own, alone = (mean(float(row[f"{role}_mean"]) for row in rows) for role in ("student", "baseline"))
+        proven = sum(float(row["gain_low"]) > 0 for row in rows)
+        cells[student] = f"{percent(own)} / {percent(alone)}, {proven} of {len(rows)}"
+    return cells
+
+
+def _costs(records: Records) -> dict[str, list[str]]:
+    """Return speedups of a whole student and of the mechanism alone, and the newest exponents of its growth."""
+    cells, newest = {}, {}
+    for name in ("all", "features", "performer"):
+        newest |= {row["attention"]: row for row in records.json(f"mechanism_costs/{name}")["rows"]}
+    for row in records.json("mechanism_costs/all")["rows"]:
+        alone = next((point["speedup"] for point in row["core"] or [] if point["length"] == 8192), None)
+        exponents = [newest[row["attention"]][f"{what}_exponent"] for what in ("time", "memory")]
+        numbers = [(alone, 1), *((exponent, 2) for exponent in exponents)]
+        cells[row["attention"]] = [
+            *(times(point) for point in row["student"]),
+            *("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers),
+        ]
+    return cells
 
 
 def mechanisms_longer(records: Records) -> list[str]:
@@ -92,24 +107,6 @@ def mechanisms_longer(records: Records) -> list[str]:
         training = "logits alone" if name.startswith("logits") else "all stages"
         rows.append([run["models"]["student"]["attention"], TASK_NAMES[run["task"]], training, *scores])
     return markdown_table(["student", "task", "trained by", "teacher", "student", "labels alone"], rows)
-
-
-def recipes(records: Records) -> list[str]:
-    """Ways to a student of three layers."""
-    summary = records.json("recipes/summary")
-    rows = [[f"`{student}`", *cells] for student, cells in _scores_and_retention(summary).items()]
-    return markdown_table(["three layers", *_heads(_tasks_of(summary))], rows)
-
-
-def recipe_stages(records: Records) -> list[str]:
-    """The metric after every stage of `abc_depth_first`."""
-    rows = []
-    for task in ("cola", "mrpc", "stsb"):
-        run = records.json(f"recipes/{task}-abc_depth_first")
-        scores = {stage["name"]: percent(stage["metrics"][run["main_metric"]]) for stage in run["stages"]}
-        teacher = percent(run["models"]["teacher"]["metrics"][run["main_metric"]])
-        rows.append([TASK_NAMES[task], teacher, *(f"{name} {text}" for name, text in scores.items())])
-    return markdown_table(["task", "teacher", *(f"stage {number + 1}" for number in range(len(rows[0]) - 2))], rows)
 
 
 LEVERS = {
@@ -240,25 +237,3 @@ def run_output(records: Records) -> list[str]:
     verdict, models = comparison_table(run).split("\n\n", 1)[0], text_table(model_cells(run))
     shown = [line.rstrip() for line in models.splitlines()]
     return ["```text", *textwrap.wrap(verdict, 118), "", *shown, "```"]
-
-
-def _tasks_of(summary: dict[str, Any]) -> list[str]:
-    return [task for task in MAIN_METRICS if any(cell.split("-", 1)[0] == task for cell in summary)]
-
-
-def _heads(tasks: list[str]) -> list[str]:
-    return [
-        text for task in tasks for text in (f"{TASK_NAMES[task]} {METRIC_NAMES[MAIN_METRICS[task]]}", "kept, % [95 %]")
-    ]
-
-
-def _scores_and_retention(summary: dict[str, Any]) -> dict[str, list[str]]:
-    """Return two cells per task, "-" where there is no run, by student."""
-    students = dict.fromkeys(cell.split("-", 1)[1] for cell in summary)
-    rows = {}
-    for student in students:
-        found = [summary.get(f"{task}-{student}") for task in _tasks_of(summary)]
-        rows[student] = [
-            text for cell in found for text in ([percent(score(cell)), interval(kept(cell))] if cell else ["-", "-"])
-        ]
-    return rows

@@ -40,69 +40,17 @@ def speed_variants(records: Records) -> list[str]:
     return markdown_table(["3 layers, times as fast", "128 tokens", "512", "2048", "4096"], rows)
 
 
-def recipe_speed(records: Records) -> list[str]:
-    """The ABC student of MRPC that `recipes` made."""
-    found = records.json("recipes/mrpc-abc_depth_first-speed")
-    points, noise = points_by_length(found), found["noise"]
-    cells = [times(points[length]) for length in (128, 512, 2048, 4096)]
-    heads = ["3 layers, ABC, MRPC", "128 tokens", "512", "2048", "4096", "teacher against itself"]
-    return markdown_table(heads, [["times as fast [95 %]", *cells, times({**noise, "speedup": noise["ratio"]})]])
-
-
-def mechanism_costs(records: Records) -> list[str]:
-    """A whole student with each mechanism against the same with softmax attention, fastest at 4,096 tokens first."""
-    measured = records.json("mechanism_costs/all")["rows"]
-    rows = []
-    for each in sorted(measured, key=lambda row: -row["student"][-1]["speedup"]):
-        longest = each["student"][-1]
-        exponents = (each[f"{what}_exponent"] for what in ("time", "memory"))
-        rows.append(
-            [
-                f"`{each['attention']}`",
-                *(times(point) for point in each["student"]),
-                f"{longest['flops'] / 1e9:.0f}",
-                f"{longest['megabytes']:.0f}",
-                *("-" if value is None else f"{value:.2f}" for value in exponents),
-            ]
-        )
-    heads = ["attention", "speed at 128", "at 512", "at 2048", "at 4096", "GFLOP at 4096", "MB at 4096"]
-    return markdown_table([*heads, "time ~N^", "memory ~N^"], rows)
-
-
-def mechanism_growth(records: Records) -> list[str]:
-    """The mechanism alone: speedup over SDPA at 8,192 tokens, and the growth of those measured again since."""
-    later = {}
-    for name in ("features", "performer"):
-        for each in records.json(f"mechanism_costs/{name}")["rows"]:
-            if each["attention"] != "softmax":
-                later[each["attention"]] = [f"{each[f'{what}_exponent']:.2f}" for what in ("time", "memory")]
-    rows = []
-    for each in records.json("mechanism_costs/all")["rows"]:
-        point = next((point for point in each["core"] or [] if point["length"] == 8192), None)
-        if point is None or point["speedup"] is None or point["speedup"] <= 1:
-            continue
-        rows.append(
-            (
-                point["speedup"],
-                [f"`{each['attention']}`", f"{point['speedup']:.1f}", *later.get(each["attention"], ("", ""))],
-            )
-        )
-    ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
-    heads = ["mechanism alone", "times as fast as SDPA at 8,192 tokens", "since then: time ~N^", "memory ~N^"]
-    return markdown_table(heads, ordered)
-
-
 def kernels(records: Records) -> list[str]:
-    """Performer's core attention against its rivals."""
-    rivals = ("sdpa", "eager softmax", "performer-pytorch")
-    points: dict[tuple[str, int, int], dict[str, str]] = {}
+    """Performer's core attention against its rivals, for 64, 128 and 256 features."""
+    columns = [("sdpa", 64), ("sdpa", 128), ("sdpa", 256), ("eager softmax", 128), ("performer-pytorch", 128)]
+    points: dict[tuple[str, int], dict[tuple[str, int], str]] = {}
     for each in records.json("kernels/bench")["rows"]:
-        points.setdefault((each["pass"], each["length"], each["num_features"]), {})[each["rival"]] = times(each)
+        points.setdefault((each["pass"], each["length"]), {})[each["rival"], each["num_features"]] = times(each)
     rows = [
-        [name, str(length), str(features), *(found[rival] for rival in rivals)]
-        for (name, length, features), found in sorted(points.items())
+        [name, str(length), *(found[column] for column in columns)] for (name, length), found in sorted(points.items())
     ]
-    return markdown_table(["pass", "tokens", "features m", "SDPA", "eager softmax", "performer-pytorch 1.1.4"], rows)
+    heads = [f"{rival}, m = {features}" for rival, features in columns]
+    return markdown_table(["pass", "tokens", *heads], rows)
 
 
 def training_speed(records: Records) -> list[str]:
