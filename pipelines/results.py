@@ -27,17 +27,16 @@ def make_parser() -> Parser:
     """Return the command line's parser."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="name what differs and exit 1, instead of writing it")
-    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="default: this repository")
     return parser
 
 
 def main() -> int:
     """Render every page, and write or compare it."""
     options = make_parser().parse_args()
-    records = Records(options.root / "notebooks" / "records")
+    records = Records(ROOT / "notebooks" / "records")
     differing = 0
-    for page in find_pages(options.root):
-        name, text = str(page.relative_to(options.root)), page.read_text(encoding="utf-8")
+    for page in find_pages(ROOT):
+        name, text = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")
         rendered, tables = render_page(text, name, records)
         differing += len(tables)
         for table in tables:
