@@ -89,8 +89,8 @@ def glue_aims(records: Records) -> list[str]:
         shares = {task: kept(_glue_cell(records, task, student)) for task in FIVE_TASKS}
         average = mean_interval(list(shares.values()))
         without = mean(share["value"] for task, share in shares.items() if task != "cola")
-        reached = f"{interval(average)}; without CoLA {percent(without)}"
-        rows.append([f"{STUDENTS[student]}, % kept", f"{aim}", reached, _verdict(100 * average["value"], aim)])
+        both = f"{interval(average)}; without CoLA {percent(without)}"
+        rows.append([f"{STUDENTS[student]}, % kept", f"{aim}", both, _verdict(100 * average["value"], aim)])
     softmax = mean(_softmax_share(records, task, SEEDS[0]) for task in FIVE_TASKS)
     abc = mean(kept(_glue_cell(records, task, "abc-3"))["value"] for task in FIVE_TASKS)
     aim = 100 * softmax - 1

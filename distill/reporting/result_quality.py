@@ -2,6 +2,7 @@
 
 import textwrap
 from statistics import mean
+from typing import Any
 
 from distill.evaluation.pareto import pareto_front
 from distill.reporting.record_tables import comparison_table, model_cells
@@ -50,7 +51,7 @@ def mechanisms(records: Records) -> list[str]:
     """Every mechanism: what six layers of it keep, on miniature GLUE too, how fast it is and how it grows."""
     summary, miniature, costs = records.json("mechanisms/summary"), _miniature(records), _costs(records)
     tasks = ("sst2", "cola", "mrpc")
-    students = {cell.split("-", 1)[1] for cell in summary}
+    students = dict.fromkeys(cell.split("-", 1)[1] for cell in summary)  # in order, so that ties fall alike
     shares = {student: [kept(summary[f"{task}-{student}"]) for task in tasks] for student in students}
     rows = [
         [
@@ -82,7 +83,7 @@ def _miniature(records: Records) -> dict[str, str]:
 
 def _costs(records: Records) -> dict[str, list[str]]:
     """Return speedups of a whole student and of the mechanism alone, and the newest exponents of its growth."""
-    cells, newest = {}, {}
+    cells, newest = dict[str, list[str]](), dict[str, dict[str, Any]]()
     for name in ("all", "features", "performer"):
         newest |= {row["attention"]: row for row in records.json(f"mechanism_costs/{name}")["rows"]}
     for row in records.json("mechanism_costs/all")["rows"]:
