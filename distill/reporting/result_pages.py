@@ -18,6 +18,7 @@ TABLES: dict[str, RenderTable] = {
         *(result_quality.mechanisms, result_quality.mechanisms_longer),
         *(result_quality.ablation, result_quality.front),
         *(result_quality.long_documents, result_quality.own_data, result_quality.run_output),
+        result_quality.demo,
         *(result_speed.glue_speed, result_speed.glue_latency, result_speed.speed_variants),
         result_speed.kernels,
         *(result_speed.training_speed, result_speed.repeatability, result_speed.int8),

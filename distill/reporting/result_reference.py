@@ -11,7 +11,7 @@ from distill.reporting.result_records import Records, markdown_table
 EXPERIMENTS = {
     "ablation": "each part of the recipe, taken away or changed",
     "chaos": "runs that were killed and started again",
-    "demo": "`make demo`",
+    "demo": "`make demo`, and its seeds in both precisions",
     "front": "the grid of depths and kinds of attention",
     "glue": "the default recipe on five GLUE tasks, and what was published about them",
     "imdb": "long reviews",
