@@ -178,7 +178,7 @@ accelerator.end_training()
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_agree(model, tmp_path):
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "distill")))
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(tmp_path / "script.py"), str(tmp_path)]
