@@ -14,7 +14,7 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	touch $@
 
-demo: $(VENV)/installed  ## teacher, student, comparison on miniature data, in under four minutes
+demo: $(VENV)/installed  ## teacher, student, comparison on miniature data, in about four minutes
 	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		pipelines/distill.py --config configs/demo.yaml
 
