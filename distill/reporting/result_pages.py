@@ -32,8 +32,8 @@ END = "<!-- end -->"
 
 
 def find_pages(root: Path) -> list[Path]:
-    """Return README.md and the page of every folder of ``root``, the first one first."""
-    return [root / "README.md", *sorted(root.glob("*/README.md"))]
+    """Return README.md and the page of every folder of ``root`` that is not hidden, the first one first."""
+    return [root / "README.md", *sorted(root.glob("[!.]*/README.md"))]
 
 
 def render_page(text: str, page: str, records: Records) -> tuple[str, list[str]]:
