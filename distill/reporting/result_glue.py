@@ -23,7 +23,7 @@ TASK_SUMMARIES = {
     "sst2": "is a phrase from a film review positive?",
     "cola": "is a sentence acceptable English? (Matthews correlation: 0 is chance)",
     "mrpc": "do two news sentences say the same? (F1)",
-    "stsb": "how alike are two sentences, 0 to 5? (Pearson here; Spearman where published)",
+    "stsb": "how alike are two sentences, 0 to 5? (Pearson)",
     "rte": "does the second sentence follow from the first? (accuracy)",
 }
 SEEDS = (42, 43, 44)
@@ -62,24 +62,19 @@ def glue_scores(records: Records) -> list[str]:
 
 
 def glue_tasks(records: Records) -> list[str]:
-    """The tasks that were run: dev examples, this page's teacher, and what was published on the test set."""
-    published, summary = records.json("glue/published"), records.json("glue/summary")
+    """The tasks that were run: dev examples, and this page's teacher."""
+    summary = records.json("glue/summary")
     rows = []
     for task in FIVE_TASKS:
         cell = summary[f"{task}-performer-3"]
-        others = [published[model][task] for model in ("bert-base", "t5-11b")]
         what = f"{TASK_NAMES[task]}: {TASK_SUMMARIES[task]}"
-        rows.append([what, f"{cell['num_examples']:,}", percent(score(cell, "teacher")), *others])
-    sources = [
-        f"[{name}]({published[key]['source']}), test"
-        for key, name in (("bert-base", "BERT-base"), ("t5-11b", "T5-11B"))
-    ]
-    return markdown_table(["task", "dev examples", "teacher here, dev", *sources], rows)
+        rows.append([what, f"{cell['num_examples']:,}", percent(score(cell, "teacher"))])
+    return markdown_table(["task", "dev examples", "teacher here, dev"], rows)
 
 
 def glue_aims(records: Records) -> list[str]:
     """What was aimed at, and what was reached."""
-    aims, summary = records.json("glue/published")["aims"], records.json("glue/summary")
+    aims, summary = records.json("glue/aims")["aims"], records.json("glue/summary")
     rows = []
     for task, aim in aims["teacher"].items():
         reached = 100 * score(summary[f"{task}-performer-3"], "teacher")

@@ -13,7 +13,7 @@ EXPERIMENTS = {
     "chaos": "runs that were killed and started again",
     "demo": "`make demo`, and its seeds in both precisions",
     "front": "the grid of depths and kinds of attention",
-    "glue": "the default recipe on five GLUE tasks, and what was published about them",
+    "glue": "the default recipe on five GLUE tasks",
     "imdb": "long reviews",
     "kernels": "core attention alone",
     "mechanism_costs": "speed, memory and growth of every mechanism",
