@@ -25,7 +25,6 @@ from distill.preflight.checks import (
     check_launcher,
     check_lengths,
     check_memory,
-    check_precision,
     check_stages,
     check_student,
     check_tokenizers,
@@ -43,6 +42,7 @@ from distill.preflight.memory_estimate import (
     run_disk,
     state_memory,
 )
+from distill.preflight.precision import check_precision
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision

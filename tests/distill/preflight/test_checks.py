@@ -12,6 +12,7 @@ from torch import nn
 from distill.config.schema import BaselineConfig, CacheConfig, Config, StageConfig, TeacherConfig, TrainingConfig
 from distill.data.tokenization import train_tokenizer
 from distill.preflight import checks
+from distill.preflight import precision as precision_checks
 from distill.preflight.memory_estimate import Memory
 from distill.training.launcher import Launcher, Sharding, read_launcher
 from distill.utils.errors import UserError
@@ -84,7 +85,7 @@ def test_launchers_that_fit(name: str) -> None:
 
 def precision(wanted: str | None, launcher: Launcher = ALONE, **how: bool) -> Iterable[Finding]:
     config = make_config(training=TrainingConfig(mixed_precision=wanted))
-    return checks.check_precision(config, launcher, **how)
+    return precision_checks.check_precision(config, launcher, **how)
 
 
 @pytest.mark.parametrize("wanted", ["auto", "no", None])
@@ -106,15 +107,15 @@ def test_a_launcher_of_another_precision_is_overruled() -> None:
 
 
 def test_an_emulated_precision_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "native_precision", lambda device: "no")
-    monkeypatch.setattr(checks, "bf16_slowdown", lambda: 54.2)
+    monkeypatch.setattr(precision_checks, "native_precision", lambda device: "no")
+    monkeypatch.setattr(precision_checks, "bf16_slowdown", lambda: 54.2)
     assert "54.2 times as long" in only(precision("bf16"), WARNING)
     assert "54.2 times as long" in only(precision("auto", dataclasses.replace(ALONE, mixed_precision="bf16")), WARNING)
     assert "keeps it" in only(precision("bf16", kept=True), WARNING)
 
 
 def test_a_run_keeps_the_precision_that_it_began_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "native_precision", lambda device: "bf16")
+    monkeypatch.setattr(precision_checks, "native_precision", lambda device: "bf16")
     assert "began with no" in only(precision("no", kept=True), WARNING)
     only(precision("no"), OK)
 
