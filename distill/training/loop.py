@@ -30,6 +30,7 @@ from distill.training.checkpoints import (
     save_checkpoint,
     save_weights,
 )
+from distill.training.dropout import set_dropout
 from distill.training.loss_meter import LossMeter
 from distill.training.optimizer import parameter_groups, set_trainable
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
@@ -288,15 +289,6 @@ def out_of_patience(progress: Progress, patience: int | None) -> bool:
     return (
         patience is not None and progress.best_epoch is not None and progress.epoch - progress.best_epoch >= patience
     )
-
-
-def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
-    """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
-    config = model.config
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout):
-            rate = config.attention_probs_dropout_prob if "attention.self" in name else config.hidden_dropout_prob
-            module.p = rate if enabled else 0.0
 
 
 def redraw_features(model: Any, global_step: int, total_steps: int) -> None:

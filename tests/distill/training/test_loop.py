@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
-from torch import nn
 
 import distill.training.loop as loop
 from distill.objectives.capture_plan import plan_stage
-from distill.training.loop import TrainingContext, out_of_patience, phase_seed, set_dropout, train
+from distill.training.loop import TrainingContext, out_of_patience, phase_seed, train
 from distill.training.schedules import learning_rate_factor, scheduled
 from distill.utils.errors import UserError
 from students import student_from_teacher
@@ -234,22 +233,6 @@ def test_a_stage_whose_losses_do_not_see_what_it_trains_is_refused(
             lambda model: (0.0, {}),
             OnlineTeacherOutputs(teacher, plan),
         )
-
-
-def test_dropout_is_the_models_own_or_off(make_bert):
-    student = student_from_teacher(
-        make_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2), layer_map=[0, 1], attention="softmax"
-    )[0]
-
-    def rates() -> dict[str, float]:
-        return {name: module.p for name, module in student.named_modules() if isinstance(module, nn.Dropout)}
-
-    before = rates()
-    assert set(before.values()) == {0.3, 0.2}
-    set_dropout(student, False)
-    assert set(rates().values()) == {0.0}
-    set_dropout(student, True)
-    assert rates() == before
 
 
 @pytest.mark.parametrize(
