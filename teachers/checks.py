@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from distill.evaluation.metrics import majority_score
+from distill.evaluation.metrics import correlation_with_labels
 from distill.tasks import Task
 from distill.utils.errors import UserError
 
@@ -17,14 +17,14 @@ OVERCONFIDENCE = 0.1
 STILL_IMPROVING = 0.01
 
 
-def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, score: float, margin: float) -> None:
+def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: float) -> None:
     """Refuse a teacher whose outputs are not finite, whose labels are permuted or who has not learned the task.
 
     Args:
         logits: (n, C) on validation.
         labels: (n,).
-        score: the main metric of these logits.
-        margin: how far above the majority class the score must lie.
+        margin: what its correlation with the labels must exceed, that of chance and of a constant answer being 0;
+            where this is negative any teacher passes.
 
     Raises:
         UserError: in one line, with the way out.
@@ -33,12 +33,13 @@ def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, score: flo
         raise UserError("the teacher's outputs are not finite; fine-tune it again with a lower teacher.learning_rate")
     if not task.is_regression:
         check_label_order(task, logits, labels)
-    floor = majority_score(task, labels) + margin
-    if score < floor:
+    correlation = correlation_with_labels(task, logits, labels)
+    if margin >= 0 and correlation <= margin:
+        name = "Pearson's" if task.is_regression else "Matthews'"
         raise UserError(
-            f"the teacher's {task.main_metric} on validation is {100 * score:.1f}, below the floor {100 * floor:.1f} "
-            f"(majority class + {100 * margin:.1f}); train it longer (teacher.epochs, teacher.learning_rate) "
-            "or lower teacher.margin_over_majority"
+            f"{name} correlation of the teacher's answers with the labels of validation is {correlation:.2f} (chance "
+            f"and one answer for all have 0), below the floor {margin:.2f}; train it longer (teacher.epochs, "
+            "teacher.learning_rate) or lower teacher.margin_over_majority"
         )
 
 

@@ -104,8 +104,12 @@ def _between(low: int, wanted: float, high: int) -> int:
 
 
 def label_epochs(rows: int, batch_size: int) -> float:
-    """Return the passes of what labels alone teach: three, but at least 300 steps and at most 128,000 examples."""
-    steps = _between(300, 3 * rows / batch_size, 128_000 // batch_size)
+    """Return the passes of what labels alone teach: five, but no more than 600 steps; or three, whatever is more.
+
+    At least 300 steps and at most 128,000 examples.
+    """
+    passes = rows / batch_size
+    steps = _between(300, max(3 * passes, min(5 * passes, 600)), 128_000 // batch_size)
     return epochs_of(steps, rows, batch_size)
 
 
@@ -203,7 +207,7 @@ def fit_stage(facts: Facts, texts: int) -> StageConfig:
         texts=PACKED,
         inputs="teacher",
         train="features",
-        epochs=6,
+        epochs=3,
         learning_rate=1e-3,
         batch_size=PACKED_BATCH,
         losses={"attention_output": 1.0},

@@ -83,8 +83,9 @@ class TeacherConfig:
     where the learning rate is chosen too, else 1."""
     new_pooler: bool | None = None
     """Draw the pooler of an encoder anew; null: where it was never trained, as in most sentence encoders."""
-    margin_over_majority: float = 0.02
-    """Refuse to distil from a teacher whose main metric on validation is not this much above the majority class."""
+    margin_over_majority: float = 0.05
+    """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
+    more than this; answering the majority class always has 0. A negative value takes any teacher."""
 
 
 @dataclass(frozen=True)

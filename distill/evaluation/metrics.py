@@ -182,9 +182,14 @@ def metrics_over_splits(
     return metrics
 
 
-def majority_score(task: Task, labels: np.ndarray) -> float:
-    """Return the main metric of the best constant prediction; 0 for correlations, Matthews' included."""
-    if task.is_regression:
-        return 0.0
-    constants = (np.full(len(labels), label) for label in range(task.num_labels))
-    return max(_score(task, task.main_metric, constant, np.asarray(labels)) for constant in constants)
+def correlation_with_labels(task: Task, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return Matthews' correlation of classes, Pearson's of scores: 0 for chance and for a constant answer, at most 1.
+
+    Accuracy and F1 of a constant answer depend on the shares of the classes, and come near 1 where one is rare.
+
+    Args:
+        logits: (n, num_labels).
+        labels: (n,).
+    """
+    metric = "pearson" if task.is_regression else "matthews_correlation"
+    return _score(task, metric, predictions(task, logits), np.asarray(labels))

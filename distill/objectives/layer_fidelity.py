@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from distill.data.batching import MAX_TOKENS, MODEL_INPUTS, TokenizedExamples, collate, padded_length
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, padded_length
 from distill.models.hooks import capture, read_teacher
 from distill.objectives.capture_plan import hidden_state_targets
 from distill.objectives.losses import masked_mse
 
-NUM_EXAMPLES = 256
+NUM_EXAMPLES, NUM_TOKENS = 256, 16_384
+"""At most so many texts, and tokens with their padding, are read: a share of variance needs no more."""
 
 
 @torch.no_grad()
@@ -24,14 +25,14 @@ def layer_fidelity(
     """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
 
     1 is a perfect copy, 0 no better than the mean, negative worse than that. Measured on the student's own
-    activations over the first examples (at most 256, and fewer of long texts: all are read at once), and in a last
-    layer that computes the first token alone on it.
+    activations over the first examples, in one batch of at most `NUM_EXAMPLES` texts and `NUM_TOKENS` tokens, and in a last layer
+    that computes the first token alone on it.
 
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
     """
     longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
-    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, MAX_TOKENS // longest)))
+    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, NUM_TOKENS // longest)))
     device = next(student.parameters()).device
     inputs = collate(examples, indices, device)
     inputs = {key: inputs[key] for key in MODEL_INPUTS}

@@ -62,7 +62,7 @@ def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
     logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.validation)
     context.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     for name, split_logits in logits.items():
-        check_teacher(task, split_logits, setup.validation[name].labels, metrics[task.main_metric], margin)
+        check_teacher(task, split_logits, setup.validation[name].labels, margin)
 
 
 def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:

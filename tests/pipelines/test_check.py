@@ -111,7 +111,7 @@ def test_a_run_that_has_its_teacher_is_looked_at_for_real(
     assert any("teacher: outputs are finite, labels in the data's order" in line for line in lines)
     code, lines = check(tiny, tmp_path / "run", capsys, *options, "--teacher.margin_over_majority", "0.9")
     assert code == 2
-    assert any(line.startswith("error   the teacher's accuracy on validation") for line in lines)
+    assert any(line.startswith("error   Matthews' correlation of the teacher's answers") for line in lines)
 
 
 def test_the_flag_is_no_key(tiny, tmp_path: Path) -> None:

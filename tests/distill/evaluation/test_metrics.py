@@ -6,7 +6,13 @@ import evaluate
 import numpy as np
 import pytest
 
-from distill.evaluation.metrics import METRICS, compute_metrics, majority_score, metrics_over_splits, predictions
+from distill.evaluation.metrics import (
+    METRICS,
+    compute_metrics,
+    correlation_with_labels,
+    metrics_over_splits,
+    predictions,
+)
 from distill.tasks import TASKS, custom_task
 
 
@@ -83,13 +89,18 @@ def test_mnli_reports_both_splits():
     assert one == compute_metrics(TASKS["mrpc"], logits_of([1, 0]), np.array([1, 1]))
 
 
-def test_majority_scores():
-    labels = np.array([1, 1, 1, 0])
-    assert majority_score(TASKS["sst2"], labels) == 0.75
-    assert majority_score(TASKS["mrpc"], labels) == pytest.approx(2 * 0.75 / 1.75)
-    assert majority_score(TASKS["mrpc"], 1 - labels) == pytest.approx(2 * 0.25 / 1.25)
-    assert majority_score(TASKS["cola"], labels) == 0.0
-    assert majority_score(TASKS["stsb"], labels.astype(float)) == 0.0
+@pytest.mark.parametrize("task", ["sst2", "mrpc", "cola", "mnli"])
+def test_a_constant_answer_does_not_correlate_with_labels(task):
+    labels = np.array([1] * 98 + [0] * 2)
+    width = TASKS[task].num_labels
+    assert correlation_with_labels(TASKS[task], logits_of([1] * 100, width), labels) == 0.0
+    assert correlation_with_labels(TASKS[task], logits_of(labels.tolist(), width), labels) == 1.0
+
+
+def test_scores_correlate_with_labels_whatever_their_unit():
+    labels = np.linspace(0, 5, 7)
+    assert correlation_with_labels(TASKS["stsb"], 1e-3 * labels[:, None] + 4, labels) == pytest.approx(1.0)
+    assert correlation_with_labels(TASKS["stsb"], np.full((7, 1), 2.5), labels) == 0.0
 
 
 def test_regression_scores_are_not_clipped():

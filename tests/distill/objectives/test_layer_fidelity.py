@@ -58,7 +58,7 @@ def test_of_long_texts_fewer_are_read_at_once(make_bert, make_examples, monkeypa
     ends = {name: getattr(examples, name)[:2] for name in ("labels", "ids")}
     first_two = layer_fidelity(teacher, student, [0, 1], replace(examples, offsets=examples.offsets[:3], **ends))
     assert layer_fidelity(teacher, student, [0, 1], examples) != first_two
-    monkeypatch.setattr(fidelity, "MAX_TOKENS", 47)  # of 9 to 12 tokens with pads 16
+    monkeypatch.setattr(fidelity, "NUM_TOKENS", 47)  # of 9 to 12 tokens with pads 16
     assert layer_fidelity(teacher, student, [0, 1], examples) == first_two
 
 
