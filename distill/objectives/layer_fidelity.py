@@ -25,8 +25,8 @@ def layer_fidelity(
     """Return, per student layer, the share of the teacher's variance that it explains: 1 - masked_mse.
 
     1 is a perfect copy, 0 no better than the mean, negative worse than that. Measured on the student's own
-    activations over the first examples, in one batch of at most `NUM_EXAMPLES` texts and `NUM_TOKENS` tokens, and in a last layer
-    that computes the first token alone on it.
+    activations over the first examples, in one batch of at most `NUM_EXAMPLES` texts and `NUM_TOKENS` tokens, and in
+    a last layer that computes the first token alone on it.
 
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.

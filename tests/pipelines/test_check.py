@@ -109,7 +109,7 @@ def test_a_run_that_has_its_teacher_is_looked_at_for_real(
     code, lines = check(tiny, tmp_path / "run", capsys, *options)
     assert code == 0
     assert any("teacher: outputs are finite, labels in the data's order" in line for line in lines)
-    code, lines = check(tiny, tmp_path / "run", capsys, *options, "--teacher.margin_over_majority", "0.9")
+    code, lines = check(tiny, tmp_path / "run", capsys, *options, "--teacher.margin_over_majority", "1")
     assert code == 2
     assert any(line.startswith("error   Matthews' correlation of the teacher's answers") for line in lines)
 
