@@ -207,7 +207,7 @@ def fit_stage(facts: Facts, texts: int) -> StageConfig:
         texts=PACKED,
         inputs="teacher",
         train="features",
-        epochs=3,
+        epochs=4,
         learning_rate=1e-3,
         batch_size=PACKED_BATCH,
         losses={"attention_output": 1.0},
