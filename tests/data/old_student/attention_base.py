@@ -1,0 +1,262 @@
+"""What every attention mechanism shares: BERT's projections, the split into heads and the contract it signs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertIntermediate
+
+if TYPE_CHECKING:
+    from .configuration import StudentConfig
+
+Option = bool | int | float | str | tuple[str, ...]
+
+
+class SelfAttention(nn.Module, ABC):
+    """Stands in for ``BertSelfAttention``: same parameter names, same output, another way to mix the tokens.
+
+    A mechanism that mixes heads of queries, keys and values is a :class:`HeadAttention`; any other implements ``mix``
+    and, for the tests, ``naive_mix``. It states what it is in the class attributes, which decide the contract tests it
+    has to pass. Shapes: B batch, N sequence length, H heads, d head size, D hidden size.
+
+    Contract of every mechanism: tokens outside the mask change nothing about the others and get no gradient, even if
+    they hold NaN; an example's result depends neither on the rest of its batch nor on the padded length; an example
+    without a real token yields finite numbers; one mechanism never reads or moves the global random state but for
+    dropout.
+    """
+
+    complexity: str = "quadratic"
+    """Growth of the mechanism's cost with the sequence length: ``linear``, ``subquadratic`` (N√N, N log N) or
+    ``quadratic``; of the default options, where an option decides it and an instance says otherwise."""
+    has_attention_map: bool = False
+    """Whether ``attention_map`` yields the (B, H, N, N) weights that ``attend`` applies to the values; with
+    default options, where an option decides it and an instance says otherwise."""
+    has_sparse_map: ClassVar[bool] = False
+    """Whether the map is 0 but for a pattern of tokens, on which alone it can be compared with a teacher's."""
+    has_context: ClassVar[bool] = True
+    """Whether the output before W_o is a mean of values per head, as in BERT, and can be matched with a teacher's."""
+    trains_layers: ClassVar[bool] = True
+    """Whether a student's layers are trained, and can be matched with the teacher's."""
+    has_random_features: ClassVar[bool] = False
+    """Whether the option ``features`` (fixed, redrawn, learned) has an effect."""
+    uses_num_features: ClassVar[bool] = False
+    """Whether the option ``num_features`` has an effect."""
+    feature_rate: ClassVar[int] = 10
+    """How many times the learning rate of BERT's weights the mechanism's own parameters bear by default: ten, because
+    they start untrained; a hundred where their entries start near 1 rather than near 0.05."""
+    takes_single_queries: ClassVar[bool] = False
+    """Whether ``attend`` takes fewer queries than keys and gives each what it gets among all of them."""
+    features_per_layer: ClassVar[bool] = True
+    """Whether the layers of a student may differ in ``num_features``."""
+    row_stochastic: ClassVar[bool] = True
+    """Whether a token's weights sum to 1, so that constant values come out unchanged."""
+    permutation_equivariant: bool = True
+    """Whether reordering the tokens only reorders the outputs; False for mechanisms that know positions."""
+    selects_by_content: ClassVar[bool] = False
+    """Whether queries and keys decide which tokens a token sees at all; some others then have no influence on it."""
+    projections: ClassVar[tuple[str, ...]] = ("query", "key", "value")
+    """Which of BERT's three linear maps the mechanism has."""
+    has_output_projection: ClassVar[bool] = True
+    """Whether BERT's output projection W_o follows."""
+    options: ClassVar[Mapping[str, Option]] = {}
+    """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
+    small_options: ClassVar[Mapping[str, bool | int | float | str]] = {}
+    """Options for sequences of a dozen tokens, at which the contract tests look: a window of 4, say."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+
+    def __init__(self, config: "StudentConfig", layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads = config.num_attention_heads
+        self.head_size = config.hidden_size // config.num_attention_heads
+        for name in self.projections:
+            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        state: Tensor | None = None,
+        first_token_only: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
+
+        Returns the context (B, N, D), or of the first token alone (B, 1, D), before the output projection, and the
+        state for the next layer: what this layer got, unless the mechanism carries one.
+        """
+        mix = self.mix_first if first_token_only else self.mix
+        return mix(hidden_states, mask), state
+
+    @abstractmethod
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states; mask (B, N) bool or None; returns (B, N, D)."""
+
+    def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the first row (B, 1, D) of ``mix``, without computing the others where the mechanism can."""
+        return self.mix(hidden_states, mask)[:, :1]
+
+    @abstractmethod
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``mix`` by the definition, slow and obvious; for tests."""
+
+    def split_heads(self, hidden_states: Tensor) -> Tensor:
+        """View (B, N, D) as (B, H, N, d)."""
+        return hidden_states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def project(self, hidden_states: Tensor) -> list[Tensor]:
+        """Return the heads (B, H, N, d) of every projection of (B, N, D) hidden states, queries first."""
+        return [self.split_heads(getattr(self, name)(hidden_states)) for name in self.projections]
+
+    def make_intermediate(self, config: "StudentConfig") -> nn.Module:
+        """Return the first feed-forward layer behind this attention, (B, N, D) to (B, N, I); BERT's by default."""
+        return BertIntermediate(config)
+
+    @classmethod
+    def works_on_heads(cls) -> bool:
+        """Whether the mechanism is a :class:`HeadAttention` whose ``attend`` is all there is to ``mix``."""
+        return False
+
+    @classmethod
+    def has_map_with(cls, options: Mapping[str, Any]) -> bool:
+        """Whether there is an attention map with these options, those not given at their defaults."""
+        return cls.has_attention_map
+
+    def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the weights (B, H, N, N) that ``attend`` gives to the values; only if ``has_attention_map``."""
+        raise ValueError(f"{type(self).__name__} has no attention map; distil its output instead")
+
+    def receptive_field(self, length: int) -> Tensor | None:
+        """Which tokens' values (N, N) each of N real tokens can see, True at [to, from]; None where it sees all."""
+        return None
+
+    def feature_parameters(self) -> list[nn.Parameter]:
+        """Parameters that BERT's attention does not have; they start untrained and bear a higher learning rate."""
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if name.partition(".")[0] not in ("query", "key", "value")
+        ]
+
+    def initialize_features(self) -> None:
+        """Set the parameters and buffers of the mechanism, without touching any that a checkpoint has filled."""
+
+    def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
+        """Set parameters that BERT does not have from its ``BertSelfAttention``; return their names.
+
+        Parameters of the same name and shape are already copied when this is called.
+        """
+        return []
+
+    def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:
+        """Set temperatures from the copied queries and keys of a batch; see ``students.calibrate_temperature``."""
+
+    def redraw_features(self, redraw_index: int) -> None:
+        """Replace random features by those of the given draw; nothing to do for mechanisms without any."""
+
+    def extend_positions(self, length: int) -> None:
+        """Make room for sequences of ``length`` tokens by repeating tables; for measuring speed only."""
+
+    @classmethod
+    def default_num_features(cls, head_size: int) -> int:
+        """How many features, landmarks or slots a head has when ``num_features`` is not given and has an effect."""
+        return 64
+
+    @classmethod
+    @abstractmethod
+    def core_flops(cls, config: Any, length: int) -> int:
+        """Operations of all heads of one layer on N tokens, projections aside; a multiply-add counts 2.
+
+        Only matrix products count, as in torch's FlopCounterMode.
+        """
+
+    @classmethod
+    def flops(cls, config: Any, length: int) -> int:
+        """Operations of one attention block on N tokens: its projections, 2ND² each, and its core."""
+        num_projections = len(cls.projections) + cls.has_output_projection
+        return 2 * num_projections * length * config.hidden_size**2 + cls.core_flops(config, length)
+
+    @classmethod
+    def mixes_first_alone(cls) -> bool:
+        """Whether ``mix_first`` computes no query but the first token's."""
+        return cls.works_on_heads() and cls.takes_single_queries
+
+    @classmethod
+    def first_flops(cls, config: Any, length: int) -> int:
+        """Operations of one attention block on N tokens that returns the first one alone."""
+        alone = cls.mixes_first_alone()
+        num_rows = (len(cls.projections) - alone) * length + alone + cls.has_output_projection
+        core = cls.first_core_flops(config, length) if alone else cls.core_flops(config, length)
+        return 2 * num_rows * config.hidden_size**2 + core
+
+    @classmethod
+    def first_core_flops(cls, config: Any, length: int) -> int:
+        """Operations of all heads of one layer for the first of N tokens; fewer where it ``takes_single_queries``."""
+        return cls.core_flops(config, length)
+
+
+class HeadAttention(SelfAttention):
+    """A mechanism that mixes heads of queries, keys and values; the projections and the heads are BERT's."""
+
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix the values: (B, H, N, d) each, mask (B, N) bool or None; returns (B, H, N, d)."""
+
+    @abstractmethod
+    def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The same as ``attend`` by the definition, slow and obvious; for tests."""
+
+    def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states with ``attend``."""
+        query, key, value = self.project(hidden_states)
+        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix with ``attend``, of one query where it takes one."""
+        if not self.mixes_first_alone():
+            return super().mix_first(hidden_states, mask)
+        query = self.split_heads(self.query(hidden_states[:, :1]))
+        key, value = self.split_heads(self.key(hidden_states)), self.split_heads(self.value(hidden_states))
+        return self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix (B, N, D) hidden states with ``naive_attend``."""
+        query, key, value = self.project(hidden_states)
+        return self.naive_attend(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    @classmethod
+    def works_on_heads(cls) -> bool:
+        """Whether ``attend`` is all there is to ``mix``, but for the projections."""
+        return cls.mix is HeadAttention.mix
+
+
+def resolve_options(attention: type[SelfAttention], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every option of a mechanism, the given ones checked and the others at their defaults.
+
+    Raises:
+        ValueError: an option that the mechanism does not have, or a value of the wrong type or outside the choices.
+    """
+    unknown = [name for name in given if name not in attention.options]
+    if unknown:
+        known = ", ".join(attention.options) or "none"
+        raise ValueError(f"attention option {unknown[0]!r} is unknown; the mechanism's options: {known}")
+    return {name: _resolve(name, default, given.get(name)) for name, default in attention.options.items()}
+
+
+def _resolve(name: str, default: Option, value: Any) -> Any:
+    if isinstance(default, tuple):
+        if value is not None and value not in default:
+            raise ValueError(f"attention option {name} {value!r} is unknown; choose one of {', '.join(default)}")
+        return default[0] if value is None else value
+    if value is None:
+        return default
+    kind = type(default)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) if kind is float else type(value) is kind
+    if not fits:
+        raise ValueError(f"attention option {name} must be {kind.__name__}, got {value!r}")
+    if kind is not bool and kind is not str and value < 0:
+        raise ValueError(f"attention option {name} must not be negative, got {value}")
+    return kind(value)

@@ -1,0 +1,148 @@
+"""Configuration of the student: BERT's, plus what its attention mechanism needs."""
+
+import copy
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import BertConfig
+
+from .attention import ATTENTIONS
+from .attention_base import SelfAttention, resolve_options
+
+FEATURES = ("fixed", "redrawn", "learned")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError naming the choices and the nearest match if ``value`` is none of ``choices``."""
+    if value not in choices:
+        nearest = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}{hint}")
+
+
+@strict
+class StudentConfig(BertConfig):
+    """A BERT configuration whose layers use one of ``students.attention.ATTENTIONS``.
+
+    Raises ValueError for an unknown mechanism or kind of features, for a number out of range and for a misspelt key.
+    """
+
+    model_type = "efficient_bert"
+    attentions: ClassVar[Mapping[str, type[SelfAttention]]] = ATTENTIONS
+    """What ``attention`` may name."""
+    reads_first_token: ClassVar[bool] = True
+    """Whether the classifier reads the first token alone, so that the last layer need not compute the others."""
+
+    attention: str = "performer"
+    """Mechanism of every layer that ``softmax_layers`` does not name."""
+    softmax_layers: list[int] | None = None
+    """Student layers that keep softmax attention, counted from 0 or, below 0, from the end: -1 is the last."""
+    num_features: int | list[int] | None = None
+    """Features, landmarks or slots per head, for mechanisms that have any; None takes the mechanism's default.
+
+    A list has one number per layer (``of_layer``). Without effect on the others, where it stays None unless a
+    configuration says otherwise."""
+    attention_options: dict[str, Any] | None = None
+    """The mechanism's own options (its class names them); those not given are filled in with their defaults."""
+    features: str = "fixed"
+    """``fixed`` (drawn once), ``redrawn`` (by ``redraw_projections``) or ``learned`` (trained, one set per head)."""
+    redraw_interval: int = 1000
+    """Optimiser steps between two redraws, for whoever runs the training loop."""
+    initial_temperature: float = 1.0
+    """Start of the learned factor on q·k, per head; below 1 the map is flatter and its estimate less noisy."""
+    target_norm: float = 1.6
+    """Mean |q+k|²/√d that ``calibrate_temperature`` aims at; FAVOR+ has its best signal-to-noise ratio there."""
+    projection_seed: int = 0
+    """Seed of the random projections, with the layer's index and the number of the redraw."""
+    folded_features: bool = False
+    """Whether T2R's feature map is part of the query and key projections, as ``fold_features`` leaves it."""
+    layer_map: list[int] | None = None
+    """Teacher layer that each student layer was copied from; a record, nothing is built from it."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # transformers keeps unknown keywords as attributes: a misspelt option would silently have no effect.
+        for key in kwargs:
+            nearest = difflib.get_close_matches(key, StudentConfig.__annotations__, n=1, cutoff=0.8)
+            if nearest:
+                raise ValueError(f"student option {key!r} is unknown; did you mean {nearest[0]!r}?")
+        super().__post_init__(**kwargs)
+        check_choice("attention", self.attention, tuple(self.attentions))
+        check_choice("features", self.features, FEATURES)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.is_decoder:
+            raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
+        if self.num_features is None and self.mechanism.uses_num_features:
+            self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
+        self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
+        if self.softmax_layers is None:
+            self.softmax_layers = []
+        counts = self.num_features if isinstance(self.num_features, list) else [self.num_features]
+        for name, values in (
+            ("num_features", [count for count in counts if count is not None]),
+            ("redraw_interval", [self.redraw_interval]),
+            ("initial_temperature", [self.initial_temperature]),
+            ("target_norm", [self.target_norm]),
+        ):
+            if not all(0 < value < math.inf for value in values):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if isinstance(self.num_features, list):
+            self._check_layer_counts(self.num_features)
+        count = self.num_hidden_layers
+        outside = [layer for layer in self.softmax_layers if not -count <= layer < count]
+        if outside:
+            raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {count - 1}, or -1, the last")
+        self.softmax_layers = sorted({layer % count for layer in self.softmax_layers})
+
+    def _check_layer_counts(self, counts: list[int]) -> None:
+        if not self.mechanism.features_per_layer:
+            raise ValueError(f"num_features {counts}: all layers of {self.attention} attention share one number")
+        if len(counts) != self.num_hidden_layers:
+            raise ValueError(f"num_features {counts} has {len(counts)} numbers for {self.num_hidden_layers} layers")
+
+    @property
+    def mechanisms(self) -> dict[str, type[SelfAttention]]:
+        """Every mechanism that a layer uses, by name."""
+        names = sorted({self.attention_of_layer(layer) for layer in range(self.num_hidden_layers)})
+        return {name: ATTENTIONS[name] for name in names}
+
+    @property
+    def features_per_head(self) -> int:
+        """``num_features`` of a configuration whose layers all have the same, or of one layer."""
+        assert isinstance(self.num_features, int)
+        return self.num_features
+
+    @property
+    def uses_num_features(self) -> bool:
+        """Whether ``num_features`` has an effect."""
+        return self.mechanism.uses_num_features
+
+    @property
+    def mechanism(self) -> type[SelfAttention]:
+        """Class of the layers that ``softmax_layers`` does not name."""
+        return self.attentions[self.attention]
+
+    def of_layer(self, layer: int) -> "StudentConfig":
+        """The configuration that layer number ``layer`` is built from, in which ``num_features`` is its own."""
+        if not isinstance(self.num_features, list):
+            return self
+        config = copy.copy(self)
+        config.num_features = self.num_features[layer]
+        return config
+
+    def attention_flops(self, length: int) -> int:
+        """Operations of all attention blocks to classify one text of ``length`` tokens; a multiply-add counts 2."""
+        *lower, last = range(self.num_hidden_layers)
+        mechanism = ATTENTIONS[self.attention_of_layer(last)]
+        of_last = mechanism.first_flops if self.reads_first_token else mechanism.flops
+        below = sum(ATTENTIONS[self.attention_of_layer(layer)].flops(self.of_layer(layer), length) for layer in lower)
+        return below + of_last(self.of_layer(last), length)
+
+    def attention_of_layer(self, layer: int) -> str:
+        """Name of the mechanism of one layer, counted from 0."""
+        return "softmax" if layer in (self.softmax_layers or []) else self.attention

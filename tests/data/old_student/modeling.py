@@ -1,0 +1,269 @@
+"""The student: BERT with another self-attention.
+
+Everything but the attention mechanism is transformers' own BERT code, and every module sits where BERT has it, so that
+weights copy by name and one forward hook serves teacher and student.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+from transformers.models.bert.modeling_bert import (
+    BertEmbeddings,
+    BertOutput,
+    BertPooler,
+    BertSelfOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .attention import ATTENTIONS
+from .attention_base import SelfAttention
+from .configuration import StudentConfig
+from .self_contained import write_source
+
+
+class StudentAttention(nn.Module):
+    """One attention block: the mechanism, then BERT's output projection, residual and normalisation."""
+
+    def __init__(self, config: StudentConfig, layer: int) -> None:
+        super().__init__()
+        self.self = ATTENTIONS[config.attention_of_layer(layer)](config.of_layer(layer), layer)
+        self.output = BertSelfOutput(config)
+        if not self.self.has_output_projection:
+            self.output.dense = nn.Identity()  # type: ignore[assignment]
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        context, state = self.self(hidden_states, mask, state, first_token_only)
+        return self.output(context, hidden_states[:, : context.shape[1]]), state
+
+
+class StudentLayer(GradientCheckpointingLayer):
+    """One encoder layer on (B, N, D) hidden states, and on the state that some mechanisms carry between layers."""
+
+    def __init__(self, config: StudentConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = StudentAttention(config, layer)
+        self.intermediate = self.attention.self.make_intermediate(config)
+        self.output = BertOutput(config)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
+        return self.output(self.intermediate(attention_output), attention_output), state
+
+
+class StudentEncoder(nn.Module):
+    """The stack of layers; its (B, N) mask is bool, or None where every token is real."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([StudentLayer(config, layer) for layer in range(config.num_hidden_layers)])
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, first_token_only: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Return the input of the first layer and the output of each; of the last, on request, the first token's."""
+        all_hidden_states = [hidden_states]
+        state = None
+        for layer in self.layer:
+            is_last = layer is self.layer[-1]
+            hidden_states, state = layer(hidden_states, mask, state, first_token_only and is_last)
+            all_hidden_states.append(hidden_states)
+        return tuple(all_hidden_states)
+
+
+class StudentPreTrainedModel(PreTrainedModel):
+    """Initialisation, saving and redraws, common to the encoder and to the classifier."""
+
+    config: StudentConfig
+    config_class = StudentConfig
+    base_model_prefix = "bert"
+    auto_map: ClassVar[Mapping[str, str]] = {
+        "AutoConfig": "configuration.StudentConfig",
+        "AutoModel": "modeling.StudentModel",
+        "AutoModelForSequenceClassification": "modeling.StudentForSequenceClassification",
+    }
+    """Where transformers finds the classes in the source that is saved beside the weights."""
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
+    # Temperatures, projections and their scales define the random features, which half precision would change.
+    _keep_in_fp32_modules_strict = ["projection", "log_temperature", "row_scale"]  # noqa: RUF012
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For custom code transformers takes modules without parameters of their own for initialised, and would skip a
+        # mechanism whose parameters all sit in submodules. The shortcut is for code that ignores the marks of loaded
+        # tensors; everything here initialises through transformers.initialization, which respects them.
+        super()._initialize_weights(module)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BertEmbeddings):
+            initialization.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
+            initialization.zeros_(module.token_type_ids)
+        elif isinstance(module, SelfAttention):
+            module.initialize_features()
+
+    def redraw_projections(self, redraw_index: int) -> None:
+        """Replace every random projection by draw number ``redraw_index``; call it between optimiser steps.
+
+        Raises ValueError unless the configuration has ``features="redrawn"``.
+        """
+        if self.config.features != "redrawn":
+            raise ValueError(f"features are {self.config.features!r}; only 'redrawn' ones can be drawn again")
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.redraw_features(redraw_index)
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save weights, configuration and source code: AutoModel...from_pretrained(folder, trust_remote_code=True)."""
+        self.config.auto_map = dict(self.auto_map)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            write_source(Path(save_directory), self.config.mechanisms, self.auto_map)
+
+
+class StudentModel(StudentPreTrainedModel):
+    """The encoder and pooler, with ``BertModel``'s interface."""
+
+    def __init__(self, config: StudentConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = StudentEncoder(config)
+        self.pooler = BertPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        assert isinstance(value, nn.Embedding)
+        self.embeddings.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        first_token_only: bool = False,
+    ) -> BaseModelOutputWithPooling:
+        """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens.
+
+        With ``first_token_only`` the last layer computes what a classifier reads, (B, 1, D), and no other token; not
+        where hidden states are to be returned.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if tokens is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if position_ids is None and tokens.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are more than the {self.config.max_position_embeddings} positions of this "
+                "model; truncate the text to that length"
+            )
+        hidden_states = self.embeddings(
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        first_token_only = first_token_only and not output_hidden_states
+        all_hidden_states = self.encoder(hidden_states, real_tokens(attention_mask), first_token_only)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=all_hidden_states[-1],
+            pooler_output=None if self.pooler is None else self.pooler(all_hidden_states[-1]),
+            hidden_states=all_hidden_states if output_hidden_states else None,
+        )
+
+
+class StudentForSequenceClassification(StudentPreTrainedModel):
+    """Classifier or regressor on the pooled first token, with ``BertForSequenceClassification``'s interface."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels or 2
+        self.bert = StudentModel(config)
+        dropout = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.classifier: nn.Module = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return (B, C) logits, and the loss where (B,) labels are given; inputs as in ``StudentModel``.
+
+        The last layer computes the first token alone unless hidden states are asked for: the logits are the same.
+        """
+        outputs = self.bert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            first_token_only=self.config.reads_first_token,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(self.summarise(outputs, attention_mask)))
+        loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def summarise(self, outputs: BaseModelOutputWithPooling, attention_mask: Tensor | None) -> Tensor:
+        """Return what the classifier reads of each example: the pooled first token (B, D)."""
+        assert outputs.pooler_output is not None
+        return outputs.pooler_output
+
+
+def real_tokens(attention_mask: Tensor | None) -> Tensor | None:
+    """Turn a (B, N) attention mask into bool, or None where every token is real, which attends faster."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2:
+        raise ValueError(f"attention_mask must be (batch, length), got shape {tuple(attention_mask.shape)}")
+    mask = attention_mask.bool()
+    # Looking into the mask would make a GPU wait and break a compiled or exported graph.
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+        return None
+    return mask
+
+
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tensor:
+    """Mean loss of (B, C) logits as BERT has it: squared error, cross entropy, or binary cross entropy per label.
+
+    Without a problem type, one logit means regression, whole-numbered labels one class each, others several.
+    """
+    if problem_type is None:
+        several = labels.is_floating_point()
+        problem_type = "multi_label_classification" if several else "single_label_classification"
+        problem_type = "regression" if logits.shape[-1] == 1 else problem_type
+    if problem_type == "regression":
+        return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+    if problem_type == "single_label_classification":
+        return F.cross_entropy(logits, labels.view(-1))
+    return F.binary_cross_entropy_with_logits(logits, labels)
