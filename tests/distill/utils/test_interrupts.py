@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from distill.utils.interrupts import SIGNALS, Interrupted, ignore_signals, postponed, raise_on_signals, received
+from distill.utils.interrupts import SIGNALS, Interrupted, PostponedSignals, ignore_signals, raise_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +32,10 @@ def test_a_postponed_signal_is_noted_and_raised_on_leaving():
     noted = []
 
     def work():
-        with postponed():
-            noted.append(received())
+        with PostponedSignals() as signals:
+            noted.append(signals.received)
             signal.raise_signal(signal.SIGTERM)
-            noted.append(received())
+            noted.append(signals.received)
 
     with pytest.raises(Interrupted) as interrupt:
         work()
@@ -45,7 +45,7 @@ def test_a_postponed_signal_is_noted_and_raised_on_leaving():
 
 def test_what_is_raised_inside_is_not_replaced_on_leaving():
     def work():
-        with postponed():
+        with PostponedSignals():
             signal.raise_signal(signal.SIGTERM)
             raise ZeroDivisionError
 
@@ -54,10 +54,10 @@ def test_what_is_raised_inside_is_not_replaced_on_leaving():
 
 
 def test_postponing_starts_and_ends_afresh():
-    with pytest.raises(Interrupted), postponed():
+    with pytest.raises(Interrupted), PostponedSignals():
         signal.raise_signal(signal.SIGTERM)
-    with postponed():
-        assert received() == 0
+    with PostponedSignals() as signals:
+        assert signals.received == 0
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGINT)
 
