@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from helpers.small_students import logits_elsewhere
 from helpers.warm import Warm
@@ -21,24 +20,25 @@ DATA = ROOT / "tests" / "data"
 STUDENT = DATA / "old_student"
 
 
-@pytest.fixture
-def answers() -> tuple[dict[str, Tensor], Tensor]:
-    """Return a batch, and the logits that the older commit computed of it."""
-    saved = json.loads((DATA / "old_student_logits.json").read_text())
-    return {name: torch.tensor(rows) for name, rows in saved["inputs"].items()}, torch.tensor(saved["logits"])
+SAVED = json.loads((DATA / "old_student.json").read_text())
+INPUTS = {name: torch.tensor(rows) for name, rows in SAVED["inputs"].items()}
 
 
-def test_an_old_student_answers_alike_with_the_classes_of_today(answers):
-    inputs, expected = answers
+def assert_answers_are_the_old_ones(logits: Tensor) -> None:
+    torch.testing.assert_close(logits, torch.tensor(SAVED["logits"]), rtol=0, atol=1e-5)
+
+
+def test_an_old_student_answers_alike_with_the_classes_of_today():
     classifier = load_classifier(STUDENT, "student")
     assert type(classifier.model).__module__ == "students.modeling"
-    torch.testing.assert_close(classifier.model(**inputs).logits, expected, rtol=0, atol=1e-5)
+    assert_answers_are_the_old_ones(classifier.model(**INPUTS).logits)
 
 
-def test_an_old_student_answers_alike_with_the_code_saved_beside_it(answers, tmp_path):
-    inputs, expected = answers
-    shutil.copytree(STUDENT, tmp_path / "students" / "old")
-    torch.testing.assert_close(logits_elsewhere(inputs, tmp_path)["old"], expected, rtol=0, atol=1e-5)
+def test_an_old_student_answers_alike_with_the_code_saved_beside_it(tmp_path):
+    folder = Path(shutil.copytree(STUDENT, tmp_path / "students" / "old"))
+    for name, source in SAVED["code"].items():
+        (folder / name).write_text(source)
+    assert_answers_are_the_old_ones(logits_elsewhere(INPUTS, tmp_path)["old"])
 
 
 def test_an_old_run_goes_on_where_it_was_killed_and_ends_as_it_would_have(tmp_path):
