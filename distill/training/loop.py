@@ -26,6 +26,7 @@ from distill.training.checkpoints import (
     save_weights,
 )
 from distill.training.context import StageInputs, TrainingContext
+from distill.training.dropout import set_dropout
 from distill.training.loss_meter import LossMeter
 from distill.training.progress import Progress
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
@@ -199,15 +200,6 @@ class StageTrainer:
 def phase_seed(seed: int, name: str) -> int:
     """Return a seed of its own for every phase, so that no phase depends on which ran before in this process."""
     return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
-
-
-def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
-    """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
-    config = model.config
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout):
-            rate = config.attention_probs_dropout_prob if "attention.self" in name else config.hidden_dropout_prob
-            module.p = rate if enabled else 0.0
 
 
 def redraw_features(model: Any, global_step: int, total_steps: int) -> None:

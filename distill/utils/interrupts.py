@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C end a process at once, but a training step is finished and saved first."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Any, Self
 
@@ -35,6 +36,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
 class PostponedSignals:
     """A block in which SIGTERM and SIGINT are only taken note of; who is inside asks, and ends when it is ready to.
 
+    Signals reach the main thread alone: in another one nothing is postponed.
+
     Raises:
         Interrupted: on leaving, when a signal came after the last time that somebody asked.
     """
@@ -45,7 +48,8 @@ class PostponedSignals:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

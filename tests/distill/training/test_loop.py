@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
-from torch import nn
 
 import distill.training.loop as loop
 import distill.training.stepper as stepper
 from distill.objectives.capture_plan import plan_stage
 from distill.training.context import StageInputs, TrainingContext
-from distill.training.loop import StageTrainer, phase_seed, set_dropout
+from distill.training.loop import StageTrainer, phase_seed
 from distill.training.schedules import learning_rate_factor, scheduled
 from distill.utils.errors import UserError
 from students import student_from_teacher
@@ -232,22 +231,6 @@ def test_a_stage_whose_losses_do_not_see_what_it_trains_is_refused(
     inputs = StageInputs(make_examples(), plan, OnlineTeacherOutputs(teacher, plan))
     with pytest.raises(UserError, match=r"stages\.values\.train is features: no loss depends on that; train encoder"):
         StageTrainer(run, student, stage, inputs, tmp_path, lambda model: (0.0, {})).run()
-
-
-def test_dropout_is_the_models_own_or_off(make_bert):
-    student = student_from_teacher(
-        make_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2), layer_map=[0, 1], attention="softmax"
-    )[0]
-
-    def rates() -> dict[str, float]:
-        return {name: module.p for name, module in student.named_modules() if isinstance(module, nn.Dropout)}
-
-    before = rates()
-    assert set(before.values()) == {0.3, 0.2}
-    set_dropout(student, False)
-    assert set(rates().values()) == {0.0}
-    set_dropout(student, True)
-    assert rates() == before
 
 
 @pytest.mark.parametrize(

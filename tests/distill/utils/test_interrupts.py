@@ -1,6 +1,7 @@
 """A signal ends the process at once, except where somebody asked for it to wait."""
 
 import signal
+import threading
 
 import pytest
 
@@ -66,3 +67,23 @@ def test_an_ending_process_is_left_in_peace():
     ignore_signals()
     for number in SIGNALS:
         signal.raise_signal(number)
+
+
+def test_another_thread_than_the_main_one_can_do_the_same_work():
+    done = []
+
+    def work():
+        with PostponedSignals():
+            done.append(threading.current_thread())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [thread]
+
+
+def test_the_handlers_from_before_are_back_afterwards():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with PostponedSignals(), PostponedSignals():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
