@@ -68,8 +68,8 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
 
     def read() -> tuple[Task, Splits]:
         task = resolve_task(config.task, config.data)
-        data, splits = config.data, load_data(task, config.data)
-        names = config.augmentation.tasks
+        data, names = config.data, config.augmentation.tasks
+        splits = load_data(task, data)
         other = texts_of_other_tasks(task, names, data.dir, splits, data.max_train_examples, data.seed)
         return task, replace(splits, other=other)
 
