@@ -55,7 +55,7 @@ def build(kind: str, name: str, length: int) -> Any:
     import torch
 
     torch.manual_seed(0)
-    call = build_core(name, length) if kind == CORE else build_student(name, length)
+    call = build_core(name, length) if kind == CORE else student_call(name, length)
     return torch.inference_mode()(call)
 
 
@@ -79,16 +79,16 @@ def build_core(name: str, length: int) -> Any:
     return partial(mix, *tensors, mask=None)
 
 
-def build_student(name: str, length: int) -> Any:
+def student_call(name: str, length: int) -> Any:
     """Return a classifier of untrained weights on random tokens."""
     import torch
 
-    model = make_student(name, length)
+    model = random_student(name, length)
     tokens = torch.randint(model.config.vocab_size, (1, length))
     return partial(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
 
 
-def make_student(name: str, length: int) -> Any:
+def random_student(name: str, length: int) -> Any:
     """Build a student out of an untrained BERT of its depth that reads ``length`` tokens."""
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -157,7 +157,7 @@ def flops(kind: str, name: str, length: int) -> dict[str, int]:
     """Return the operations of a whole student; those of a mechanism alone are part of them."""
     from distill.models.flops import model_flops
 
-    return {"flops": model_flops(make_student(name, length).config, length)} if kind == STUDENT else {}
+    return {"flops": model_flops(random_student(name, length).config, length)} if kind == STUDENT else {}
 
 
 def main() -> None:

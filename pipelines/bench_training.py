@@ -76,16 +76,15 @@ def main() -> None:
 def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callable[[], None]]]:
     """Return a function per way that takes `STEPS_PER_ROUND` training steps on random batches, the same for all."""
     import numpy as np
-    import torch
 
     from distill.data.batching import length_grouped_batches
     from distill.data.tokenization import tokenize
-    from distill.objectives.capture_plan import StageModel, plan_stage
-    from distill.training.accelerator import autocast_dtype, make_accelerator, prepare
-    from distill.training.loop import train_step
+    from distill.objectives.capture_plan import plan_stage
+    from distill.training.accelerator import autocast_dtype, make_accelerator
+    from distill.training.context import StageInputs
     from distill.training.loss_meter import LossMeter
-    from distill.training.optimizer import parameter_groups, set_trainable
     from distill.training.run_folder import RunFolder
+    from distill.training.stepper import Stepper
     from pipelines.run.context import DistillationSetup, make_context, student_layer_map
     from pipelines.run.student import build_student
     from teachers.finetuning import starting_point
@@ -114,19 +113,15 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
         outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None,
     ) -> Callable[[], None]:
         student = build_student(context, teacher.model, setup, stage.attention)
-        set_trainable(student, stage)
-        optimizer = torch.optim.AdamW(parameter_groups(student, stage, config.training.weight_decay), fused=True)
-        wrapped, optimizer = prepare(
-            accelerator, config.training, StageModel(student, plan), optimizer, stage.batch_size
-        )
-        wrapped.train()
+        stepper = Stepper(context.run, student, stage, StageInputs(tokens, plan, outputs))
+        stepper.wrapped.train()
         meter = LossMeter(accelerator, stage.name, stage.losses)
         draw = np.random.default_rng(1)
         whole = [batch for batch in batches if len(batch) == stage.batch_size]
 
         def take_steps() -> None:
             for index in draw.choice(len(whole), STEPS_PER_ROUND, replace=False):
-                train_step(context.run, wrapped, optimizer, stage, tokens, whole[index], outputs, meter)
+                stepper.take_step(whole[index], stage, meter)
 
         return take_steps
 

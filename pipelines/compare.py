@@ -99,7 +99,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from distill.benchmark.suite import CompareSettings
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits, resolve_task
+    from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
@@ -131,14 +131,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(
-        task,
-        source=data.dir,
-        seed=data.seed,
-        max_train_examples=None,
-        held_out_fraction=data.held_out_fraction,
-        validation_fraction=data.validation_fraction,
-    )
+    splits = load_data(task, data)
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
         record, predicted = compare_models(

@@ -25,14 +25,16 @@ def main() -> int:
     from distill.training.accelerator import end_training
     from pipelines.run.baseline import train_baseline
     from pipelines.run.comparison import compare_and_report
+    from pipelines.run.context import open_run_folder
     from pipelines.run.stages import run_stages
     from pipelines.run.teacher import finetune_teacher
 
     context, setup = opened
-    setup = finetune_teacher(context, setup)
-    student = run_stages(context, setup)
-    baseline = train_baseline(context, setup)
-    compare_and_report(context, setup, student, baseline)
+    with open_run_folder(context):
+        setup = finetune_teacher(context, setup)
+        student = run_stages(context, setup)
+        baseline = train_baseline(context, setup)
+        compare_and_report(context, setup, student, baseline)
     end_training(context.run.accelerator)
     return 0
 

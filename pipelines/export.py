@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def main() -> None:
 def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """Return the record, or what stands for one without a run folder, and the paths of all written files."""
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits, resolve_task
+    from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
@@ -83,14 +84,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(
-        task,
-        source=data.dir,
-        seed=data.seed,
-        max_train_examples=None,
-        held_out_fraction=data.held_out_fraction,
-        validation_fraction=data.validation_fraction,
-    )
+    splits = load_data(task, replace(data, max_train_examples=None))
     validation = {
         split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
     }

@@ -20,10 +20,12 @@ def main() -> int:
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
+    from pipelines.run.context import open_run_folder
     from pipelines.run.teacher import finetune_teacher
 
     context, setup = opened
-    finetune_teacher(context, setup)
+    with open_run_folder(context):
+        finetune_teacher(context, setup)
     end_training(context.run.accelerator)
     return 0
 

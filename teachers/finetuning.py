@@ -6,12 +6,13 @@ from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.predict import held_out_scorer
-from distill.objectives.capture_plan import CapturePlan
 from distill.tasks import Task
-from distill.training.loop import Progress, TrainingContext, train
+from distill.training.context import StageInputs, TrainingContext
+from distill.training.loop import StageTrainer
+from distill.training.progress import Progress
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
-from teachers.loading import Teacher, is_finished, load_teacher, teacher_from_scratch, untrained_like
+from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
 
 
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
@@ -32,9 +33,10 @@ def prepare_teacher(
 ) -> None:
     """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
     progress = Progress()
-    if not teacher.finished:
+    if not teacher.is_trained:
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
-        progress = train(run, teacher.model, stage, CapturePlan(), train_examples, folder.phase("teacher"), scorer)
+        inputs = StageInputs(train_examples)
+        progress = StageTrainer(run, teacher.model, stage, inputs, folder.phase("teacher"), scorer).run()
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")
@@ -78,7 +80,7 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
         return untrained_like(teacher, config.seed)
     if config.baseline.checkpoint is not None:
         return load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler).model
-    if config.teacher.checkpoint is not None and is_finished(config.teacher.checkpoint):
+    if config.teacher.checkpoint is not None and is_classifier(config.teacher.checkpoint):
         return teacher
     return starting_point(config, task, splits).model
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, sorted_batches
+from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.objectives.losses import logits_loss
 
 NUM_EXAMPLES = 512
@@ -51,8 +50,6 @@ def most_needed_layers(teacher: PreTrainedModel, examples: TokenizedExamples, nu
 
 
 def _inputs(teacher: PreTrainedModel, examples: TokenizedExamples) -> list[dict[str, torch.Tensor]]:
-    names = MODEL_INPUTS
     device = next(teacher.parameters()).device
     order = sorted_batches(examples.lengths[:NUM_EXAMPLES], BATCH_SIZE)
-    batches = (collate(examples, np.asarray(indices), device) for indices in order)
-    return [{name: batch[name] for name in names} for batch in batches]
+    return [collate(examples, indices, device)[0] for indices in order]

@@ -33,7 +33,7 @@ class Teacher:
 
     model: BertForSequenceClassification
     tokenizer: PreTrainedTokenizerBase
-    finished: bool
+    is_trained: bool
     new_pooler: bool = False
     """Whether the pooler that came with the encoder was replaced by one drawn anew."""
 
@@ -58,8 +58,8 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
         UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
     """
     config = _load_config(checkpoint)
-    finished = "BertForSequenceClassification" in (config.architectures or [])
-    if finished and config.num_labels != task.num_labels:
+    is_trained = "BertForSequenceClassification" in (config.architectures or [])
+    if is_trained and config.num_labels != task.num_labels:
         raise UserError(
             f"teacher {checkpoint} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
             "give a teacher of this task, or its encoder without the classifier"
@@ -71,7 +71,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
             "put the tokenizer that the model was trained with beside it"
         )
     set_seed(seed)
-    extra = {} if finished else _label_settings(task)
+    extra = {} if is_trained else _label_settings(task)
     try:
         loaded: Any = WindowedBert.from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **extra
@@ -81,7 +81,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
             f"cannot read the weights of {checkpoint}: {loading_problem(error)}; fetch it again"
         ) from error
     model, info = loaded
-    allowed = () if finished else ("classifier.", "bert.pooler.")
+    allowed = () if is_trained else ("classifier.", "bert.pooler.")
     absent = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     missing = sorted(key for key in absent if not key.startswith(allowed or ("\0",)))
     if missing:
@@ -91,12 +91,12 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
         )
     pooler = model.bert.pooler.dense
     came_along = not any(key.startswith("bert.pooler.") for key in absent)
-    replaced = not finished and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
+    replaced = not is_trained and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
     if replaced:
         set_seed(seed)
         nn.init.normal_(pooler.weight, std=config.initializer_range)
         nn.init.zeros_(pooler.bias)
-    return Teacher(model, tokenizer, finished, bool(replaced))
+    return Teacher(model, tokenizer, is_trained, bool(replaced))
 
 
 def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:
@@ -112,7 +112,7 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
         max_position_embeddings=max(padded_length(max_length), 128),
         **_label_settings(task),
     )
-    return Teacher(BertForSequenceClassification(config), tokenizer, finished=False)
+    return Teacher(BertForSequenceClassification(config), tokenizer, is_trained=False)
 
 
 def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
@@ -145,7 +145,7 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def is_finished(checkpoint: str) -> bool:
+def is_classifier(checkpoint: str) -> bool:
     """Tell whether a checkpoint already is a classifier rather than an encoder."""
     return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
 

@@ -7,18 +7,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import psutil
 import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.objectives.capture_plan import CapturePlan, Wanted
-from distill.training.accelerator import autocast_dtype, on_main_process
-from distill.utils.clock import now
+from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
 from distill.utils.progress import progress_bar
@@ -104,9 +103,9 @@ def build_cache(
             f"the teacher's outputs need {needed / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free; "
             "give another cache.dir or lower cache.max_gigabytes"
         )
-    started = now()
+    started = perf_counter()
     _compute(teacher, examples, missing, folder, autocast_dtype)
-    seconds = now() - started
+    seconds = perf_counter() - started
     write_atomically(timing, json.dumps({"seconds": seconds}))
     return seconds
 
@@ -133,9 +132,7 @@ def _compute(
     batches = sorted_batches(examples.lengths, CACHE_BATCH_SIZE)
     with progress_bar(batches, name="teacher outputs", unit="batch") as bar:
         for indices in bar:
-            inputs = collate(examples, indices, device)
-            inputs.pop("labels")
-            inputs.pop("ids")
+            inputs, _ = collate(examples, indices, device)
             outputs = live.batch(indices, inputs)
             logits[indices] = outputs["logits"].float().cpu().numpy()
             mask = inputs["attention_mask"].bool()
@@ -189,7 +186,7 @@ class TeacherTargets:
 
 
 def stage_targets(
-    accelerator: Accelerator,
+    accelerator: RunAccelerator,
     teacher: PreTrainedModel,
     plan: CapturePlan,
     examples: TokenizedExamples,

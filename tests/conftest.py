@@ -14,7 +14,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from transformers import BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
+from transformers import BertForSequenceClassification
 
 from distill.data.batching import TokenizedExamples
 
@@ -46,12 +47,8 @@ def make_bert() -> Callable[..., BertForSequenceClassification]:
     def make(
         num_layers: int = 2, num_labels: int = 2, seed: int = 0, **settings: object
     ) -> BertForSequenceClassification:
-        torch.manual_seed(seed)
-        sizes = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-        sizes |= {"max_position_embeddings": 32, "initializer_range": 0.2}
-        return BertForSequenceClassification(
-            BertConfig(**sizes | settings, num_hidden_layers=num_layers, num_labels=num_labels)
-        ).eval()
+        sizes = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.2}
+        return tiny_bert(seed, **sizes | settings, num_hidden_layers=num_layers, num_labels=num_labels)
 
     return make
 

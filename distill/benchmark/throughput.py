@@ -60,7 +60,7 @@ def measure_throughput(
     }
 
     def passes(indices: list[int]) -> dict[str, Callable[[], Any]]:
-        inputs = [collate(examples, batches[index], device) for index in indices]
+        inputs = [collate(examples, batches[index], device)[0] for index in indices]
         copies = {name: prepare_model(model, device, dtype) for name, model in models.items()}
         return {name: _one_pass(model, inputs, compiled) for name, model in copies.items()}
 
@@ -73,7 +73,7 @@ def measure_throughput(
         return point | {"reason": str(error)}
     used = [batches[index] for index in chosen]
     lengths = np.concatenate([examples.lengths[indices] for indices in used])
-    positions = sum(collate(examples, indices)["input_ids"].numel() for indices in used)
+    positions = sum(collate(examples, indices)[0]["input_ids"].numel() for indices in used)
     speedup, low, high = ratio_of_medians(times["teacher"], times["student"])
     return point | {
         "num_examples": len(lengths),

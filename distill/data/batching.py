@@ -90,11 +90,11 @@ def padded_length(length: int, pad_multiple: int = PAD_MULTIPLE) -> int:
 
 def collate(
     examples: TokenizedExamples, indices: np.ndarray, device: torch.device | str | None = None
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Tensor]:
     """Return one padded batch: N is the longest of its examples, rounded up to a multiple of ``pad_multiple``.
 
-    Keys: ``input_ids``, ``attention_mask`` (1 = token), ``token_type_ids`` int64 (B, N); ``labels`` int64 or
-    float32 (B,); ``ids`` int64 (B,).
+    Returns:
+        `MODEL_INPUTS` by name, int64 (B, N), ``attention_mask`` 1 at tokens; and the labels, int64 or float32 (B,).
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
@@ -106,14 +106,9 @@ def collate(
     input_ids[is_token] = examples.token_ids[source]
     token_type_ids = np.zeros(is_token.shape, np.int64)
     token_type_ids[is_token] = examples.token_type_ids[source]
-    batch = {
-        "input_ids": input_ids,
-        "attention_mask": is_token.astype(np.int64),
-        "token_type_ids": token_type_ids,
-        "labels": examples.labels[indices],
-        "ids": examples.ids[indices],
-    }
-    return {key: torch.from_numpy(value).to(device, non_blocking=True) for key, value in batch.items()}
+    values = (input_ids, is_token.astype(np.int64), token_type_ids, examples.labels[indices])
+    *inputs, labels = (torch.from_numpy(value).to(device, non_blocking=True) for value in values)
+    return dict(zip(MODEL_INPUTS, inputs, strict=True)), labels
 
 
 def median_length(validation: Mapping[str, TokenizedExamples]) -> int:

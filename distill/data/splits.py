@@ -58,7 +58,7 @@ class Splits:
     """Unlabelled texts of other tasks, which the stages read as well."""
 
 
-def data_fingerprint(splits: Splits) -> dict[str, str]:
+def data_checksums(splits: Splits) -> dict[str, str]:
     """Return a checksum of the texts, labels and positions of every part, by its name."""
     parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
     if splits.other is not None:
@@ -102,6 +102,18 @@ def resolve_task(name: str, data: DataSource) -> Task:
     if label_names is None and not data.regression:
         label_names = find_label_names(train_file, label_column)
     return custom_task(text_columns, label_column, label_names, data.regression)
+
+
+def load_data(task: Task, data: DataConfig) -> Splits:
+    """Read, check and split the data of ``task`` as a configuration says; see :func:`load_splits`."""
+    return load_splits(
+        task,
+        source=data.dir,
+        seed=data.seed,
+        max_train_examples=data.max_train_examples,
+        held_out_fraction=data.held_out_fraction,
+        validation_fraction=data.validation_fraction,
+    )
 
 
 def load_splits(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, sorted_batches
+from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.utils.errors import UserError, loading_problem
 from distill.utils.progress import progress_bar
 
@@ -104,9 +104,8 @@ def predict_words(
     batches = sorted_batches(examples.lengths, BATCH_SIZE)
     for indices in progress_bar(batches, name="new words", unit="batch", leave=False):
         rows = np.concatenate([np.arange(examples.offsets[index], examples.offsets[index + 1]) for index in indices])
-        inputs = collate(masked, indices, device)
-        names = MODEL_INPUTS
-        logits = model(**{name: inputs[name] for name in names}).logits[..., : len(words)]
+        inputs, _ = collate(masked, indices, device)
+        logits = model(**inputs).logits[..., : len(words)]
         logits = logits[inputs["attention_mask"].bool()][torch.from_numpy(chosen[rows]).to(device)]
         likeliest = logits.masked_fill(forbidden, -torch.inf).topk(int(rank.max()) + 1).indices.cpu().numpy()
         rows = rows[chosen[rows]]

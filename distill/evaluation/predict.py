@@ -9,11 +9,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
 
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, sorted_batches
+from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.evaluation.metrics import compute_metrics, metrics_over_splits
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
-from distill.training.loop import TrainingContext
+from distill.training.context import TrainingContext
 from distill.utils.errors import UserError
 
 BATCH_SIZE = 64
@@ -75,8 +75,7 @@ def _predict_share(
             # left computes the last batch again and drops the result, instead of leaving the others waiting.
             index = first + process
             batch_indices = batches[min(index, len(batches) - 1)]
-            batch = collate(examples, batch_indices, device)
-            inputs = {key: batch[key] for key in MODEL_INPUTS}
+            inputs, _ = collate(examples, batch_indices, device)
             logits = model(**inputs).logits
             if index < len(batches):
                 # Copied to the CPU only at the end: a copy here would make a GPU wait in every step.

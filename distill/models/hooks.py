@@ -60,10 +60,8 @@ def capture(
     layers = encoder_layers(model)
     captured: Captured = {kind: [None] * len(indices) for kind, indices in wanted.items()}  # type: ignore[list-item]
     handles = []
-    config: Any = model.config
-    before = config.output_hidden_states
-    if wanted and not first_token_only and getattr(config, "reads_first_token", False):
-        config.output_hidden_states = True  # all tokens of the last layer too
+    if wanted and not first_token_only and getattr(model.config, "reads_first_token", False):
+        handles.append(model.register_forward_pre_hook(_ask_for_all_tokens, with_kwargs=True))
     for kind, indices in wanted.items():
         for position, index in enumerate(indices):
             module = _hooked_module(layers[index], kind)
@@ -76,7 +74,6 @@ def capture(
     try:
         yield captured
     finally:
-        config.output_hidden_states = before
         for handle in handles:
             handle.remove()
 
@@ -95,6 +92,11 @@ def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapp
         return captured | {"logits": logits}
     joined = {kind: [windows.join(states) for states in layers] for kind, layers in captured.items()}
     return joined | {"logits": windows.mean(logits)}
+
+
+def _ask_for_all_tokens(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Ask a student for its hidden states, for which its last layer computes all tokens."""
+    return inputs, keywords | {"output_hidden_states": True}
 
 
 def _input_hook(slots: list[Tensor], position: int) -> Any:

@@ -8,6 +8,7 @@ Legend: B texts, N tokens, M windows of all texts, W tokens of the longest windo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import torch
@@ -111,9 +112,12 @@ class WindowedBert(BertForSequenceClassification):
         windows = cut({name: defaults[name] if value is None else value for name, value in given.items()}, window)
         return SequenceClassifierOutput(logits=windows.mean(super().forward(**windows.inputs, **options).logits))
 
-
-# What transformers writes down as the architecture of a saved model: the weights are a plain BERT's.
-WindowedBert.__name__ = BertForSequenceClassification.__name__
+    def save_pretrained(self, save_directory: str | PathLike[str], *arguments: Any, **options: Any) -> None:
+        """Save the weights as a plain BERT's: transformers writes down the name of the class that saves."""
+        with torch.device("meta"):
+            plain = BertForSequenceClassification(self.config)
+        plain.load_state_dict(self.state_dict(), assign=True)
+        plain.save_pretrained(save_directory, *arguments, **options)
 
 
 def reading_windows(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, padded_length
+from distill.data.batching import TokenizedExamples, collate, padded_length
 from distill.models.hooks import capture, read_teacher
 from distill.objectives.capture_plan import hidden_state_targets
 from distill.objectives.losses import masked_mse
@@ -34,8 +34,7 @@ def layer_fidelity(
     longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
     indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, NUM_TOKENS // longest)))
     device = next(student.parameters()).device
-    inputs = collate(examples, indices, device)
-    inputs = {key: inputs[key] for key in MODEL_INPUTS}
+    inputs, _ = collate(examples, indices, device)
     mask = inputs["attention_mask"].bool()
     was_training = student.training
     student.eval()

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import PACKED, Config, StageConfig, StudentSettings
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
+from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.data.tokenization import PROBES
 from distill.preflight.memory_estimate import Memory
@@ -180,8 +180,7 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     """Look whether the student's logits are finite, and the same with more padding, on examples of the task."""
     device = next(student.parameters()).device
     indices = np.argsort(examples.lengths, kind="stable")[:PADDING_EXAMPLES]  # short ones leave room for padding
-    batch = collate(examples, indices, device)
-    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    inputs, _ = collate(examples, indices, device)
     room = int(student.config.max_position_embeddings) - inputs["input_ids"].shape[1]  # type: ignore[union-attr,arg-type]
     fill = {"input_ids": examples.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
     extra = min(2 * examples.pad_multiple, room)

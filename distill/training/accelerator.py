@@ -1,7 +1,6 @@
 """The Accelerator of a run: processes, precision, DeepSpeed and TensorBoard."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +31,14 @@ WAIT = timedelta(hours=12)
 Result = TypeVar("Result")
 
 
-def make_accelerator(config: Config) -> Accelerator:
+class RunAccelerator(Accelerator):
+    """accelerate's Accelerator, with a second group of all processes, on which they wait for the main one."""
+
+    patient_group: Any = None
+    """None where there is one process."""
+
+
+def make_accelerator(config: Config) -> RunAccelerator:
     """Build the one Accelerator of a run from the launcher's settings and the configuration."""
     launcher = read_launcher()
     # Attention stages leave the classifier without a gradient.
@@ -42,7 +48,7 @@ def make_accelerator(config: Config) -> Accelerator:
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=EXCHANGE))
         import_before_groups()
     run_dir = Path(config.run_dir or ".")
-    accelerator = Accelerator(
+    accelerator = RunAccelerator(
         # Left to itself, accelerate takes several CPU processes for so many runs that know nothing of each other.
         cpu=launcher.several and not launcher.deepspeed and not launcher.gpus,
         mixed_precision=training_precision(config, launcher),
@@ -56,7 +62,7 @@ def make_accelerator(config: Config) -> Accelerator:
         # Under ZeRO-3 transformers would load every model in shards. Ours are whole; what trains is a sharded copy.
         unset_hf_deepspeed_config()
     if launcher.several:
-        patient_group()
+        accelerator.patient_group = make_patient_group()
     return accelerator
 
 
@@ -87,45 +93,44 @@ def import_before_groups() -> None:
         import deepspeed.comm  # noqa: F401
 
 
-def end_training(accelerator: Accelerator) -> None:
+def end_training(accelerator: RunAccelerator) -> None:
     """Close TensorBoard and the process groups.
 
     Nothing may hold a group any longer: gloo's threads would abort the interpreter when it ends, after all was done.
     """
-    patient_group.cache_clear()
+    accelerator.patient_group = None
     accelerator.end_training()
 
 
-@functools.cache
-def patient_group() -> Any:
-    """Return a second group of all processes, on which they wait for the main one for as long as it takes."""
+def make_patient_group() -> Any:
+    """Make a second group of all processes, on which they wait for the main one for as long as it takes."""
     group = torch.distributed.new_group(backend="gloo", timeout=WAIT)
     # A connection that was never used is made at first use: a process that is dead by then would be waited for.
     torch.distributed.barrier(group)
     return group
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+def on_main_process(accelerator: RunAccelerator, work: Callable[[], Result]) -> Result:
     """Do ``work`` on the main process alone while the others wait, and hand all of them the result.
 
     Raises:
         UserError: on every process, if ``work`` raised it.
     """
     outcome: list[Any] = [None, None]
-    group = patient_group() if accelerator.num_processes > 1 else None
     if accelerator.is_main_process:
         try:
             outcome[0] = work()
         except UserError as error:
             outcome[1] = str(error)
-    if group is not None:
+    if accelerator.num_processes > 1:
+        group = accelerator.patient_group
         torch.distributed.broadcast_object_list(outcome, src=0, group=group, device=torch.device("cpu"))
     if outcome[1] is not None:
         raise (UserError if accelerator.is_main_process else SharedError)(outcome[1])
     return outcome[0]
 
 
-def main_process_first(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+def main_process_first(accelerator: RunAccelerator, work: Callable[[], Result]) -> Result:
     """Do ``work`` on every process, on the main one first: the others find what it downloaded.
 
     Raises:

@@ -15,17 +15,14 @@ class LossMeter:
 
     Args:
         weights: loss name to weight; may be set anew, for a line says what it was at its end.
-        saved: what :meth:`collect` returned before a checkpoint; empty at the start of a stage.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, stage_name: str, weights: Mapping[str, float], saved: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, accelerator: Accelerator, stage_name: str, weights: Mapping[str, float]) -> None:
         self.accelerator, self.stage_name, self.weights = accelerator, stage_name, weights
-        self._hold(saved or [0.0] * (len(weights) + 1))
+        self.start_from([0.0] * (len(weights) + 1))
 
-    def _hold(self, totals: Sequence[float]) -> None:
-        """Start over from ``totals`` of all processes, which from then on are the main process's own."""
+    def start_from(self, totals: Sequence[float]) -> None:
+        """Start over from what :meth:`collect` returned, which from then on is the main process's own."""
         own = totals if self.accelerator.is_main_process else [0.0] * len(totals)
         self.sums = torch.tensor(own[:-1], device=self.accelerator.device)
         self.count = int(own[-1])
@@ -50,7 +47,7 @@ class LossMeter:
                 f"stage {self.stage_name}: loss is not finite at step {global_step}; "
                 "lower its learning_rate or use training.mixed_precision no"
             )
-        self._hold(totals)
+        self.start_from(totals)
         return totals
 
     def flush(self, global_step: int, learning_rate: float) -> tuple[dict[str, float], int]:
@@ -60,5 +57,5 @@ class LossMeter:
         for (name, weight), total in zip(self.weights.items(), totals, strict=True):
             line[name] = total / count
             line[f"{name}_weighted"] = weight * line[name]
-        self._hold([0.0] * (len(totals) + 1))
+        self.start_from([0.0] * (len(totals) + 1))
         return line, int(count)

@@ -4,7 +4,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,6 @@ from distill.config.schema import Config
 from distill.training.checkpoints import remove_checkpoints
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, clean_up, is_leftover, replace_directory, write_atomically
-
-OCCUPIED: set[Path] = set()
-"""Run folders that this process has locked."""
 
 
 @dataclass(frozen=True)
@@ -144,25 +142,24 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
 
 
-def lock_run_folder(folder: RunFolder) -> None:
-    """Keep other processes out of a run folder until this one ends, and tidy what a killed one left.
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes out of a run folder while the block runs, and tidy first what a killed one left.
 
     A launcher that is killed may leave its run behind, alive; two runs in one folder would tear each other's files.
 
     Raises:
         UserError: another process works in it.
     """
-    if folder.path.absolute() not in OCCUPIED:
-        descriptor = os.open(folder.path / "config.yaml", os.O_RDONLY)  # open, and so locked, while the process lives
+    with open(folder.path / "config.yaml") as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(descriptor)
             raise UserError(
                 f"run folder {folder.path} is in use by another process; wait until it ends, or give another --run_dir"
             ) from error
-        OCCUPIED.add(folder.path.absolute())
-    folder.clean_up()
+        folder.clean_up()
+        yield
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -1,9 +1,9 @@
 """SIGTERM and Ctrl-C end a process at once, but a training step is finished and saved first."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from types import FrameType
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -17,17 +17,10 @@ class Interrupted(KeyboardInterrupt):
         """Of the signal."""
 
 
-class _Postponed:
-    """Signal handlers belong to the process, and so does this."""
-
-    active = False
-    received = 0
-
-
 def raise_on_signals() -> None:
     """Let SIGTERM and SIGINT raise :class:`Interrupted` wherever the process is, unless that is postponed."""
     for number in SIGNALS:
-        signal.signal(number, _handle)
+        signal.signal(number, _raise)
 
 
 def ignore_signals() -> None:
@@ -36,28 +29,34 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    if not _Postponed.active:
-        raise Interrupted(number)
-    _Postponed.received = number
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
-@contextmanager
-def postponed() -> Iterator[None]:
-    """Only take note of signals; whoever is inside asks :func:`received` and ends when it is ready to.
+class PostponedSignals:
+    """A block in which SIGTERM and SIGINT are only taken note of; who is inside asks, and ends when it is ready to.
+
+    Signals reach the main thread alone: in another one nothing is postponed.
 
     Raises:
         Interrupted: on leaving, when a signal came after the last time that somebody asked.
     """
-    _Postponed.active, _Postponed.received = True, 0
-    try:
-        yield
-    finally:
-        _Postponed.active = False
-    if _Postponed.received:
-        raise Interrupted(_Postponed.received)
 
+    def __init__(self) -> None:
+        self.received = 0
+        """Number of the last signal that came, or 0."""
+        self._handlers: dict[int, Any] = {}
 
-def received() -> int:
-    """Return the number of the signal that was taken note of, or 0."""
-    return _Postponed.received
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.received and error is None:
+            raise Interrupted(self.received)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number

@@ -2,9 +2,9 @@
 
 from distill.config.schema import PACKED, SCRATCH, Config, StageConfig
 from distill.evaluation.predict import held_out_scorer, validation_metrics
-from distill.objectives.capture_plan import CapturePlan
 from distill.training.accelerator import main_process_first
-from distill.training.loop import train
+from distill.training.context import StageInputs
+from distill.training.loop import StageTrainer
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.student import build_student, load_student
@@ -31,7 +31,8 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     baseline = build_student(context, start, setup)
     stage = baseline_stage(config, setup)
     scorer = held_out_scorer(context.run, context.task, setup.held_out)
-    progress = train(context.run, baseline, stage, CapturePlan(), setup.train, folder.phase("baseline"), scorer)
+    inputs = StageInputs(setup.train)
+    progress = StageTrainer(context.run, baseline, stage, inputs, folder.phase("baseline"), scorer).run()
     _, metrics = validation_metrics(context.run, context.task, baseline, setup.validation)
     record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics), folder.baseline)
     return baseline

@@ -1,27 +1,25 @@
 """What every phase of a run reads: the task and its data, the teacher with its tokens, and the student built of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples
-from distill.data.splits import Splits, load_splits, resolve_task
+from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
 from distill.tasks import Task
-from distill.training.accelerator import main_process_first, on_main_process
-from distill.training.loop import TrainingContext
-from distill.training.run_folder import RunFolder
+from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
+from distill.training.context import TrainingContext
+from distill.training.run_folder import RunFolder, create_run_folder, locked
 from distill.utils.errors import UserError
-from students import (
-    resolve_layer_map,
-)
+from students import resolve_layer_map
 from teachers.finetuning import starting_teacher
-from teachers.loading import Teacher
+from teachers.loading import Teacher, weights_checksum
 
 
 @dataclass(frozen=True)
@@ -65,21 +63,13 @@ class DistillationSetup:
         return self.source.tokenizer
 
 
-def make_context(config: Config, accelerator: Accelerator, folder: RunFolder) -> RunContext:
+def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder) -> RunContext:
     """Read the data; nothing is written yet."""
 
     def read() -> tuple[Task, Splits]:
         task = resolve_task(config.task, config.data)
-        data = config.data
-        splits = load_splits(
-            task,
-            source=data.dir,
-            seed=data.seed,
-            max_train_examples=data.max_train_examples,
-            held_out_fraction=data.held_out_fraction,
-            validation_fraction=data.validation_fraction,
-        )
-        names = config.augmentation.tasks
+        data, names = config.data, config.augmentation.tasks
+        splits = load_data(task, data)
         other = texts_of_other_tasks(task, names, data.dir, splits, data.max_train_examples, data.seed)
         return task, replace(splits, other=other)
 
@@ -125,3 +115,25 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
         return resolve_layer_map(wanted, config.student.num_layers, teacher.config.num_hidden_layers)
     except ValueError as error:
         raise UserError(f"student.num_layers, student.layer_map: {error}") from error
+
+
+@contextmanager
+def open_run_folder(context: RunContext) -> Iterator[None]:
+    """Make the run folder, open TensorBoard in it, and keep other runs out of it while the block runs.
+
+    Everything that can be refused without training has been looked at by now: a folder left behind by a mistake would
+    refuse the corrected command.
+    """
+    accelerator, config, folder = context.run.accelerator, context.config, context.folder
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            checkpoints = {
+                "teacher.checkpoint": config.teacher.checkpoint,
+                "baseline.checkpoint": config.baseline.checkpoint,
+            }
+            weights = {name: weights_checksum(path) for name, path in checkpoints.items() if path is not None}
+            create_run_folder(config, folder, data_checksums(context.splits) | weights)
+            stack.enter_context(locked(folder))
+        accelerator.wait_for_everyone()
+        start_trackers(accelerator, config)
+        yield

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from distill.config.data_options import data_options
 from distill.config.parsing import load_config
 from distill.config.schema import DataConfig
 from distill.data.splits import Examples
 from distill.evaluation.disagreements import find_disagreements
+from distill.evaluation.predictions_file import read_predictions
 from distill.evaluation.record import Record
 from distill.reporting.report import write_report
 from distill.tasks import Task
@@ -52,7 +52,7 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
     Raises:
         UserError: the run's student predicted something else, or there are no predictions to tell by.
     """
-    predicted = saved_predictions(folder)
+    predicted = read_predictions(folder.path / "predictions.parquet")
     expected = np.stack(predicted["student_logits"].to_list())
     found = np.concatenate([logits[split] for split in splits])
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=SAME_LOGITS, atol=SAME_LOGITS):
@@ -62,18 +62,9 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
         )
 
 
-def saved_predictions(folder: RunFolder) -> pd.DataFrame:
-    """Read the predictions of a run; UserError where there are none."""
-    path = folder.path / "predictions.parquet"
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; compare again, or copy the student out of the run folder") from error
-
-
 def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:
     """Write the report of a run from its changed record and return the path of ``report.html``."""
     phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
     history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
-    disagreements = find_disagreements(task, saved_predictions(folder), validation)
+    disagreements = find_disagreements(task, read_predictions(folder.path / "predictions.parquet"), validation)
     return write_report(record, folder.path, disagreements, history)

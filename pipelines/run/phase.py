@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
 from distill.training.accelerator import flush_trackers
-from distill.training.loop import Progress
+from distill.training.progress import Progress
 from distill.training.run_folder import save_model
 from pipelines.run.context import DistillationSetup, RunContext
 from teachers.output_cache import TeacherTargets

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -10,11 +11,10 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import PACKED, StageConfig
 from distill.data.augmentation import join
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
+from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.training.accelerator import autocast_dtype
 from distill.training.optimizer import parameter_groups
-from distill.utils.clock import now
 from pipelines.run.context import DistillationSetup, RunContext
 
 PROBED = 8
@@ -108,8 +108,7 @@ def seconds_per_token(
     """
     middle = np.argsort(examples.lengths)[len(examples) // 2 :][:PROBED]
     device = next(model.parameters()).device
-    batch = collate(examples, middle, device)
-    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    inputs, _ = collate(examples, middle, device)
     trained = [parameter.requires_grad for parameter in model.parameters()]
     was_training = model.training
     model.eval().requires_grad_(True)
@@ -122,18 +121,18 @@ def seconds_per_token(
         model.train(was_training)
         for parameter, wanted in zip(model.parameters(), trained, strict=True):
             parameter.requires_grad_(wanted)
-    tokens = batch["attention_mask"].sum().item()
+    tokens = inputs["attention_mask"].sum().item()
     return forward / tokens, both / tokens
 
 
 def _seconds(model: PreTrainedModel, inputs: dict[str, torch.Tensor], backward: bool) -> float:
-    started = now()
+    started = perf_counter()
     with torch.set_grad_enabled(backward):
         logits = model(**inputs).logits
     if backward:
         logits.float().sum().backward()
     logits.sum().item()  # waits for the device
-    return now() - started
+    return perf_counter() - started
 
 
 def in_words(seconds: float) -> str:

@@ -55,7 +55,7 @@ from pipelines.run.baseline import baseline_stage, more_text
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
 from pipelines.run.recipe import apply_recipe
-from pipelines.run.student import make_student
+from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
@@ -105,7 +105,7 @@ def print_plan(context: RunContext, setup: DistillationSetup) -> None:
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
     if not context.run.accelerator.is_main_process:
         return
-    student, _ = make_student(context, setup.teacher, setup)
+    student = build_student(context, setup.teacher, setup, quiet=True)
     left = [
         (stage, model)
         for stage, model in training_phases(context, setup, student)
@@ -148,7 +148,7 @@ def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Fi
     yield from check_tokenizers(
         setup.tokenizer, other_tokenizers(context), context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     )
-    student, _ = make_student(context, setup.teacher, setup)
+    student = build_student(context, setup.teacher, setup, quiet=True)
     yield from check_student(student, setup.train)
     yield from check_features(student, context.config.student)
     yield from check_stages(student, setup.stages)
@@ -159,7 +159,7 @@ def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Fi
 
 def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
     """Score a finished teacher; one that is not is looked at again when it is."""
-    if not setup.source.finished:
+    if not setup.source.is_trained:
         return Finding(OK, "teacher: label order, floor and finite outputs are checked after fine-tuning")
     try:
         check_on_validation(context, setup)
@@ -183,7 +183,7 @@ def training_phases(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel
 ) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
-    teacher = [] if setup.source.finished else [(finetuning_stage(context.config), setup.teacher)]
+    teacher = [] if setup.source.is_trained else [(finetuning_stage(context.config), setup.teacher)]
     stages = (*setup.stages, baseline_stage(context.config, setup))
     return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
 
@@ -242,7 +242,7 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     """Print what other ways to share out training would need."""
-    student, _ = make_student(context, setup.teacher, setup)
+    student = build_student(context, setup.teacher, setup, quiet=True)
     name, needs = largest_phase(context, setup, student)
     half = context.run.accelerator.mixed_precision != "no"
     context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
@@ -258,7 +258,7 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
             lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
     plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
-    known = shared if setup.source.finished else None
+    known = shared if setup.source.is_trained else None
     dtype = autocast_dtype(context.run.accelerator)
     others = [] if setup.other is None else [setup.other]
     copies = config.augmentation.copies or 0

@@ -9,10 +9,8 @@ from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
 from pipelines.run.context import DistillationSetup, RunContext
-from pipelines.run.student import make_student
-from students import (
-    STUDENTS,
-)
+from pipelines.run.student import build_student
+from students import STUDENTS
 
 
 def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup, list[Finding]]:
@@ -25,7 +23,7 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         UserError: there are too few examples to choose anything from.
     """
     settings, teacher = context.config.student, setup.teacher
-    student, _ = make_student(context, teacher, setup)
+    student = build_student(context, teacher, setup, quiet=True)
     lengths = setup.train.lengths
     facts = Facts(
         rows=len(setup.train),

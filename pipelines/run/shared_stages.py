@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distill.config.schema import StageConfig
 from distill.data.batching import TokenizedExamples
-from distill.data.splits import data_fingerprint
+from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_directory
@@ -40,7 +40,7 @@ def shared_folder(
         "seed": config.seed,
         "layer_map": setup.layer_map,
         "launcher": [str(accelerator.distributed_type), accelerator.num_processes, accelerator.device.type],
-        "data": data_fingerprint(context.splits),
+        "data": data_checksums(context.splits),
         "teacher": teacher_fingerprint(setup.teacher, examples, precision),
     }
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]

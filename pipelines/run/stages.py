@@ -14,7 +14,8 @@ from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.accelerator import on_main_process
-from distill.training.loop import train
+from distill.training.context import StageInputs
+from distill.training.loop import StageTrainer
 from distill.training.run_folder import save_model
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import PhaseResult, record_phase
@@ -81,7 +82,8 @@ def run_stage(
         seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
         targets = stage_targets(run.accelerator, teacher, plan, seen, context.config.cache, cache_folder)
         scorer = held_out_scorer(run, context.task, setup.held_out)
-        progress = train(run, student, stage, plan, seen, folder.phase(stage.name), scorer, targets.outputs)
+        inputs = StageInputs(seen, plan, targets.outputs)
+        progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()
         # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
         source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out

@@ -10,7 +10,6 @@ from distill.data.batching import collate, padded_length
 from pipelines.run.context import DistillationSetup, RunContext
 from students import (
     STUDENTS,
-    CopyReport,
     StudentForSequenceClassification,
     calibrate_temperature,
     student_from_teacher,
@@ -20,22 +19,19 @@ CALIBRATION_EXAMPLES = 64
 
 
 def build_student(
-    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
+    context: RunContext,
+    source: PreTrainedModel,
+    setup: DistillationSetup,
+    attention: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> StudentForSequenceClassification:
-    """Build the configured student, or one with other ``attention``, and say which of its weights are copies."""
-    student, report = make_student(context, source, setup, attention)
-    context.run.accelerator.print(f"student: {report.in_words()}")
-    return student
-
-
-def make_student(
-    context: RunContext, source: PreTrainedModel, setup: DistillationSetup, attention: str | None = None
-) -> tuple[StudentForSequenceClassification, CopyReport]:
-    """Build the configured student out of ``source`` and set its temperatures.
+    """Build the configured student out of ``source``, set its temperatures and print which weights are copies.
 
     Args:
         source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
         attention: other than the configured one: softmax.
+        quiet: print nothing, for a student that is only looked at.
     """
     settings = context.config.student
     if attention is not None:
@@ -60,8 +56,10 @@ def make_student(
     student.to(context.device)
     if isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(setup.train)))
-        calibrate_temperature(student, collate(setup.train, sample, context.device))
-    return student, report
+        calibrate_temperature(student, collate(setup.train, sample, context.device)[0])
+    if not quiet:
+        context.run.accelerator.print(f"student: {report.in_words()}")
+    return student
 
 
 def load_student(context: RunContext, folder: Path) -> StudentForSequenceClassification:

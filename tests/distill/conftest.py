@@ -8,7 +8,8 @@ from torch import nn
 
 from distill.data.batching import collate
 from distill.objectives.capture_plan import plan_stage
-from distill.training.loop import TrainingContext, train
+from distill.training.context import StageInputs, TrainingContext
+from distill.training.loop import StageTrainer
 from students import student_from_teacher
 from teachers.loading import freeze
 from teachers.outputs import OnlineTeacherOutputs
@@ -31,16 +32,15 @@ def train_stage(make_bert, make_examples, make_accelerator, tmp_path):
             if scores is not None:
                 score = scores.pop(0)
             else:
-                batch = collate(examples, np.arange(8))
-                labels = batch.pop("labels")
-                batch.pop("ids")
+                batch, labels = collate(examples, np.arange(8))
                 with torch.no_grad():
                     score = (model.eval()(**batch).logits.argmax(1) == labels).float().mean().item()
             return score, {"accuracy": score}
 
         run = TrainingContext(accelerator, training, seed=7)
         outputs = OnlineTeacherOutputs(teacher, plan) if with_teacher else None
-        progress = train(run, student, stage, plan, examples, tmp_path / folder, evaluate, outputs)
+        inputs = StageInputs(examples, plan, outputs)
+        progress = StageTrainer(run, student, stage, inputs, tmp_path / folder, evaluate).run()
         return student, progress
 
     return run_stage

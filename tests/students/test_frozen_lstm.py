@@ -5,8 +5,9 @@ import torch
 from helpers.closeness import LAST_BITS, assert_close
 from helpers.small_students import SIZES as TWO_LAYERS
 from helpers.small_students import logits_elsewhere
+from helpers.tiny_bert import tiny_bert
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from students import FrozenLSTMConfig, FrozenLSTMForSequenceClassification, student_from_teacher
 
@@ -15,8 +16,7 @@ SIZES = TWO_LAYERS | {"num_hidden_layers": 3}
 
 @pytest.fixture
 def student_and_teacher():
-    torch.manual_seed(0)
-    teacher = BertForSequenceClassification(BertConfig(**SIZES, num_labels=3)).eval()
+    teacher = tiny_bert(**SIZES, num_labels=3)
     student, report = student_from_teacher(teacher, layer_map=[0, 1, 2], attention="lstm", num_features=16)
     assert isinstance(student, FrozenLSTMForSequenceClassification)
     assert {name.partition(".")[0] for name in report.new} == {"lstm", "classifier"}

@@ -24,7 +24,7 @@ def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
         torch.testing.assert_close(weights, again.state_dict()[name], rtol=0, atol=0)
     query = "bert.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(start.state_dict()[query], teacher.state_dict()[query])
-    lesson = DistillationSetup(Teacher(teacher, AutoTokenizer, finished=True), False, [0], [0], {}, [], ())
+    lesson = DistillationSetup(Teacher(teacher, AutoTokenizer, is_trained=True), False, [0], [0], {}, [], ())
     assert (
         baseline_stage(config, lesson).train == "all"
     )  # nothing of it has learned anything yet, its word embeddings neither
@@ -40,7 +40,7 @@ def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
 )
 def test_texts_longer_than_the_teachers_positions(make_bert, task, loss, words):
     stages = (StageConfig("one", 1, 0.1, {loss: 1.0}),)
-    teacher = Teacher(make_bert(), AutoTokenizer, finished=True)
+    teacher = Teacher(make_bert(), AutoTokenizer, is_trained=True)
     long, short = (Config(task, stages, data=DataConfig(max_length=length)) for length in (600, 32))
     check_windows(teacher, short, get_task(task))
     if words is None:

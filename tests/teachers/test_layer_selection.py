@@ -30,8 +30,7 @@ def test_silent_layers_go_first(silent, num_labels, make_bert, make_examples):
 @torch.no_grad()
 def test_one_layer_less_is_the_best_of_all_choices(make_bert, make_examples):
     teacher, examples = make_bert(num_layers=4), make_examples()
-    inputs = collate(examples, torch.arange(len(examples)).numpy())
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs, _ = collate(examples, torch.arange(len(examples)).numpy())
     whole, layers = teacher(**inputs).logits, teacher.bert.encoder.layer
 
     def change(kept: tuple[int, ...]) -> float:
@@ -47,8 +46,7 @@ def test_one_layer_less_is_the_best_of_all_choices(make_bert, make_examples):
 @torch.no_grad()
 def test_the_teacher_stays_as_it_was(make_bert, make_examples):
     teacher, examples = make_bert(num_layers=3), make_examples(4)
-    inputs = collate(examples, torch.arange(4).numpy())
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs, _ = collate(examples, torch.arange(4).numpy())
     before = teacher(**inputs).logits
     assert most_needed_layers(teacher, examples, 3) == [0, 1, 2]
     assert len(most_needed_layers(teacher, examples, 1)) == 1

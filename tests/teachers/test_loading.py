@@ -13,7 +13,7 @@ from distill.config.schema import ScratchConfig
 from distill.data.tokenization import train_tokenizer
 from distill.tasks import get_task
 from distill.utils.errors import UserError
-from teachers.loading import freeze, is_finished, load_teacher, teacher_from_scratch, weights_checksum
+from teachers.loading import freeze, is_classifier, load_teacher, teacher_from_scratch, weights_checksum
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 TEXTS = ["a good film", "a bad film", "no plot at all"]
@@ -53,8 +53,8 @@ def refusal(folder, task=SST2) -> str:
 
 def test_a_finished_classifier_is_taken_as_it_is(finished, make_bert):
     teacher = load_teacher(str(finished), SST2)
-    assert teacher.finished
-    assert is_finished(str(finished))
+    assert teacher.is_trained
+    assert is_classifier(str(finished))
     expected = make_bert().state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in teacher.model.state_dict().items())
     assert teacher.tokenizer("a good film")["input_ids"] == train_tokenizer(TEXTS, 55)("a good film")["input_ids"]
@@ -62,8 +62,8 @@ def test_a_finished_classifier_is_taken_as_it_is(finished, make_bert):
 
 def test_an_encoder_gets_a_head_of_the_task(encoder):
     teacher = load_teacher(str(encoder), MNLI, seed=3)
-    assert not teacher.finished
-    assert not is_finished(str(encoder))
+    assert not teacher.is_trained
+    assert not is_classifier(str(encoder))
     assert teacher.model.classifier.out_features == 3
     assert teacher.model.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
     again, other = (load_teacher(str(encoder), MNLI, seed=seed).model.classifier.weight for seed in (3, 4))
@@ -85,7 +85,7 @@ def test_weights_are_read_in_full_precision(make_bert, tokenizer, tmp_path):
 def test_from_scratch():
     size = ScratchConfig(num_layers=2, hidden_size=32, num_heads=2, intermediate_size=64, vocabulary_size=50)
     teacher, again, other = (teacher_from_scratch(size, SST2, TEXTS, 200, seed) for seed in (0, 0, 1))
-    assert not teacher.finished
+    assert not teacher.is_trained
     config = teacher.model.config
     assert (config.num_hidden_layers, config.hidden_size, config.max_position_embeddings) == (2, 32, 200)
     assert config.vocab_size == len(teacher.tokenizer) <= 50
@@ -200,7 +200,7 @@ def test_what_was_loaded_is_saved_as_a_finished_teacher(encoder, tmp_path):
     teacher.model.save_pretrained(tmp_path / "saved")
     teacher.tokenizer.save_pretrained(tmp_path / "saved")
     again = load_teacher(str(tmp_path / "saved"), SST2)
-    assert again.finished
+    assert again.is_trained
     assert isinstance(again.model, BertForSequenceClassification)
     assert torch.equal(again.model.classifier.weight, teacher.model.classifier.weight)
 

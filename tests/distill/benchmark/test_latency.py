@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from helpers.tiny_bert import tiny_bert
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertForSequenceClassification
 
 from distill.benchmark import latency
 from distill.benchmark.timing import BLOCKS
@@ -15,15 +16,7 @@ DESIGN_FIELDS = {
 
 
 def make_bert(num_layers: int) -> BertForSequenceClassification:
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=num_layers,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=32,
-    )
-    return BertForSequenceClassification(config)
+    return tiny_bert(num_hidden_layers=num_layers)
 
 
 class CostClock:

@@ -4,23 +4,15 @@ import sys
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
 
 from distill.benchmark import memory, memory_worker
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=2048,
-        max_position_embeddings=128,
-    )
     folder = tmp_path_factory.mktemp("checkpoint")
-    BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_bert(hidden_size=64, intermediate_size=2048, max_position_embeddings=128).save_pretrained(folder)
     return folder
 
 

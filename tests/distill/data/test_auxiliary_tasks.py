@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.data.auxiliary_tasks import texts_of_other_tasks
-from distill.data.splits import HIDDEN, Examples, Splits, data_fingerprint
+from distill.data.splits import HIDDEN, Examples, Splits, data_checksums
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
 
@@ -37,8 +37,7 @@ def test_single_texts(folder):
     assert found.texts == [("cola 1",), ("cola 2",), ("cola 3",), ("one 0",), ("one 1",)]
     assert (found.labels == HIDDEN).all()
     changed = (
-        data_fingerprint(own).items()
-        ^ data_fingerprint(Splits(own.train, own.held_out, own.validation, found)).items()
+        data_checksums(own).items() ^ data_checksums(Splits(own.train, own.held_out, own.validation, found)).items()
     )
     assert [name for name, _ in changed] == ["data of other tasks"]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from transformers import BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
+from transformers import BertForSequenceClassification
 
 from distill.benchmark import suite
 from distill.data.batching import TokenizedExamples
@@ -25,18 +25,7 @@ QUICK = suite.CompareSettings(
 
 
 def make_bert(num_labels: int, num_layers: int, seed: int) -> BertForSequenceClassification:
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=num_layers,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=32,
-        num_labels=num_labels,
-        initializer_range=0.5,
-    )
-    return BertForSequenceClassification(config)
+    return tiny_bert(seed, num_labels=num_labels, num_hidden_layers=num_layers)
 
 
 def make_examples(num_examples: int, num_labels: int, seed: int) -> TokenizedExamples:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.closeness import assert_close
-from transformers import BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
 
 from distill.data.batching import TokenizedExamples
 from distill.evaluation.predict import predict_logits
@@ -35,23 +35,13 @@ def reordered(examples, order):
     )
 
 
-def tiny_bert():
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=3,
-        initializer_range=0.5,
-    )
-    return BertForSequenceClassification(config)
+def bert():
+    return tiny_bert(hidden_size=32, intermediate_size=64, num_labels=3).train()
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_bert()
+    return bert()
 
 
 def predict(model, examples, batch_size=8, **options):
@@ -148,21 +138,21 @@ import sys
 import numpy as np
 from accelerate import Accelerator
 
-from test_predict import predict, random_examples, tiny_bert
+from test_predict import bert, predict, random_examples
 
 
 
 def work(accelerator):
     calls = []
     for wrap in (False, True):
-        model = tiny_bert()
+        model = bert()
         model.register_forward_hook(lambda module, inputs, output: calls.append(len(output.logits)))
         model = accelerator.prepare(model) if wrap else model
         for count in (1, 2, 3, 17, 32):
             logits = predict(model, random_examples(count), 4)
             np.save(f"{sys.argv[1]}/{accelerator.process_index}_{count}_{int(wrap)}.npy", logits)
     if accelerator.is_main_process:  # waits for nobody
-        alone = predict(tiny_bert(), random_examples(17), 4, alone=True)
+        alone = predict(bert(), random_examples(17), 4, alone=True)
         np.save(f"{sys.argv[1]}/alone.npy", alone)
     assert sum(calls) < 2 * (1 + 2 + 3 + 17 + 32), "every process predicted everything"
 

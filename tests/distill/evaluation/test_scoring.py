@@ -7,7 +7,7 @@ import torch
 from distill.config.schema import TrainingConfig
 from distill.evaluation.predict import held_out_scorer, validation_metrics
 from distill.tasks import get_task
-from distill.training.loop import TrainingContext
+from distill.training.context import TrainingContext
 from distill.utils.errors import UserError
 
 

@@ -5,30 +5,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from helpers.small_students import student
 
 from distill.export.onnx import OnnxClassifier, export_onnx
-from students import StudentConfig, StudentForSequenceClassification
+from students import StudentForSequenceClassification
 
 LIMIT = 8
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudentForSequenceClassification, Path]:
-    torch.manual_seed(0)
-    config = StudentConfig(
-        attention="performer",
-        exact_up_to=LIMIT,
-        softmax_layers=[-1],
-        num_features=8,
-        vocab_size=50,
-        hidden_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        initializer_range=0.5,
-    )
-    model = StudentForSequenceClassification(config).eval()
+    model = student(attention="performer", exact_up_to=LIMIT, softmax_layers=[-1], num_features=8)
     path = tmp_path_factory.mktemp("onnx") / "student.onnx"
     export_onnx(model, path)
     return model, path

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from helpers.tiny_bert import tiny_bert
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForSequenceClassification, DistilBertConfig
+from transformers import DistilBertConfig
 
 from distill.models.flops import model_flops
 from distill.utils.errors import UserError
@@ -14,19 +15,11 @@ from students import FrozenLSTMConfig, StudentConfig
 @pytest.mark.parametrize("length", [5, 32])
 @pytest.mark.parametrize("intermediate_size", [24, 64])
 def test_bert_equals_the_counter(length, intermediate_size):
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=intermediate_size,
-        num_labels=3,
-    )
-    model = BertForSequenceClassification(config).eval()
+    model = tiny_bert(num_hidden_layers=3, intermediate_size=intermediate_size, num_labels=3)
     ids = torch.zeros(1, length, dtype=torch.long)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert model_flops(config, length) == counter.get_total_flops()
+    assert model_flops(model.config, length) == counter.get_total_flops()
 
 
 def test_performer_core_equals_counted_products():

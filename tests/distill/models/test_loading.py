@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 import torch
+from helpers.tiny_bert import tiny_bert
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     BertModel,
     BertTokenizer,
     DistilBertConfig,
@@ -31,8 +30,7 @@ def save(model, folder, words=WORDS):
 
 @pytest.fixture
 def bert():
-    torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(vocab_size=len(WORDS), **SIZE))
+    return tiny_bert(vocab_size=len(WORDS), **SIZE)
 
 
 @pytest.fixture

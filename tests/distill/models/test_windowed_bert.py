@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from distill.benchmark.model_copies import is_speed_only
 from distill.data.batching import TokenizedExamples
@@ -30,10 +31,7 @@ LONG, SHORT, FULL = [1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2], [5, 6, 7, 8]
 
 @pytest.fixture(scope="module")
 def teacher():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-    config = BertConfig(vocab_size=110, max_position_embeddings=WINDOW, num_labels=3, initializer_range=0.5, **sizes)
-    return reading_windows(BertForSequenceClassification(config).eval()).eval()
+    return reading_windows(tiny_bert(vocab_size=110, max_position_embeddings=WINDOW, num_labels=3)).eval()
 
 
 def test_windows_by_hand():
@@ -60,8 +58,7 @@ def test_what_was_cut_joins_to_what_it_was(length):
 
 
 def tiny() -> BertForSequenceClassification:
-    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
-    return BertForSequenceClassification(BertConfig(vocab_size=10, max_position_embeddings=WINDOW, **sizes))
+    return tiny_bert(num_hidden_layers=1, max_position_embeddings=WINDOW)
 
 
 def test_logits_and_states_are_those_of_the_windows(teacher):

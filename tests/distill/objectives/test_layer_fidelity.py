@@ -65,8 +65,7 @@ def test_of_long_texts_fewer_are_read_at_once(make_bert, make_examples, monkeypa
 def test_by_hand_over_a_batch(make_bert, make_examples):
     teacher, examples = make_bert(num_layers=2), make_examples(3)
     student = student_of(teacher, [0, 1], "performer")
-    inputs = collate(examples, np.arange(3))
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs, _ = collate(examples, np.arange(3))
     with torch.no_grad():
         want = teacher.bert(**inputs, output_hidden_states=True).hidden_states
         got = student.eval().bert(**inputs, output_hidden_states=True).hidden_states

@@ -61,8 +61,8 @@ def test_every_loss_that_is_left_can_be_computed_and_trained(name, train, inputs
     teacher = freeze(make_bert())
     options = ATTENTIONS[name].small_options
     student, _ = student_from_teacher(teacher, layer_map=[0, 1], attention=name, attention_options=options)
-    batch = collate(make_examples(), np.arange(6))
-    tokens = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    tokens, labels = collate(make_examples(), np.arange(6))
+    batch = tokens | {"labels": labels}
     forced = ("attention_output", "attention_context", "attention_map")
     for loss in forced if inputs == "teacher" else LAYER_LOSSES:
         config = config_of(name, {loss: 1.0}, options, train=train, inputs=inputs)
@@ -98,8 +98,8 @@ def test_a_map_on_its_pattern_can_be_that_of_the_teacher_exactly(make_bert, make
     """Outside the pattern nothing is asked: rows that are the teacher's, cut and rescaled, are right."""
     teacher = freeze(make_bert(num_layers=1))
     student, _ = student_from_teacher(teacher, layer_map=[0], attention="knn", attention_options={"neighbours": 2})
-    batch = collate(make_examples(), np.arange(6))
-    tokens = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    tokens, labels = collate(make_examples(), np.arange(6))
+    batch = tokens | {"labels": labels}
     stage = config_of("knn", {"attention_map": 1.0}).stages[0]
     plan = plan_stage(stage, [0], 1)
     outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), tokens)

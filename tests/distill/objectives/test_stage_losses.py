@@ -75,9 +75,7 @@ def test_teacher_forcing_reads_the_inputs_of_the_mapped_layers():
 
 def run_stage(stage, teacher, student, layer_map, examples):
     """Return the losses of one batch of a stage."""
-    inputs = collate(examples, np.arange(6))
-    labels = inputs.pop("labels")
-    inputs.pop("ids")
+    inputs, labels = collate(examples, np.arange(6))
     plan = plan_stage(stage, layer_map, teacher.config.num_hidden_layers)
     outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), inputs)
     got = StageModel(student, plan)(inputs, outputs.get("layer_input"))
@@ -146,7 +144,7 @@ def test_the_teacher_never_gets_a_gradient_even_if_nobody_froze_it(make_bert, ma
 
 def test_a_teacher_in_training_mode_is_refused(make_bert, make_examples):
     teacher = make_bert().train()
-    inputs = collate(make_examples(), np.arange(2))
+    inputs, _ = collate(make_examples(), np.arange(2))
     with pytest.raises(AssertionError, match="eval mode"):
         OnlineTeacherOutputs(teacher, CapturePlan()).batch(np.arange(2), inputs)
 
@@ -154,8 +152,7 @@ def test_a_teacher_in_training_mode_is_refused(make_bert, make_examples):
 def test_teacher_forced_attention_reads_the_teachers_hidden_states(make_bert, make_examples):
     teacher = freeze(make_bert(num_layers=4))
     student = student_from_teacher(teacher, layer_map=[1, 3], attention="softmax")[0].eval()
-    inputs = collate(make_examples(), np.arange(4))
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs, _ = collate(make_examples(), np.arange(4))
     stage = stage_of("attention_output", "attention_context", inputs="teacher")
     plan = plan_stage(stage, [1, 3], 4)
     with torch.no_grad(), capture(teacher, plan.teacher) as expected:
@@ -179,8 +176,8 @@ def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, input
     losses = ["attention_output"] + ["hidden_states", "logits"] * (inputs == "student")
     whole, alone = (stage_of(*losses, inputs=inputs, last_layer=which) for which in ("all", "first_token"))
     examples = make_examples()
-    batch = collate(examples, np.arange(4))
-    tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    tokens, labels = collate(examples, np.arange(4))
+    batch = tokens | {"labels": labels}
     plan = plan_stage(alone, [0, 2], 4)
     targets = OnlineTeacherOutputs(teacher, plan).batch(np.arange(4), tokens)
     outputs = {
@@ -204,8 +201,7 @@ def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, input
 def test_teacher_forced_layers_carry_their_state(make_bert, make_examples):
     teacher = freeze(make_bert(num_layers=2))
     student = student_from_teacher(teacher, layer_map=[0, 1], attention="luna", num_features=4)[0].eval()
-    inputs = collate(make_examples(), np.arange(4))
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs, _ = collate(make_examples(), np.arange(4))
     plan = plan_stage(stage_of("attention_output", inputs="teacher"), [0, 1], 2)
     free = StageModel(student, plan_stage(stage_of("attention_output"), [0, 1], 2))
     with torch.no_grad(), capture(student, {"layer_input": LAYERS}) as own:

@@ -11,8 +11,10 @@ import torch
 from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 
 import distill.training.loop as loop
+import distill.training.stepper as stepper
 from distill.objectives.capture_plan import plan_stage
-from distill.training.loop import TrainingContext, out_of_patience, phase_seed, train
+from distill.training.context import StageInputs, TrainingContext
+from distill.training.loop import StageTrainer, phase_seed
 from distill.training.schedules import learning_rate_factor, scheduled
 from distill.utils.errors import UserError
 from students import student_from_teacher
@@ -90,10 +92,16 @@ def test_gradient_accumulation_changes_nothing(parts, train_stage, monkeypatch):
         assert first == pytest.approx(second, rel=1e-5)
 
 
+def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list that grows by the indices of every step that is taken from now on."""
+    seen: list[np.ndarray] = []
+    original = StageTrainer.train_step
+    monkeypatch.setattr(StageTrainer, "train_step", lambda *args: (seen.append(args[1]), original(*args)))
+    return seen
+
+
 def test_partial_batches_are_kept_and_every_example_is_seen_once_an_epoch(train_stage, monkeypatch):
-    seen = []
-    original = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *args: (seen.append(args[5]), original(*args)))
+    seen = steps_seen(monkeypatch)
     _, progress = train_stage(LABELS)
     assert progress.global_step == 8
     for epoch in (seen[:4], seen[4:]):
@@ -104,19 +112,17 @@ def test_partial_batches_are_kept_and_every_example_is_seen_once_an_epoch(train_
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.5, 2), (1.5, 6), (0.01, 1)])
 def test_a_part_of_an_epoch_ends_in_the_middle(epochs, steps, train_stage, monkeypatch):
-    seen = []
-    original = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *args: (seen.append(len(args[5])), original(*args)))
+    seen = steps_seen(monkeypatch)
     _, progress = train_stage(replace(LABELS, epochs=epochs))
     assert progress.global_step == len(seen) == steps
-    assert progress.examples == sum(seen)
+    assert progress.examples == sum(map(len, seen))
     assert len(progress.held_out) == math.ceil(epochs)
     assert progress.history[-1]["learning_rate"] == 0.005 * learning_rate_factor(steps - 1, steps, 0.1)
 
 
 def test_seconds_of_saving_are_added_up(train_stage, monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr(loop, "now", lambda: float(next(clock)))
+    monkeypatch.setattr(loop, "perf_counter", lambda: float(next(clock)))
     _, progress = train_stage(LABELS)
     assert progress.checkpoint_seconds == 4  # steps 3 and 6 and the ends of both epochs, one tick each
     assert not any("seconds" in name for line in progress.history for name in line)
@@ -124,13 +130,13 @@ def test_seconds_of_saving_are_added_up(train_stage, monkeypatch):
 
 def test_best_epoch_is_kept(train_stage, monkeypatch):
     weights = []
-    original = loop.finish_epoch
+    original = StageTrainer.finish_epoch
 
-    def remember(accelerator, wrapped, *arguments):
-        weights.append(copy.deepcopy(accelerator.unwrap_model(wrapped).model.state_dict()))
-        original(accelerator, wrapped, *arguments)
+    def remember(trainer):
+        weights.append(copy.deepcopy(trainer.stepper.trained.state_dict()))
+        original(trainer)
 
-    monkeypatch.setattr(loop, "finish_epoch", remember)
+    monkeypatch.setattr(StageTrainer, "finish_epoch", remember)
     stage = replace(LABELS, epochs=4, keep_best_epoch=True)
     student, progress = train_stage(stage, scores=[0.0, 0.1, 0.8, 0.8, 0.3])  # of two equal ones the earlier
     assert (progress.best_epoch, progress.best_score, progress.epoch) == (2, 0.8, 4)
@@ -199,13 +205,13 @@ def test_best_epoch_is_the_first_one_even_below_zero(train_stage):
 def test_patience_ends_a_stage(train_stage):
     _, progress = train_stage(replace(LABELS, epochs=9, patience=2), scores=[0.5, 0.6, 0.6, 0.4])
     assert progress.epoch == 4
-    assert not out_of_patience(progress, None)
+    assert not progress.is_out_of_patience(None)
 
 
 def test_a_loss_that_is_not_finite_is_the_users_to_mend(train_stage, tmp_path, monkeypatch):
-    original = loop.compute_losses
+    original = stepper.compute_losses
     monkeypatch.setattr(
-        loop, "compute_losses", lambda *a: {name: value * math.nan for name, value in original(*a).items()}
+        stepper, "compute_losses", lambda *a: {name: value * math.nan for name, value in original(*a).items()}
     )
     with pytest.raises(UserError, match="stage labels: loss is not finite at step 3; lower its learning_rate"):
         train_stage(LABELS)
@@ -222,17 +228,9 @@ def test_a_stage_whose_losses_do_not_see_what_it_trains_is_refused(
     stage = replace(LABELS, name="values", losses={"value_relations": 1.0}, train="features")
     plan = plan_stage(stage, [0], 2)
     run = TrainingContext(make_accelerator(gradient_accumulation_steps=1), TRAINING, seed=7)
+    inputs = StageInputs(make_examples(), plan, OnlineTeacherOutputs(teacher, plan))
     with pytest.raises(UserError, match=r"stages\.values\.train is features: no loss depends on that; train encoder"):
-        train(
-            run,
-            student,
-            stage,
-            plan,
-            make_examples(),
-            tmp_path,
-            lambda model: (0.0, {}),
-            OnlineTeacherOutputs(teacher, plan),
-        )
+        StageTrainer(run, student, stage, inputs, tmp_path, lambda model: (0.0, {})).run()
 
 
 @pytest.mark.parametrize(

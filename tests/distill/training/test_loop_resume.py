@@ -13,6 +13,8 @@ from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 from torch import nn
 
 import distill.training.loop as loop
+from distill.training.loop import StageTrainer
+from distill.training.progress import Progress
 from distill.utils.interrupts import SIGNALS, Interrupted, raise_on_signals
 
 
@@ -22,8 +24,8 @@ class KilledError(Exception):
 
 @contextmanager
 def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, name: str = "train_step") -> Iterator[None]:
-    """Let the loop die after ``steps`` calls of a function of its own, instead of the next one."""
-    original, calls = getattr(loop, name), []
+    """Let the trainer die after ``steps`` calls of a method of its own, instead of the next one."""
+    original, calls = getattr(StageTrainer, name), []
 
     def dying(*arguments, **keywords):
         calls.append(None)
@@ -32,7 +34,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int, name: str = "train_s
         return original(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, name, dying)
+        patch.setattr(StageTrainer, name, dying)
         yield
 
 
@@ -48,10 +50,10 @@ def test_resuming_inside_an_epoch_is_bit_equal(steps, features, train_stage, mon
     assert (progress.best_epoch, progress.best_score) == (expected.best_epoch, expected.best_score)
 
 
-@pytest.mark.parametrize("name", ["finish_epoch", "save_checkpoint", "release"])
+@pytest.mark.parametrize("name", ["finish_epoch", "save_progress", "finish"])
 def test_resuming_after_a_kill_outside_the_steps_is_bit_equal(name, train_stage, monkeypatch):
     straight, expected = train_stage(BOTH, "straight")
-    with kill_after(monkeypatch, 0 if name == "release" else 1, name), pytest.raises(KilledError):
+    with kill_after(monkeypatch, 0 if name == "finish" else 1, name), pytest.raises(KilledError):
         train_stage(BOTH, "killed")
     student, progress = train_stage(BOTH, "killed")
     assert same_weights(straight, student)
@@ -70,7 +72,7 @@ def test_resuming_between_averaged_epochs_is_bit_equal(train_stage, monkeypatch)
 @contextmanager
 def signal_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     """Send SIGTERM to this process in the middle of a step."""
-    original, calls = loop.train_step, []
+    original, calls = StageTrainer.train_step, []
 
     def signalled(*arguments):
         calls.append(None)
@@ -81,7 +83,7 @@ def signal_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     raise_on_signals()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", signalled)
+        patch.setattr(StageTrainer, "train_step", signalled)
         yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -97,8 +99,8 @@ def test_a_signal_is_obeyed_after_the_running_step_is_saved(steps, train_stage, 
     assert interrupt.value.number == signal.SIGTERM
     assert max(path.name for path in (tmp_path / "stopped").glob("step-*")) == f"step-{steps:08d}"
     left = []
-    original = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *args: (left.append(None), original(*args)))
+    original = StageTrainer.train_step
+    monkeypatch.setattr(StageTrainer, "train_step", lambda *args: (left.append(None), original(*args)))
     student, progress = train_stage(BOTH, "stopped")
     assert len(left) == 8 - steps
     assert same_weights(straight, student)
@@ -158,7 +160,7 @@ FORGETTING = {
     "schedule": forget_progress(global_step=0),
     "position in the epoch": forget_progress(step=0),
     "epoch": forget_progress(epoch=0),
-    "losses since the last line": forget_progress(unlogged=[]),
+    "losses since the last line": forget_progress(unlogged=[0.0] * 3),
     "history": forget_progress(history=[]),
     "examples seen": forget_progress(examples=0),
     "held-out scores": forget_progress(held_out=[]),
@@ -187,7 +189,7 @@ def test_whatever_a_resume_would_forget_shows(train_stage, tmp_path, monkeypatch
     assert alike == ["nothing"]
 
 
-def without_times(progress: loop.Progress) -> dict:
+def without_times(progress: Progress) -> dict:
     return {name: value for name, value in asdict(progress).items() if "seconds" not in name}
 
 
@@ -195,7 +197,7 @@ def test_resuming_really_resumes(train_stage, monkeypatch):
     with kill_after(monkeypatch, 7), pytest.raises(KilledError):
         train_stage(LABELS)
     steps = []
-    original = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *args: (steps.append(None), original(*args)))
+    original = StageTrainer.train_step
+    monkeypatch.setattr(StageTrainer, "train_step", lambda *args: (steps.append(None), original(*args)))
     train_stage(LABELS)
     assert len(steps) == 2  # of 8: the last checkpoint before the kill was that of step 6

@@ -1,10 +1,11 @@
 """A signal ends the process at once, except where somebody asked for it to wait."""
 
 import signal
+import threading
 
 import pytest
 
-from distill.utils.interrupts import SIGNALS, Interrupted, ignore_signals, postponed, raise_on_signals, received
+from distill.utils.interrupts import SIGNALS, Interrupted, PostponedSignals, ignore_signals, raise_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +33,10 @@ def test_a_postponed_signal_is_noted_and_raised_on_leaving():
     noted = []
 
     def work():
-        with postponed():
-            noted.append(received())
+        with PostponedSignals() as signals:
+            noted.append(signals.received)
             signal.raise_signal(signal.SIGTERM)
-            noted.append(received())
+            noted.append(signals.received)
 
     with pytest.raises(Interrupted) as interrupt:
         work()
@@ -45,7 +46,7 @@ def test_a_postponed_signal_is_noted_and_raised_on_leaving():
 
 def test_what_is_raised_inside_is_not_replaced_on_leaving():
     def work():
-        with postponed():
+        with PostponedSignals():
             signal.raise_signal(signal.SIGTERM)
             raise ZeroDivisionError
 
@@ -54,10 +55,10 @@ def test_what_is_raised_inside_is_not_replaced_on_leaving():
 
 
 def test_postponing_starts_and_ends_afresh():
-    with pytest.raises(Interrupted), postponed():
+    with pytest.raises(Interrupted), PostponedSignals():
         signal.raise_signal(signal.SIGTERM)
-    with postponed():
-        assert received() == 0
+    with PostponedSignals() as signals:
+        assert signals.received == 0
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGINT)
 
@@ -66,3 +67,23 @@ def test_an_ending_process_is_left_in_peace():
     ignore_signals()
     for number in SIGNALS:
         signal.raise_signal(number)
+
+
+def test_another_thread_than_the_main_one_can_do_the_same_work():
+    done = []
+
+    def work():
+        with PostponedSignals():
+            done.append(threading.current_thread())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [thread]
+
+
+def test_the_handlers_from_before_are_back_afterwards():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with PostponedSignals(), PostponedSignals():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from helpers.tiny_bert import tiny_bert
 
 from students import StudentConfig, student_from_teacher
 from students.attention.aft import AFTAttention
@@ -72,9 +72,7 @@ def test_an_open_gate_and_constant_keys_give_the_mean(variant):
 
 
 def test_what_a_student_keeps_of_the_teacher():
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    teacher = BertForSequenceClassification(BertConfig(**sizes))
+    teacher = tiny_bert(num_hidden_layers=1)
     student, report = student_from_teacher(teacher, layer_map=[0], attention="aft")
     ours, theirs = (model.bert.encoder.layer[0].attention.self for model in (student, teacher))
     assert torch.equal(ours.value.weight, theirs.value.weight)

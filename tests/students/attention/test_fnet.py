@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, FNetConfig
+from helpers.tiny_bert import tiny_bert
+from transformers import FNetConfig
 from transformers.models.fnet.modeling_fnet import FNetBasicFourierTransform
 
 from students import StudentConfig, student_from_teacher
@@ -51,9 +52,7 @@ def test_starts_as_large_as_its_input():
 
 
 def test_a_student_has_no_attention_weights():
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    teacher = BertForSequenceClassification(BertConfig(**sizes))
+    teacher = tiny_bert(num_hidden_layers=1)
     student, report = student_from_teacher(teacher, layer_map=[0], attention="fnet")
     own = [name for name in student.state_dict() if ".attention." in name and "LayerNorm" not in name]
     assert own == ["bert.encoder.layer.0.attention.self.scale"] == list(report.new)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from helpers.closeness import assert_close
+from helpers.tiny_bert import tiny_bert
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from students import StudentConfig, student_from_teacher
 from students.attention.scaling import MultiplicativeDense, ScalingAttention
@@ -49,8 +49,7 @@ def test_the_fit_is_the_best_one_of_its_form():
 
 
 def test_c13_with_one_module_the_student_is_the_teacher():
-    torch.manual_seed(0)
-    teacher = BertForSequenceClassification(BertConfig(**SIZES, initializer_range=0.3)).eval()
+    teacher = tiny_bert(**SIZES, initializer_range=0.3)
     batch = {
         "input_ids": torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(0)),
         "attention_mask": torch.arange(9) < torch.tensor([[9], [4]]),

@@ -14,8 +14,8 @@ from helpers.contract import (
     run,
     run_naive,
 )
+from helpers.tiny_bert import tiny_bert
 from torch.nn import functional as F
-from transformers import BertConfig, BertForSequenceClassification
 
 from students import ATTENTIONS, student_from_teacher
 
@@ -80,17 +80,7 @@ def test_c9_gradcheck(name, features, choices, masked):
 
 
 def test_c13_softmax_student_of_full_depth_is_the_teacher():
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=32,
-        num_attention_heads=4,
-        num_hidden_layers=4,
-        intermediate_size=64,
-        num_labels=3,
-        initializer_range=0.3,
-    )
-    teacher = BertForSequenceClassification(config).eval()
+    teacher = tiny_bert(num_hidden_layers=4, hidden_size=32, num_attention_heads=4, intermediate_size=64, num_labels=3)
     student, _ = student_from_teacher(teacher, layer_map=[0, 1, 2, 3], attention="softmax")
     input_ids = torch.randint(1, 50, (3, 12), generator=generator(6))
     batch = {"input_ids": input_ids, "attention_mask": mask_of([12, 5, 1], 12).long(), "token_type_ids": input_ids % 2}

@@ -1,8 +1,8 @@
 """ABC and Luna: slots that hold one token each are softmax attention, and Luna's go on from layer to layer."""
 
 import torch
+from helpers.tiny_bert import tiny_bert
 from torch.nn import functional as F
-from transformers import BertConfig, BertForSequenceClassification
 
 from students import StudentConfig, StudentForSequenceClassification, student_from_teacher
 from students.attention.abc import ABCAttention
@@ -21,8 +21,7 @@ SIZES = {
 
 
 def students(attention, **options):
-    torch.manual_seed(0)
-    teacher = BertForSequenceClassification(BertConfig(**SIZES)).eval()
+    teacher = tiny_bert(**SIZES)
     student, report = student_from_teacher(
         teacher, layer_map=[0, 1], attention=attention, num_features=LENGTH, **options
     )

@@ -1,0 +1,88 @@
+"""One optimizer step: a batch through the model and the losses, shared by processes and accumulation steps."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from distill.config.schema import StageConfig
+from distill.data.batching import collate
+from distill.objectives.capture_plan import StageModel
+from distill.objectives.stage_losses import compute_losses
+from distill.training.accelerator import prepare, uses_deepspeed
+from distill.training.context import StageInputs, TrainingContext
+from distill.training.loss_meter import LossMeter
+from distill.training.optimizer import parameter_groups, set_trainable
+from distill.utils.errors import UserError
+
+
+class Stepper:
+    """Takes the optimizer steps of a stage.
+
+    Args:
+        model: trained in place, but under DeepSpeed, which takes parameters apart for good, a copy of it.
+    """
+
+    def __init__(
+        self, context: TrainingContext, model: PreTrainedModel, stage: StageConfig, inputs: StageInputs
+    ) -> None:
+        self.accelerator, self.training, self.inputs = context.accelerator, context.training, inputs
+        trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
+        set_trainable(trained, stage)
+        groups = parameter_groups(trained, stage, self.training.weight_decay)
+        optimizer = torch.optim.AdamW(groups, fused=self.accelerator.device.type in ("cpu", "cuda"))
+        stage_model = StageModel(trained, inputs.plan)
+        self.wrapped: nn.Module
+        self.optimizer: torch.optim.Optimizer
+        self.wrapped, self.optimizer = prepare(
+            self.accelerator, self.training, stage_model, optimizer, stage.batch_size
+        )
+
+    @property
+    def trained(self) -> PreTrainedModel:
+        """The model whose parameters the optimizer moves."""
+        return self.accelerator.unwrap_model(self.wrapped).model
+
+    def take_step(self, indices: np.ndarray, stage: StageConfig, meter: LossMeter) -> None:
+        """Take one optimizer step on the examples at ``indices``, however many processes share them.
+
+        Losses are sums over examples divided by the size of the whole batch, so accumulation steps and processes
+        give the gradient of the same mean.
+
+        Args:
+            stage: with the loss weights and the temperature of this step.
+            meter: gets the sum of every loss.
+
+        Raises:
+            UserError: no loss depends on what the stage trains.
+        """
+        own = indices[self.accelerator.process_index :: self.accelerator.num_processes]
+        parts = np.array_split(own, self.training.gradient_accumulation)
+        # Both accelerate and DDP average over parts and processes; a sum over examples is wanted.
+        scale = self.accelerator.num_processes * len(parts) / len(indices)
+        for part in parts:
+            counted = len(part) > 0
+            # Every process must take part in every step.
+            self._accumulate(part if counted else indices[:1], stage, scale, counted, meter)
+
+    def _accumulate(self, part: np.ndarray, stage: StageConfig, scale: float, counted: bool, meter: LossMeter) -> None:
+        """Add the gradient of one part of a batch; with the last part the optimizer moves."""
+        inputs, labels = collate(self.inputs.examples, part, self.accelerator.device)
+        source = self.inputs.teacher_outputs
+        teacher = source.batch(part, inputs) if source is not None else {}
+        with self.accelerator.accumulate(self.wrapped):
+            student = self.wrapped(inputs, teacher.get("layer_input"))
+            num_heads = source.num_heads if source is not None else 1
+            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads)
+            sums = {name: value.sum() * counted for name, value in values.items()}
+            loss = torch.stack([stage.losses[name] * value for name, value in sums.items()]).sum()
+            if not loss.requires_grad:
+                raise UserError(f"stages.{stage.name}.train is {stage.train}: no loss depends on that; train encoder")
+            self.accelerator.backward(loss * scale)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.max_gradient_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        meter.add(sums, len(part) * counted)
