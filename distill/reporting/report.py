@@ -10,9 +10,10 @@ from typing import Any
 from distill.evaluation.record import Record
 from distill.reporting.alternative_tables import alternative_cells
 from distill.reporting.measurement_tables import deployment_cells, deployment_speed_cells, memory_cells, speed_cells
-from distill.reporting.plots import LossHistory, draw_plots
+from distill.reporting.plots import draw_plots
 from distill.reporting.record_tables import environment_cells, model_cells, stage_cells
 from distill.reporting.tables import Table, escape_markdown, markdown_cells
+from distill.reporting.training_plots import LossHistory
 from distill.reporting.verdict import verdict_sentences
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically

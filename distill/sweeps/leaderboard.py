@@ -25,7 +25,7 @@ from distill.reporting.formatting import (
     speedup_interval,
 )
 from distill.reporting.measurement_tables import is_wide
-from distill.reporting.plots import STUDENT, STYLE, TEACHER, log_axis, png
+from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, png
 from distill.reporting.report import html_page, markdown_page
 from distill.reporting.tables import Table
 from distill.reporting.verdict import reference_point

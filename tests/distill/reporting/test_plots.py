@@ -7,14 +7,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from distill.reporting.plots import (
-    draw_plots,
-    fidelity,
-    losses,
-    metric_after_stages,
-    retention_against_speedup,
-    speed_by_length,
-)
+from distill.reporting.plots import draw_plots, retention_against_speedup, speed_by_length
+from distill.reporting.training_plots import fidelity, losses, metric_after_stages
 
 SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 ALWAYS = {"retention_speedup.png", "speed_by_length.png", "memory_by_length.png", "fidelity.png", "stages.png"}
