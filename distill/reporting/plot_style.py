@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
@@ -19,10 +20,13 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in somebody's class name is a dollar
     "figure.dpi": 110,
     "savefig.dpi": 110,
 }
 MAX_TICKS = 8
+LABEL_BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
+"""Behind a label that may lie on a line."""
 
 
 def png(figure: Figure) -> bytes:
@@ -31,6 +35,11 @@ def png(figure: Figure) -> bytes:
     # No software name and date inside: the same record gives the same bytes.
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def percent_axis(axis: Axis, whole: float = 1.0) -> None:
+    """Write the ticks of an axis as ``97.5 %``, where ``whole`` stands for 100 %."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value / whole, 6):g} %"))
 
 
 def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:

@@ -6,21 +6,46 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from distill.evaluation.record import Record, share_of_teacher
+from distill.reporting.answer_plots import confusion_matrices, scores_against_labels
+from distill.reporting.answers import Answers
 from distill.reporting.formatting import metric_label
-from distill.reporting.plot_style import BASELINE, CONTROL, STUDENT, STYLE, TEACHER, log_axis, png
+from distill.reporting.plot_style import (
+    BASELINE,
+    CONTROL,
+    LABEL_BOX,
+    STUDENT,
+    STYLE,
+    TEACHER,
+    log_axis,
+    percent_axis,
+    png,
+)
 from distill.reporting.training_plots import LossHistory, fidelity, losses, metric_after_stages
 
+ROW_DISTANCE = 26
+"""Points of paper between the rows of two batch sizes."""
+POINTS_PER_INCH = 72
+ENDS = ("low", "high")
+CLOSE = 1.07
+"""Ratio of two speedups below which their labels would overprint."""
 
-def draw_plots(record: Record, loss_history: LossHistory | None = None) -> dict[str, bytes]:
-    """Return PNG bytes by file name for every picture that the record holds numbers for.
+
+def draw_plots(
+    record: Record, loss_history: LossHistory | None = None, answers: Answers | None = None
+) -> dict[str, bytes]:
+    """Return PNG bytes by file name for every picture that there are numbers for.
 
     ``loss_history`` maps a stage's name to the lines that the training loop logged in it: ``step`` and raw losses.
+    ``answers``: what both models said about every example.
     """
     with matplotlib.rc_context(STYLE):
         figures = {
+            "confusion.png": confusion_matrices(record, answers),
+            "scores.png": scores_against_labels(record, answers),
             "retention_speedup.png": retention_against_speedup(record),
             "speed_by_length.png": speed_by_length(record),
             "memory_by_length.png": memory_by_length(record),
@@ -48,37 +73,54 @@ def retention_against_speedup(record: Record) -> Figure | None:
     axes.axhline(value, color=STUDENT, lw=1, alpha=0.6)
     axes.plot(1, 100, marker="*", ms=15, color=TEACHER, ls="", label="teacher", zorder=4)
     for index, (label, points) in enumerate(groups.items()):
-        _speedup_row(axes, points, value, label, index)
+        _speedup_row(axes, points, value, label, index, len(groups))
     baseline = share_of_teacher(record, "baseline")
     if baseline is not None:
         axes.axhline(100 * baseline, color=BASELINE, ls="--", lw=1.3, label="same student, labels alone")
     axes.axvline(1, color=TEACHER, lw=0.8, ls=":")
     lowest = min(low, 100 * baseline if baseline is not None else low)
     span = max(high, 100) - lowest
-    axes.set_ylim(lowest - 0.22 * span - 0.5, max(high, 100) + 0.15 * span + 0.5)
-    log_axis(axes, "x", [point["speedup"] for points in groups.values() for point in points] + [1.0])
+    axes.set_ylim(lowest - 0.22 * span - 0.5, max(high, 100) + (0.1 + 0.07 * len(groups)) * span + 0.5)
+    ends = [point.get(end) or point["speedup"] for points in groups.values() for point in points for end in ENDS]
+    log_axis(axes, "x", [*ends, 1.0])
+    axes.set_xlim(min(1.0, *ends) / 1.05, max(1.0, *ends) * 1.05)
     whole = span > 4
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=whole))
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0 if whole else 1))
+    percent_axis(axes.yaxis, 100)
     axes.set_xlabel("speedup over the teacher (numbers at the points: length in tokens)")
     axes.set_ylabel(f"retention of {metric_label(name)}")
-    axes.set_title(f"Kept against gained, {record['task']} (bars and band: 95 %)")
+    axes.set_title("Kept against gained (bars and band: 95 %)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return figure
 
 
-def _speedup_row(axes: Axes, points: list[dict[str, Any]], height: float, label: str, index: int) -> None:
-    """Draw one batch size's points at the student's retention, lengths above for the first row, below for the next."""
-    offset = (0, 9) if index % 2 == 0 else (0, -17)
+def _speedup_row(axes: Axes, points: list[dict[str, Any]], height: float, label: str, row: int, rows: int) -> None:
+    """Draw one batch size's points around the student's retention, the rows apart so that no two overprint."""
+    assert isinstance(axes.figure, Figure)
+    up = ROW_DISTANCE * ((rows - 1) / 2 - row)
+    place = axes.transData + ScaledTranslation(0, up / POINTS_PER_INCH, axes.figure.dpi_scale_trans)
     speedups = [point["speedup"] for point in points]
     bars = [[point["speedup"] - (point.get("low") or point["speedup"]) for point in points]]
     bars.append([(point.get("high") or point["speedup"]) - point["speedup"] for point in points])
-    style: dict[str, Any] = {"color": STUDENT, "marker": "os^Dv"[index % 5], "ls": "", "capsize": 3, "elinewidth": 1.2}
-    face = STUDENT if index % 2 == 0 else "white"
-    axes.errorbar(speedups, [height] * len(points), xerr=bars, label=label, markerfacecolor=face, zorder=3, **style)
-    for point in points:
-        place = (point["speedup"], height)
-        axes.annotate(f"{point['length']}", place, offset, textcoords="offset points", ha="center", fontsize=8.5)
+    style: dict[str, Any] = {"color": STUDENT, "marker": "os^Dv"[row % 5], "ls": "", "capsize": 3, "elinewidth": 1.2}
+    face = STUDENT if row % 2 == 0 else "white"
+    heights = [height] * len(points)
+    axes.errorbar(speedups, heights, xerr=bars, label=label, markerfacecolor=face, zorder=3, transform=place, **style)
+    for cluster in _clusters(points):
+        text = ", ".join(f"{point['length']}" for point in cluster)
+        middle = (cluster[0]["speedup"] * cluster[-1]["speedup"]) ** 0.5
+        axes.annotate(text, (middle, height), (0, up + 6), textcoords="offset points", ha="center", fontsize=8.5)
+
+
+def _clusters(points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Sort points into lists of such as lie so close that their labels would overprint."""
+    clusters: list[list[dict[str, Any]]] = []
+    for point in sorted(points, key=lambda point: point["speedup"]):
+        if clusters and point["speedup"] < CLOSE * clusters[-1][-1]["speedup"]:
+            clusters[-1].append(point)
+        else:
+            clusters.append([point])
+    return clusters
 
 
 def speed_by_length(record: Record) -> Figure | None:
@@ -123,6 +165,7 @@ def _time_panel(axes: Axes, points: list[dict[str, Any]], label: str, crossover:
             ha="right" if late else "left",
             fontsize=8.5,
             color=BASELINE,
+            bbox=LABEL_BOX,
         )
 
 

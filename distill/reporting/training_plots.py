@@ -6,13 +6,14 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from distill.evaluation.record import Record, model_metrics
 from distill.reporting.formatting import metric_label, metric_text
-from distill.reporting.plot_style import BASELINE, STUDENT, TEACHER
+from distill.reporting.plot_style import BASELINE, LABEL_BOX, STUDENT, TEACHER, percent_axis
 from distill.reporting.record_tables import fidelity_by_layer
 
+MAX_LAYER_TICKS = 12
 NOT_LOSSES = ("step", "learning_rate", "examples_per_second")
 LossHistory = Mapping[str, Sequence[Mapping[str, float]]]
 
@@ -35,16 +36,18 @@ def fidelity(record: Record) -> Figure | None:
 def _fidelity_panel(axes: Axes, stages: Sequence[tuple[str, list[float]]]) -> None:
     width = 0.8 / len(stages)
     shades = matplotlib.colormaps["Blues"]
+    layers = max(len(values) for _, values in stages)
     for index, (name, values) in enumerate(stages):
         places = [layer + 1 + (index - (len(stages) - 1) / 2) * width for layer in range(len(values))]
         color = shades(0.4 + 0.45 * index / max(1, len(stages) - 1))
-        axes.bar(places, values, width * 0.92, color=color, label=f"after {name}")
-    # A layer far below 0 is simply bad; how far would only flatten the layers worth comparing.
-    lowest = min((value for _, values in stages for value in values), default=0.0)
-    axes.set_ylim(max(-1.0, min(0.0, 1.1 * lowest)), 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.axhline(0, color=TEACHER, lw=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.bar(places, [max(0.0, value) for value in values], width * 0.92, color=color, label=f"after {name}")
+        # How far below 0 a layer lies would only flatten the layers worth comparing.
+        below = [place for place, value in zip(places, values, strict=True) if value < 0]
+        axes.plot(below, [0.03] * len(below), color=color, marker="x", mew=2, ms=7, ls="")
+    axes.set_xlim(0.4, layers + 0.6)
+    axes.set_ylim(0, 1)
+    percent_axis(axes.yaxis)
+    axes.set_xticks(range(1, layers + 1, -(-layers // MAX_LAYER_TICKS)))
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("student layer (1 = next to the embeddings)")
 
@@ -58,27 +61,27 @@ def metric_after_stages(record: Record) -> Figure | None:
     scored = [(stage, value) for stage, value in scored if value is not None]
     if not scored:
         return None
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(max(7.2, 1.3 * len(scored)), 3.8), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(len(scored)), [value for _, value in scored], color=STUDENT, marker="o", ms=8, label="student")
     for place, (_, value) in enumerate(scored):
-        axes.annotate(
-            metric_text(name, value), (place, value), (0, 9), textcoords="offset points", ha="center", fontsize=9.5
-        )
-    for model, color, style in (("teacher", TEACHER, "-"), ("baseline", BASELINE, "--")):
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9.5}
+        axes.annotate(metric_text(name, value), (place, value), (0, 10), bbox=LABEL_BOX, zorder=4, **style)
+    for model, color, line in (("teacher", TEACHER, "-"), ("baseline", BASELINE, "--")):
         value = model_metrics(record, model).get(name)
         if value is not None:
             label = f"{'teacher' if model == 'teacher' else 'labels alone'} ({metric_text(name, value)})"
-            axes.axhline(value, color=color, ls=style, lw=1.3, label=label)
-    axes.set_xticks(range(len(scored)), [f"after {stage}" for stage, _ in scored])
+            axes.axhline(value, color=color, ls=line, lw=1.3, label=label)
+    axes.set_xticks(range(len(scored)), [stage for stage, _ in scored])
+    axes.set_xlabel("after stage")
     axes.set_xlim(-0.5, len(scored) - 0.5)
     axes.margins(y=0.2)
     axes.grid(visible=False, axis="x")
     if metric_text(name, 1.0).endswith("%"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        percent_axis(axes.yaxis)
     axes.set_ylabel(metric_label(name))
     axes.set_title("What each stage bought")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -96,6 +99,7 @@ def losses(history: LossHistory) -> Figure | None:
             if name not in NOT_LOSSES and not name.endswith("_weighted"):
                 axes.plot([line["step"] for line in lines], [line[name] for line in lines], lw=1.4, label=name)
         axes.set_title(stage)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("optimiser step of the stage")
         axes.set_ylabel("loss (unweighted)")
         axes.legend(fontsize=9)

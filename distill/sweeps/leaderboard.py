@@ -24,9 +24,10 @@ from distill.reporting.formatting import (
     quantity,
     speedup_interval,
 )
+from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import is_wide
 from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, png
-from distill.reporting.report import html_page, markdown_page
+from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table
 from distill.reporting.verdict import reference_point
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
@@ -64,7 +65,7 @@ def write_leaderboard(
         sections.append((Table("Failed runs", ("", ""), tuple(failures.items())), []))
     page = f"Leaderboard: {folder.name}", front_sentences(summaries), sections
     write_atomically(folder / "leaderboard.md", markdown_page(*page))
-    write_atomically(folder / "leaderboard.html", html_page(*page, plots))
+    write_atomically(folder / "leaderboard.html", html_page(*page, plots, CAPTIONS))
     return folder / "leaderboard.html"
 
 

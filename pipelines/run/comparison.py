@@ -15,6 +15,7 @@ from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
+from distill.reporting.answers import Answers
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
@@ -70,9 +71,8 @@ def compare_and_report(
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
-    report = write_report(
-        record, folder.path, find_disagreements(context.task, frame, context.splits.validation), history
-    )
+    disagreements = find_disagreements(context.task, frame, context.splits.validation)
+    report = write_report(record, folder.path, disagreements, history, Answers(context.task, frame))
     for path in sorted((folder.path / "plots").glob("*.png")):
         show_picture(context, path)
     print(comparison_table(record))
