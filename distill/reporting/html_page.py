@@ -12,6 +12,8 @@ from distill.reporting.tables import Table
 TEMPLATE = Path(__file__).with_name("report.html")
 WIDE_PICTURE = 600
 """Pixels from which a picture is scrolled on a phone rather than shrunk until nobody can read it."""
+MANY_COLUMNS = 8
+"""Columns from which cells are broken into several lines so that all of them fit."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -42,8 +44,8 @@ def html_page(
 
 
 def _prose(text: str) -> str:
-    """Escape a sentence; its per cent signs never start a line."""
-    return escape(text).replace(" %", f"{NO_BREAK}%")
+    """Escape a sentence; no line starts with a per cent sign or a mark."""
+    return re.sub(" (?=[%~])", NO_BREAK, escape(text))
 
 
 def _cell(text: str) -> str:
@@ -55,7 +57,7 @@ def _cell(text: str) -> str:
 
 def _table(cells: Table) -> str:
     kinds = {"text": "texts", "": "turned" if any(cells.headers) else "facts"}
-    kind = kinds.get(cells.headers[0], "numbers")
+    kind = kinds.get(cells.headers[0], "numbers many" if len(cells.headers) > MANY_COLUMNS else "numbers")
     marked = cells.headers.index("student") if kind == "turned" and "student" in cells.headers else None
     marks = [' class="student"' if place == marked else "" for place in range(len(cells.headers))]
     lines = [f'<div class="scroll" tabindex="0"><table class="{kind}">']

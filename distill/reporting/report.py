@@ -21,11 +21,12 @@ MAX_DISAGREEMENTS = 20
 CAPTIONS = {
     "confusion.png": "Which class got which answer: examples, and their share of the class.",
     "scores.png": "Every score against its label. On the dashed line the answer is exact.",
-    "retention_speedup.png": "What was kept against what was gained. Band and bars are 95 % intervals.",
+    "retention_speedup.png": "What was kept against what was gained. Band and bars are 95 % intervals; points lie a "
+    "little above and below the student's retention so that batch sizes do not overprint.",
     "speed_by_length.png": "Time by length on logarithmic axes; below it the speedup and its two factors.",
     "memory_by_length.png": "Peak memory of a forward pass by length, beside the weights.",
-    "fidelity.png": "How much of its teacher layer every student layer reproduces, after each stage. A cross: "
-    "less than the mean of the teacher's layer alone would.",
+    "fidelity.png": "How much of its teacher layer every student layer reproduces, after each stage. A cross: worse "
+    "than the mean of the teacher's layer.",
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",
     "front.png": "What was kept against what was gained, one point per student. Bars are 95 % intervals, the line is "

@@ -29,7 +29,7 @@ def fidelity(record: Record) -> Figure | None:
         _fidelity_panel(axes, [(stage["name"], fidelity_by_layer(stage, kind)) for stage in stages])
         axes.set_title(f"{kind.replace('_', ' ').capitalize()} of each layer")
     panels[0].set_ylabel("teacher's variance explained")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(stages)))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(stages)))
     return figure
 
 

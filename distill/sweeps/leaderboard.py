@@ -28,10 +28,11 @@ from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import is_wide
 from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, png
 from distill.reporting.report import CAPTIONS, markdown_page
-from distill.reporting.tables import Table
+from distill.reporting.tables import Table, without_gaps
 from distill.reporting.verdict import reference_point
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
 from distill.utils.files import write_atomically
+from distill.utils.redaction import without_absolute_paths
 
 Summary = Mapping[str, Any]
 Summaries = Mapping[tuple[str, str], Summary]
@@ -58,12 +59,14 @@ def write_leaderboard(
     plots = {"front.png": png(figure)} if (figure := draw_front(summaries)) else {}
     for name, content in plots.items():
         write_atomically(folder / "plots" / name, content)
-    sections = [(leaderboard_cells(summaries), list(plots))]
+    sections = [(without_gaps(leaderboard_cells(summaries)), list(plots))]
     if bench is not None:
         sections.append((mechanism_cells(bench, {summary["attention"] for summary in summaries.values()}), []))
     if failures:
-        sections.append((Table("Failed runs", ("", ""), tuple(failures.items())), []))
-    page = f"Leaderboard: {folder.name}", front_sentences(summaries), sections
+        reasons = [(name, without_absolute_paths(reason)) for name, reason in failures.items()]
+        sections.append((Table("Failed runs", ("", ""), tuple(reasons)), []))
+    sentences = [*verdict_sentences(summaries), *front_sentences(summaries)]
+    page = f"Leaderboard: {folder.absolute().name}", sentences, sections
     write_atomically(folder / "leaderboard.md", markdown_page(*page))
     write_atomically(folder / "leaderboard.html", html_page(*page, plots, CAPTIONS))
     return folder / "leaderboard.html"
@@ -88,6 +91,34 @@ def fronts(summaries: Summaries) -> dict[str, list[str]]:
     return {task: pareto_front(places) for task, places in tasks.items()}
 
 
+def verdict_sentences(summaries: Summaries) -> list[str]:
+    """Say in one line per task which student to take: the fastest that keeps up with its teacher, or the closest."""
+    tasks: dict[str, dict[str, Summary]] = {}
+    for (task, student), summary in summaries.items():
+        if _main(summary)["retention"]["mean_of_ratios"]["value"] is not None:
+            tasks.setdefault(task, {})[student] = summary
+    return [_verdict(task, students) for task, students in tasks.items()]
+
+
+def _verdict(task: str, students: Mapping[str, Summary]) -> str:
+    """Choose one of the students of a task whose retention was measured."""
+    kept = {name: _main(summary)["retention"]["mean_of_ratios"] for name, summary in students.items()}
+    level = [name for name in students if (kept[name]["high"] or kept[name]["value"]) >= 1]
+    points = {name: reference_point(dict(students[name])) for name in students}
+    timed = [(point["speedup"], name) for name in level if (point := points[name])]
+    name = max(timed)[1] if timed else max(kept, key=lambda student: kept[student]["value"])
+    metric = metric_label(students[name]["main_metric"])
+    point = points[name]
+    speed = "" if point is None else f", {speedup_interval(point)} as fast at {point['length']:,} tokens"
+    share = f"{percent_interval(kept[name])} of {metric} kept{speed}"
+    if not level:
+        return f"On {task} no student keeps up with its teacher; {name} comes closest: {share}."
+    many = f"the fastest of the {len(level)} students that keep" if len(level) > 1 else "the one student that keeps"
+    if not timed:
+        many = many.replace("fastest", "best")
+    return f"On {task} take {name}, {many} up with the teacher (interval up to 100 % or more): {share}."
+
+
 def front_sentences(summaries: Summaries) -> list[str]:
     """Say in one line per task which students are worth choosing from, fastest first."""
     sentences = []
@@ -106,6 +137,8 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     """One row per task and student, best retention first; every score with the name of its metric."""
     on_front = fronts(summaries)
     has_reference = any("over_reference" in summary for summary in summaries.values())
+    # Of one seed both definitions are the same number.
+    retentions = RETENTIONS if any(len(summary["seeds"]) > 1 for summary in summaries.values()) else RETENTIONS[:1]
     rows = []
     for (task, student), summary in _ordered(summaries):
         metric, values = metric_label(summary["main_metric"]), _main(summary)
@@ -114,11 +147,11 @@ def leaderboard_cells(summaries: Summaries) -> Table:
         speed = MISSING if point is None else speedup_interval(point) + (" ~" if is_wide(point) else "")
         rows.append(
             (
-                f"{task} (embedded miniature)" if dataset(dict(summary)) != summary["task"] else task,
+                _shown_task(task, summary),
                 student + (" *" if student in on_front[task] else ""),
                 str(len(summary["seeds"])),
                 *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
-                *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
+                *(f"{percent_interval(kept[name])} of {metric}" for name in retentions),
                 spread,
                 gain_interval(summary["main_metric"], values["gain"]),
                 *([gain_interval(summary["main_metric"], summary.get("over_reference"))] if has_reference else []),
@@ -128,7 +161,7 @@ def leaderboard_cells(summaries: Summaries) -> Table:
             )
         )
     headers = (
-        *("task", "student", "seeds", *MODELS, "retention, mean of ratios", "retention, ratio of averages"),
+        *("task", "student", "seeds", *MODELS, *(f"retention, {name.replace('_', ' ')}" for name in retentions)),
         *("± sd over seeds (range)", "gain"),
         *(["over the reference"] if has_reference else []),
         *("KL to the teacher", "speedup", "parameters"),
@@ -150,6 +183,11 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     if any(point.get("over_softmax") for point in points):
         notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
     return Table("Students", headers, tuple(rows), tuple(notes))
+
+
+def _shown_task(task: str, summary: Summary) -> str:
+    """Name the task so that its miniature never passes for it, and somebody's own by its file."""
+    return f"{task} (embedded miniature)" if summary.get("source") == "embedded" else dataset(dict(summary))
 
 
 def _score(metric: str, value: float | None) -> str:
