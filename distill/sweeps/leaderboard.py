@@ -116,7 +116,7 @@ def _verdict(task: str, students: Mapping[str, Summary]) -> str:
     many = f"the fastest of the {len(level)} students that keep" if len(level) > 1 else "the one student that keeps"
     if not timed:
         many = many.replace("fastest", "best")
-    return f"On {task} take {name}, {many} up with the teacher (interval up to 100 % or more): {share}."
+    return f"On {task} take {name}, {many} up with the teacher: {share}."
 
 
 def front_sentences(summaries: Summaries) -> list[str]:
@@ -168,6 +168,7 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     )
     notes = [
         "* on the Pareto front: no student of the task is better in both retention (mean of ratios) and speedup",
+        "a student keeps up with its teacher where the interval of its retention reaches 100 %",
         "brackets of retention: 95 %, hierarchical bootstrap over seeds and examples",
         "gain: student above its labels-alone baseline, with the interval of the same bootstrap",
         "KL to the teacher: of the student's predictions, mean over examples, in nats; not of scores",

@@ -140,7 +140,7 @@ def test_the_verdict_stands_first(summaries, tmp_path):
         summaries["sst2", name]["metrics"]["accuracy"]["retention"]["mean_of_ratios"]["high"] = high
     sst2, cola = leaderboard.verdict_sentences(summaries)
     assert sst2 == (
-        "On sst2 take three, the fastest of the 2 students that keep up with the teacher (interval up to 100 % or more): "
+        "On sst2 take three, the fastest of the 2 students that keep up with the teacher: "
         "94.4 % [92.4, 101.0] of accuracy kept, 2.00× [1.95, 2.05] as fast at 128 tokens."
     )
     assert cola.startswith(
