@@ -16,6 +16,7 @@ from distill.evaluation.record import write_record
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
 from distill.reporting.answers import Answers
+from distill.reporting.base_model import describe_base_model
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
@@ -67,7 +68,13 @@ def compare_and_report(
         return
     write_predictions(frame, folder.path / "predictions.parquet")
     write_record(record, folder.record)
-    write_model_card(record, folder.student, source=context.config.data.dir)
+    write_model_card(
+        record,
+        folder.student,
+        source=context.config.data.dir,
+        task=context.task,
+        base=describe_base_model(context.config.teacher.checkpoint),
+    )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
