@@ -25,8 +25,8 @@ answer = pipeline("text-classification", model=model, tokenizer=tokenizer$option
 print(answer($example, truncation=True))
 ```
 
-`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the tokenizer needs
-none. Besides transformers and torch nothing has to be installed.""")
+`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the tokenizer
+needs none. Besides transformers and torch nothing has to be installed.""")
 
 
 def use_section(folder: Path, task: Task | None) -> str:
