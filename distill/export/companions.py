@@ -21,7 +21,8 @@ def companions_of(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTok
     Labels are a list in the order of the logits, empty for a score.
     """
     is_regression = model.config.problem_type == "regression" or model.config.num_labels == 1
-    names = [] if is_regression else [model.config.id2label[index] for index in range(model.config.num_labels)]
+    named = {} if is_regression else {int(index): name for index, name in (model.config.id2label or {}).items()}
+    names = [named[index] for index in sorted(named)]
     files = {output.with_name(f"{output.stem}.labels.json"): json.dumps(names, ensure_ascii=False) + "\n"}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
