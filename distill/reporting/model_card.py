@@ -61,7 +61,7 @@ def _card_data(record: Record, source: str | None, base: BaseModel | None) -> Mo
         language="ko" if record["task"].startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
         metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
-        tags=["knowledge-distillation", "efficient-attention", record["models"]["student"]["attention"]],
+        tags=["knowledge-distillation", "efficient-attention", _attention(record)],
         eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
     )
 
@@ -97,9 +97,13 @@ def _dataset_name(record: Record, source: str | None) -> str:
 
 
 def _model_name(record: Record) -> str:
-    student = record["models"]["student"]
-    attention = student["attention"].partition(",")[0]
-    return f"{attention}-{student['layers']}-layers-{dataset(record).replace(' ', '-')}"
+    return f"{_attention(record)}-{record['models']['student']['layers']}-layers-{dataset(record).replace(' ', '-')}"
+
+
+def _attention(record: Record) -> str:
+    """Name the mechanism alone, without up to which length it is exact."""
+    attention: str = record["models"]["student"]["attention"]
+    return attention.partition(",")[0]
 
 
 def _body(record: Record, source: str | None, folder: Path, task: Task | None, base: BaseModel | None) -> list[str]:
