@@ -30,7 +30,7 @@ CAPTIONS = {
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",
     "front.png": "What was kept against what was gained, one point per student. Bars are 95 % intervals, the line is "
-    "the Pareto front: no student is better on both axes.",
+    "the Pareto front: no student is better on both axes. A name without room is left out; the table has all.",
 }
 Disagreement = Mapping[str, Any]
 Section = tuple[Table, list[str]]

@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from distill.evaluation.pareto import pareto_front
 from distill.evaluation.record import MODELS, dataset
@@ -26,7 +25,8 @@ from distill.reporting.formatting import (
 )
 from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import is_wide
-from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, png
+from distill.reporting.plot_labels import label_points
+from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, percent_axis, png
 from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, without_gaps
 from distill.reporting.verdict import reference_point
@@ -251,6 +251,11 @@ def draw_front(summaries: Summaries) -> Figure | None:
         for axes, (task, names) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
             _front_panel(axes, {key[1]: summary for key, summary in summaries.items() if key[0] == task}, names)
             axes.set_title(task)
+        for axes, (task, names) in zip(figure.axes, tasks.items(), strict=True):
+            ordered = [*names, *(student for of, student in summaries if of == task and student not in names)]
+            places = {name: _place(summaries[task, name]) for name in ordered}
+            points = [(name, place[0], 100 * place[1]) for name, place in places.items() if place is not None]
+            label_points(axes, [("teacher", 1.0, 100.0), *points])
     return figure
 
 
@@ -273,17 +278,17 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
             capsize=3,
             elinewidth=1.1,
         )
-        axes.annotate(name, (place[0], 100 * place[1]), (7, 7), textcoords="offset points", fontsize=9)
         ends += [point["low"], point["high"]]
     places = [_place(students[name]) or (1.0, 1.0) for name in front]
     axes.plot(
         [x for x, _ in places], [100 * y for _, y in places], color=STUDENT, lw=1, ls="--", drawstyle="steps-pre"
     )
     axes.plot(1, 100, marker="*", ms=14, color=TEACHER, ls="")
-    axes.annotate("teacher", (1, 100), (7, 7), textcoords="offset points", fontsize=9, color=TEACHER)
     log_axis(axes, "x", ends)
     axes.margins(x=0.15, y=0.15)
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=1))
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * (high / low) ** 0.25)  # room for the names of the fastest
+    percent_axis(axes.yaxis, 100)
     point = reference_point(dict(next(iter(students.values())))) or {}
     axes.set_xlabel(
         f"speedup over softmax attention at {point['length']:,} tokens"

@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+from itertools import combinations
 
 import pytest
 
@@ -113,9 +114,20 @@ def test_a_wide_speedup_is_marked(summaries):
 def test_the_picture_shows_one_point_per_student(summaries):
     axes = leaderboard.draw_front(summaries).axes
     assert [panel.get_title("left") for panel in axes] == ["sst2", "cola"]
-    assert [text.get_text() for text in axes[0].texts] == ["three", "six", "bad", "teacher"]
+    assert [text.get_text() for text in axes[0].texts] == ["teacher", "six", "three", "bad"]
     assert [panel.get_ylabel() for panel in axes] == ["retention of accuracy", "retention of MCC"]
     assert leaderboard.draw_front({}) is None
+
+
+def test_names_in_the_picture_do_not_overprint():
+    """Of many students in one place the front and as many others as there is room for are named."""
+    crowd = {("sst2", f"student_{index}"): make_summary(0.85 + index / 1000, 2.0) for index in range(20)}
+    figure = leaderboard.draw_front(crowd | {("sst2", "fast"): make_summary(0.8, 3.0)})
+    texts = figure.axes[0].texts
+    assert {"teacher", "fast", "student_19"} <= {text.get_text() for text in texts}
+    assert len(texts) < 22
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
 
 
 def test_files(summaries, tmp_path):
