@@ -7,11 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from distill.evaluation.pareto import pareto_front
 from distill.evaluation.record import MODELS, dataset
 from distill.reporting.formatting import (
     MISSING,
@@ -25,18 +20,16 @@ from distill.reporting.formatting import (
 )
 from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import is_wide
-from distill.reporting.plot_labels import label_points
-from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, percent_axis, png
+from distill.reporting.plot_style import png
 from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, without_gaps
 from distill.reporting.verdict import reference_point
+from distill.sweeps.front import Summaries, Summary, draw_front, fronts, main_values, place_of
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
+from distill.tasks import CUSTOM
 from distill.utils.files import write_atomically
 from distill.utils.redaction import without_absolute_paths
 
-Summary = Mapping[str, Any]
-Summaries = Mapping[tuple[str, str], Summary]
-"""(task, student) to what `distill.sweeps.summary.summarise` returns."""
 RETENTIONS = ("mean_of_ratios", "ratio_of_averages")
 
 
@@ -72,51 +65,35 @@ def write_leaderboard(
     return folder / "leaderboard.html"
 
 
-def _main(summary: Summary) -> Mapping[str, Any]:
-    return summary["metrics"][summary["main_metric"]]
-
-
-def _place(summary: Summary) -> tuple[float, float] | None:
-    """Return speedup and retention of a student, None where one of them could not be measured."""
-    point, kept = reference_point(dict(summary)), _main(summary)["retention"]["mean_of_ratios"]["value"]
-    return None if point is None or kept is None else (point["speedup"], kept)
-
-
-def fronts(summaries: Summaries) -> dict[str, list[str]]:
-    """Return, for every task, the students on its front of retention against speedup, slowest first."""
-    tasks: dict[str, dict[str, tuple[float, float]]] = {}
-    for (task, student), summary in summaries.items():
-        place = _place(summary)
-        tasks.setdefault(task, {}).update({student: place} if place else {})
-    return {task: pareto_front(places) for task, places in tasks.items()}
-
-
 def verdict_sentences(summaries: Summaries) -> list[str]:
     """Say in one line per task which student to take: the fastest that keeps up with its teacher, or the closest."""
     tasks: dict[str, dict[str, Summary]] = {}
     for (task, student), summary in summaries.items():
-        if _main(summary)["retention"]["mean_of_ratios"]["value"] is not None:
+        if main_values(summary)["retention"]["mean_of_ratios"]["value"] is not None:
             tasks.setdefault(task, {})[student] = summary
     return [_verdict(task, students) for task, students in tasks.items()]
 
 
 def _verdict(task: str, students: Mapping[str, Summary]) -> str:
     """Choose one of the students of a task whose retention was measured."""
-    kept = {name: _main(summary)["retention"]["mean_of_ratios"] for name, summary in students.items()}
+    kept = {name: main_values(summary)["retention"]["mean_of_ratios"] for name, summary in students.items()}
     level = [name for name in students if (kept[name]["high"] or kept[name]["value"]) >= 1]
     points = {name: reference_point(dict(students[name])) for name in students}
     timed = [(point["speedup"], name) for name in level if (point := points[name])]
     name = max(timed)[1] if timed else max(kept, key=lambda student: kept[student]["value"])
-    metric = metric_label(students[name]["main_metric"])
-    point = points[name]
+    where, metric, point = (
+        _shown_task(task, students[name]),
+        metric_label(students[name]["main_metric"]),
+        points[name],
+    )
     speed = "" if point is None else f", {speedup_interval(point)} as fast at {point['length']:,} tokens"
     share = f"{percent_interval(kept[name])} of {metric} kept{speed}"
     if not level:
-        return f"On {task} no student keeps up with its teacher; {name} comes closest: {share}."
+        return f"On {where} no student keeps up with its teacher; {name} comes closest: {share}."
     many = f"the fastest of the {len(level)} students that keep" if len(level) > 1 else "the one student that keeps"
     if not timed:
         many = many.replace("fastest", "best")
-    return f"On {task} take {name}, {many} up with the teacher: {share}."
+    return f"On {where} take {name}, {many} up with the teacher: {share}."
 
 
 def front_sentences(summaries: Summaries) -> list[str]:
@@ -126,7 +103,7 @@ def front_sentences(summaries: Summaries) -> list[str]:
         said = []
         for name in reversed(names):
             summary = summaries[task, name]
-            speedup, kept = _place(summary) or (0.0, 0.0)
+            speedup, kept = place_of(summary) or (0.0, 0.0)
             said.append(f"{name} ({speedup:.2f}×, {percent(kept)} of {metric_label(summary['main_metric'])})")
         if said:
             sentences.append(f"On the front of {task}: {', '.join(said)}.")
@@ -141,7 +118,7 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     retentions = RETENTIONS if any(len(summary["seeds"]) > 1 for summary in summaries.values()) else RETENTIONS[:1]
     rows = []
     for (task, student), summary in _ordered(summaries):
-        metric, values = metric_label(summary["main_metric"]), _main(summary)
+        metric, values = metric_label(summary["main_metric"]), main_values(summary)
         kept, point = values["retention"], reference_point(dict(summary))
         spread = MISSING if kept["sd"] is None else f"± {percent(kept['sd'])} ({_range(kept)})"
         speed = MISSING if point is None else speedup_interval(point) + (" ~" if is_wide(point) else "")
@@ -188,7 +165,9 @@ def leaderboard_cells(summaries: Summaries) -> Table:
 
 def _shown_task(task: str, summary: Summary) -> str:
     """Name the task so that its miniature never passes for it, and somebody's own by its file."""
-    return f"{task} (embedded miniature)" if summary.get("source") == "embedded" else dataset(dict(summary))
+    if summary.get("source") == "embedded":
+        return f"{task} (embedded miniature)"
+    return dataset(dict(summary)) if task == CUSTOM else task
 
 
 def _score(metric: str, value: float | None) -> str:
@@ -201,7 +180,7 @@ def _range(spread: Mapping[str, float]) -> str:
 
 def _ordered(summaries: Summaries) -> list[tuple[tuple[str, str], Summary]]:
     def order(item: tuple[tuple[str, str], Summary]) -> tuple[str, float]:
-        return item[0][0], -(_main(item[1])["retention"]["mean_of_ratios"]["value"] or 0.0)
+        return item[0][0], -(main_values(item[1])["retention"]["mean_of_ratios"]["value"] or 0.0)
 
     return sorted(summaries.items(), key=order)
 
@@ -239,60 +218,3 @@ def leaderboard_csv(summaries: Summaries) -> str:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)
     return table.getvalue()
-
-
-def draw_front(summaries: Summaries) -> Figure | None:
-    """Draw retention against speedup, one panel per task, one point per student with its intervals, and the front."""
-    tasks = {task: names for task, names in fronts(summaries).items() if names}
-    if not tasks:
-        return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(7.2, 4.8 * len(tasks)), 4.6), layout="constrained")
-        for axes, (task, names) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
-            _front_panel(axes, {key[1]: summary for key, summary in summaries.items() if key[0] == task}, names)
-            axes.set_title(task)
-        for axes, (task, names) in zip(figure.axes, tasks.items(), strict=True):
-            ordered = [*names, *(student for of, student in summaries if of == task and student not in names)]
-            places = {name: _place(summaries[task, name]) for name in ordered}
-            points = [(name, place[0], 100 * place[1]) for name, place in places.items() if place is not None]
-            label_points(axes, [("teacher", 1.0, 100.0), *points])
-    return figure
-
-
-def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[str]) -> None:
-    ends = [1.0]
-    for name, summary in students.items():
-        place, point = _place(summary), reference_point(dict(summary))
-        if place is None or point is None:
-            continue
-        kept = _main(summary)["retention"]["mean_of_ratios"]
-        low, high = (place[1] if kept[end] is None else kept[end] for end in ("low", "high"))
-        axes.errorbar(
-            place[0],
-            100 * place[1],
-            xerr=[[place[0] - point["low"]], [point["high"] - place[0]]],
-            yerr=[[100 * (place[1] - low)], [100 * (high - place[1])]],
-            color=STUDENT,
-            marker="o",
-            markerfacecolor=STUDENT if name in front else "white",
-            capsize=3,
-            elinewidth=1.1,
-        )
-        ends += [point["low"], point["high"]]
-    places = [_place(students[name]) or (1.0, 1.0) for name in front]
-    axes.plot(
-        [x for x, _ in places], [100 * y for _, y in places], color=STUDENT, lw=1, ls="--", drawstyle="steps-pre"
-    )
-    axes.plot(1, 100, marker="*", ms=14, color=TEACHER, ls="")
-    log_axis(axes, "x", ends)
-    axes.margins(x=0.15, y=0.15)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.25)  # room for the names of the fastest
-    percent_axis(axes.yaxis, 100)
-    point = reference_point(dict(next(iter(students.values())))) or {}
-    axes.set_xlabel(
-        f"speedup over softmax attention at {point['length']:,} tokens"
-        if point.get("over_softmax")
-        else "speedup over the teacher"
-    )
-    axes.set_ylabel(f"retention of {metric_label(next(iter(students.values()))['main_metric'])}")

@@ -138,7 +138,7 @@ def test_files(summaries, tmp_path):
     assert "data:image/png;base64," in source
     assert "http" not in source
     for text in (source, (tmp_path / "leaderboard.md").read_text()):
-        assert "98.9 % [96.9, 99.9] of accuracy" in text
+        assert "98.9 % [96.9, 99.9] of accuracy" in text.replace("\N{NO-BREAK SPACE}", " ")
         assert "sst2-x-seed1" in text
     assert "out of &lt;memory&gt;" in source
     rows = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text())))
