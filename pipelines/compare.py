@@ -108,6 +108,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from distill.evaluation.record import write_record
     from distill.export.alternatives import measure_alternatives
     from distill.models.loading import check_device, check_max_length, load_comparable
+    from distill.reporting.answers import Answers
     from distill.reporting.report import write_report
 
     given = vars(options)
@@ -152,7 +153,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
         write_submission(task, models, tokenized, submission, device=options.device)
     if output:
-        write_report(record, output, find_disagreements(task, predicted, splits.validation))
+        disagreements = find_disagreements(task, predicted, splits.validation)
+        write_report(record, output, disagreements, answers=Answers(task, predicted))
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
     return record

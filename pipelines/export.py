@@ -4,8 +4,9 @@
     python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
 
 The file takes any batch and any length up to the student's positions. It is left only if its logits are within 1e-4 of
-torch's on all validation data. --int8 adds FILE.int8.onnx with int8 weights. The figures go into the run's record and
-report; without a run folder they go into FILE.json.
+torch's on all validation data. --int8 adds FILE.int8.onnx with int8 weights. Beside them stand tokenizer and labels,
+FILE.tokenizer.json and FILE.labels.json. The figures go into the run's record and report; without a run folder they go
+into FILE.json.
 """
 
 import argparse
@@ -67,6 +68,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
     from distill.evaluation.record import plain, read_record, write_record
+    from distill.export.companions import companions_of
     from distill.export.deployment import deploy_onnx, describe_deployments, predict_validation, with_deployments
     from distill.export.onnx import check_packages
     from distill.models.loading import check_max_length, load_classifier
@@ -92,7 +94,9 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     expected = predict_validation(student.model, validation)
     if folder:
         check_same_student(folder, expected, list(validation))
-    deployments = deploy_onnx(fold_features(student.model), output, validation, expected, int8=options.int8)
+    beside = companions_of(output, student.model, student.tokenizer)
+    folded = fold_features(student.model)
+    deployments = deploy_onnx(folded, output, validation, expected, int8=options.int8, beside=beside)
     entries = describe_deployments(
         task,
         student.model,
@@ -103,7 +107,7 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         lengths=options.lengths,
         seconds_per_point=options.seconds_per_point,
     )
-    written = [deployment.path for deployment in deployments]
+    written = [*(deployment.path for deployment in deployments), *beside]
     if folder and record:
         record = with_deployments(record, plain(entries))
         write_record(record, folder.record)

@@ -1,5 +1,6 @@
 """Teacher against student against baseline: the one function that turns models into a record."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,8 @@ def compare_models(
         labels = {split: examples.labels for split, examples in validation.items()}
         record["linear_form"] = plain(linear_form_quality(task, linear, logits, labels, settings.resamples, seed))
     record["source"] = {None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder")
+    if source is not None and record["source"] == "folder":
+        record["data_name"] = plain(Path(os.path.abspath(Path(source).expanduser())).name)
     return record, predictions_frame(logits, validation)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
 from distill.utils.redaction import publishable
@@ -221,5 +222,7 @@ def share_of_teacher(record: Record, model: str) -> float | None:
 
 
 def dataset(record: Record) -> str:
-    """Name the data so that the miniature of a task is never taken for the task itself."""
-    return f"embedded miniature {record['task']}" if record.get("source") == "embedded" else record["task"]
+    """Name the data: a task, its embedded miniature, which never passes for it, or the file of somebody's own task."""
+    if record.get("source") == "embedded":
+        return f"embedded miniature {record['task']}"
+    return record["data_name"] if record["task"] == CUSTOM and record.get("data_name") else record["task"]

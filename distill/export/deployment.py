@@ -29,6 +29,7 @@ from distill.data.batching import TokenizedExamples
 from distill.evaluation.metrics import metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.record import DEPLOYMENT_NUMBERS, Record
+from distill.export.companions import write_companions
 from distill.export.onnx import OnnxClassifier, export_onnx, quantize_onnx
 from distill.models.flops import attention_name
 from distill.tasks import Task
@@ -64,6 +65,7 @@ def deploy_onnx(
     expected: Logits,
     *,
     int8: bool,
+    beside: Mapping[Path, str] | None = None,
 ) -> list[Deployment]:
     """Export ``student`` to ``output`` and, for ``int8``, beside it to ``<name>.int8<suffix>``.
 
@@ -75,6 +77,7 @@ def deploy_onnx(
         validation: what is predicted.
         expected: of ``student`` in torch, by `predict_validation`.
         int8: whether a quantised copy is wanted.
+        beside: what else belongs to the files, by `distill.export.companions.companions_of`.
 
     Raises:
         UserError: the attention cannot be exported, or the file does not answer as torch does or cannot be written.
@@ -86,10 +89,12 @@ def deploy_onnx(
             model = OnnxClassifier(aside)
             logits = predict_validation(model, validation)
             check_parity(expected, logits, attention_name(student.config))
+            final = output.with_name(f"{output.stem}.int8{output.suffix}")
+            write_companions(beside or {}, (output, final))
             replace_file(aside, output)
             deployments = [Deployment("float32", output, model, logits)]
             if int8:
-                aside, final = Path(folder) / "int8.onnx", output.with_name(f"{output.stem}.int8{output.suffix}")
+                aside = Path(folder) / "int8.onnx"
                 quantize_onnx(output, aside)
                 model = OnnxClassifier(aside)
                 logits = predict_validation(model, validation)

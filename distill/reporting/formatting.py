@@ -24,6 +24,11 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f} %"
 
 
+def variance_explained(value: float | None) -> str:
+    """Write the share of a variance that is explained; below 0 how far below says nothing."""
+    return "worse than the mean" if value is not None and value < 0 else percent(value)
+
+
 def metric_text(name: str, value: float | None) -> str:
     """Write a metric: shares as a percentage with one decimal, correlations (MCC among them) with three."""
     if value is None:

@@ -5,43 +5,42 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distill.evaluation.record import Record
+from distill.evaluation.record import Record, dataset
 from distill.reporting.alternative_tables import alternative_cells
+from distill.reporting.base_model import BaseModel
+from distill.reporting.card_sections import base_section, data_section, labels_section, limits_section, use_section
 from distill.reporting.formatting import metric_label
 from distill.reporting.measurement_tables import memory_cells, speed_cells
 from distill.reporting.record_tables import model_cells, stage_cells
-from distill.reporting.tables import Table, markdown_cells
+from distill.reporting.tables import Table, markdown_cells, without_gaps
 from distill.reporting.verdict import verdict_sentences
-from distill.tasks import TASKS
+from distill.tasks import TASKS, Task
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
 
 EMBEDDED = "embedded"
-LOADING = """## Loading
-
-The folder holds its own model code; nothing else needs to be installed but transformers.
-
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-folder = "path/to/this/folder"
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-logits = model(**tokenizer({example}, return_tensors="pt")).logits
-```"""
 
 
-def write_model_card(record: Record, student_folder: Path | str, *, source: str | None = None) -> Path:
+def write_model_card(
+    record: Record,
+    student_folder: Path | str,
+    *,
+    source: str | None = None,
+    task: Task | None = None,
+    base: BaseModel | None = None,
+) -> Path:
     """Write ``README.md`` into the student's folder and return its path.
 
     ``source`` says where the examples came from, as the key ``data.dir`` does: None is the Hub, ``embedded`` the
     miniature tasks written by a grammar, anything else a folder. Only Hub data is named as a Hub data set, so that
-    a figure on the miniature SST-2 never passes for one on SST-2.
+    a figure on the miniature SST-2 never passes for one on SST-2. ``task``: of the run; None is the published task
+    of the record's name. ``base``: what the teacher was fine-tuned from, None for a teacher trained from scratch.
     Raises :class:`UserError` when the folder cannot be written.
     """
-    data = _card_data(record, source)
-    text = "\n\n".join(["---\n" + data.to_yaml() + "\n---", *_body(record, source)]) + "\n"
+    data = _card_data(record, source, base)
     path = Path(student_folder) / "README.md"
+    body = _body(record, source, path.parent, task or TASKS.get(record["task"]), base)
+    text = "\n\n".join(["---\n" + data.to_yaml() + "\n---", *body]) + "\n"
     try:
         write_atomically(path, text)
     except OSError as error:
@@ -49,18 +48,20 @@ def write_model_card(record: Record, student_folder: Path | str, *, source: str 
     return path
 
 
-def _card_data(record: Record, source: str | None) -> ModelCardData:
+def _card_data(record: Record, source: str | None, base: BaseModel | None) -> ModelCardData:
     task = TASKS.get(record["task"])
     hub = task.hub if task and source is None else None
     metrics = {name: value for name, value in record["models"]["student"]["metrics"].items() if value is not None}
     return ModelCardData(
         model_name=_model_name(record),
         library_name="transformers",
+        base_model=base.hub_name if base else None,
+        license=base.licence if base else None,
         pipeline_tag="text-classification",
         language="ko" if record["task"].startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
         metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
-        tags=["knowledge-distillation", "efficient-attention", record["models"]["student"]["attention"]],
+        tags=["knowledge-distillation", "efficient-attention", _attention(record)],
         eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
     )
 
@@ -92,15 +93,20 @@ def _dataset_slug(record: Record, source: str | None) -> str:
 def _dataset_name(record: Record, source: str | None) -> str:
     if source == EMBEDDED:
         return f"{record['task']}, embedded miniature written by a grammar"
-    return record["task"] if source is None else f"{record['task']}, read from a folder"
+    return record["task"] if source is None else f"{dataset(record)}, read from a folder"
 
 
 def _model_name(record: Record) -> str:
-    student = record["models"]["student"]
-    return f"{student['attention']}-{student['layers']}-layers-{record['task']}"
+    return f"{_attention(record)}-{record['models']['student']['layers']}-layers-{dataset(record).replace(' ', '-')}"
 
 
-def _body(record: Record, source: str | None) -> list[str]:
+def _attention(record: Record) -> str:
+    """Name the mechanism alone, without up to which length it is exact."""
+    attention: str = record["models"]["student"]["attention"]
+    return attention.partition(",")[0]
+
+
+def _body(record: Record, source: str | None, folder: Path, task: Task | None, base: BaseModel | None) -> list[str]:
     tables: list[Table] = [
         model_cells(record),
         alternative_cells(record),
@@ -108,15 +114,16 @@ def _body(record: Record, source: str | None) -> list[str]:
         memory_cells(record),
         stage_cells(record),
     ]
-    task = TASKS.get(record["task"])
-    example = '"a text"' if task is None or len(task.text_columns) == 1 else '"a text", "its pair"'
     environment: dict[str, Any] = record.get("environment") or {}
     command = environment.get("command")
     return [
         f"# {_model_name(record)}",
         " ".join(verdict_sentences(record)),
-        f"Measured on {_dataset_name(record, source)}, {record['split']} split, {record['num_examples']:,} examples.",
-        LOADING.format(example=example),
-        *(markdown_cells(cells) for cells in tables if cells.rows),
+        use_section(folder, task),
+        labels_section(folder, task),
+        data_section(record, _dataset_name(record, source), task),
+        base_section(base),
+        limits_section(record, folder),
+        *(markdown_cells(cells) for cells in map(without_gaps, tables) if cells.rows),
         *([f"## Made with\n\n```\n{command}\n```"] if command else []),
     ]

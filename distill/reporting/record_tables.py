@@ -13,6 +13,7 @@ from distill.reporting.formatting import (
     percent,
     percent_interval,
     quantity,
+    variance_explained,
 )
 from distill.reporting.measurement_tables import memory_cells, speed_cells
 from distill.reporting.tables import Table, markdown_cells, text_table
@@ -126,7 +127,7 @@ def stage_cells(record: Record) -> Table:
             (
                 stage["name"],
                 *(metric_text(name, (stage.get("metrics") or {}).get(name)) for name in names),
-                percent(sum(fidelity) / len(fidelity)) if fidelity else MISSING,
+                variance_explained(sum(fidelity) / len(fidelity)) if fidelity else MISSING,
                 duration(stage.get("seconds")),
                 MISSING if rate is None else f"{rate:,.0f} / s",
             )

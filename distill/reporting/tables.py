@@ -4,7 +4,12 @@ Terminal, markdown, HTML and the model card all print these cells, so a number r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from distill.reporting.formatting import MISSING, NOT_APPLICABLE
+
+KEYS = ("machine", "batch", "tokens", "student as")
+"""Headers of columns that say what was measured, so that a row of nothing else holds no number."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,29 @@ class Table:
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def transposed(cells: Table) -> Table:
+    """Return a table of few long rows as one of many short rows: the first column becomes the headers."""
+    first, *columns = zip(cells.headers, *cells.rows, strict=True)
+    return replace(cells, headers=("", *first[1:]), rows=tuple(columns))
+
+
+def without_gaps(cells: Table) -> Table:
+    """Return a table without rows and columns that hold no number; the notes say why there is none."""
+    gaps = (MISSING, NOT_APPLICABLE)
+    numbers = [place for place, header in enumerate(cells.headers) if header not in KEYS and place > 0]
+    rows = [row for row in cells.rows if not numbers or any(row[place] not in gaps for place in numbers)]
+    kept = [
+        place
+        for place in range(len(cells.headers))
+        if place not in numbers or any(row[place] not in gaps for row in rows)
+    ]
+    return replace(
+        cells,
+        headers=tuple(cells.headers[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in rows),
+    )
 
 
 def text_table(cells: Table) -> str:

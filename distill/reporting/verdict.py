@@ -92,7 +92,8 @@ def _not_worse(alternative: dict[str, Any], name: str, student: float | None) ->
 
 def _quality(record: Record) -> str:
     student, name = record["models"]["student"], record["main_metric"]
-    who = f"The {student['layers']}-layer {student['attention']} student"
+    attention, _, exact = (student["attention"] or "").partition(", ")
+    who = f"The {student['layers']}-layer {attention} student{f' ({exact} tokens)' if exact else ''}"
     label, where = metric_label(name), f"on {dataset(record)}"
     retention = record["retention"].get(name) or {}
     if retention.get("value") is None:

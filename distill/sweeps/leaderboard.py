@@ -7,12 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-
-from distill.evaluation.pareto import pareto_front
 from distill.evaluation.record import MODELS, dataset
 from distill.reporting.formatting import (
     MISSING,
@@ -24,17 +18,18 @@ from distill.reporting.formatting import (
     quantity,
     speedup_interval,
 )
+from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import is_wide
-from distill.reporting.plots import STUDENT, STYLE, TEACHER, log_axis, png
-from distill.reporting.report import html_page, markdown_page
-from distill.reporting.tables import Table
+from distill.reporting.plot_style import png
+from distill.reporting.report import CAPTIONS, markdown_page
+from distill.reporting.tables import Table, without_gaps
 from distill.reporting.verdict import reference_point
+from distill.sweeps.front import Summaries, Summary, draw_front, fronts, main_values, place_of
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
+from distill.tasks import CUSTOM
 from distill.utils.files import write_atomically
+from distill.utils.redaction import without_absolute_paths
 
-Summary = Mapping[str, Any]
-Summaries = Mapping[tuple[str, str], Summary]
-"""(task, student) to what `distill.sweeps.summary.summarise` returns."""
 RETENTIONS = ("mean_of_ratios", "ratio_of_averages")
 
 
@@ -57,34 +52,48 @@ def write_leaderboard(
     plots = {"front.png": png(figure)} if (figure := draw_front(summaries)) else {}
     for name, content in plots.items():
         write_atomically(folder / "plots" / name, content)
-    sections = [(leaderboard_cells(summaries), list(plots))]
+    sections = [(without_gaps(leaderboard_cells(summaries)), list(plots))]
     if bench is not None:
         sections.append((mechanism_cells(bench, {summary["attention"] for summary in summaries.values()}), []))
     if failures:
-        sections.append((Table("Failed runs", ("", ""), tuple(failures.items())), []))
-    page = f"Leaderboard: {folder.name}", front_sentences(summaries), sections
+        reasons = [(name, without_absolute_paths(reason)) for name, reason in failures.items()]
+        sections.append((Table("Failed runs", ("", ""), tuple(reasons)), []))
+    sentences = [*verdict_sentences(summaries), *front_sentences(summaries)]
+    page = f"Leaderboard: {folder.absolute().name}", sentences, sections
     write_atomically(folder / "leaderboard.md", markdown_page(*page))
-    write_atomically(folder / "leaderboard.html", html_page(*page, plots))
+    write_atomically(folder / "leaderboard.html", html_page(*page, plots, CAPTIONS))
     return folder / "leaderboard.html"
 
 
-def _main(summary: Summary) -> Mapping[str, Any]:
-    return summary["metrics"][summary["main_metric"]]
-
-
-def _place(summary: Summary) -> tuple[float, float] | None:
-    """Return speedup and retention of a student, None where one of them could not be measured."""
-    point, kept = reference_point(dict(summary)), _main(summary)["retention"]["mean_of_ratios"]["value"]
-    return None if point is None or kept is None else (point["speedup"], kept)
-
-
-def fronts(summaries: Summaries) -> dict[str, list[str]]:
-    """Return, for every task, the students on its front of retention against speedup, slowest first."""
-    tasks: dict[str, dict[str, tuple[float, float]]] = {}
+def verdict_sentences(summaries: Summaries) -> list[str]:
+    """Say in one line per task which student to take: the fastest that keeps up with its teacher, or the closest."""
+    tasks: dict[str, dict[str, Summary]] = {}
     for (task, student), summary in summaries.items():
-        place = _place(summary)
-        tasks.setdefault(task, {}).update({student: place} if place else {})
-    return {task: pareto_front(places) for task, places in tasks.items()}
+        if main_values(summary)["retention"]["mean_of_ratios"]["value"] is not None:
+            tasks.setdefault(task, {})[student] = summary
+    return [_verdict(task, students) for task, students in tasks.items()]
+
+
+def _verdict(task: str, students: Mapping[str, Summary]) -> str:
+    """Choose one of the students of a task whose retention was measured."""
+    kept = {name: main_values(summary)["retention"]["mean_of_ratios"] for name, summary in students.items()}
+    level = [name for name in students if (kept[name]["high"] or kept[name]["value"]) >= 1]
+    points = {name: reference_point(dict(students[name])) for name in students}
+    timed = [(point["speedup"], name) for name in level if (point := points[name])]
+    name = max(timed)[1] if timed else max(kept, key=lambda student: kept[student]["value"])
+    where, metric, point = (
+        _shown_task(task, students[name]),
+        metric_label(students[name]["main_metric"]),
+        points[name],
+    )
+    speed = "" if point is None else f", {speedup_interval(point)} as fast at {point['length']:,} tokens"
+    share = f"{percent_interval(kept[name])} of {metric} kept{speed}"
+    if not level:
+        return f"On {where} no student keeps up with its teacher; {name} comes closest: {share}."
+    many = f"the fastest of the {len(level)} students that keep" if len(level) > 1 else "the one student that keeps"
+    if not timed:
+        many = many.replace("fastest", "best")
+    return f"On {where} take {name}, {many} up with the teacher: {share}."
 
 
 def front_sentences(summaries: Summaries) -> list[str]:
@@ -94,7 +103,7 @@ def front_sentences(summaries: Summaries) -> list[str]:
         said = []
         for name in reversed(names):
             summary = summaries[task, name]
-            speedup, kept = _place(summary) or (0.0, 0.0)
+            speedup, kept = place_of(summary) or (0.0, 0.0)
             said.append(f"{name} ({speedup:.2f}×, {percent(kept)} of {metric_label(summary['main_metric'])})")
         if said:
             sentences.append(f"On the front of {task}: {', '.join(said)}.")
@@ -105,19 +114,21 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     """One row per task and student, best retention first; every score with the name of its metric."""
     on_front = fronts(summaries)
     has_reference = any("over_reference" in summary for summary in summaries.values())
+    # Of one seed both definitions are the same number.
+    retentions = RETENTIONS if any(len(summary["seeds"]) > 1 for summary in summaries.values()) else RETENTIONS[:1]
     rows = []
     for (task, student), summary in _ordered(summaries):
-        metric, values = metric_label(summary["main_metric"]), _main(summary)
+        metric, values = metric_label(summary["main_metric"]), main_values(summary)
         kept, point = values["retention"], reference_point(dict(summary))
         spread = MISSING if kept["sd"] is None else f"± {percent(kept['sd'])} ({_range(kept)})"
         speed = MISSING if point is None else speedup_interval(point) + (" ~" if is_wide(point) else "")
         rows.append(
             (
-                f"{task} (embedded miniature)" if dataset(dict(summary)) != summary["task"] else task,
+                _shown_task(task, summary),
                 student + (" *" if student in on_front[task] else ""),
                 str(len(summary["seeds"])),
                 *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
-                *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
+                *(f"{percent_interval(kept[name])} of {metric}" for name in retentions),
                 spread,
                 gain_interval(summary["main_metric"], values["gain"]),
                 *([gain_interval(summary["main_metric"], summary.get("over_reference"))] if has_reference else []),
@@ -127,13 +138,14 @@ def leaderboard_cells(summaries: Summaries) -> Table:
             )
         )
     headers = (
-        *("task", "student", "seeds", *MODELS, "retention, mean of ratios", "retention, ratio of averages"),
+        *("task", "student", "seeds", *MODELS, *(f"retention, {name.replace('_', ' ')}" for name in retentions)),
         *("± sd over seeds (range)", "gain"),
         *(["over the reference"] if has_reference else []),
         *("KL to the teacher", "speedup", "parameters"),
     )
     notes = [
         "* on the Pareto front: no student of the task is better in both retention (mean of ratios) and speedup",
+        "a student keeps up with its teacher where the interval of its retention reaches 100 %",
         "brackets of retention: 95 %, hierarchical bootstrap over seeds and examples",
         "gain: student above its labels-alone baseline, with the interval of the same bootstrap",
         "KL to the teacher: of the student's predictions, mean over examples, in nats; not of scores",
@@ -151,6 +163,13 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     return Table("Students", headers, tuple(rows), tuple(notes))
 
 
+def _shown_task(task: str, summary: Summary) -> str:
+    """Name the task so that its miniature never passes for it, and somebody's own by its file."""
+    if summary.get("source") == "embedded":
+        return f"{task} (embedded miniature)"
+    return dataset(dict(summary)) if task == CUSTOM else task
+
+
 def _score(metric: str, value: float | None) -> str:
     return MISSING if value is None else f"{metric_text(metric, value)} {metric_label(metric)}"
 
@@ -161,7 +180,7 @@ def _range(spread: Mapping[str, float]) -> str:
 
 def _ordered(summaries: Summaries) -> list[tuple[tuple[str, str], Summary]]:
     def order(item: tuple[tuple[str, str], Summary]) -> tuple[str, float]:
-        return item[0][0], -(_main(item[1])["retention"]["mean_of_ratios"]["value"] or 0.0)
+        return item[0][0], -(main_values(item[1])["retention"]["mean_of_ratios"]["value"] or 0.0)
 
     return sorted(summaries.items(), key=order)
 
@@ -199,55 +218,3 @@ def leaderboard_csv(summaries: Summaries) -> str:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)
     return table.getvalue()
-
-
-def draw_front(summaries: Summaries) -> Figure | None:
-    """Draw retention against speedup, one panel per task, one point per student with its intervals, and the front."""
-    tasks = {task: names for task, names in fronts(summaries).items() if names}
-    if not tasks:
-        return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(7.2, 4.8 * len(tasks)), 4.6), layout="constrained")
-        for axes, (task, names) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
-            _front_panel(axes, {key[1]: summary for key, summary in summaries.items() if key[0] == task}, names)
-            axes.set_title(task)
-    return figure
-
-
-def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[str]) -> None:
-    ends = [1.0]
-    for name, summary in students.items():
-        place, point = _place(summary), reference_point(dict(summary))
-        if place is None or point is None:
-            continue
-        kept = _main(summary)["retention"]["mean_of_ratios"]
-        low, high = (place[1] if kept[end] is None else kept[end] for end in ("low", "high"))
-        axes.errorbar(
-            place[0],
-            100 * place[1],
-            xerr=[[place[0] - point["low"]], [point["high"] - place[0]]],
-            yerr=[[100 * (place[1] - low)], [100 * (high - place[1])]],
-            color=STUDENT,
-            marker="o",
-            markerfacecolor=STUDENT if name in front else "white",
-            capsize=3,
-            elinewidth=1.1,
-        )
-        axes.annotate(name, (place[0], 100 * place[1]), (7, 7), textcoords="offset points", fontsize=9)
-        ends += [point["low"], point["high"]]
-    places = [_place(students[name]) or (1.0, 1.0) for name in front]
-    axes.plot(
-        [x for x, _ in places], [100 * y for _, y in places], color=STUDENT, lw=1, ls="--", drawstyle="steps-pre"
-    )
-    axes.plot(1, 100, marker="*", ms=14, color=TEACHER, ls="")
-    axes.annotate("teacher", (1, 100), (7, 7), textcoords="offset points", fontsize=9, color=TEACHER)
-    log_axis(axes, "x", ends)
-    axes.margins(x=0.15, y=0.15)
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=1))
-    point = reference_point(dict(next(iter(students.values())))) or {}
-    axes.set_xlabel(
-        f"speedup over softmax attention at {point['length']:,} tokens"
-        if point.get("over_softmax")
-        else "speedup over the teacher"
-    )
-    axes.set_ylabel(f"retention of {metric_label(next(iter(students.values()))['main_metric'])}")

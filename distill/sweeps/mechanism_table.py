@@ -23,7 +23,7 @@ def read_bench(path: Path | str) -> Bench:
     try:
         bench = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = {row["attention"]: row for row in bench["rows"]}
-        return {**bench, "rows": rows, "path": str(path)}
+        return {**bench, "rows": rows, "name": Path(path).name}
     except OSError as error:
         raise UserError(f"bench: {path} cannot be read; pipelines/bench_mechanisms.py writes it") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -56,7 +56,7 @@ def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Table:
         "at every length: latency of the whole student, its speedup over the one with softmax attention (SDPA) "
         "[95 %], peak memory of its forward pass beside the weights; batch 1, cpu, float32",
         "~N^: exponents fitted to the mechanism alone (12 heads of 64) over 512 tokens and more",
-        f"measured by pipelines/bench_mechanisms.py: {bench['path']}",
+        f"measured by pipelines/bench_mechanisms.py: {bench['name']}",
     )
     headers = ("attention", "claims", "time ~N^", "memory ~N^", *(f"{length:,} tokens" for length in lengths))
     return Table(title, (*headers, "compute / longest"), tuple(_row(row, lengths) for row in rows), notes)

@@ -63,6 +63,7 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
     return {
         "task": first.task.name,
         "source": first.record.get("source"),
+        "data_name": first.record.get("data_name"),
         "split": first.record["split"],
         "num_examples": first.record["num_examples"],
         "main_metric": first.record["main_metric"],

@@ -15,6 +15,8 @@ from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
+from distill.reporting.answers import Answers
+from distill.reporting.base_model import describe_base_model
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
@@ -66,13 +68,18 @@ def compare_and_report(
         return
     write_predictions(frame, folder.path / "predictions.parquet")
     write_record(record, folder.record)
-    write_model_card(record, folder.student, source=context.config.data.dir)
+    write_model_card(
+        record,
+        folder.student,
+        source=context.config.data.dir,
+        task=context.task,
+        base=describe_base_model(context.config.teacher.checkpoint),
+    )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
         shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
-    report = write_report(
-        record, folder.path, find_disagreements(context.task, frame, context.splits.validation), history
-    )
+    disagreements = find_disagreements(context.task, frame, context.splits.validation)
+    report = write_report(record, folder.path, disagreements, history, Answers(context.task, frame))
     for path in sorted((folder.path / "plots").glob("*.png")):
         show_picture(context, path)
     print(comparison_table(record))

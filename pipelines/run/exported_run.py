@@ -14,6 +14,7 @@ from distill.data.splits import Examples
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import read_predictions
 from distill.evaluation.record import Record
+from distill.reporting.answers import Answers
 from distill.reporting.report import write_report
 from distill.tasks import Task
 from distill.training.run_folder import RunFolder
@@ -66,5 +67,6 @@ def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Ma
     """Write the report of a run from its changed record and return the path of ``report.html``."""
     phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
     history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
-    disagreements = find_disagreements(task, read_predictions(folder.path / "predictions.parquet"), validation)
-    return write_report(record, folder.path, disagreements, history)
+    predicted = read_predictions(folder.path / "predictions.parquet")
+    disagreements = find_disagreements(task, predicted, validation)
+    return write_report(record, folder.path, disagreements, history, Answers(task, predicted))

@@ -1,6 +1,7 @@
 """pipelines/export.py: which files it leaves and what they compute, what it writes down, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.closeness import assert_close
+from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.benchmark import timing
@@ -22,6 +24,7 @@ from distill.evaluation.record import read_record, write_record
 from distill.export import deployment as deployments
 from distill.export import onnx as onnx_export
 from distill.export.alternatives import measure_alternatives
+from distill.export.companions import write_companions
 from distill.tasks import get_task
 from distill.utils.cli import run
 from distill.utils.errors import UserError
@@ -40,6 +43,7 @@ task: sst2
 data: {{dir: {data}, max_length: 16}}
 stages: [{{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {{logits: 1.0}}}}]
 """
+FILES = {"student.onnx", "student.int8.onnx", "student.tokenizer.json", "student.labels.json"}
 QUICK = ["--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.02"]
 
 
@@ -112,7 +116,7 @@ def test_a_run_gets_its_deployments(place, tmp_path, monkeypatch, capsys):
     output = tmp_path / "new" / "student.onnx"
     assert call(monkeypatch, "--student", place / "run" / "student", "--output", output, "--int8") == 0
     assert "student.int8.onnx" in capsys.readouterr().out
-    assert sorted(path.name for path in output.parent.iterdir()) == ["student.int8.onnx", "student.onnx"]
+    assert {path.name for path in output.parent.iterdir()} == FILES
     record = read_record(place / "run")
     assert {key: record[key] for key in before} == before
     full, int8 = record["deployments"]
@@ -142,11 +146,46 @@ def exported(place, tmp_path_factory):
 
 
 def test_files_outside_a_run(exported):
-    assert {path.name for path in exported.iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"}
+    assert {path.name for path in exported.iterdir()} == FILES | {"student.json"}
     figures = json.loads((exported / "student.json").read_text())
     full, int8 = figures["deployments"]
     assert full["metrics"] == figures["models"]["student"]["metrics"]
     assert full["parity"] < 1e-4 < int8["parity"]
+
+
+def test_the_example_on_the_page_prints_a_label(place, exported):
+    """As it stands in pipelines/README.md, in a process that has neither torch nor this repository."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "pipelines" / "README.md").read_text(), flags=re.DOTALL)
+    assert len(code.splitlines()) == 10
+    refused = "import sys; sys.modules |= dict.fromkeys(('torch', 'transformers', 'students', 'distill'))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", refused + code], cwd=exported, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    model = StudentForSequenceClassification.from_pretrained(place / "alone").eval()
+    (text,) = re.findall(r'encode\("(.*?)"\)  #', code)
+    inputs = BertTokenizer.from_pretrained(place / "alone")(text, return_tensors="pt")
+    with torch.no_grad():
+        expected = int(model(**inputs).logits.argmax())
+    assert done.stdout.strip() == model.config.id2label[expected]
+
+
+def test_the_tokenizer_cuts_at_the_positions(exported):
+    tokenizer = Tokenizer.from_file(str(exported / "student.tokenizer.json"))
+    assert len(tokenizer.encode("good " * 100).ids) == SIZE["max_position_embeddings"]
+    assert len(tokenizer.encode("good").ids) == 3
+
+
+def test_no_file_has_the_labels_of_another_student_beside_it(tmp_path):
+    """Killed between the companions and the file, an export of another student leaves no file at all."""
+    output, labels = tmp_path / "it.onnx", tmp_path / "it.labels.json"
+    write_companions({labels: "[]"}, [output])
+    output.write_bytes(b"of the first student")
+    write_companions({labels: "[]"}, [output])
+    assert output.exists(), "the same labels: the same kind of student"
+    write_companions({labels: '["other"]'}, [output])
+    assert not output.exists()
+    assert labels.read_text() == '["other"]'
 
 
 @pytest.mark.parametrize(("batch_size", "length", "padding"), [(1, 1, 0), (1, 32, 0), (3, 5, 2), (40, 17, 16)])

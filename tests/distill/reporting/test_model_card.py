@@ -1,13 +1,22 @@
 """The model card: its evaluation results read back, and miniature data never passes for the real set."""
 
+import ast
 import copy
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from helpers.small_students import student
 from huggingface_hub import ModelCard
 
+from distill.data.tokenization import train_tokenizer
+from distill.reporting.base_model import BaseModel, describe_base_model
 from distill.reporting.model_card import write_model_card
+from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError
 
 SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
@@ -60,9 +69,101 @@ def test_custom_task_and_verdict(record, tmp_path):
     assert "trust_remote_code=True" in text
 
 
-def test_a_pair_is_loaded_as_a_pair(record, tmp_path):
-    record["task"] = "rte"
-    assert 'tokenizer("a text", "its pair", return_tensors="pt")' in write_model_card(record, tmp_path).read_text()
+NAMES = ("negative", "positive")
+PAIR = custom_task(("first", "second"), "label", ("a", "b"), regression=False)
+SCORES = custom_task(("first",), "label", None, regression=True)
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory):
+    """Saved students with a tokenizer, of two classes and of one score."""
+    folder = tmp_path_factory.mktemp("students")
+    for name, options in (
+        ("classes", {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}),
+        ("scores", {"num_labels": 1, "problem_type": "regression"}),
+    ):
+        tokenizer = train_tokenizer(["a text and its pair"] * 3, 60)
+        student(vocab_size=len(tokenizer), **options).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def example_of(card: Path) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", card.read_text(), flags=re.DOTALL)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "labels"),
+    [
+        ("classes", TASKS["sst2"], ("negative", "positive")),
+        ("classes", PAIR, ("negative", "positive")),
+        ("scores", SCORES, ()),
+    ],
+    ids=["text", "pair", "score"],
+)
+def test_the_example_runs_as_written(record, students, tmp_path, name, task, labels):
+    """In a process without this repository; standard input is closed, so that a question for consent would fail."""
+    card = write_model_card(record, students / name, task=task)
+    code = example_of(card)
+    assert code.count("trust_remote_code") == 1
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=students,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "custom code" not in done.stdout + done.stderr
+    answer = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    (answer,) = answer if isinstance(answer, list) else [answer]
+    assert set(answer) == {"label", "score"}
+    assert not labels or answer["label"] in labels
+
+
+def test_labels_data_and_limits(record, students):
+    record |= {
+        "task": "custom",
+        "source": "folder",
+        "data_name": "mine.csv",
+        "never_answered": {"student": ["negative"]},
+    }
+    text = write_model_card(record, students / "classes", source="/data/mine.csv", task=PAIR).read_text()
+    assert "* 0: negative\n* 1: positive" in text
+    assert "the training split of mine.csv, read from a folder. Text: first, second." in text
+    assert "It never answers negative." in text
+    assert "at most 24 tokens" in text
+    assert "trained from scratch" in text
+
+
+@pytest.mark.parametrize("licence", ["apache-2.0", None])
+def test_base_model_and_licence(record, students, tmp_path, licence):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text(json.dumps({"_name_or_path": "somebody/encoder"}))
+    if licence:
+        (encoder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# Encoder\n")
+    base = describe_base_model(str(encoder))
+    assert base == BaseModel("somebody/encoder", "somebody/encoder", licence)
+    path = write_model_card(record, students / "classes", base=base)
+    text = path.read_text()
+    data = ModelCard.load(path).data.to_dict()
+    assert (data["base_model"], data.get("license")) == ("somebody/encoder", licence)
+    assert f"Licence of the base model: {licence or 'unknown'}" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_folder_that_names_no_origin_is_named_without_its_path(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    assert describe_base_model(str(tmp_path / "encoder")) == BaseModel("encoder", None, None)
+    assert describe_base_model("nobody/has-this") == BaseModel("nobody/has-this", "nobody/has-this", None)
+    assert describe_base_model(None) is None
 
 
 def test_no_place_to_write(record, tmp_path):

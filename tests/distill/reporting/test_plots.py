@@ -2,19 +2,15 @@
 
 import copy
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import pytest
 
-from distill.reporting.plots import (
-    draw_plots,
-    fidelity,
-    losses,
-    metric_after_stages,
-    retention_against_speedup,
-    speed_by_length,
-)
+from distill.reporting.plot_style import png
+from distill.reporting.plots import draw_plots, retention_against_speedup, speed_by_length
+from distill.reporting.training_plots import fidelity, losses, metric_after_stages
 
 SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 ALWAYS = {"retention_speedup.png", "speed_by_length.png", "memory_by_length.png", "fidelity.png", "stages.png"}
@@ -85,10 +81,51 @@ def test_one_stage_of_a_regression(record):
     assert figure.axes[0].texts[0].get_text() == "-0.100"
 
 
-def test_a_layer_far_off_does_not_flatten_the_others(record):
+def test_a_layer_below_the_mean_is_a_cross_and_not_a_clipped_bar(record):
     record["stages"][0]["fidelity"][2]["hidden_states"] = -40.0
-    low, high = fidelity(record).axes[0].get_ylim()
-    assert (low, high) == (-1.0, 1.0)
+    attention, hidden = fidelity(record).axes
+    assert attention.get_ylim() == (0, 1)
+    assert all(bar.get_height() >= 0 for bar in hidden.patches)
+    crosses = [list(line.get_xdata()) for line in hidden.lines if line.get_marker() == "x"]
+    assert [round(place) for places in crosses for place in places] == [3]
+    assert not any(len(line.get_xdata()) for line in attention.lines if line.get_marker() == "x")
+
+
+@pytest.mark.parametrize("layers", [1, 3, 24])
+def test_layers_are_whole_numbers_from_1(record, layers):
+    layer = record["stages"][0]["fidelity"][0]
+    for stage in record["stages"]:
+        stage["fidelity"] = [layer | {"layer": place} for place in range(layers)]
+    ticks = list(fidelity(record).axes[0].get_xticks())
+    assert ticks[0] == 1
+    assert all(tick == int(tick) and 1 <= tick <= layers for tick in ticks)
+    assert len(ticks) <= 12
+
+
+def test_every_point_lies_inside_the_picture_and_close_lengths_share_a_label(record):
+    first, second = record["speed"][:2]
+    first |= {"speedup": 2.0, "low": 1.9, "high": 2.1}
+    second |= {"speedup": 2.02, "low": 1.9, "high": 9.0}
+    axes = retention_against_speedup(record).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 1.0
+    assert high > 9.0
+    assert axes.texts[0].get_text() == f"{first['length']}, {second['length']}"
+
+
+def box(text):
+    return text.get_window_extent()
+
+
+def test_tick_labels_of_stages_do_not_overprint(record):
+    names = ("depth", "depth_logits", "transfer", "layers", "logits", "another_long_name")
+    record["stages"] = [record["stages"][0] | {"name": name} for name in names]
+    figure = metric_after_stages(record)
+    png(figure)
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == list(names)
+    boxes = [box(label) for label in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_only_raw_losses_are_drawn():

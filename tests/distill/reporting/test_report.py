@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.evaluation.record import SPEED_NUMBERS
 from distill.reporting.report import write_report
 from distill.reporting.verdict import verdict_sentences
 from distill.utils.errors import UserError
@@ -43,7 +44,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        self.text.append(data.replace("\N{NO-BREAK SPACE}", " "))
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_page_is_whole_and_fetches_nothing(record, tmp_path):
 
 def test_verdict_comes_first(record, tmp_path):
     page = Page(write_report(record, tmp_path).read_text())
-    text = "".join(page.text).replace("\N{NO-BREAK SPACE}", " ")
+    text = "".join(page.text)
     first, *others = [text.index(sentence) for sentence in verdict_sentences(record)]
     assert first < text.index("Teacher against student on sst2")
     assert others == sorted(others)
@@ -141,6 +142,42 @@ def test_a_bare_record_still_reports(record, tmp_path):
     text = Page(write_report(record, tmp_path).read_text()).text
     assert any("97.5 %" in part for part in text)
     assert not (tmp_path / "plots").exists()
+
+
+def test_no_row_and_no_column_of_gaps(record, tmp_path):
+    for point in record["speed"]:
+        point |= {"depth_speedup": None, "attention_speedup": None}
+    record["speed"][0] |= dict.fromkeys(SPEED_NUMBERS) | {"reason": "out of memory"}
+    record["environment"] |= {"gpu": None}
+    page = "".join(Page(write_report(record, tmp_path).read_text()).text)
+    for text in (page, (tmp_path / "report.md").read_text()):
+        assert "n/a" not in text
+        assert "depth · attention" not in text
+        assert "out of memory" in text
+
+
+def test_the_file_of_somebodys_own_data_is_the_title(record, tmp_path):
+    record |= {"task": "custom", "source": "folder", "data_name": "tickets.csv"}
+    page = Page(write_report(record, tmp_path).read_text())
+    assert "Distillation report: tickets.csv" in page.text
+    assert "custom" not in "".join(page.text)
+
+
+def test_a_fidelity_below_zero_is_said_in_words(record, tmp_path):
+    for layer in record["stages"][0]["fidelity"]:
+        layer["attention_output"] = -2.449
+    write_report(record, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "worse than the mean" in text
+    assert "-244.9" not in text
+
+
+def test_the_page_has_a_dark_form_and_a_cue_for_what_is_wider(record, tmp_path):
+    source = write_report(record, tmp_path).read_text()
+    assert "prefers-color-scheme: dark" in source
+    tags = Page(source).tags
+    scrolled = [attributes for tag, attributes in tags if tag == "div" and attributes.get("class") == "scroll"]
+    assert len(scrolled) == sum(tag in ("table", "img") for tag, _ in tags)
 
 
 def test_no_place_to_write(record, tmp_path):

@@ -1,0 +1,58 @@
+"""Which model a student comes from in the end, and under which licence: what its card has to say."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import ModelCard, try_to_load_from_cache
+
+HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
+UNKNOWN_LICENCE = "unknown: neither its card nor its configuration names one; ask its authors before you pass this on"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The encoder that the teacher was fine-tuned from."""
+
+    name: str
+    hub_name: str | None
+    """What the Hub knows it by; None for a folder that does not say so."""
+    licence: str | None
+    """As its card or configuration names it; None where neither does."""
+
+
+def describe_base_model(checkpoint: str | None) -> BaseModel | None:
+    """Describe the checkpoint that a teacher started from, a folder or a name on the Hub; nothing is fetched.
+
+    Returns None where there is none: the teacher was trained from scratch.
+    """
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        found = {name: try_to_load_from_cache(checkpoint, name) for name in ("README.md", "config.json")}
+        card, config = (Path(path) if isinstance(path, str) else None for path in found.values())
+        return BaseModel(checkpoint, checkpoint, _licence(card, config))
+    card, config = folder / "README.md", folder / "config.json"
+    origin = _read_config(config).get("_name_or_path")
+    hub_name = origin if isinstance(origin, str) and HUB_NAME.fullmatch(origin) else None
+    return BaseModel(hub_name or folder.resolve().name, hub_name, _licence(card, config))
+
+
+def _licence(card: Path | None, config: Path | None) -> str | None:
+    """Return the licence that a model's card names, or its configuration."""
+    named = _read_config(config).get("license")
+    if card is not None and card.is_file():
+        with suppress(OSError, ValueError):  # a page that is no model card
+            named = ModelCard.load(card).data.to_dict().get("license") or named
+    return named if isinstance(named, str) else None
+
+
+def _read_config(path: Path | None) -> dict[str, object]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
