@@ -19,7 +19,7 @@ from pipelines.run.command import prepare_command
 
 def main() -> int:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
-    opened, exit_code = prepare_command()
+    opened, exit_code = prepare_command(__doc__)
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training
