@@ -22,18 +22,9 @@ def main() -> int:
     opened, exit_code = prepare_command(__doc__)
     if opened is None:
         return exit_code
-    from distill.training.accelerator import end_training
-    from pipelines.run.baseline import train_baseline
-    from pipelines.run.comparison import compare_and_report
-    from pipelines.run.stages import run_stages
-    from pipelines.run.teacher import finetune_teacher
+    from pipelines.run.phases import run_phases
 
-    context, setup = opened
-    setup = finetune_teacher(context, setup)
-    student = run_stages(context, setup)
-    baseline = train_baseline(context, setup)
-    compare_and_report(context, setup, student, baseline)
-    end_training(context.run.accelerator)
+    run_phases(*opened)
     return 0
 
 

@@ -94,3 +94,8 @@ def test_there_is_a_launcher_file_for_every_kind_of_machine():
 
 def test_torch_is_pinned():
     assert re.search(r"^torch==2\.13\.0\b", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+
+
+def test_no_configuration_names_a_folder_that_a_reader_does_not_have():
+    named = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if "../" in path.read_text()]
+    assert named == []

@@ -6,13 +6,13 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from distill.config.parsing import make_parser
+from distill.config.parsing import SECTIONS, make_parser
 from distill.utils.errors import UserError, choices_hint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,8 @@ class SweepConfig:
     seeds: list[int] = field(default_factory=lambda: [42])
     """Seeds of training, one run each."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Dotted keys for every run; {task} in a value stands for the name of the run's configuration file."""
+    """Dotted keys for every run, such as --overrides.data.dir DATA; {task} in a value stands for the name of the run's
+    configuration file."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
     """Command that starts a run."""
     bench: str | None = None
@@ -87,6 +88,7 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
+        sweep = replace(sweep, overrides=_dotted(sweep.overrides))
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         raise UserError(f"sweep: {' '.join(str(error).split())}") from error
     for name in ("configs", "students", "seeds", "launcher"):
@@ -110,6 +112,17 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")
     return sweep
+
+
+def _dotted(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return nested keys, as which ``--overrides.data.dir DATA`` arrives, as dotted ones; of equal keys the last counts."""
+    found: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key in (*SECTIONS, "teacher.scratch") and isinstance(value, dict):
+            found |= _dotted({f"{key}.{name}": below for name, below in value.items()})
+        else:
+            found[key] = value
+    return found
 
 
 def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:
