@@ -115,7 +115,7 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
 
 
 def _dotted(keys: dict[str, Any]) -> dict[str, Any]:
-    """Return nested keys, as which ``--overrides.data.dir DATA`` arrives, as dotted ones; of equal keys the last counts."""
+    """Return dotted keys in place of nested ones: ``--overrides.data.dir DATA`` arrives nested. Later ones win."""
     found: dict[str, Any] = {}
     for key, value in keys.items():
         if key in (*SECTIONS, "teacher.scratch") and isinstance(value, dict):
