@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "mechanisms": "every mechanism, distilled alike on real GLUE",
     "mechanisms_embedded": "the same on miniature GLUE",
     "own_data": "data of one's own, with the recipe chosen from it",
+    "published": "scores of others on GLUE, with the page each was read on",
     "recipes": "ways to a student of three layers",
     "repeatability": "the same speed comparison several times",
     "speed": "speed of the students of `glue` and `front`",
