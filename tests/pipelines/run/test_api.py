@@ -50,7 +50,7 @@ def test_the_lines_of_the_readme_run(tiny, tmp_path, monkeypatch, capsys):
         ({"student.layers": 2}, r"unknown key 'student.layers'.*did you mean 'student\.num_layers'"),
         ({"student.num_layers": "two"}, r"student\.num_layers"),
         ({"student.attention": "perfomer"}, r"did you mean 'performer'"),
-        ({"student.exact_up_to": 16, "student.attention": "linformer"}, r"student\.exact_up_to is 16: linformer"),
+        ({"student.exact_up_to": 16, "student.attention": "fnet"}, r"student\.exact_up_to is 16: fnet"),
     ],
 )
 def test_a_wrong_override_is_one_line(tiny, overrides, message):
