@@ -33,14 +33,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--lengths", type=positive, nargs="+", default=[128, 256, 512, 1024, 2048, 4096, 8192], metavar="TOKENS")
-    add("--num-features", type=positive, nargs="+", default=[64, 128, 256], metavar="M")
-    add("--head-size", type=positive, default=64, help="12 heads of this size (default 64)")
-    add("--batch-tokens", type=positive, default=4096, help="batch size x length, at least one example (default 4096)")
-    add("--threads", type=positive, help="of torch (default: as torch chooses)")
-    add("--seconds", type=float, default=5.0, help="per length and pass, overrun to reach 6 rounds (default 5)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
-    add("--output", type=Path, default=Path("runs/bench/bench.json"), help="default runs/bench/bench.json")
+    lengths, features, output = [128, 256, 512, 1024, 2048, 4096, 8192], [64, 128, 256], Path("runs/bench/bench.json")
+    default = "(default %(default)s)"
+    add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
+    add("--num-features", type=positive, nargs="+", default=features, metavar="M", help=f"features per head {default}")
+    add("--head-size", type=positive, default=64, metavar="SIZE", help=f"size of each of 12 heads {default}")
+    add("--batch-tokens", type=positive, default=4096, metavar="TOKENS", help=f"batch size times length {default}")
+    add("--threads", type=positive, metavar="N", help="threads of torch (default: as torch chooses)")
+    seconds = "time per length and pass, exceeded to reach 6 rounds"
+    add("--seconds", type=float, default=5.0, metavar="SECONDS", help=f"{seconds} {default}")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device {default}")
+    add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
 
 

@@ -42,11 +42,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--attentions", nargs="+", metavar="NAME", help="default: all")
-    add("--lengths", type=positive, nargs="+", default=[128, 512, 1024, 2048, 4096, 8192], metavar="TOKENS")
-    add("--student_lengths", type=positive, nargs="*", default=[128, 512, 2048, 4096], metavar="TOKENS")
-    add("--seconds", type=float, default=20.0, help="per length, overrun to reach 6 rounds (default 20)")
-    add("--output", type=Path, default=Path("runs/bench/bench_zoo.json"), help="default runs/bench/bench_zoo.json")
+    alone, inside = [128, 512, 1024, 2048, 4096, 8192], [128, 512, 2048, 4096]
+    output = Path("runs/bench/bench_zoo.json")
+    default = "(default %(default)s)"
+    add("--attentions", nargs="+", metavar="NAME", help="mechanisms to time (default: all)")
+    add("--lengths", type=positive, nargs="+", default=alone, metavar="TOKENS", help=f"lengths, alone {default}")
+    add("--student_lengths", type=positive, nargs="*", default=inside, metavar="TOKENS", help=f"in students {default}")
+    seconds = "time per length, exceeded to reach 6 rounds"
+    add("--seconds", type=float, default=20.0, metavar="SECONDS", help=f"{seconds} {default}")
+    add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
 
 

@@ -35,8 +35,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     parser.description, parser.epilog = __doc__, None
     parser.set_defaults(batch_sizes=[1, 2, 8, 32], lengths=[16, 32, 64, 128, 256], seconds_per_point=1.0)
-    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="of the same comparison (default 3)")
-    parser.add_argument("--record", type=Path, default=Path("runs/bench/bench_repeat.json"), metavar="FILE")
+    add, output = parser.add_argument, Path("runs/bench/bench_repeat.json")
+    add("--repeats", type=positive, default=3, metavar="N", help="times the comparison is repeated (default 3)")
+    add("--record", type=Path, default=output, metavar="FILE", help=f"file to write (default {output})")
     options = parser.parse_args(arguments)
     data_options(options, options.task)
     return options

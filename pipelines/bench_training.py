@@ -42,7 +42,7 @@ SECONDS = 90.0
 
 def main() -> None:
     """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
-    config = parse_config()
+    config = parse_config(description=__doc__)
     from distill.benchmark.timing import ratio_of_medians, time_interleaved, typical_seconds
     from distill.objectives.loss_fallbacks import replace_unsupported_losses
     from distill.utils.environment import describe_environment

@@ -36,28 +36,27 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("models").add_argument
     add("--teacher", required=True, metavar="DIR", help="fine-tuned classifier, as save_pretrained leaves it")
-    add("--student", required=True, metavar="DIR", help="classifier to judge by it")
+    add("--student", required=True, metavar="DIR", help="classifier to compare with it")
     add("--baseline", metavar="DIR", help="the student's architecture trained on labels alone")
-    add("--task", required=True, help=", ".join(task_names()))
-    add_data_options(parser)
-    add(
-        "--lengths",
-        type=positive,
-        nargs="+",
-        default=[16, 32, 128, 512, 1024, 2048, 4096],
-        metavar="TOKENS",
-        help="where speed is measured (default 16 to 4096)",
-    )
-    add("--batch-sizes", type=positive, nargs="+", default=[1, 8, 32], metavar="N", help="default 1 8 32")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the speed measurement")
-    add("--seconds-per-point", type=float, default=2.0, help="time for each batch size and length (default 2)")
-    add("--max-seconds", type=float, default=180.0, help="time for all of them together (default 180)")
+    add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
+    data = parser.add_argument_group("data")
+    data.add_argument("--task", required=True, metavar="TASK", help=f"one of {', '.join(task_names())}")
+    add_data_options(data)
+    add = parser.add_argument_group("speed").add_argument
+    lengths, default = [16, 32, 128, 512, 1024, 2048, 4096], "(default %(default)s)"
+    add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
+    add("--batch-sizes", type=positive, nargs="+", default=[1, 8, 32], metavar="N", help=f"batch sizes {default}")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device of both models {default}")
+    dtypes, each = ("float32", "bfloat16", "float16"), "time for each batch size and length"
+    add("--dtype", choices=dtypes, default="float32", help=f"precision of the speed measurement {default}")
+    add("--seconds-per-point", type=float, default=2.0, metavar="SECONDS", help=f"{each} {default}")
+    add("--max-seconds", type=float, default=180.0, metavar="SECONDS", help=f"time for all of them {default}")
     add("--compile", action="store_true", help="time both models through torch.compile")
-    add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    add("--format", choices=("table", "md", "json"), default="table", help="what is printed")
+    add = parser.add_argument_group("output").add_argument
+    add("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap behind the intervals (default 0)")
+    add("--format", choices=("table", "md", "json"), default="table", help="form of what is printed (default table)")
     add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
     add("--submission", metavar="DIR", help="write both models' answers on GLUE's test split there, for its server")
     add(
@@ -65,9 +64,8 @@ def make_parser() -> Parser:
         type=parse_requirements,
         default={},
         metavar="retention=R,speedup=S,gain=G",
-        help="exit 1 unless proven",
+        help="exit with 1 unless the lower ends of the intervals reach these",
     )
-    add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     return parser
 
 

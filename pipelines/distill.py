@@ -19,23 +19,12 @@ from pipelines.run.command import prepare_command
 
 def main() -> int:
     """Run every phase that is not finished yet: teacher, stages, baseline, comparison."""
-    opened, exit_code = prepare_command()
+    opened, exit_code = prepare_command(__doc__)
     if opened is None:
         return exit_code
-    from distill.training.accelerator import end_training
-    from pipelines.run.baseline import train_baseline
-    from pipelines.run.comparison import compare_and_report
-    from pipelines.run.context import open_run_folder
-    from pipelines.run.stages import run_stages
-    from pipelines.run.teacher import finetune_teacher
+    from pipelines.run.phases import run_phases
 
-    context, setup = opened
-    with open_run_folder(context):
-        setup = finetune_teacher(context, setup)
-        student = run_stages(context, setup)
-        baseline = train_baseline(context, setup)
-        compare_and_report(context, setup, student, baseline)
-    end_training(context.run.accelerator)
+    run_phases(*opened)
     return 0
 
 

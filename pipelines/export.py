@@ -32,17 +32,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
-    add("--format", choices=("onnx",), default="onnx", help="default onnx")
+    add("--format", choices=("onnx",), default="onnx", help="format of the file (default onnx)")
     add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx")
     add("--int8", action="store_true", help="also write FILE.int8.onnx: int8 weights, dynamic quantisation")
     add("--run_dir", metavar="RUN", help="run folder of the student (default: the one that the student lies in)")
-    add("--task", help=f"needed without a run folder: {', '.join(task_names())}")
+    add("--task", metavar="TASK", help=f"needed without a run folder; one of {', '.join(task_names())}")
     add_data_options(parser)
-    add(
-        "--lengths", type=positive, nargs="+", default=[32, 128, 512], metavar="TOKENS", help="where speed is measured"
-    )
-    add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help="default 1 32")
-    add("--seconds-per-point", type=float, default=2.0, help="time for each batch size and length (default 2)")
+    lengths, default = [32, 128, 512], "(default %(default)s)"
+    add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
+    add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help=f"batch sizes {default}")
+    seconds = "time for each batch size and length"
+    add("--seconds-per-point", type=float, default=2.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     return parser.parse_args(arguments)
 

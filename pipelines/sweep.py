@@ -27,7 +27,7 @@ def main() -> int:
     from distill.sweeps.runner import make_runner, summaries
     from distill.sweeps.schema import parse_sweep, sweep_runs
 
-    sweep = parse_sweep()
+    sweep = parse_sweep(description=__doc__)
     grid = sweep_runs(sweep)
     start = make_runner(sweep)
     waiting = [cell for cell in grid if not cell.finished]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +25,7 @@ TOP_LEVEL = {
         "notebooks",
         "tests",
     ),
-    *("Makefile", "LICENSE", "CHANGELOG.md", "pyproject.toml"),
+    *("Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml"),
 }
 MADE_BY_RUNS = {"runs", "build", "bert_distill.egg-info"}
 """Left by commands and by `pip install -e .`."""
@@ -63,6 +64,35 @@ def test_top_level():
     assert entries == TOP_LEVEL
 
 
+def test_contributing_is_short_and_names_what_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) <= 60
+    named = re.findall(r"`((?:configs|pipelines|distill|students|notebooks|tests|\.ci)/[\w./-]*\w)`", text)
+    named += re.findall(r"\]\(([^)]+)\)", text)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    for theirs, ours in (
+        ("title", "name"),
+        ("version", "version"),
+        ("license", "license"),
+        ("abstract", "description"),
+    ):
+        assert citation[theirs] == project[ours]
+
+
+def test_ci_runs_on_the_versions_that_are_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    versions = workflow["jobs"]["run"]["strategy"]["matrix"]["python-version"]
+    assert versions == ["3.11", "3.12", "3.13"]
+    assert project["requires-python"] == f">={versions[0]}"
+
+
 def test_there_is_a_console_command_for_every_script():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     scripts = {path.stem for path in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
@@ -94,3 +124,8 @@ def test_there_is_a_launcher_file_for_every_kind_of_machine():
 
 def test_torch_is_pinned():
     assert re.search(r"^torch==2\.13\.0\b", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+
+
+def test_no_configuration_names_a_folder_that_a_reader_does_not_have():
+    named = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if "../" in path.read_text()]
+    assert named == []

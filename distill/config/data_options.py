@@ -10,7 +10,7 @@ from distill.utils.errors import UserError
 CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add ``--data.dir`` and its like; what is not given is absent from the namespace: DataConfig has the defaults."""
 
     def add(name: str, **settings: Any) -> None:
@@ -19,15 +19,20 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add(
         "dir",
         metavar="PATH",
-        help="folder of <task>/<split> files, `embedded`, or a file (task custom); else the Hub",
+        help="folder of <task>/<split> files, embedded, or a file with task custom (default: the Hub)",
     )
-    add("max_length", type=positive, metavar="TOKENS", help="texts are cut there (default 128)")
-    add("seed", type=int, metavar="N", help="of the embedded data and of a split-off validation (default 0)")
-    add("validation_fraction", type=float, metavar="SHARE", help="task custom without a validation file (default 0.1)")
-    add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two text columns; else found by name")
-    add("label_column", metavar="NAME", help="task custom: column to predict (default label, or found by name)")
-    add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order")
-    add("regression", action="store_true", help="task custom: the label is a number")
+    add("max_length", type=positive, metavar="TOKENS", help="longest text; longer ones are truncated (default 128)")
+    add("seed", type=int, metavar="N", help="seed of the embedded data and of a validation split (default 0)")
+    add(
+        "validation_fraction",
+        type=float,
+        metavar="SHARE",
+        help="task custom without a validation file (default 0.1)",
+    )
+    add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two columns (default: found by name)")
+    add("label_column", metavar="NAME", help="task custom: column to predict (default: label, or found by name)")
+    add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order (default: sorted)")
+    add("regression", action="store_true", help="task custom: predict a number")
 
 
 def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:

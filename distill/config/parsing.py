@@ -3,10 +3,13 @@
 This is the one place that reads YAML.
 """
 
+import argparse
 import dataclasses
 import itertools
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,24 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from distill.config.reference import help_lines, read_sections
 from distill.config.schema import AUTO, Config, StageConfig
 from distill.config.validation import check_config
 from distill.utils.errors import UserError, choices_hint
 from distill.utils.files import write_atomically
 
 CHECK = "--check"
-CHECK_HELP = (
-    f"{CHECK}: look for everything that would go wrong with this command and this machine; train and write nothing"
+HELP_OPTIONS = {
+    "--help": "show this help and exit",
+    "--config FILE": "YAML file with keys; may be given several times, later ones win",
+    "--print_config": "print the configuration as it is resolved, and exit",
+}
+CHECK_HELP = {CHECK: "look for everything that would go wrong here; train and write nothing"}
+SECTIONS_HELP = (
+    "In the file, keys stand under their section; on the command line, write --SECTION.KEY VALUE. A section may come "
+    "from a file of its own, such as --student configs/students/abc_3_layers.yaml."
 )
+HELP_WIDTH = 100
 
 WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
 """Keys that may change between a run and its continuation."""
@@ -32,25 +44,66 @@ MAX_VALUES = 10_000
 SECTIONS = tuple(entry.name for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type))
 
 
-def parse_config(arguments: Sequence[str] | None = None, attentions: Mapping[str, Any] | None = None) -> Config:
+class ConfigParser(jsonargparse.ArgumentParser):
+    """A parser whose help is the reference of all keys."""
+
+    schema: type | None = None
+    """None in the parsers that jsonargparse makes for itself."""
+    more_options: Mapping[str, str] = {}
+    """Options that are no keys, and what they do, beside `HELP_OPTIONS`."""
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return one line of usage, the description, the options, and every key by section."""
+        if self.schema is None:
+            return super().format_help(formatter)
+        width = min(shutil.get_terminal_size().columns, HELP_WIDTH)
+        options, sections = {**HELP_OPTIONS, **self.more_options}, read_sections(self.schema)
+        how = ["", *textwrap.wrap(SECTIONS_HELP, width)] if len(sections) > 1 else []
+        return "\n".join(
+            [
+                f"usage: {self.prog} --config FILE [--KEY VALUE ...]",
+                *("", (self.description or "").strip(), ""),
+                *(f"  {option:15} {text}" for option, text in options.items()),
+                *how,
+                *help_lines(sections, width),
+                "",
+            ]
+        )
+
+
+def parse_config(
+    arguments: Sequence[str] | None = None,
+    attentions: Mapping[str, Any] | None = None,
+    *,
+    description: str | None = None,
+) -> Config:
     """Read ``--config FILE`` (several are merged, later ones win) and dotted overrides into a checked Config.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+        attentions: what a student may have (``students.STUDENTS``); None skips the checks that need them.
+        description: of the command, for its help.
 
     Raises:
         UserError: a key that does not exist, a value of the wrong type or an impossible combination.
     """
-    config = _parse(arguments)
+    return _checked(_parse(arguments, description), attentions)
+
+
+def _checked(config: Config, attentions: Mapping[str, Any] | None) -> Config:
+    """Return the configuration with its run folder, if nothing speaks against it."""
     check_config(config, attentions)
     return dataclasses.replace(config, run_dir=config.run_dir or f"runs/{config.task}")
 
 
-def parse_command(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
+def parse_command(arguments: Sequence[str] | None = None, description: str | None = None) -> tuple[Config, bool]:
     """Read a command line: its configuration, and whether ``--check`` asks for a look at it alone.
 
     ``--check`` is taken out before the rest is parsed: it is no key, neither of a file nor of a run.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     others = [argument for argument in arguments if argument != CHECK]
-    return parse_config(others), len(others) < len(arguments)
+    return _checked(_parse(others, description, CHECK_HELP), None), len(others) < len(arguments)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -63,25 +116,29 @@ def load_config(path: Path) -> Config:
     return _parse(["--config", str(path)])
 
 
-def make_parser(schema: type, description: str | None, epilog: str | None = None) -> jsonargparse.ArgumentParser:
+def make_parser(
+    schema: type, description: str | None, more_options: Mapping[str, str] | None = None
+) -> jsonargparse.ArgumentParser:
     """Return a parser of YAML files and dotted overrides into a dataclass; files are looked at before they are loaded.
 
     Args:
         schema: the dataclass.
-        description, epilog: of the help.
+        description: of the help.
+        more_options: options in the help that the parser itself does not read, and what they do.
     """
     jsonargparse.set_loader(CHECKED_YAML, _load_yaml, (yaml.YAMLError,))
-    parser = jsonargparse.ArgumentParser(
-        exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=description, epilog=epilog
-    )
+    parser = ConfigParser(exit_on_error=False, allow_abbrev=False, parser_mode=CHECKED_YAML, description=description)
+    parser.schema, parser.more_options = schema, more_options or {}
     parser.add_argument("--config", action="config", help="YAML file; may be given several times, later ones win")
     parser.add_class_arguments(schema)
     return parser
 
 
-def _parse(arguments: Sequence[str] | None) -> Config:
+def _parse(
+    arguments: Sequence[str] | None, description: str | None = None, more_options: Mapping[str, str] | None = None
+) -> Config:
     arguments = _open_stages(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser(Config, __doc__, CHECK_HELP)
+    parser = make_parser(Config, description, more_options)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)

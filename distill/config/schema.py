@@ -22,30 +22,30 @@ AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the examples come from and how long they may be."""
+    """The examples: where they come from and how long they may be."""
 
     dir: str | None = None
-    """Folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>; embedded: miniature GLUE; null: the Hub; task
-    custom: also one file, or a folder with the files of the splits in it."""
+    """Source of the examples: a folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>, embedded (miniature
+    GLUE) or null (the Hub). Task custom: also a single file, or a folder that holds the files of the splits."""
     max_length: int = 128
-    """Longest sequence in tokens; longer texts are cut."""
+    """Longest sequence in tokens; longer texts are truncated."""
     max_train_examples: int | None = None
-    """Train on a random subset of this size; null: all."""
+    """Train on a random subset of this size; null: on everything."""
     held_out_fraction: float = 0.05
-    """Share of train on which epochs are selected; validation is only ever reported."""
+    """Share of the training set held out to select epochs; validation is only ever reported."""
     seed: int = 0
-    """Seed of the subset, of what is split off and of the embedded grammar (not of the training)."""
+    """Seed of the subset, the splits and the embedded data; not of training."""
     validation_fraction: float = 0.1
-    """task custom without a validation file: share of the rows that is split off for it, every class in its share;
-    at least 200 rows, where these are no more than a fifth."""
+    """Task custom without a validation file: share of the rows split off as one, stratified by class; at least 200
+    rows, unless that is more than a fifth."""
     text_columns: list[str] | str | None = None
-    """task custom: the text column, or a list of two; null: found where their names are plain."""
+    """Task custom: the text column, or a list of two; null: found by common names."""
     label_column: str = "label"
-    """task custom: the column to predict; where there is no column label, one of another plain name is found."""
+    """Task custom: the column to predict; without a column `label`, one with another common name is found."""
     label_names: list[str] | None = None
-    """task custom: class names in label order; null: found in the train file, sorted."""
+    """Task custom: class names in label order; null: those of the training file, sorted."""
     regression: bool = False
-    """task custom: the label is a number."""
+    """Task custom: predict a number instead of a class."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list
@@ -54,172 +54,188 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ScratchConfig:
-    """Size of a BERT trained from scratch, used when teacher.checkpoint is null."""
+    """Size of a BERT trained from scratch, if teacher.checkpoint is null."""
 
     num_layers: int = 4
+    """Number of layers."""
     hidden_size: int = 128
+    """Width of the hidden states."""
     num_heads: int = 4
+    """Attention heads per layer; must divide hidden_size."""
     intermediate_size: int = 512
+    """Width of the feed-forward layers."""
     vocabulary_size: int = 4000
-    """Size of the WordPiece vocabulary trained on the task's train texts."""
+    """Size of the WordPiece vocabulary, which is trained on the task's training texts."""
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The teacher: a checkpoint to fine-tune, a finished classifier to take as it is, or a BERT from scratch."""
+    """The teacher: an encoder to fine-tune, a finished classifier, or a BERT trained from scratch."""
 
     checkpoint: str | None = "bert-base-uncased"
-    """Hub name or folder; a BERT with a trained classification head is taken as finished; null: from scratch."""
+    """Hub name or folder. A BERT with a trained classification head is used as it is, an encoder is fine-tuned;
+    null: a BERT is trained from scratch."""
     scratch: ScratchConfig = ScratchConfig()
     epochs: float | None = None
-    """Passes over the train examples; null: as many optimizer steps as their number asks for."""
+    """Passes over the training set; null: chosen from its size."""
     learning_rate: float | None = None
-    """null: 7e-5 for a hidden size of 768, more for narrower teachers, with a layer_decay of 0.8."""
+    """Peak learning rate; null: 7e-5 for a hidden size of 768, higher for narrower teachers, with a layer_decay of
+    0.8."""
     batch_size: int = 32
+    """Examples per optimizer step over all processes."""
     freeze_word_embeddings: bool = False
-    """Leave the word embeddings as they are: a third less work per step on short texts."""
+    """Keep the word embeddings fixed: a third less work per step on short texts."""
     layer_decay: float | None = None
-    """Learning rate of a layer over that of the layer above it; lower layers and embeddings then move less. null: 0.8
-    where the learning rate is chosen too, else 1."""
+    """Learning rate of a layer relative to the layer above it; below 1, lower layers and embeddings change less.
+    null: 0.8 if the learning rate is null too, else 1."""
     new_pooler: bool | None = None
-    """Draw the pooler of an encoder anew; null: where it was never trained, as in most sentence encoders."""
+    """Reinitialise the pooler of the encoder; null: if it was never trained, as in most sentence encoders."""
     margin_over_majority: float = 0.05
     """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
-    more than this; answering the majority class always has 0. A negative value takes any teacher."""
+    more than this; answering the majority class always has 0. A negative value accepts any teacher."""
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """The student: fewer layers of the teacher with another attention mechanism."""
+    """The student: fewer layers of the teacher, with another attention mechanism."""
 
     attention: str = "performer"
+    """Attention mechanism; students/README.md compares them. lstm: frozen layers under an LSTM, a baseline."""
     num_layers: int = 3
+    """Number of layers."""
     layer_map: str | list[int] = "even"
-    """Teacher layers that the student starts from: even, first, last, importance (those whose loss changes the
-    teacher's decisions most) or an explicit list such as [0, 2, 4]."""
+    """Teacher layers to start from: even (evenly spaced), first, last, importance (those whose removal changes the
+    teacher's decisions most) or a list such as [0, 2, 4]."""
     num_features: int | list[int] | None = None
-    """Features, landmarks or slots per head, of mechanisms with any, or a list with a number for every layer; null:
-    the default (performer: d ln d)."""
+    """Features, landmarks or slots per head, or a list with one number per layer; null: the mechanism's default
+    (performer: d ln d)."""
     attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """The mechanism's own options, such as {window: 64}; students/attention/<name>.py lists them."""
+    """Options of the mechanism, such as {window: 64}; students/README.md lists them."""
     features: str = "fixed"
-    """Random features: fixed, redrawn (a new draw every redraw_interval steps) or learned (a matrix per head)."""
+    """How random features are drawn: fixed (once), redrawn (again every redraw_interval steps) or learned (a
+    trained matrix per head)."""
     exact_up_to: int = 0
-    """Texts of at most this many tokens are attended exactly, with the student's own queries and keys, longer ones by
-    its mechanism, which must estimate softmax attention; 0: never."""
+    """Compute exact attention in texts of at most this many tokens and the mechanism's estimate of it in longer
+    ones; 0: never exact."""
     redraw_interval: int = 1000
-    """Features redrawn: optimizer steps between draws; off in the last fifth of a stage."""
+    """Optimizer steps between two draws of redrawn features; the last fifth of a stage draws none."""
     initial_temperature: float | str = "calibrated"
-    """Start of the learnable temperature per head, of mechanisms with any; `calibrated` measures the copied queries
-    and keys (performer, scatterbrain, rfa; 1 for the others)."""
+    """Initial value of the learnable temperature per head; calibrated: measured on the copied queries and keys
+    (performer, scatterbrain, rfa; otherwise 1)."""
     softmax_layers: list[int] = field(default_factory=list)
-    """Student layers that keep softmax attention; -1 is the last, where it is linear too, for the classifier reads one
-    token."""
+    """Student layers that keep softmax attention; -1: the last, where it is linear too, since the classifier reads
+    one token."""
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: which losses pull, on what, for how long."""
+    """One stage of training: which losses, on what, for how long."""
 
     name: str
+    """Name of the stage in logs, checkpoints and the record."""
     epochs: float
-    """Passes over the train examples; 0.5 is half of one."""
+    """Passes over the training set; 0.5 is half of one."""
     learning_rate: float
+    """Peak learning rate."""
     losses: dict[str, float]
-    """Loss name to weight: attention_output, attention_context, attention_map, hidden_states, value_relations,
-    logits (temperature squared times KL; MSE for regression), labels (cross entropy; MSE for regression), compression
-    (attention compressive: how badly its slots stand for the tokens in them). Of a mechanism without maps, contexts
-    or values, attention_output is matched instead."""
+    """Weight of every loss. logits: temperature squared times KL, labels: cross entropy (both MSE for regression);
+    compression: how well the slots of attention compressive represent their tokens; the others match a layer.
+    attention_output replaces what a mechanism does not have."""
     train: str = "encoder"
-    """What learns: features (the mechanism's own parameters; if it has none, attention), attention (whole attention
-    blocks), encoder (everything but word embeddings) or all."""
+    """What is trained: features (the mechanism's own parameters; if it has none, attention), attention (attention
+    blocks), encoder (all but the word embeddings) or all."""
     feature_learning_rate: float | None = None
-    """Learning rate of the mechanism's own parameters; null: a hundred times learning_rate where they start with
-    entries near 1, BERT's near 0.05 (performer, hedgehog, abc and their like), ten times elsewhere."""
+    """Learning rate of the mechanism's own parameters; null: a hundred times learning_rate where they start near 1
+    (performer, hedgehog, abc and others), ten times elsewhere."""
     layer_decay: float = 1.0
-    """Learning rate of a layer over that of the layer above it."""
+    """Learning rate of a layer relative to the layer above it."""
     attention: str | None = None
-    """softmax: this stage, one of the first, trains the student with softmax attention in place of its mechanism;
-    null: with its mechanism, which takes over the weights of the stage before (depth first, then linear)."""
+    """softmax: train with softmax attention first; the mechanism then takes over these weights. null: train with
+    the mechanism."""
     targets: str = "teacher"
-    """Whose outputs are matched: teacher; softmax_student, what the last stage with attention: softmax left, which has
-    the student's depth, so that layer matches layer; or exact_form, the student itself with softmax attention, which
-    its mechanism learns to estimate in texts of every length, short ones too."""
+    """Whose outputs are matched: teacher, softmax_student (the result of the last stage with attention softmax,
+    layer by layer) or exact_form (the student itself with softmax attention, at every text length)."""
     texts: str = "train"
-    """What is read: train (with the copies of augmentation), or packed: texts of all lengths up to the student's
-    positions, put together from those of train."""
+    """What is read: train (with the copies of augmentation) or packed (texts of all lengths up to the student's
+    positions, joined from those of train)."""
     inputs: str = "student"
-    """student: layers read the student's own activations; teacher: each attention block reads the teacher's."""
+    """What each layer reads: the student's own activations, or, in attention blocks, the teacher's."""
     last_layer: str = "all"
-    """Which tokens of the last layer are computed and matched: all, or first_token, the only one that a classifier
-    reads; with the losses attention_output, attention_context, hidden_states, logits and labels."""
+    """Tokens of the last layer that are computed and matched: all, or first_token, the only one that a classifier
+    reads (not with attention_map, value_relations and compression)."""
     temperature: float = 1.0
-    """Softening of both distributions in the logits loss."""
+    """Temperature of both distributions in the logits loss."""
     final_temperature: float | None = None
-    """What temperature goes to in a straight line over the stage; null: it stays."""
+    """Temperature at the end of the stage, reached linearly; null: constant."""
     final_losses: dict[str, float] | None = None
-    """What the weights of losses go to in a straight line, 0 allowed; null, and losses not named here: they stay."""
+    """Weights of losses at the end of the stage, reached linearly; 0 is allowed. null, and losses not named:
+    constant."""
     dropout: bool = False
-    """Whether dropout is on; matching layer outputs wants it off, the last stage on."""
+    """Whether dropout is on; best off while layers are matched and on in the last stage."""
     batch_size: int = 32
     """Examples per optimizer step over all processes."""
     keep_best_epoch: bool = False
-    """End with the weights of the epoch that was best on the held-out part of train, or of the start if none is
-    better (of the teacher and the baseline, whose heads start untrained, always of an epoch)."""
+    """End with the weights of the best epoch on the held-out data, or with the initial weights if none is better
+    (teacher and baseline: always an epoch)."""
     average_epochs: int = 1
-    """End with the mean of the weights of this many last epochs."""
+    """End with the mean weights of this many last epochs."""
     patience: int | None = None
     """Stop after this many epochs without a better held-out score; null: never."""
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """More texts for the stages, made out of the train texts and labelled by the teacher alone."""
+    """More texts for the stages, made from the training texts and labelled by the teacher alone."""
 
     copies: int | None = None
-    """Altered copies of every train example; 0: none; null: with stages auto where they help, otherwise none."""
+    """Altered copies of every training example; 0: none; null: where they help if stages are auto, else none."""
     kinds: list[str] = field(default_factory=lambda: ["replace", "mix", "cut"])
     """How copies are made, in turn: replace (words by neighbours in the teacher's embeddings), masked_lm (words by
-    what the masked-LM head of teacher.checkpoint expects), cut (a span left out), mix (the end of another example)."""
+    predictions of the masked-LM head of teacher.checkpoint), cut (a span is left out), mix (ends like another
+    example)."""
     share: float = 0.4
-    """replace, masked_lm: share of the words that change; cut: share of the tokens that are left out."""
+    """replace, masked_lm: share of the words that change; cut: share of the tokens left out."""
     candidates: int = 15
-    """replace, masked_lm: a new word is drawn from so many."""
+    """replace, masked_lm: number of candidates that a new word is drawn from."""
     tasks: list[str] = field(default_factory=list)
-    """Other tasks of data.dir whose train texts the stages read as well; of each at most data.max_train_examples."""
+    """Other tasks in data.dir whose training texts the stages read too; at most data.max_train_examples of each."""
 
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """The same student trained on labels alone, from the teacher's own starting point."""
+    """The same student trained on labels alone, for comparison."""
 
     checkpoint: str | None = None
-    """What it starts from: an encoder that has seen no label of the task; scratch: the untrained BERT of the teacher's
+    """Encoder to start from, which has seen no label of the task; scratch: an untrained BERT of the teacher's
     size; null: what the teacher started from."""
     epochs: float | None = None
-    """null: as many epochs as all stages together, so that both see as many examples (with stages auto, as many
-    optimizer steps as teach the student without its mechanism); 0: no baseline."""
+    """Passes over the training set; null: as many as all stages together (stages auto: as many optimizer steps as
+    they take without the mechanism); 0: no baseline."""
     learning_rate: float = 1e-4
+    """Peak learning rate."""
     batch_size: int = 32
+    """Examples per optimizer step over all processes."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What holds for every stage."""
+    """Settings of every stage."""
 
     warmup: float = 0.1
-    """Share of a stage's steps in which the learning rate rises; it falls linearly to zero afterwards."""
+    """Share of the steps over which the learning rate rises; it then falls linearly to zero."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
     max_gradient_norm: float = 1.0
+    """Largest norm of the gradient; longer ones are scaled down to it."""
     gradient_accumulation: int = 1
-    """Cut every batch into this many parts that are computed one after the other."""
+    """Split every batch into this many parts that are computed one after the other, which needs less memory."""
     mixed_precision: str | None = "auto"
-    """auto (bf16 where the device multiplies it natively, otherwise fp32, unless the launcher asks for bf16 or fp16),
-    no, bf16 or fp16; null: what the launcher says."""
+    """Precision of training. auto: bf16 if the device multiplies it natively, else fp32, unless the launcher asks
+    for bf16 or fp16; null: the launcher's."""
     checkpoint_every: int = 500
     """Optimizer steps between checkpoints."""
     log_every: int = 20
-    """Optimizer steps between lines in TensorBoard."""
+    """Optimizer steps between entries in TensorBoard."""
 
 
 @dataclass(frozen=True)
@@ -227,23 +243,26 @@ class CacheConfig:
     """The teacher's outputs, computed once."""
 
     dir: str | None = None
-    """Folder shared between runs, in which stages with attention softmax that are the same in several runs are kept
-    too, so that one run trains them; null: inside the run folder, removed when the run is finished."""
+    """Folder shared between runs; stages with softmax attention that several runs have in common are then trained
+    once. null: in the run folder, removed when the run is finished."""
     max_gigabytes: float = 16.0
-    """Layer outputs that need more disk than this are computed anew in every step instead."""
+    """Largest size on disk; layer outputs that need more are computed again in every step."""
 
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """How teacher and student are compared at the end."""
+    """The comparison of teacher and student at the end."""
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    """Batch sizes at which speed is measured."""
     lengths: list[int] = field(default_factory=lambda: [16, 32, 128, 512, 1024, 2048, 4096])
     """Sequence lengths in tokens at which speed is measured."""
     dtype: str = "float32"
+    """Precision in which speed is measured."""
     seconds_per_point: float = 2.0
+    """Time in seconds for each batch size and length."""
     max_seconds: float = 180.0
-    """Of all speed points together; a point that does not fit is null and says so."""
+    """Time in seconds for all of them together; a point left out is null, with the reason."""
     resamples: int = 10_000
     """Bootstrap resamples behind every interval."""
     memory: bool = True
@@ -255,17 +274,19 @@ class Config:
     """A whole run; see configs/ for one file per task."""
 
     task: str
-    stages: tuple[StageConfig, ...] = ()
-    """A list; one given later replaces the whole list, where the parser would mix two lists of one length. auto, which
-    an empty one stands for: chosen from the data, as `distill.config.recipe` says."""
+    """Task to learn: a published one, or custom, a table of your own."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentSettings = StudentSettings()
+    stages: tuple[StageConfig, ...] = ()
+    """Stages of training, one after the other; auto: chosen from the data. A list given later replaces the whole
+    list."""
     augmentation: AugmentationConfig = AugmentationConfig()
     baseline: BaselineConfig = BaselineConfig()
     training: TrainingConfig = TrainingConfig()
     cache: CacheConfig = CacheConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     seed: int = 42
+    """Seed of training: weights, order of the examples, dropout and random features."""
     run_dir: str | None = None
-    """Where everything of the run goes; null: runs/<task>. Run again with the same folder to resume."""
+    """Folder for everything of the run; null: runs/<task>. Run again with the same folder to resume."""

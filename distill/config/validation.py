@@ -7,18 +7,14 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from distill.config.choices import CHOICES
 from distill.config.schema import (
     AUGMENTATIONS,
-    AUTO,
     EXACT_FORM,
     FIRST_TOKEN,
-    IMPORTANCE,
     LOSSES,
     PACKED,
-    PRECISIONS,
     SOFTMAX_STUDENT,
-    TARGETS,
-    TRAINABLE,
     AugmentationConfig,
     Config,
     ScratchConfig,
@@ -58,8 +54,8 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         "training", training, ("gradient_accumulation", "checkpoint_every", "log_every", "max_gradient_norm")
     )
     if training.mixed_precision is not None:
-        require_choice("training.mixed_precision", training.mixed_precision, (AUTO, *PRECISIONS))
-    require_choice("comparison.dtype", config.comparison.dtype, ("float32", "bfloat16", "float16"))
+        require_choice("training.mixed_precision", training.mixed_precision, CHOICES["training.mixed_precision"])
+    require_choice("comparison.dtype", config.comparison.dtype, CHOICES["comparison.dtype"])
     require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
     for key in ("batch_sizes", "lengths"):
         values = getattr(config.comparison, key)
@@ -159,9 +155,9 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         way_out = f"{student.attention} attention {problem}; leave it out"
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
-    require_choice("student.features", student.features, ("fixed", "redrawn", "learned"))
+    require_choice("student.features", student.features, CHOICES["student.features"])
     if isinstance(student.layer_map, str):
-        require_choice("student.layer_map", student.layer_map, ("even", "first", "last", IMPORTANCE))
+        require_choice("student.layer_map", student.layer_map, CHOICES["student.layer_map"])
     else:
         right = len(student.layer_map) == student.num_layers
         require(
@@ -241,16 +237,16 @@ def _check_stage(stage: StageConfig) -> None:
     for name, weight in (stage.final_losses or {}).items():
         require(name in stage.losses, f"{section}.final_losses", name, "name only losses of the stage")
         require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
-    require_choice(f"{section}.train", stage.train, TRAINABLE)
-    require_choice(f"{section}.inputs", stage.inputs, ("student", "teacher"))
-    require_choice(f"{section}.texts", stage.texts, ("train", PACKED))
+    require_choice(f"{section}.train", stage.train, CHOICES["stages.train"])
+    require_choice(f"{section}.inputs", stage.inputs, CHOICES["stages.inputs"])
+    require_choice(f"{section}.texts", stage.texts, CHOICES["stages.texts"])
     labelled = stage.texts != PACKED or "labels" not in stage.losses
     require(labelled, f"{section}.losses", "labels", "packed texts have no labels; use another loss")
     allowed = {"attention_output", "attention_context", "attention_map"}
     only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
     require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
     key = f"{section}.last_layer"
-    require_choice(key, stage.last_layer, ("all", FIRST_TOKEN))
+    require_choice(key, stage.last_layer, CHOICES["stages.last_layer"])
     alone = {"attention_output", "attention_context", "hidden_states", "logits", "labels"}
     per_token = stage.last_layer == "all" or set(stage.losses) <= alone
     require(per_token, key, FIRST_TOKEN, f"works only with the losses {', '.join(sorted(alone))}")
@@ -261,9 +257,9 @@ def _check_order(stages: Sequence[StageConfig]) -> None:
     for before, stage in zip((None, *stages), stages, strict=False):
         key = f"stages.{stage.name}"
         is_first = before is None or before.attention == "softmax"
-        require_choice(f"{key}.targets", stage.targets, TARGETS)
+        require_choice(f"{key}.targets", stage.targets, CHOICES["stages.targets"])
         if stage.attention is not None:
-            require_choice(f"{key}.attention", stage.attention, ("softmax",))
+            require_choice(f"{key}.attention", stage.attention, CHOICES["stages.attention"])
             require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
             require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
     if any(stage.targets == SOFTMAX_STUDENT for stage in stages):

@@ -1,7 +1,9 @@
 """Logits of every example, once, whatever the batch size and the number of processes; and their scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +12,66 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.data.splits import Examples
+from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import compute_metrics, metrics_over_splits
+from distill.models.loading import Classifier
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
 from distill.training.context import TrainingContext
 from distill.utils.errors import UserError
 
 BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says about one text."""
+
+    label: str | None
+    """The most probable class; None for regression."""
+    score: float
+    """The probability of that class, or the predicted number."""
+    probabilities: dict[str, float]
+    """Of every class, in label order: their sum is 1, unless a text may have several labels. Empty for regression."""
+
+
+def predict(
+    classifier: Classifier, texts: Sequence[str] | Sequence[tuple[str, str]], *, batch_size: int = BATCH_SIZE
+) -> list[Prediction]:
+    """Return one prediction for every text, in their order; on the device where the model lies.
+
+    Args:
+        classifier: model and tokenizer, as `distill.models.loading.load_classifier` returns them.
+        texts: strings, or pairs of strings for a task on pairs; truncated to the model's positions, in tokens.
+        batch_size: texts at a time.
+
+    Raises:
+        UserError: texts is a single string, or mixes texts and pairs.
+    """
+    if isinstance(texts, str):
+        raise UserError("texts is a single string; give a list of texts")
+    columns = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    widths = {len(row) for row in columns}
+    if not widths:
+        return []
+    if widths not in ({1}, {2}):
+        raise UserError("texts has entries of different kinds; give strings alone, or pairs of strings alone")
+    model, numbers = classifier.model, np.arange(len(columns))
+    examples = Examples(numbers, columns, np.zeros(len(columns), np.int64))
+    tokens = tokenize(examples, classifier.tokenizer, model.config.max_position_embeddings)
+    logits = torch.from_numpy(predict_logits(model, tokens, device=model.device, batch_size=batch_size, alone=True))
+    if logits.shape[1] == 1:
+        return [Prediction(None, float(value), {}) for value in logits[:, 0]]
+    labels: dict[Any, str] = model.config.id2label or {}
+    names = [labels[index] for index in range(logits.shape[1])]
+    several = model.config.problem_type == "multi_label_classification"
+    found = []
+    for row in (logits.double().sigmoid() if several else logits.double().softmax(dim=1)).tolist():
+        probabilities = dict(zip(names, row, strict=True))
+        best = max(names, key=probabilities.__getitem__)
+        found.append(Prediction(best, probabilities[best], probabilities))
+    return found
 
 
 def predict_logits(

@@ -20,11 +20,15 @@ from distill.reporting.result_records import (
 
 FIVE_TASKS = ("sst2", "cola", "mrpc", "stsb", "rte")
 TASK_SUMMARIES = {
-    "sst2": "is a phrase from a film review positive?",
-    "cola": "is a sentence acceptable English? (Matthews correlation: 0 is chance)",
-    "mrpc": "do two news sentences say the same? (F1)",
-    "stsb": "how alike are two sentences, 0 to 5? (Pearson)",
-    "rte": "does the second sentence follow from the first? (accuracy)",
+    "sst2": "is a sentence of a film review positive?",
+    "cola": "is a sentence acceptable English?",
+    "mrpc": "do two news sentences say the same?",
+    "stsb": "how alike are two sentences, from 0 to 5?",
+    "rte": "does the second sentence follow from the first?",
+    "qqp": "do two questions ask the same?",
+    "mnli": "does the second sentence follow from the first, contradict it, or neither?",
+    "qnli": "does a sentence answer a question?",
+    "wnli": "does the sentence follow in which a pronoun is replaced by its noun?",
 }
 SEEDS = (42, 43, 44)
 STUDENTS = {
@@ -67,9 +71,32 @@ def glue_tasks(records: Records) -> list[str]:
     rows = []
     for task in FIVE_TASKS:
         cell = summary[f"{task}-performer-3"]
-        what = f"{TASK_NAMES[task]}: {TASK_SUMMARIES[task]}"
+        what = f"{TASK_NAMES[task]}: {TASK_SUMMARIES[task]} ({METRIC_NAMES[MAIN_METRICS[task]]})"
         rows.append([what, f"{cell['num_examples']:,}", percent(score(cell, "teacher"))])
     return markdown_table(["task", "dev examples", "teacher here, dev"], rows)
+
+
+def published_glue(records: Records) -> list[str]:
+    """The nine tasks: what is asked, how much data there is, and scores that others have published."""
+    published = records.json("published/glue")
+    sources = published["sources"]
+    rows = []
+    for task, what in TASK_SUMMARIES.items():
+        found = published["tasks"][task]
+        scores = [found["humans"], found["bert_large"], found["deberta"]]
+        rows.append(
+            [
+                f"{TASK_NAMES[task]}: {what}",
+                METRIC_NAMES[MAIN_METRICS[task]],
+                f"{found['train']:,}",
+                f"{found['dev']:,}",
+                *("-" if score is None else f"{score:.1f}" for score in scores),
+            ]
+        )
+    data, test, dev = (f"([source]({sources[name]['address']}))" for name in ("sizes", "test", "dev"))
+    scores_of = [f"humans, test {test}", f"BERT-large, test {test}", f"DeBERTa, dev {dev}"]
+    heads = ["task", "metric", f"train {data}", "dev", *scores_of]
+    return markdown_table(heads, rows)
 
 
 def glue_aims(records: Records) -> list[str]:

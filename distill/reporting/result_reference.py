@@ -1,11 +1,9 @@
 """The tables of the pages that list things: the records, and the keys of a configuration."""
 
-import ast
-import dataclasses
-import inspect
-from collections.abc import Iterator
+import re
 
 from distill.config import schema
+from distill.config.reference import REQUIRED, read_sections
 from distill.reporting.result_records import Records, markdown_table
 
 EXPERIMENTS = {
@@ -20,6 +18,7 @@ EXPERIMENTS = {
     "mechanisms": "every mechanism, distilled alike on real GLUE",
     "mechanisms_embedded": "the same on miniature GLUE",
     "own_data": "data of one's own, with the recipe chosen from it",
+    "published": "scores of others on GLUE, with the page each was read on",
     "recipes": "ways to a student of three layers",
     "repeatability": "the same speed comparison several times",
     "speed": "speed of the students of `glue` and `front`",
@@ -47,45 +46,20 @@ def index(records: Records) -> list[str]:
 
 
 def config_keys(records: Records) -> list[str]:
-    """Every key of a configuration with its default and what the schema says about it."""
-    return markdown_table(["key", "default", "what it does"], list(_keys(schema.Config, "")))
-
-
-def _keys(section: type, prefix: str) -> Iterator[list[str]]:
-    """Yield key, default and docstring of every field, depth first."""
-    documented = _field_docstrings(section)
-    for field in dataclasses.fields(section):
-        key, default = f"{prefix}{field.name}", field.default
-        if dataclasses.is_dataclass(default):
-            yield from _keys(type(default), f"{key}.")
+    """Every key of a configuration with its default and what the schema says about it; a nested section is one row."""
+    rows = []
+    for section in read_sections(schema.Config):
+        if section.name.count(".") and not section.name.endswith("[]"):
+            names = ", ".join(key.name.rpartition(".")[2] for key in section.keys)
+            defaults = ", ".join(key.default for key in section.keys)
+            rows.append([f"`{section.name}.{{{names}}}`", f"`{defaults}`", _cell(section.text)])
             continue
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        yield [f"`{key}`", _default(default), _cell(documented.get(field.name, ""))]
-        if key == "stages":
-            yield from _keys(schema.StageConfig, "stages[].")
-
-
-def _default(value: object) -> str:
-    """Write a default as YAML does."""
-    if value is dataclasses.MISSING:
-        return "required"
-    if value == ():
-        return "`auto`"
-    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
-    return f"`{text or str(value)}`".replace("'", "")
-
-
-def _field_docstrings(section: type) -> dict[str, str]:
-    """Return the string below every field of a dataclass, by field."""
-    body = ast.parse(inspect.getsource(section)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            found[field.target.id] = " ".join(str(below.value.value).split())
-    return found
+        for key in section.keys:
+            default = key.default if key.default == REQUIRED else f"`{key.default}`"
+            missing = [choice for choice in key.choices if not re.search(rf"\b{choice}\b", key.text)]
+            more = f" Choices: {', '.join(key.choices)}." if missing else ""
+            rows.append([f"`{key.name}`", default, _cell(key.text + more)])
+    return markdown_table(["key", "default", "what it does"], rows)
 
 
 def _cell(text: str) -> str:

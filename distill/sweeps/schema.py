@@ -6,13 +6,13 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from distill.config.parsing import make_parser
+from distill.config.parsing import SECTIONS, make_parser
 from distill.utils.errors import UserError, choices_hint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,30 +23,32 @@ MINUTES = 7 * 24 * 60
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A grid of runs."""
+    """A grid of runs: every student on every task with every seed."""
 
     dir: str
-    """Folder of all runs of the sweep, and of its leaderboard."""
+    """Folder of the runs and of their leaderboard."""
     configs: list[str]
-    """One run configuration per task."""
+    """Configuration files of runs, one per task."""
     students: dict[str, dict[str, Any]]
-    """Name of a student to the dotted keys that make it."""
+    """Students by name: the dotted keys that make each of them."""
     reference: str | None = None
-    """Name of the student that the others are compared with, example by example: what each of them gains or loses."""
+    """Student that the others are compared with, example by example."""
     seeds: list[int] = field(default_factory=lambda: [42])
+    """Seeds of training, one run each."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Dotted keys for every run; {task} in a value stands for the name of the run's configuration file."""
+    """Dotted keys for every run, such as --overrides.data.dir DATA; {task} in a value stands for the name of the run's
+    configuration file."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
-    """What starts a run."""
+    """Command that starts a run."""
     bench: str | None = None
-    """Record of pipelines/bench_mechanisms.py: its speed, memory and growth of every student's attention join the
-    leaderboard, so that the runs themselves need not be timed on a quiet machine."""
+    """Record of pipelines/bench_mechanisms.py whose speed, memory and growth of every mechanism join the leaderboard,
+    so that the runs themselves need no quiet machine."""
     workers: int = 1
-    """Runs at a time; on one machine they share its cores."""
+    """Runs at the same time; on one machine they share its cores."""
     engine: str = "local"
-    """local: processes of this machine; submitit: jobs of a cluster (pip install submitit)."""
+    """Where runs are started. local: on this machine; submitit: as jobs of a cluster (pip install submitit)."""
     engine_options: dict[str, Any] = field(default_factory=dict)
-    """For submitit's executor: cluster (slurm or local), timeout_min, slurm_partition, gpus_per_node, …"""
+    """Options of submitit's executor: cluster (slurm or local), timeout_min, slurm_partition, gpus_per_node, ..."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,18 @@ class SweepRun:
         return (self.run_dir / "record.json").exists() and (self.run_dir / "report.html").exists()
 
 
-def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
-    """Read ``--config FILE`` and overrides.
+def parse_sweep(arguments: Sequence[str] | None = None, description: str | None = None) -> SweepConfig:
+    """Read ``--config FILE`` and overrides; ``description`` stands in the help.
 
     Raises:
         UserError: a wrong key or value, or no student, seed or configuration at all.
     """
-    parser = make_parser(SweepConfig, __doc__)
+    parser = make_parser(SweepConfig, description)
     try:
         namespace = parser.parse_args(arguments)
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
+        sweep = replace(sweep, overrides=_dotted(sweep.overrides))
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         raise UserError(f"sweep: {' '.join(str(error).split())}") from error
     for name in ("configs", "students", "seeds", "launcher"):
@@ -109,6 +112,17 @@ def parse_sweep(arguments: Sequence[str] | None = None) -> SweepConfig:
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")
     return sweep
+
+
+def _dotted(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return dotted keys in place of nested ones: ``--overrides.data.dir DATA`` arrives nested. Later ones win."""
+    found: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key in (*SECTIONS, "teacher.scratch") and isinstance(value, dict):
+            found |= _dotted({f"{key}.{name}": below for name, below in value.items()})
+        else:
+            found[key] = value
+    return found
 
 
 def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:

@@ -47,6 +47,13 @@ def quiet_libraries() -> None:
 class Parser(argparse.ArgumentParser):
     """A command line without a configuration file, whose mistakes are one line."""
 
+    def format_help(self) -> str:
+        """Return the help with what is required in its line of usage; the rest is listed below it."""
+        required = [action for action in self._actions if action.required]
+        named = [f"{action.option_strings[0]} {action.metavar}" for action in required]
+        self.usage = " ".join(["%(prog)s", *named, "[--OPTION VALUE ...]"])
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
 

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from pipelines.run.context import DistillationSetup, RunContext
 
 
-def prepare_command() -> tuple[tuple[RunContext, DistillationSetup] | None, int]:
+def prepare_command(description: str | None) -> tuple[tuple[RunContext, DistillationSetup] | None, int]:
     """Return the run of the command line, None where nothing is left to do, and the exit code for that case.
+
+    ``description`` stands in the help.
 
     Raises:
         UserError: something is wrong that can be known without training.
     """
-    config, only_check = parse_command()
+    config, only_check = parse_command(description=description)
     # Here and not above: `--help` and a misspelt key should not wait for torch.
     from distill.utils.findings import raise_on_error
     from pipelines.run.preflight import check_run, prepare_run

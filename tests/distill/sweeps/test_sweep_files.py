@@ -60,3 +60,19 @@ def test_the_zoo_is_whole(name, monkeypatch):
     students = {cell.student for cell in grid(name, monkeypatch)}
     assert students - {"performer-learned"} == set(STUDENTS)
     assert set(ATTENTIONS) <= students
+
+
+def test_a_key_on_the_command_line_takes_the_place_of_the_files(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file, more = (
+        str(FOLDER / "glue.yaml"),
+        ["--overrides.data.dir", "DATA", "--overrides.teacher.scratch.num_layers", "2"],
+    )
+    sweep = parse_sweep(["--config", file, *more, "--overrides.baseline.epochs", "1"])
+    assert sweep.overrides["teacher.checkpoint"] == "runs/teachers/{task}/teacher"
+    assert sweep.overrides["data.dir"] == "DATA"
+    assert sweep.overrides["teacher.scratch.num_layers"] == 2
+    assert sweep.overrides["baseline.epochs"] == 1
+    options = sweep_runs(sweep)[0].command
+    config = parse_config(options[options.index("--config") :], STUDENTS)
+    assert (config.data.dir, config.data.max_length, config.baseline.epochs) == ("DATA", 128, 1)

@@ -1,0 +1,36 @@
+"""The keys of a configuration that take one of a few values: for the checks and for the help."""
+
+from distill.config.schema import (
+    AUGMENTATIONS,
+    AUTO,
+    FIRST_TOKEN,
+    IMPORTANCE,
+    LOSSES,
+    PACKED,
+    PRECISIONS,
+    TARGETS,
+    TRAINABLE,
+)
+
+ATTENTIONS = (
+    *("abc", "aft", "bigbird", "compressive", "cosformer", "fastformer", "fnet", "hedgehog", "hybrid", "knn"),
+    *("linear", "linformer", "lion", "longformer", "lsra", "luna", "memory_efficient", "nystrom", "performer"),
+    *("reformer", "rfa", "scaling", "scatterbrain", "softmax", "sparse", "t2r", "transformer_xl", "lstm"),
+)
+"""Names in `students.STUDENTS`, which is not imported here because it needs torch."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    "student.attention": ATTENTIONS,
+    "student.layer_map": ("even", "first", "last", IMPORTANCE),
+    "student.features": ("fixed", "redrawn", "learned"),
+    "stages.losses": LOSSES,
+    "stages.train": TRAINABLE,
+    "stages.attention": ("softmax",),
+    "stages.targets": TARGETS,
+    "stages.texts": ("train", PACKED),
+    "stages.inputs": ("student", "teacher"),
+    "stages.last_layer": ("all", FIRST_TOKEN),
+    "augmentation.kinds": AUGMENTATIONS,
+    "training.mixed_precision": (AUTO, *PRECISIONS),
+    "comparison.dtype": ("float32", "bfloat16", "float16"),
+}
+"""Dotted key to its values; layer_map also takes a list of layers."""
