@@ -86,7 +86,8 @@ def _verdict(task: str, students: Mapping[str, Summary]) -> str:
         metric_label(students[name]["main_metric"]),
         points[name],
     )
-    speed = "" if point is None else f", {speedup_interval(point)} as fast at {point['length']:,} tokens"
+    against = " as with softmax attention" if point is not None and point.get("over_softmax") else ""
+    speed = "" if point is None else f", {speedup_interval(point)} as fast{against} at {point['length']:,} tokens"
     share = f"{percent_interval(kept[name])} of {metric} kept{speed}"
     if not level:
         return f"On {where} no student keeps up with its teacher; {name} comes closest: {share}."

@@ -156,7 +156,7 @@ def test_files_outside_a_run(exported):
 def test_the_example_on_the_page_prints_a_label(place, exported):
     """As it stands in pipelines/README.md, in a process that has neither torch nor this repository."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "pipelines" / "README.md").read_text(), flags=re.DOTALL)
-    assert len(code.splitlines()) == 10
+    assert len([line for line in code.splitlines() if line]) <= 10
     refused = "import sys; sys.modules |= dict.fromkeys(('torch', 'transformers', 'students', 'distill'))\n"
     done = subprocess.run(
         [sys.executable, "-c", refused + code], cwd=exported, capture_output=True, text=True, timeout=120, check=False
