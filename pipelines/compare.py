@@ -12,10 +12,9 @@ Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,6 +24,10 @@ from distill.reporting.verdict import parse_requirements, unmet_requirements
 from distill.tasks import task_names
 from distill.utils.cli import Parser, positive, run, writable_folder
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
+
+if TYPE_CHECKING:
+    from distill.evaluation.record import Record
 
 
 def make_parser() -> Parser:
@@ -91,17 +94,18 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def compare(options: argparse.Namespace) -> dict[str, Any]:
+def compare(options: argparse.Namespace) -> "Record":
     """Load both models and the data, measure, and write what ``--output`` asks for."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.benchmark.conditions import Models
     from distill.benchmark.model_copies import saved_copies, softmax_control
-    from distill.benchmark.suite import CompareSettings
-    from distill.config.schema import DataConfig
+    from distill.config.schema import ComparisonConfig, DataConfig
+    from distill.config.validation import check_comparison
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_splits, resolve_task
     from distill.data.tokenization import tokenize
-    from distill.evaluation.comparison import check_comparable, compare_models
+    from distill.evaluation.comparison import ComparisonSetup, check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
     from distill.evaluation.glue_submission import load_test_texts, write_submission
     from distill.evaluation.predictions_file import write_predictions
@@ -114,14 +118,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     data = DataConfig(**data_options(options, options.task))
     task = resolve_task(options.task, data)
     print_found_columns(task, data)
-    settings = CompareSettings(
-        tuple(options.batch_sizes),
-        tuple(options.lengths),
-        options.dtype,
-        options.compile,
-        options.seconds_per_point,
-        options.max_seconds,
+    settings = ComparisonConfig(
+        batch_sizes=options.batch_sizes,
+        lengths=options.lengths,
+        dtype=options.dtype,
+        seconds_per_point=options.seconds_per_point,
+        max_seconds=options.max_seconds,
     )
+    check_comparison(settings)
     check_device(options.device)
     output = writable_folder(options.output) if options.output else None
     tests = load_test_texts(task, data.dir) if options.submission else {}
@@ -141,20 +145,17 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     )
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
-        record, predicted = compare_models(
+        setup = ComparisonSetup(
             task,
-            models["teacher"],
-            models["student"],
-            models.get("baseline"),
-            softmax_control(models["student"]),
             {name: tokenize(part, tokenizer, data.max_length) for name, part in splits.validation.items()},
             settings,
-            device=options.device,
-            seed=options.seed,
-            folders=folders,
-            source=data.dir,
-            measure_alternatives=measure_alternatives,
+            options.device,
+            options.seed,
+            options.compile,
         )
+        control = softmax_control(models["student"])
+        compared = Models(**models, control=control, folders=folders)
+        record, predicted = compare_models(setup, compared, measure_alternatives, source=data.dir)
     if submission:
         tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
         write_submission(task, models, tokenized, submission, device=options.device)
@@ -165,13 +166,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def render(record: Mapping[str, Any], form: str) -> str:
+def render(record: "Record", form: str) -> str:
     """Return the record as a terminal table, markdown or JSON."""
     from distill.reporting.record_tables import comparison_table, markdown_table
 
     if form == "json":
-        return json.dumps(record, indent=1) + "\n"
-    return (markdown_table if form == "md" else comparison_table)(dict(record))
+        return json.dumps(to_json(record), indent=1) + "\n"
+    return (markdown_table if form == "md" else comparison_table)(record)
 
 
 command = partial(run, main)

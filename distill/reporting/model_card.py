@@ -1,14 +1,12 @@
 """The model card of a student, made from its record: what it is, how good, how fast, how to load it."""
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distill.evaluation.record import Record
-from distill.reporting.alternative_tables import alternative_cells
+from distill.evaluation.record import Record, model_metrics
 from distill.reporting.formatting import metric_label
-from distill.reporting.measurement_tables import memory_cells, speed_cells
+from distill.reporting.measurement_tables import alternative_cells, memory_cells, speed_cells
 from distill.reporting.record_tables import model_cells, stage_cells
 from distill.reporting.tables import Table, markdown_cells
 from distill.reporting.verdict import verdict_sentences
@@ -50,30 +48,30 @@ def write_model_card(record: Record, student_folder: Path | str, *, source: str 
 
 
 def _card_data(record: Record, source: str | None) -> ModelCardData:
-    task = TASKS.get(record["task"])
+    task = TASKS.get(record.task)
     hub = task.hub if task and source is None else None
-    metrics = {name: value for name, value in record["models"]["student"]["metrics"].items() if value is not None}
+    metrics = {name: value for name, value in model_metrics(record, "student").items() if value is not None}
     return ModelCardData(
         model_name=_model_name(record),
         library_name="transformers",
         pipeline_tag="text-classification",
-        language="ko" if record["task"].startswith("klue") else None,
+        language="ko" if record.task.startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
         metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
-        tags=["knowledge-distillation", "efficient-attention", record["models"]["student"]["attention"]],
+        tags=["knowledge-distillation", "efficient-attention", str(record.models.student.attention)],
         eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
     )
 
 
 def _eval_result(record: Record, source: str | None, name: str, value: float) -> EvalResult:
-    task = TASKS.get(record["task"])
+    task = TASKS.get(record.task)
     hub = task.hub if task and source is None else None
     return EvalResult(
         task_type="text-classification",
         dataset_type=hub[0] if hub else _dataset_slug(record, source),
         dataset_name=_dataset_name(record, source),
         dataset_config=hub[1] if hub else None,
-        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record["split"],
+        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record.split,
         metric_type=_hub_metric(name),
         metric_name=metric_label(name),
         metric_value=round(float(value), 6),
@@ -86,18 +84,18 @@ def _hub_metric(name: str) -> str:
 
 
 def _dataset_slug(record: Record, source: str | None) -> str:
-    return f"{EMBEDDED}-{record['task']}" if source == EMBEDDED else record["task"]
+    return f"{EMBEDDED}-{record.task}" if source == EMBEDDED else record.task
 
 
 def _dataset_name(record: Record, source: str | None) -> str:
     if source == EMBEDDED:
-        return f"{record['task']}, embedded miniature written by a grammar"
-    return record["task"] if source is None else f"{record['task']}, read from a folder"
+        return f"{record.task}, embedded miniature written by a grammar"
+    return record.task if source is None else f"{record.task}, read from a folder"
 
 
 def _model_name(record: Record) -> str:
-    student = record["models"]["student"]
-    return f"{student['attention']}-{student['layers']}-layers-{record['task']}"
+    student = record.models.student
+    return f"{student.attention}-{student.layers}-layers-{record.task}"
 
 
 def _body(record: Record, source: str | None) -> list[str]:
@@ -108,14 +106,13 @@ def _body(record: Record, source: str | None) -> list[str]:
         memory_cells(record),
         stage_cells(record),
     ]
-    task = TASKS.get(record["task"])
+    task = TASKS.get(record.task)
     example = '"a text"' if task is None or len(task.text_columns) == 1 else '"a text", "its pair"'
-    environment: dict[str, Any] = record.get("environment") or {}
-    command = environment.get("command")
+    command = record.environment.get("command")
     return [
         f"# {_model_name(record)}",
         " ".join(verdict_sentences(record)),
-        f"Measured on {_dataset_name(record, source)}, {record['split']} split, {record['num_examples']:,} examples.",
+        f"Measured on {_dataset_name(record, source)}, {record.split} split, {record.num_examples:,} examples.",
         LOADING.format(example=example),
         *(markdown_cells(cells) for cells in tables if cells.rows),
         *([f"## Made with\n\n```\n{command}\n```"] if command else []),

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from distill.evaluation.record import Record, model_metrics, share_of_teacher
+from distill.evaluation.record_parts import Point, SpeedPoint
 from distill.reporting.formatting import metric_label, metric_text
 from distill.reporting.record_tables import fidelity_by_layer
 
@@ -28,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 110,
 }
 MAX_TICKS = 8
+AnyPoint = TypeVar("AnyPoint", bound=Point)
 NOT_LOSSES = ("step", "learning_rate", "examples_per_second")
 LossHistory = Mapping[str, Sequence[Mapping[str, float]]]
 
@@ -59,16 +61,16 @@ def png(figure: Figure) -> bytes:
 
 def retention_against_speedup(record: Record) -> Figure | None:
     """Draw what was kept against what was gained: one point per measured batch and length, 95 % intervals."""
-    name = record["main_metric"]
-    retention = record["retention"].get(name) or {}
+    name = record.main_metric
+    retention = record.retention.get(name)
     groups = _speed_groups(record)
-    if retention.get("value") is None or not groups:
+    if retention is None or retention.value is None or not groups:
         return None
     figure = Figure(figsize=(7.2, 4.6))
     axes = figure.subplots()
     # Where too few examples allow no interval, the band is a line.
     value, low, high = (
-        100 * (retention["value"] if retention[key] is None else retention[key]) for key in ("value", "low", "high")
+        100 * (retention.value if end is None else end) for end in (retention.value, retention.low, retention.high)
     )
     axes.axhspan(low, high, color=STUDENT, alpha=0.13, lw=0)
     axes.axhline(value, color=STUDENT, lw=1, alpha=0.6)
@@ -82,29 +84,29 @@ def retention_against_speedup(record: Record) -> Figure | None:
     lowest = min(low, 100 * baseline if baseline is not None else low)
     span = max(high, 100) - lowest
     axes.set_ylim(lowest - 0.22 * span - 0.5, max(high, 100) + 0.15 * span + 0.5)
-    log_axis(axes, "x", [point["speedup"] for points in groups.values() for point in points] + [1.0])
+    log_axis(axes, "x", [speedup for points in groups.values() for speedup in _speedups(points)] + [1.0])
     whole = span > 4
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=whole))
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0 if whole else 1))
     axes.set_xlabel("speedup over the teacher (numbers at the points: length in tokens)")
     axes.set_ylabel(f"retention of {metric_label(name)}")
-    axes.set_title(f"Kept against gained, {record['task']} (bars and band: 95 %)")
+    axes.set_title(f"Kept against gained, {record.task} (bars and band: 95 %)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return figure
 
 
-def _speedup_row(axes: Axes, points: list[dict[str, Any]], height: float, label: str, index: int) -> None:
+def _speedup_row(axes: Axes, points: list[SpeedPoint], height: float, label: str, index: int) -> None:
     """Draw one batch size's points at the student's retention, lengths above for the first row, below for the next."""
     offset = (0, 9) if index % 2 == 0 else (0, -17)
-    speedups = [point["speedup"] for point in points]
-    bars = [[point["speedup"] - (point.get("low") or point["speedup"]) for point in points]]
-    bars.append([(point.get("high") or point["speedup"]) - point["speedup"] for point in points])
+    speedups = _speedups(points)
+    bars = [[value - (point.low or value) for value, point in zip(speedups, points, strict=True)]]
+    bars.append([(point.high or value) - value for value, point in zip(speedups, points, strict=True)])
     style: dict[str, Any] = {"color": STUDENT, "marker": "os^Dv"[index % 5], "ls": "", "capsize": 3, "elinewidth": 1.2}
     face = STUDENT if index % 2 == 0 else "white"
     axes.errorbar(speedups, [height] * len(points), xerr=bars, label=label, markerfacecolor=face, zorder=3, **style)
     for point in points:
-        place = (point["speedup"], height)
-        axes.annotate(f"{point['length']}", place, offset, textcoords="offset points", ha="center", fontsize=8.5)
+        place = (point.speedup or 1.0, height)
+        axes.annotate(f"{point.length}", place, offset, textcoords="offset points", ha="center", fontsize=8.5)
 
 
 def speed_by_length(record: Record) -> Figure | None:
@@ -114,10 +116,10 @@ def speed_by_length(record: Record) -> Figure | None:
         return None
     figure = Figure(figsize=(max(7.2, 4.4 * len(groups)), 6.4), layout="constrained")
     grid = figure.subplots(2, len(groups), squeeze=False, sharex="col", height_ratios=(3, 2))
-    smallest = min(point["batch_size"] for points in groups.values() for point in points)
+    smallest = min(point.batch_size for points in groups.values() for point in points)
     for column, (label, points) in enumerate(groups.items()):
         # The crossover is that of the smallest batch; another batch has another one.
-        crossover = record.get("crossover_length") if points[0]["batch_size"] == smallest else None
+        crossover = record.crossover_length if points[0].batch_size == smallest else None
         _time_panel(grid[0][column], points, label, crossover)
         _factor_panel(grid[1][column], points, crossover)
     grid[0][0].set_ylabel("time per batch (ms)")
@@ -127,10 +129,10 @@ def speed_by_length(record: Record) -> Figure | None:
     return figure
 
 
-def _time_panel(axes: Axes, points: list[dict[str, Any]], label: str, crossover: int | None) -> None:
-    lengths = [point["length"] for point in points]
+def _time_panel(axes: Axes, points: list[SpeedPoint], label: str, crossover: int | None) -> None:
+    lengths = [point.length for point in points]
     for name, color, marker in (("teacher", TEACHER, "s"), ("student", STUDENT, "o")):
-        axes.plot(lengths, [point[f"{name}_ms"] for point in points], color=color, marker=marker, label=name)
+        axes.plot(lengths, [getattr(point, f"{name}_ms") for point in points], color=color, marker=marker, label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -152,13 +154,15 @@ def _time_panel(axes: Axes, points: list[dict[str, Any]], label: str, crossover:
         )
 
 
-def _factor_panel(axes: Axes, points: list[dict[str, Any]], crossover: int | None) -> None:
-    lengths = [point["length"] for point in points]
-    axes.plot(lengths, [point["speedup"] for point in points], color=STUDENT, marker="o", label="speedup")
-    low, high = ([point.get(end) or point["speedup"] for point in points] for end in ("low", "high"))
+def _factor_panel(axes: Axes, points: list[SpeedPoint], crossover: int | None) -> None:
+    lengths = [point.length for point in points]
+    speedups = _speedups(points)
+    axes.plot(lengths, speedups, color=STUDENT, marker="o", label="speedup")
+    low = [point.low or value for point, value in zip(points, speedups, strict=True)]
+    high = [point.high or value for point, value in zip(points, speedups, strict=True)]
     axes.fill_between(lengths, low, high, color=STUDENT, alpha=0.2, lw=0)
     for name, style in (("depth", ":"), ("attention", "--")):
-        values: list[Any] = [point.get(f"{name}_speedup") for point in points]
+        values: list[Any] = [getattr(point, f"{name}_speedup") for point in points]
         if None not in values:
             axes.plot(lengths, values, color=CONTROL, ls=style, marker=".", label=f"by {name}")
     axes.axhline(1, color=TEACHER, lw=0.8)
@@ -191,16 +195,16 @@ def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
 
 def memory_by_length(record: Record) -> Figure | None:
     """Draw peak memory by length, one panel per device, dtype and batch."""
-    groups = _groups(
-        point for point in record.get("memory") or [] if point.get("teacher_mb") and point.get("student_mb")
-    )
+    groups = _groups(point for point in record.memory if point.teacher_mb and point.student_mb)
     if not groups:
         return None
     figure = Figure(figsize=(max(6.0, 4.4 * len(groups)), 3.8), layout="constrained")
     for axes, (label, points) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-        lengths = [point["length"] for point in points]
+        lengths = [point.length for point in points]
         for name, color, marker in (("teacher", TEACHER, "s"), ("student", STUDENT, "o")):
-            axes.plot(lengths, [point[f"{name}_mb"] for point in points], color=color, marker=marker, label=name)
+            axes.plot(
+                lengths, [getattr(point, f"{name}_mb") for point in points], color=color, marker=marker, label=name
+            )
         axes.set_xscale("log", base=2)
         axes.set_ylim(bottom=0)
         _length_ticks(axes, lengths)
@@ -212,13 +216,13 @@ def memory_by_length(record: Record) -> Figure | None:
 
 def fidelity(record: Record) -> Figure | None:
     """Draw per-layer fidelity, attention output and hidden states, one bar per stage in every student layer."""
-    stages = [stage for stage in record.get("stages") or [] if fidelity_by_layer(stage)]
+    stages = [stage for stage in record.stages if fidelity_by_layer(stage)]
     if not stages:
         return None
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, kind in zip(panels, ("attention_output", "hidden_states"), strict=True):
-        _fidelity_panel(axes, [(stage["name"], fidelity_by_layer(stage, kind)) for stage in stages])
+        _fidelity_panel(axes, [(stage.name, fidelity_by_layer(stage, kind)) for stage in stages])
         axes.set_title(f"{kind.replace('_', ' ').capitalize()} of each layer")
     panels[0].set_ylabel("teacher's variance explained")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(stages)))
@@ -244,10 +248,8 @@ def _fidelity_panel(axes: Axes, stages: Sequence[tuple[str, list[float]]]) -> No
 
 def metric_after_stages(record: Record) -> Figure | None:
     """Draw what each stage bought: the main metric after every stage, between the baseline and the teacher."""
-    name = record["main_metric"]
-    scored: list[tuple[str, Any]] = [
-        (stage["name"], (stage.get("metrics") or {}).get(name)) for stage in record.get("stages") or []
-    ]
+    name = record.main_metric
+    scored: list[tuple[str, Any]] = [(stage.name, (stage.metrics or {}).get(name)) for stage in record.stages]
     scored = [(stage, value) for stage, value in scored if value is not None]
     if not scored:
         return None
@@ -295,15 +297,17 @@ def losses(history: LossHistory) -> Figure | None:
     return figure
 
 
-def _speed_groups(record: Record) -> dict[str, list[dict[str, Any]]]:
-    return _groups(point for point in record.get("speed") or [] if point.get("speedup") is not None)
+def _speed_groups(record: Record) -> dict[str, list[SpeedPoint]]:
+    return _groups(point for point in record.speed if point.speedup is not None)
 
 
-def _groups(points: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _speedups(points: Iterable[SpeedPoint]) -> list[float]:
+    return [point.speedup for point in points if point.speedup is not None]
+
+
+def _groups(points: Iterable[AnyPoint]) -> dict[str, list[AnyPoint]]:
     """Sort points into one list per device, dtype and batch size, each by length."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for point in sorted(
-        points, key=lambda point: (point["device"], point["dtype"], point["batch_size"], point["length"])
-    ):
-        groups.setdefault(f"{point['device']}, {point['dtype']}, batch {point['batch_size']}", []).append(point)
+    groups: dict[str, list[AnyPoint]] = {}
+    for point in sorted(points, key=lambda point: (point.device, point.dtype, point.batch_size, point.length)):
+        groups.setdefault(f"{point.device}, {point.dtype}, batch {point.batch_size}", []).append(point)
     return groups

@@ -7,9 +7,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from distill.evaluation.record import Record
-from distill.reporting.alternative_tables import alternative_cells
-from distill.reporting.measurement_tables import deployment_cells, deployment_speed_cells, memory_cells, speed_cells
+from distill.evaluation.record import Record, model_metrics
+from distill.reporting.measurement_tables import (
+    alternative_cells,
+    deployment_cells,
+    deployment_speed_cells,
+    memory_cells,
+    speed_cells,
+)
 from distill.reporting.plots import LossHistory, draw_plots
 from distill.reporting.record_tables import environment_cells, model_cells, stage_cells
 from distill.reporting.tables import Table, escape_markdown, markdown_cells
@@ -51,7 +56,7 @@ def write_report(
     folder = Path(folder)
     plots = draw_plots(record, loss_history)
     sections = _sections(record, plots, disagreements or ())
-    title, sentences = f"Distillation report: {record['task']}", verdict_sentences(record)
+    title, sentences = f"Distillation report: {record.task}", verdict_sentences(record)
     try:
         for name, content in plots.items():
             write_atomically(folder / "plots" / name, content)
@@ -70,8 +75,8 @@ def _sections(record: Record, plots: Mapping[str, bytes], disagreements: Sequenc
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
-        (deployment_cells(record), []),
-        (deployment_speed_cells(record), []),
+        (deployment_cells(model_metrics(record, "student"), record.deployments), []),
+        (deployment_speed_cells(record.deployments), []),
         (disagreement_cells(disagreements), []),
         (environment_cells(record), []),
     ]

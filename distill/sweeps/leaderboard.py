@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from distill.evaluation.pareto import pareto_front
-from distill.evaluation.record import MODELS, dataset
+from distill.evaluation.record import MODELS, data_name
+from distill.evaluation.record_parts import Interval
 from distill.reporting.formatting import (
     MISSING,
     gain_interval,
@@ -30,7 +31,9 @@ from distill.reporting.report import html_page, markdown_page
 from distill.reporting.tables import Table
 from distill.reporting.verdict import reference_point
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
+from distill.sweeps.summary import SpeedRange
 from distill.utils.files import write_atomically
+from distill.utils.record_json import from_json
 
 Summary = Mapping[str, Any]
 Summaries = Mapping[tuple[str, str], Summary]
@@ -74,8 +77,21 @@ def _main(summary: Summary) -> Mapping[str, Any]:
 
 def _place(summary: Summary) -> tuple[float, float] | None:
     """Return speedup and retention of a student, None where one of them could not be measured."""
-    point, kept = reference_point(dict(summary)), _main(summary)["retention"]["mean_of_ratios"]["value"]
-    return None if point is None or kept is None else (point["speedup"], kept)
+    point, kept = _point(summary), _main(summary)["retention"]["mean_of_ratios"]["value"]
+    return None if point is None or point.speedup is None or kept is None else (point.speedup, kept)
+
+
+def _point(summary: Summary) -> SpeedRange | None:
+    """Return the speed point that a single number quotes."""
+    return reference_point(from_json(SpeedRange, point, "summary.json") for point in summary["speed"])
+
+
+def _interval(found: Mapping[str, Any] | None) -> Interval | None:
+    return None if found is None else Interval(**found)
+
+
+def _gain(summary: Summary, gain: Mapping[str, Any] | None) -> str:
+    return gain_interval(summary["main_metric"], _interval(gain))
 
 
 def fronts(summaries: Summaries) -> dict[str, list[str]]:
@@ -108,19 +124,21 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     rows = []
     for (task, student), summary in _ordered(summaries):
         metric, values = metric_label(summary["main_metric"]), _main(summary)
-        kept, point = values["retention"], reference_point(dict(summary))
+        kept, point = values["retention"], _point(summary)
         spread = MISSING if kept["sd"] is None else f"± {percent(kept['sd'])} ({_range(kept)})"
-        speed = MISSING if point is None else speedup_interval(point) + (" ~" if is_wide(point) else "")
+        speed = MISSING
+        if point is not None:
+            speed = speedup_interval(point.interval) + (" ~" if is_wide(point.interval) else "")
         rows.append(
             (
-                f"{task} (embedded miniature)" if dataset(dict(summary)) != summary["task"] else task,
+                f"{task} (embedded miniature)" if data_name(task, summary["source"]) != task else task,
                 student + (" *" if student in on_front[task] else ""),
                 str(len(summary["seeds"])),
                 *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
-                *(f"{percent_interval(kept[name])} of {metric}" for name in RETENTIONS),
+                *(f"{percent_interval(_interval(kept[name]))} of {metric}" for name in RETENTIONS),
                 spread,
-                gain_interval(summary["main_metric"], values["gain"]),
-                *([gain_interval(summary["main_metric"], summary.get("over_reference"))] if has_reference else []),
+                _gain(summary, values["gain"]),
+                *([_gain(summary, summary.get("over_reference"))] if has_reference else []),
                 MISSING if summary["kl_to_teacher"] is None else f"{summary['kl_to_teacher']:.3f}",
                 speed,
                 quantity(summary["parameters"]),
@@ -143,10 +161,10 @@ def leaderboard_cells(summaries: Summaries) -> Table:
         notes.append("over the reference: student above the sweep's `reference`, on the same examples, likewise")
     if any("~" in row[-2] for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
-    points = [point for summary in summaries.values() if (point := reference_point(dict(summary)))]
-    for place in dict.fromkeys((point["length"], point["batch_size"], point["device"]) for point in points):
+    points = [point for summary in summaries.values() if (point := _point(summary))]
+    for place in dict.fromkeys((point.length, point.batch_size, point.device) for point in points):
         notes.append("speedup at {:,} tokens, batch {}, on {}".format(*place))
-    if any(point.get("over_softmax") for point in points):
+    if any(point.over_softmax for point in points):
         notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
     return Table("Students", headers, tuple(rows), tuple(notes))
 
@@ -178,7 +196,8 @@ def leaderboard_csv(summaries: Summaries) -> str:
     on_front = fronts(summaries)
     rows: list[Sequence[Any]] = [header]
     for (task, student), summary in _ordered(summaries):
-        point = reference_point(dict(summary)) or {}
+        point = _point(summary)
+        place = (point.speedup, point.low, point.high, point.batch_size, point.length) if point else (None,) * 5
         for metric, values in summary["metrics"].items():
             kept = values["retention"]
             gain = (summary.get("over_reference") if metric == summary["main_metric"] else None) or {}
@@ -192,7 +211,7 @@ def leaderboard_csv(summaries: Summaries) -> str:
                     *(gain.get(end) for end in ends),
                     summary["kl_to_teacher"],
                     summary["parameters"],
-                    *(point.get(key) for key in ("speedup", "low", "high", "batch_size", "length")),
+                    *place,
                     student in on_front[task],
                 ]
             )
@@ -217,15 +236,15 @@ def draw_front(summaries: Summaries) -> Figure | None:
 def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[str]) -> None:
     ends = [1.0]
     for name, summary in students.items():
-        place, point = _place(summary), reference_point(dict(summary))
-        if place is None or point is None:
+        place, point = _place(summary), _point(summary)
+        if place is None or point is None or point.low is None or point.high is None:
             continue
         kept = _main(summary)["retention"]["mean_of_ratios"]
         low, high = (place[1] if kept[end] is None else kept[end] for end in ("low", "high"))
         axes.errorbar(
             place[0],
             100 * place[1],
-            xerr=[[place[0] - point["low"]], [point["high"] - place[0]]],
+            xerr=[[place[0] - point.low], [point.high - place[0]]],
             yerr=[[100 * (place[1] - low)], [100 * (high - place[1])]],
             color=STUDENT,
             marker="o",
@@ -234,7 +253,7 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
             elinewidth=1.1,
         )
         axes.annotate(name, (place[0], 100 * place[1]), (7, 7), textcoords="offset points", fontsize=9)
-        ends += [point["low"], point["high"]]
+        ends += [point.low, point.high]
     places = [_place(students[name]) or (1.0, 1.0) for name in front]
     axes.plot(
         [x for x, _ in places], [100 * y for _, y in places], color=STUDENT, lw=1, ls="--", drawstyle="steps-pre"
@@ -244,10 +263,10 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
     log_axis(axes, "x", ends)
     axes.margins(x=0.15, y=0.15)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=1))
-    point = reference_point(dict(next(iter(students.values())))) or {}
+    point = _point(next(iter(students.values())))
     axes.set_xlabel(
-        f"speedup over softmax attention at {point['length']:,} tokens"
-        if point.get("over_softmax")
+        f"speedup over softmax attention at {point.length:,} tokens"
+        if point and point.over_softmax
         else "speedup over the teacher"
     )
     axes.set_ylabel(f"retention of {metric_label(next(iter(students.values()))['main_metric'])}")

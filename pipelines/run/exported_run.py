@@ -73,7 +73,7 @@ def saved_predictions(folder: RunFolder) -> pd.DataFrame:
 
 def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:
     """Write the report of a run from its changed record and return the path of ``report.html``."""
-    phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
+    phases = ("teacher", *(stage.name for stage in record.stages), "baseline")
     history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
     disagreements = find_disagreements(task, saved_predictions(folder), validation)
     return write_report(record, folder.path, disagreements, history)
