@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from distill.benchmark.points import Interval
 from distill.evaluation import bootstrap, significance
 
 METRICS = {
