@@ -27,6 +27,7 @@ from distill.utils.errors import UserError
 from distill.utils.record_json import to_json
 
 if TYPE_CHECKING:
+    from distill.config.schema import ComparisonConfig
     from distill.evaluation.record import Record
 
 
@@ -94,14 +95,29 @@ def main() -> int:
     return 1 if failures else 0
 
 
+def comparison_settings(options: argparse.Namespace) -> "ComparisonConfig":
+    """Return what is measured, and how long it may take; UserError where that cannot be measured."""
+    from distill.config.schema import ComparisonConfig
+    from distill.config.validation import check_comparison
+
+    settings = ComparisonConfig(
+        batch_sizes=options.batch_sizes,
+        lengths=options.lengths,
+        dtype=options.dtype,
+        seconds_per_point=options.seconds_per_point,
+        max_seconds=options.max_seconds,
+    )
+    check_comparison(settings)
+    return settings
+
+
 def compare(options: argparse.Namespace) -> "Record":
     """Load both models and the data, measure, and write what ``--output`` asks for."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.benchmark.conditions import Models
     from distill.benchmark.model_copies import saved_copies, softmax_control
-    from distill.config.schema import ComparisonConfig, DataConfig
-    from distill.config.validation import check_comparison
+    from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_splits, resolve_task
     from distill.data.tokenization import tokenize
@@ -118,14 +134,7 @@ def compare(options: argparse.Namespace) -> "Record":
     data = DataConfig(**data_options(options, options.task))
     task = resolve_task(options.task, data)
     print_found_columns(task, data)
-    settings = ComparisonConfig(
-        batch_sizes=options.batch_sizes,
-        lengths=options.lengths,
-        dtype=options.dtype,
-        seconds_per_point=options.seconds_per_point,
-        max_seconds=options.max_seconds,
-    )
-    check_comparison(settings)
+    settings = comparison_settings(options)
     check_device(options.device)
     output = writable_folder(options.output) if options.output else None
     tests = load_test_texts(task, data.dir) if options.submission else {}

@@ -115,28 +115,28 @@ def export(options: argparse.Namespace) -> Exported:
         held_out_fraction=data.held_out_fraction,
         validation_fraction=data.validation_fraction,
     )
-    validation = {
-        split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
-    }
+    tokenizer, length = student.tokenizer, data.max_length
+    validation = {split: tokenize(part, tokenizer, length) for split, part in splits.validation.items()}
     labels = {split: examples.labels for split, examples in validation.items()}
     expected = predict_validation(student.model, validation)
     if folder:
         check_same_student(folder, expected, list(validation))
     deployments = deploy_onnx(fold_features(student.model), output, validation, expected, int8=options.int8)
-    models = {deployment.dtype: deployment.model for deployment in deployments}
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
-    speed = measure_latency(student.model, models, grid, options.seconds_per_point)
+    files = {each.dtype: each.model for each in deployments}
+    speed = measure_latency(student.model, files, grid, options.seconds_per_point)
     entries = describe_deployments(task, deployments, labels, expected, speed)
-    written = [deployment.path for deployment in deployments]
+    written = [each.path for each in deployments]
     if folder and record:
         record = with_deployments(record, entries)
         write_record(record, folder.record)
-        report = rewrite_report(folder, record, task, splits.validation)
-        return Exported(model_metrics(record, "student"), record.deployments, [*written, folder.record, report])
+        written += [folder.record, rewrite_report(folder, record, task, splits.validation)]
+        return Exported(model_metrics(record, "student"), record.deployments, written)
     described = describe_model(student.model, metrics_over_splits(task, expected, labels))
     figures = {"task": task.name, "models": {"student": described}, "deployments": entries}
-    write_atomically(output.with_suffix(".json"), json.dumps(plain(to_json(figures)), indent=1) + "\n")
-    return Exported(described.metrics or {}, entries, [*written, output.with_suffix(".json")])
+    written.append(output.with_suffix(".json"))
+    write_atomically(written[-1], json.dumps(plain(to_json(figures)), indent=1) + "\n")
+    return Exported(described.metrics or {}, entries, written)
 
 
 def writable_file(name: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,25 +38,25 @@ class Conditions:
 class Models:
     """The models of a comparison: sequence classifiers of one interface and vocabulary, with the same labels."""
 
-    teacher: Any
-    student: Any
-    baseline: Any = None
+    teacher: PreTrainedModel
+    student: PreTrainedModel
+    baseline: PreTrainedModel | None = None
     """The same student trained on labels alone, or None; it is not measured."""
-    control: Any = None
+    control: PreTrainedModel | None = None
     """Softmax student of the student's depth, for speed only, or None: the two parts of a speedup are then null."""
     folders: Mapping[str, Path | str] | None = None
     """Checkpoints of teacher and student for processes that load them afresh, running the student's own code there;
     None: memory is not measured."""
 
     @property
-    def timed(self) -> dict[str, Any]:
+    def timed(self) -> dict[str, PreTrainedModel]:
         """Those whose speed is measured, by role."""
         return self._those("teacher", "student", "control")
 
     @property
-    def compared(self) -> dict[str, Any]:
+    def compared(self) -> dict[str, PreTrainedModel]:
         """Those whose answers are compared, by role."""
         return self._those("teacher", "student", "baseline")
 
-    def _those(self, *roles: str) -> dict[str, Any]:
+    def _those(self, *roles: str) -> dict[str, PreTrainedModel]:
         return {role: model for role in roles if (model := getattr(self, role)) is not None}

@@ -91,7 +91,7 @@ def compare_models(
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared)
     for model in models.compared.values():
-        model.to(setup.device)
+        model.to(setup.device)  # type: ignore[arg-type]
     logits: Logits = {role: setup.predict(model) for role, model in models.compared.items()}
     linear = _linear_form(setup, models, logits)
     measured, alternatives = Measurements(), tuple[AlternativeEntry, ...]()
