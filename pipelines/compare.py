@@ -119,7 +119,7 @@ def compare(options: argparse.Namespace) -> "Record":
     from distill.benchmark.model_copies import saved_copies, softmax_control
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits, resolve_task
+    from distill.data.splits import resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
@@ -129,6 +129,7 @@ def compare(options: argparse.Namespace) -> "Record":
     from distill.export.alternatives import measure_alternatives
     from distill.models.loading import check_device, check_max_length, load_comparable
     from distill.reporting.report import write_report
+    from pipelines.run.validation_data import load_validation
 
     given = vars(options)
     data = DataConfig(**data_options(options, options.task))
@@ -144,19 +145,12 @@ def compare(options: argparse.Namespace) -> "Record":
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(
-        task,
-        source=data.dir,
-        seed=data.seed,
-        max_train_examples=None,
-        held_out_fraction=data.held_out_fraction,
-        validation_fraction=data.validation_fraction,
-    )
+    validation = load_validation(task, data)
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
         setup = ComparisonSetup(
             task,
-            {name: tokenize(part, tokenizer, data.max_length) for name, part in splits.validation.items()},
+            {name: tokenize(part, tokenizer, data.max_length) for name, part in validation.items()},
             settings,
             options.device,
             options.seed,
@@ -169,7 +163,7 @@ def compare(options: argparse.Namespace) -> "Record":
         tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
         write_submission(task, models, tokenized, submission, device=options.device)
     if output:
-        write_report(record, output, find_disagreements(task, predicted, splits.validation))
+        write_report(record, output, find_disagreements(task, predicted, validation))
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
     return record

@@ -78,7 +78,7 @@ class Exported:
 def export(options: argparse.Namespace) -> Exported:
     """Export, check and measure, and write the figures into the run's record or into a file of their own."""
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_splits, resolve_task
+    from distill.data.splits import resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
@@ -95,6 +95,7 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.utils.files import write_atomically
     from distill.utils.record_json import to_json
     from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
+    from pipelines.run.validation_data import load_validation
     from students import fold_features  # registers our students, so that loading them runs no code from their folders
 
     check_packages()
@@ -107,16 +108,9 @@ def export(options: argparse.Namespace) -> Exported:
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_splits(
-        task,
-        source=data.dir,
-        seed=data.seed,
-        max_train_examples=None,
-        held_out_fraction=data.held_out_fraction,
-        validation_fraction=data.validation_fraction,
-    )
+    texts = load_validation(task, data)
     tokenizer, length = student.tokenizer, data.max_length
-    validation = {split: tokenize(part, tokenizer, length) for split, part in splits.validation.items()}
+    validation = {split: tokenize(part, tokenizer, length) for split, part in texts.items()}
     labels = {split: examples.labels for split, examples in validation.items()}
     expected = predict_validation(student.model, validation)
     if folder:
@@ -130,7 +124,7 @@ def export(options: argparse.Namespace) -> Exported:
     if folder and record:
         record = with_deployments(record, entries)
         write_record(record, folder.record)
-        written += [folder.record, rewrite_report(folder, record, task, splits.validation)]
+        written += [folder.record, rewrite_report(folder, record, task, texts)]
         return Exported(model_metrics(record, "student"), record.deployments, written)
     described = describe_model(student.model, metrics_over_splits(task, expected, labels))
     figures = {"task": task.name, "models": {"student": described}, "deployments": entries}
