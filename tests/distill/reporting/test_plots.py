@@ -76,7 +76,10 @@ def test_axes_have_ticks_for_any_range(record, factor):
 
 def test_one_stage_of_a_regression(record):
     record["main_metric"] = "pearson"
-    record["stages"] = [{"name": "logits", "seconds": 1.0, "examples_per_second": 1.0, "metrics": {"pearson": -0.1}}]
+    record["retention"]["pearson"] = record["retention"]["accuracy"]
+    for model in record["models"].values():
+        model["metrics"]["pearson"] = 0.5
+    record["stages"] = [record["stages"][0] | {"metrics": {"pearson": -0.1}}]
     figure = metric_after_stages(typed(record))
     assert figure.axes[0].texts[0].get_text() == "-0.100"
 
