@@ -89,6 +89,7 @@ def main() -> int:
     from distill.benchmark.attention_kernels import (
         PASSES,
         ParityError,
+        Setting,
         check_parity,
         compare_times,
         ratio_table,
@@ -100,17 +101,18 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     contenders, absent = make_contenders(options)
-    shape: dict[str, Any] = {"num_heads": NUM_HEADS, "head_size": options.head_size}
     try:
         check_parity(contenders, num_heads=1, head_size=options.head_size, device=options.device)
     except ParityError as error:
         print(f"no speedup is reported: {error}", file=sys.stderr)
         return 1
     rows: list[dict[str, Any]] = []
-    settings = shape | {"batch_tokens": options.batch_tokens, "seconds": options.seconds}
+    settings = {"num_heads": NUM_HEADS, "head_size": options.head_size}
+    settings |= {"batch_tokens": options.batch_tokens, "seconds": options.seconds}
+    setting = Setting(**settings, device=options.device)
     for length, name in tqdm([(length, name) for length in options.lengths for name in PASSES], desc="bench"):
         backward = name == "forward+backward"
-        times, reasons = time_length(contenders, length, backward=backward, device=options.device, **settings)
+        times, reasons = time_length(contenders, length, setting, backward=backward)
         for num_features in options.num_features:
             rivals = {"sdpa": "sdpa", "eager softmax": "eager softmax", PEER: f"{PEER} {num_features}"}
             point = {"pass": name, "length": length, "num_features": num_features}

@@ -18,16 +18,18 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.benchmark.points import SpeedPoint
 from distill.config.data_options import data_options
 from distill.utils.cli import positive, run
+from distill.utils.record_json import to_json
 from pipelines.compare import compare, make_parser
 
-Speed = Sequence[dict[str, Any]]
+Speed = Sequence[SpeedPoint]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,26 +47,44 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def repeatability(runs: Sequence[Speed]) -> dict[str, int]:
     """Count the points of equal runs that agree, of those that all runs measured, and the pairs of runs at a point."""
-    points = [places for places in zip(*runs, strict=True) if all(point["speedup"] is not None for point in places)]
-    pairs = [list(permutations(places, 2)) for places in points]
+    points = [measured(places) for places in zip(*runs, strict=True)]
+    pairs = [list(permutations(places, 2)) for places in points if len(places) == len(runs)]
     return {
-        "points": len(points),
-        "overlapping": sum(all(a["low"] <= b["high"] for a, b in each) for each in pairs),
-        "inside_each_other": sum(all(_inside(a, b) for a, b in each) for each in pairs),
+        "points": len(pairs),
+        "overlapping": sum(all(one.low <= other.high for one, other in each) for each in pairs),
+        "inside_each_other": sum(all(_inside(one, other) for one, other in each) for each in pairs),
         "pairs": sum(map(len, pairs)),
-        "inside": sum(_inside(a, b) for each in pairs for a, b in each),
+        "inside": sum(_inside(one, other) for each in pairs for one, other in each),
     }
 
 
-def _inside(again: dict[str, Any], point: dict[str, Any]) -> bool:
+class Speedup(NamedTuple):
+    """A speedup that was measured."""
+
+    value: float
+    low: float
+    high: float
+
+
+def measured(points: Speed) -> list[Speedup]:
+    """Return the speedups of those points that have one."""
+    found = ((point.speedup, point.low, point.high) for point in points)
+    return [
+        Speedup(value, low, high)
+        for value, low, high in found
+        if value is not None and low is not None and high is not None
+    ]
+
+
+def _inside(again: Speedup, point: Speedup) -> bool:
     """Whether a repetition gave a speedup inside a point's interval."""
-    return bool(point["low"] <= again["speedup"] <= point["high"])
+    return point.low <= again.value <= point.high
 
 
 def null_coverage(speed: Speed) -> dict[str, int]:
     """Count the points at which a model against itself has an interval around 1."""
-    points = [point for point in speed if point["speedup"] is not None]
-    return {"points": len(points), "covered": sum(point["low"] <= 1 <= point["high"] for point in points)}
+    points = measured(speed)
+    return {"points": len(points), "covered": sum(point.low <= 1 <= point.high for point in points)}
 
 
 def main() -> None:
@@ -78,11 +98,13 @@ def main() -> None:
     jobs.append(argparse.Namespace(**vars(jobs[0]) | {"student": options.teacher}))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         records = list(tqdm(pool.imap(compare, jobs), total=len(jobs), unit="comparison"))
-    *runs, null = (record["speed"] for record in records)
+    *runs, null = (record.speed for record in records)
     agreeing, covered = repeatability(runs), null_coverage(null)
-    found = {key: records[0][key] for key in ("task", "environment")}
-    found |= {"repeatability": agreeing, "null": covered, "runs": runs, "null_run": null}
-    write_atomically(options.record, json.dumps(found, indent=1) + "\n")
+    found = {
+        **{"task": records[0].task, "environment": records[0].environment},
+        **{"repeatability": agreeing, "null": covered, "runs": runs, "null_run": null},
+    }
+    write_atomically(options.record, json.dumps(to_json(found), indent=1) + "\n")
     print(
         f"{options.task}: {options.repeats} equal comparisons: intervals overlap at {agreeing['overlapping']} of "
         f"{agreeing['points']} points; {agreeing['inside']} of {agreeing['pairs']} speedups lie inside another run's "

@@ -12,10 +12,9 @@ Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,6 +24,11 @@ from distill.reporting.verdict import parse_requirements, unmet_requirements
 from distill.tasks import task_names
 from distill.utils.cli import Parser, positive, run, writable_folder
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
+
+if TYPE_CHECKING:
+    from distill.config.schema import ComparisonConfig
+    from distill.evaluation.record import Record
 
 
 def make_parser() -> Parser:
@@ -89,17 +93,33 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def compare(options: argparse.Namespace) -> dict[str, Any]:
+def comparison_settings(options: argparse.Namespace) -> "ComparisonConfig":
+    """Return what is measured, and how long it may take; UserError where that cannot be measured."""
+    from distill.config.schema import ComparisonConfig
+    from distill.config.validation import check_comparison
+
+    settings = ComparisonConfig(
+        batch_sizes=options.batch_sizes,
+        lengths=options.lengths,
+        dtype=options.dtype,
+        seconds_per_point=options.seconds_per_point,
+        max_seconds=options.max_seconds,
+    )
+    check_comparison(settings)
+    return settings
+
+
+def compare(options: argparse.Namespace) -> "Record":
     """Load both models and the data, measure, and write what ``--output`` asks for."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.benchmark.conditions import Models
     from distill.benchmark.model_copies import saved_copies, softmax_control
-    from distill.benchmark.suite import CompareSettings
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
-    from distill.evaluation.comparison import check_comparable, compare_models
+    from distill.evaluation.comparison import ComparisonSetup, check_comparable, compare_models
     from distill.evaluation.disagreements import find_disagreements
     from distill.evaluation.glue_submission import load_test_texts, write_submission
     from distill.evaluation.predictions_file import write_predictions
@@ -113,14 +133,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     data = DataConfig(**data_options(options, options.task))
     task = resolve_task(options.task, data)
     print_found_columns(task, data)
-    settings = CompareSettings(
-        tuple(options.batch_sizes),
-        tuple(options.lengths),
-        options.dtype,
-        options.compile,
-        options.seconds_per_point,
-        options.max_seconds,
-    )
+    settings = comparison_settings(options)
     check_device(options.device)
     output = writable_folder(options.output) if options.output else None
     tests = load_test_texts(task, data.dir) if options.submission else {}
@@ -130,41 +143,38 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_data(task, data)
+    validation = load_data(task, data).validation
     tokenizer = loaded["teacher"].tokenizer
     with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
-        record, predicted = compare_models(
+        setup = ComparisonSetup(
             task,
-            models["teacher"],
-            models["student"],
-            models.get("baseline"),
-            softmax_control(models["student"]),
-            {name: tokenize(part, tokenizer, data.max_length) for name, part in splits.validation.items()},
+            {name: tokenize(part, tokenizer, data.max_length) for name, part in validation.items()},
             settings,
-            device=options.device,
-            seed=options.seed,
-            folders=folders,
-            source=data.dir,
-            measure_alternatives=measure_alternatives,
+            options.device,
+            options.seed,
+            options.compile,
         )
+        control = softmax_control(models["student"])
+        compared = Models(**models, control=control, folders=folders)
+        record, predicted = compare_models(setup, compared, measure_alternatives, source=data.dir)
     if submission:
         tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
         write_submission(task, models, tokenized, submission, device=options.device)
     if output:
-        disagreements = find_disagreements(task, predicted, splits.validation)
+        disagreements = find_disagreements(task, predicted, validation)
         write_report(record, output, disagreements, answers=Answers(task, predicted))
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
     return record
 
 
-def render(record: Mapping[str, Any], form: str) -> str:
+def render(record: "Record", form: str) -> str:
     """Return the record as a terminal table, markdown or JSON."""
     from distill.reporting.record_tables import comparison_table, markdown_table
 
     if form == "json":
-        return json.dumps(record, indent=1) + "\n"
-    return (markdown_table if form == "md" else comparison_table)(dict(record))
+        return json.dumps(to_json(record), indent=1) + "\n"
+    return (markdown_table if form == "md" else comparison_table)(record)
 
 
 command = partial(run, main)

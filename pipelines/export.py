@@ -13,10 +13,12 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,6 +27,9 @@ from distill.config.data_options import add_data_options
 from distill.tasks import task_names
 from distill.utils.cli import Parser, positive, run
 from distill.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.evaluation.record_parts import DeploymentEntry
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -50,29 +55,47 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Export, check, measure, write the figures down and print them."""
     options = parse()
-    record, written = export(options)
+    exported = export(options)
     # Here and not above: --help and a mistyped option need not wait for torch.
     from distill.reporting.measurement_tables import deployment_cells, deployment_speed_cells
     from distill.reporting.tables import text_table
 
-    tables = (deployment_cells(record), deployment_speed_cells(record))
+    entries = exported.deployments
+    tables = (deployment_cells(exported.metrics, entries), deployment_speed_cells(entries))
     print("\n\n".join(text_table(cells) for cells in tables if cells.rows))
-    print(f"\nwritten: {', '.join(map(str, written))}")
+    print(f"\nwritten: {', '.join(map(str, exported.written))}")
 
 
-def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
-    """Return the record, or what stands for one without a run folder, and the paths of all written files."""
+@dataclass(frozen=True)
+class Exported:
+    """What is told about an export."""
+
+    metrics: Mapping[str, float | None]
+    """Of the student in torch."""
+    deployments: Sequence["DeploymentEntry"]
+    written: list[Path]
+
+
+def export(options: argparse.Namespace) -> Exported:
+    """Export, check and measure, and write the figures into the run's record or into a file of their own."""
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
-    from distill.evaluation.record import plain, read_record, write_record
+    from distill.evaluation.record import model_metrics, plain, read_record, write_record
     from distill.export.companions import companions_of
-    from distill.export.deployment import deploy_onnx, describe_deployments, predict_validation, with_deployments
+    from distill.export.deployment import (
+        deploy_onnx,
+        describe_deployments,
+        measure_latency,
+        predict_validation,
+        with_deployments,
+    )
     from distill.export.onnx import check_packages
     from distill.models.loading import check_max_length, load_classifier
     from distill.utils.files import write_atomically
+    from distill.utils.record_json import to_json
     from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
     from students import fold_features  # registers our students, so that loading them runs no code from their folders
 
@@ -86,10 +109,9 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    splits = load_data(task, replace(data, max_train_examples=None))
-    validation = {
-        split: tokenize(part, student.tokenizer, data.max_length) for split, part in splits.validation.items()
-    }
+    texts = load_data(task, replace(data, max_train_examples=None)).validation
+    tokenizer, length = student.tokenizer, data.max_length
+    validation = {split: tokenize(part, tokenizer, length) for split, part in texts.items()}
     labels = {split: examples.labels for split, examples in validation.items()}
     expected = predict_validation(student.model, validation)
     if folder:
@@ -97,25 +119,21 @@ def export(options: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     beside = companions_of(output, student.model, student.tokenizer)
     folded = fold_features(student.model)
     deployments = deploy_onnx(folded, output, validation, expected, int8=options.int8, beside=beside)
-    entries = describe_deployments(
-        task,
-        student.model,
-        deployments,
-        labels,
-        expected,
-        batch_sizes=options.batch_sizes,
-        lengths=options.lengths,
-        seconds_per_point=options.seconds_per_point,
-    )
-    written = [*(deployment.path for deployment in deployments), *beside]
+    grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
+    files = {each.dtype: each.model for each in deployments}
+    speed = measure_latency(student.model, files, grid, options.seconds_per_point)
+    entries = describe_deployments(task, deployments, labels, expected, speed)
+    written = [*(each.path for each in deployments), *beside]
     if folder and record:
-        record = with_deployments(record, plain(entries))
+        record = with_deployments(record, entries)
         write_record(record, folder.record)
-        return record, [*written, folder.record, rewrite_report(folder, record, task, splits.validation)]
-    described = {"metrics": metrics_over_splits(task, expected, labels), **describe_model(student.model)}
-    figures = plain({"task": task.name, "models": {"student": described}, "deployments": entries})
-    write_atomically(output.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
-    return figures, [*written, output.with_suffix(".json")]
+        written += [folder.record, rewrite_report(folder, record, task, texts)]
+        return Exported(model_metrics(record, "student"), record.deployments, written)
+    described = describe_model(student.model, metrics_over_splits(task, expected, labels))
+    figures = {"task": task.name, "models": {"student": described}, "deployments": entries}
+    written.append(output.with_suffix(".json"))
+    write_atomically(written[-1], json.dumps(plain(to_json(figures)), indent=1) + "\n")
+    return Exported(described.metrics or {}, entries, written)
 
 
 def writable_file(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: one clock, one reader of YAML, names at the top level."""
+"""What holds for the repository as a whole: few clocks, one reader of YAML, names at the top level."""
 
 import ast
 import importlib

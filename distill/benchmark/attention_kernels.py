@@ -10,6 +10,7 @@ Shapes: B batch, N sequence length, H heads, d head size.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,11 @@ from torch import Tensor
 from distill.benchmark.timing import (
     Clock,
     PointError,
-    is_out_of_memory,
+    memory_errors,
     ratio_of_medians,
     time_interleaved,
     typical_seconds,
 )
-from distill.utils.clock import now
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From query, key and value, (B, H, N, d) each, to the context, (B, H, N, d)."""
@@ -48,6 +48,21 @@ class Contender:
     """Largest accepted error of the context and of each gradient, relative to the reference's norm."""
     score_bytes: int = 0
     """Bytes per query-key pair and head that it holds in memory: 4 for a materialised fp32 attention map."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all implementations are timed on."""
+
+    num_heads: int
+    head_size: int
+    batch_tokens: int
+    """Batch size x length, at least one example."""
+    seconds: float
+    """Of the rounds of one length; overrun to reach 6 of them."""
+    device: str = "cpu"
+    max_score_bytes: int = 2**31
+    """Of an attention map that an implementation holds in memory; one with a larger one is left out."""
 
 
 def make_inputs(
@@ -88,46 +103,38 @@ def check_parity(contenders: Mapping[str, Contender], *, num_heads: int, head_si
 def time_length(
     contenders: Mapping[str, Contender],
     length: int,
+    setting: Setting,
     *,
     backward: bool,
-    batch_tokens: int,
-    num_heads: int,
-    head_size: int,
-    seconds: float,
-    max_score_bytes: int = 2**31,
-    device: str = "cpu",
-    clock: Clock = now,
+    clock: Clock = perf_counter,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Time every contender at one length, in about ``batch_tokens`` tokens.
+    """Time every contender at one length.
 
     Returns:
         Seconds per call, (blocks, rounds) by name, entry by entry from the same round, and why others were left out.
     """
-    batch_size = max(1, batch_tokens // length)
+    batch_size = max(1, setting.batch_tokens // length)
     fitting: dict[str, Attention] = {}
     reasons: dict[str, str] = {}
     for name, contender in contenders.items():
-        needed = contender.score_bytes * batch_size * num_heads * length**2
-        if needed > max_score_bytes:
+        needed = contender.score_bytes * batch_size * setting.num_heads * length**2
+        if needed > setting.max_score_bytes:
             reasons[name] = f"its attention map takes {needed / 2**30:.1f} GiB"
         else:
             fitting[name] = contender.attention
 
     def prepare() -> dict[str, Callable[[], Any]]:
-        inputs = make_inputs(batch_size, num_heads, length, head_size, device=device)
+        inputs = make_inputs(batch_size, setting.num_heads, length, setting.head_size, device=setting.device)
         return {
             name: partial(run_attention, attention, inputs, backward=backward) for name, attention in fitting.items()
         }
 
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    synchronize = torch.cuda.synchronize if setting.device.startswith("cuda") else lambda: None
     try:
-        return time_interleaved(prepare, seconds=seconds, clock=clock, synchronize=synchronize), reasons
+        with memory_errors():
+            return time_interleaved(prepare, seconds=setting.seconds, clock=clock, synchronize=synchronize), reasons
     except PointError as error:
         return {}, {name: str(error) for name in contenders}
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return {}, {name: "out of memory" for name in contenders}
 
 
 def compare_times(

@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 
+from distill.benchmark.conditions import Conditions
+from distill.benchmark.points import MemoryPoint
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_PER_POINT = 120.0
 STARTUP_SECONDS = 180.0
@@ -23,33 +26,30 @@ STARTUP_SECONDS = 180.0
 
 def measure_memory(
     folders: Mapping[str, Path | str],
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype,
+    conditions: Conditions,
     points: Sequence[tuple[int, int]],
+    *,
     remote_code: Collection[str] = (),
     in_windows: Collection[tuple[str, int]] = (),
-) -> list[dict[str, Any]]:
+) -> tuple[MemoryPoint, ...]:
     """Measure how much memory a forward pass needs beside the weights, in MB (10⁶ bytes).
 
     Args:
         folders: checkpoint of each model by role, such as ``teacher`` and ``student``.
-        device: where to measure; resident memory of the process on CPU, allocated memory on CUDA.
-        dtype: of all weights and activations.
+        conditions: device and dtype; resident memory of the process on CPU, allocated memory on CUDA.
         points: pairs of batch size and length in tokens; beyond a position table it is tiled.
         remote_code: roles whose own code, in the checkpoint folder, may run; only students that we saved.
         in_windows: roles and lengths at which a BERT reads windows, instead of a tiled table.
 
     Returns:
-        The entries ``memory[]`` of the record: ``device``, ``dtype``, ``batch_size``, ``length`` and ``<role>_mb``,
-        which is null with a ``reason`` where a point could not be measured.
+        The entries ``memory`` of the record; null with a ``reason`` where a point could not be measured.
     """
     jobs = [
         {
             "folder": str(Path(folder).resolve()),
             "role": role,
-            "device": str(device),
-            "dtype": str(dtype).removeprefix("torch."),
+            "device": str(conditions.device),
+            "dtype": conditions.place["dtype"],
             "batch_size": batch_size,
             "length": length,
             "threads": torch.get_num_threads(),
@@ -60,16 +60,14 @@ def measure_memory(
         for role, folder in folders.items()
     ]
     answers = _run_helper(jobs, STARTUP_SECONDS + SECONDS_PER_POINT * len(jobs))
-    entries: list[dict[str, Any]] = []
-    for start in range(0, len(jobs), len(folders)):
-        entry = {key: jobs[start][key] for key in ("dtype", "batch_size", "length")}
-        entry = {"device": torch.device(device).type, **entry}
-        reasons = []
-        for job, answer in list(zip(jobs, answers, strict=True))[start : start + len(folders)]:
-            entry[f"{job['role']}_mb"] = answer.get("peak_mb")
-            reasons += [f"{job['role']}: {answer['reason']}"] if "reason" in answer else []
-        entries.append(entry | ({"reason": "; ".join(reasons)} if reasons else {}))
-    return entries
+    entries = []
+    for index, (batch_size, length) in enumerate(points):
+        answered = dict(zip(folders, answers[index * len(folders) :], strict=False))
+        reasons = [f"{role}: {answer['reason']}" for role, answer in answered.items() if "reason" in answer]
+        entry: dict[str, Any] = {**conditions.place, "batch_size": batch_size, "length": length}
+        entry |= {f"{role}_mb": answer.get("peak_mb") for role, answer in answered.items()}
+        entries.append(MemoryPoint(**entry, reason="; ".join(reasons) or None))
+    return tuple(entries)
 
 
 def _run_helper(jobs: list[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
@@ -79,7 +77,7 @@ def _run_helper(jobs: list[dict[str, Any]], seconds: float) -> list[dict[str, An
         # Freed tensors go back to the system at once, so that the peak is what was alive, not what was kept.
         "MALLOC_MMAP_THRESHOLD_": "65536",
     }
-    # -P: this file's folder and the working directory must not shadow libraries (we have a statistics.py).
+    # -P: neither this file's folder nor the working directory may shadow a library.
     command = [sys.executable, "-P", "-m", "distill.benchmark.memory_worker"]
     try:
         done = subprocess.run(
@@ -97,6 +95,3 @@ def _run_helper(jobs: list[dict[str, Any]], seconds: float) -> list[dict[str, An
         reason = "no answer in time"
     answers = [json.loads(line) for line in output.splitlines() if line.endswith("}")]
     return answers + [{"reason": reason}] * (len(jobs) - len(answers))
-
-
-# ---------------------------------------------------------------- inside the helper

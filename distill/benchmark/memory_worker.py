@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from distill.benchmark.timing import is_out_of_memory
-
-OUT_OF_MEMORY = "out of memory"
+from distill.benchmark.timing import OUT_OF_MEMORY, PointError, memory_errors
 
 
 def main() -> None:
@@ -43,10 +41,11 @@ def _in_fork(job: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"peak_mb": _peak_of_forward(job) / 1e6}
+        with memory_errors():
+            return {"peak_mb": _peak_of_forward(job) / 1e6}
+    except PointError as error:
+        return {"reason": str(error)}
     except Exception as error:  # the parent writes any failure down as the reason of a null
-        if is_out_of_memory(error):
-            return {"reason": OUT_OF_MEMORY}
         return {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
 
 

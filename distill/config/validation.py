@@ -16,6 +16,7 @@ from distill.config.schema import (
     PACKED,
     SOFTMAX_STUDENT,
     AugmentationConfig,
+    ComparisonConfig,
     Config,
     ScratchConfig,
     StageConfig,
@@ -55,16 +56,21 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     )
     if training.mixed_precision is not None:
         require_choice("training.mixed_precision", training.mixed_precision, CHOICES["training.mixed_precision"])
-    require_choice("comparison.dtype", config.comparison.dtype, CHOICES["comparison.dtype"])
-    require_positive("comparison", config.comparison, ("seconds_per_point", "resamples"))
-    for key in ("batch_sizes", "lengths"):
-        values = getattr(config.comparison, key)
-        require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
+    check_comparison(config.comparison)
     require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
     epochs = config.baseline.epochs
     require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
     require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
     require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
+
+
+def check_comparison(settings: ComparisonConfig) -> None:
+    """Refuse what cannot be measured."""
+    require_choice("comparison.dtype", settings.dtype, ("float32", "bfloat16", "float16"))
+    require_positive("comparison", settings, ("seconds_per_point", "max_seconds", "resamples"))
+    for key in ("batch_sizes", "lengths"):
+        values = getattr(settings, key)
+        require(all(value > 0 for value in values), f"comparison.{key}", values, "give positive whole numbers")
 
 
 def _check_values(values: Any, key: str = "") -> None:

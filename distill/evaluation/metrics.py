@@ -165,21 +165,28 @@ def _score(task: Task, name: str, predicted: np.ndarray, labels: np.ndarray) -> 
     return metric.compute(**inputs)["score"]
 
 
+def split_suffixes(task: Task) -> dict[str, str]:
+    """Return what stands behind the name of a metric for each validation split: nothing for the first.
+
+    For MNLI's second one it is ``_mismatched``.
+    """
+    first, *others = task.validation_splits
+    return {first: "", **{split: f"_{split.removeprefix('validation_')}" for split in others}}
+
+
 def metrics_over_splits(
     task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Return the metrics of all validation splits: the first under their own names, further ones with a suffix.
+    """Return the metrics of all validation splits, named with the suffix of `split_suffixes`.
 
     For MNLI these are ``accuracy`` (matched) and ``accuracy_mismatched``; for tasks with one split
     `compute_metrics`.
     """
-    first, *others = task.validation_splits
-    metrics = compute_metrics(task, logits[first], labels[first])
-    for split in others:
-        suffix = split.removeprefix("validation_")
-        for name, value in compute_metrics(task, logits[split], labels[split]).items():
-            metrics[f"{name}_{suffix}"] = value
-    return metrics
+    return {
+        name + suffix: value
+        for split, suffix in split_suffixes(task).items()
+        for name, value in compute_metrics(task, logits[split], labels[split]).items()
+    }
 
 
 def correlation_with_labels(task: Task, logits: np.ndarray, labels: np.ndarray) -> float:

@@ -4,16 +4,32 @@ Shapes: n examples, C labels.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+from distill.benchmark.points import Interval
 from distill.evaluation import significance
-from distill.evaluation.metrics import metrics_over_splits, predictions, scored_values
+from distill.evaluation.metrics import metrics_over_splits, predictions, scored_values, split_suffixes
 from distill.evaluation.predictions_file import Logits
-from distill.evaluation.record import Record
+from distill.evaluation.record_parts import Intervals, LinearForm, McNemarTest, WilliamsTest
 from distill.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The keys of a record that follow from logits and labels; those of `distill.evaluation.record.Record`."""
+
+    retention: Intervals
+    agreement: float
+    baseline_retention: Intervals | None = None
+    gain: Intervals | None = None
+    kl_to_teacher: float | None = None
+    mcnemar: McNemarTest | None = None
+    never_answered: Mapping[str, tuple[str, ...]] | None = None
+    williams: Mapping[str, WilliamsTest] | None = None
 
 
 def retention_over_splits(
@@ -24,7 +40,7 @@ def retention_over_splits(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Interval]:
     """Retention of every metric of every split, named as in `metrics_over_splits`.
 
     Args:
@@ -36,7 +52,7 @@ def retention_over_splits(
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
 
-    def kept(metric: str, *values: np.ndarray) -> dict[str, Any]:
+    def kept(metric: str, *values: np.ndarray) -> Interval:
         return significance.retention(metric, *values, **options)
 
     return _over_splits(task, logits, labels, ("teacher", model), kept)
@@ -44,14 +60,14 @@ def retention_over_splits(
 
 def gain_over_splits(
     task: Task, logits: Logits, labels: Mapping[str, np.ndarray], *, resamples: int = 10_000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Interval]:
     """Return student's minus baseline's score in every metric of every split, with a 95 % interval (paired bootstrap).
 
     Arguments as in :func:`retention_over_splits`, with ``student`` and ``baseline`` among the roles.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
 
-    def gained(metric: str, truth: np.ndarray, baseline: np.ndarray, student: np.ndarray) -> dict[str, Any]:
+    def gained(metric: str, truth: np.ndarray, baseline: np.ndarray, student: np.ndarray) -> Interval:
         return significance.gain_over_seeds(metric, truth, [baseline], [student], **options)
 
     return _over_splits(task, logits, labels, ("baseline", "student"), gained)
@@ -62,12 +78,11 @@ def _over_splits(
     logits: Logits,
     labels: Mapping[str, np.ndarray],
     roles: tuple[str, str],
-    compare: Callable[..., dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
+    compare: Callable[..., Interval],
+) -> dict[str, Interval]:
     """Compare two models by every metric of every split; ``compare`` is given the metric, labels and predictions."""
-    found: dict[str, dict[str, Any]] = {}
-    for position, split in enumerate(task.validation_splits):
-        suffix = f"_{split.removeprefix('validation_')}" if position else ""
+    found: dict[str, Interval] = {}
+    for split, suffix in split_suffixes(task).items():
         predicted = [predictions(task, logits[role][split]) for role in roles]
         for metric in task.metrics:
             arrays = (scored_values(task, metric, values) for values in (labels[split], *predicted))
@@ -75,7 +90,7 @@ def _over_splits(
     return found
 
 
-def never_answered(task: Task, logits: Logits, labels: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+def never_answered(task: Task, logits: Logits, labels: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
     """Return, for every model, the names of the classes that are among the labels and that it never predicts.
 
     Arguments as in :func:`retention_over_splits`; a classification; all splits count together.
@@ -84,30 +99,31 @@ def never_answered(task: Task, logits: Logits, labels: Mapping[str, np.ndarray])
     found = {}
     for role, by_split in logits.items():
         answered = np.concatenate([predictions(task, by_split[split]) for split in task.validation_splits])
-        found[role] = [task.label_names[label] for label in np.setdiff1d(occurring, answered)]
+        found[role] = tuple(task.label_names[label] for label in np.setdiff1d(occurring, answered))
     return found
 
 
-def quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamples: int, seed: int) -> Record:
+def quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamples: int, seed: int) -> Quality:
     """Everything that follows from logits and labels; agreement and tests are on the first validation split."""
     split = task.validation_splits[0]
     teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", "student"))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    found: Record = {
+    found: dict[str, Any] = {
         "retention": retention_over_splits(task, logits, labels, **options),
         "agreement": significance.agreement(teacher, student),
     }
     if "baseline" in logits:
         found["baseline_retention"] = retention_over_splits(task, logits, labels, "baseline", **options)
         found["gain"] = gain_over_splits(task, logits, labels, **options)
-    if not task.is_regression:
-        found["kl_to_teacher"] = significance.mean_kl(logits["teacher"][split], logits["student"][split])
-        test = significance.mcnemar(labels[split], teacher, student)
-        found["mcnemar"] = {"only_teacher": test["only_first"], "only_student": test["only_second"], "p": test["p"]}
-        found["never_answered"] = never_answered(task, logits, labels)
-    else:
-        found["williams"] = _williams(task, labels[split], teacher, student)
-    return found
+    if task.is_regression:
+        return Quality(**found, williams=_williams(task, labels[split], teacher, student))
+    test = significance.mcnemar(labels[split], teacher, student)
+    return Quality(
+        **found,
+        kl_to_teacher=significance.mean_kl(logits["teacher"][split], logits["student"][split]),
+        mcnemar=McNemarTest(int(test["only_first"]), int(test["only_second"]), test["p"]),
+        never_answered=never_answered(task, logits, labels),
+    )
 
 
 def linear_form_quality(
@@ -117,30 +133,26 @@ def linear_form_quality(
     labels: Mapping[str, np.ndarray],
     resamples: int,
     seed: int,
-) -> Record:
-    """Return the record's ``linear_form``: what a student that attends short texts exactly answers without that.
+) -> LinearForm:
+    """Return what a student that attends short texts exactly answers without that, by its linear form.
+
+    Agreement is on the first validation split, and of a classification only.
 
     Args:
         linear: split -> (n, C), of its linear form.
         logits: as in :func:`quality`.
-
-    Returns:
-        ``metrics``, ``retention``, and of a classification ``agreement``: the share of the first split's examples
-        that both forms answer alike.
     """
     split = task.validation_splits[0]
     roles = {"teacher": logits["teacher"], "linear": linear}
-    found: Record = {
-        "metrics": metrics_over_splits(task, linear, labels),
-        "retention": retention_over_splits(task, roles, labels, "linear", resamples=resamples, seed=seed),
-    }
-    if not task.is_regression:
-        answers = (predictions(task, of_form[split]) for of_form in (logits["student"], linear))
-        found["agreement"] = significance.agreement(*answers)
-    return found
+    answers = (predictions(task, of_form[split]) for of_form in (logits["student"], linear))
+    return LinearForm(
+        metrics_over_splits(task, linear, labels),
+        retention_over_splits(task, roles, labels, "linear", resamples=resamples, seed=seed),
+        None if task.is_regression else significance.agreement(*answers),
+    )
 
 
-def _williams(task: Task, *scores: np.ndarray) -> dict[str, dict[str, Any]]:
+def _williams(task: Task, *scores: np.ndarray) -> dict[str, WilliamsTest]:
     """Return Williams' test of labels, teacher's and student's scores for every correlation among the metrics."""
     tested = {}
     if "pearson" in task.metrics:

@@ -1,157 +1,113 @@
-"""The record of a comparison as a file: valid JSON, checked when it is read."""
+"""The record of a comparison: valid JSON, checked when it is read; its schema is the dataclasses themselves."""
 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill.benchmark.points import MemoryPoint, NoisePoint, SpeedPoint, ThroughputPoint
+from distill.evaluation.record_parts import (
+    AlternativeEntry,
+    DeploymentEntry,
+    Intervals,
+    LinearForm,
+    McNemarTest,
+    Metrics,
+    ModelEntries,
+    StageEntry,
+    WilliamsTest,
+)
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
+from distill.utils.record_json import ADDED_LATER, JsonObject, from_json, to_json
 from distill.utils.redaction import publishable
 
 SCHEMA = 1
-
-Record = dict[str, Any]
-Types = tuple[type, ...]
-
-NULL = type(None)
-NUMBER: Types = (int, float, NULL)
-
-RECORD_KEYS: dict[str, Types] = {
-    "schema": (int,),
-    "task": (str,),
-    "split": (str,),
-    "num_examples": (int,),
-    "main_metric": (str,),
-    "seed": (int, NULL),
-    "models": (dict,),
-    "retention": (dict,),
-    "agreement": NUMBER,
-    "speed": (list,),
-    "memory": (list,),
-    "crossover_length": (int, NULL),
-    "stages": (list,),
-    "environment": (dict,),
-}
-MODEL_KEYS: dict[str, Types] = {
-    "metrics": (dict, NULL),
-    "parameters": (int, NULL),
-    "layers": (int, NULL),
-    "attention": (str, NULL),
-    "flops": (int, NULL),
-}
 MODELS = ("teacher", "student", "baseline")
-RETENTION_KEYS: dict[str, Types] = {"value": NUMBER, "low": NUMBER, "high": NUMBER}
-POINT_KEYS: dict[str, Types] = {"device": (str,), "dtype": (str,), "batch_size": (int,), "length": (int,)}
-SPEED_NUMBERS = ("teacher_ms", "student_ms", "speedup", "low", "high", "depth_speedup", "attention_speedup")
-SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(SPEED_NUMBERS, NUMBER)
-DEPLOYMENT_NUMBERS = ("student_ms", "deployed_ms", "speedup", "low", "high")
-DEPLOYMENT_SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(DEPLOYMENT_NUMBERS, NUMBER)
-DEPLOYMENT_KEYS: dict[str, Types] = {
-    "format": (str,),
-    "dtype": (str,),
-    "file": (str,),
-    "megabytes": NUMBER,
-    "parity": NUMBER,
-    "metrics": (dict, NULL),
-    "speed": (list,),
-}
-"""Of a part that only pipelines/export.py adds."""
-ALTERNATIVE_NUMBERS = (
-    *("teacher_ms", "student_ms", "alternative_ms", "speedup", "low", "high"),
-    *("over_student", "over_student_low", "over_student_high"),
-)
-ALTERNATIVE_SPEED_KEYS: dict[str, Types] = POINT_KEYS | dict.fromkeys(ALTERNATIVE_NUMBERS, NUMBER)
-ALTERNATIVE_KEYS: dict[str, Types] = {
-    "name": (str,),
-    "format": (str,),
-    "dtype": (str,),
-    "metrics": (dict, NULL),
-    "retention": (dict, NULL),
-    "agreement": NUMBER,
-    "megabytes": NUMBER,
-    "speed": (list,),
-}
-"""Of a part that records of earlier versions lack."""
-STAGE_KEYS: dict[str, Types] = {
-    "name": (str,),
-    "seconds": NUMBER,
-    "examples_per_second": NUMBER,
-    "metrics": (dict, NULL),
-    "fidelity": (list, dict, NULL),
-}
-_TYPE_NAMES: dict[type, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-    NULL: "null",
-}
 
 
-def _check(value: Any, keys: Mapping[str, Types], path: str, where: str) -> None:
-    """Raise UserError unless ``value`` is an object that has all ``keys`` with values of their types."""
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {path or 'the file'} is {_kind(value)}, not an object")
-    for key, types in keys.items():
-        name = f"{path}.{key}" if path else key
-        if key not in value:
-            raise UserError(f"{where}: {name} is missing; write the record again with pipelines/compare.py")
-        # bool is an int to Python and nowhere else.
-        if not isinstance(value[key], types) or isinstance(value[key], bool):
-            expected = " or ".join(_TYPE_NAMES[kind] for kind in types)
-            raise UserError(f"{where}: {name} is {_kind(value[key])}, not {expected}")
+@dataclass(frozen=True, kw_only=True)
+class Record(JsonObject):
+    """One comparison; every number that could not be measured is null and has a reason."""
+
+    schema: int
+    task: str
+    split: str
+    num_examples: int
+    main_metric: str
+    seed: int | None
+    models: ModelEntries
+    retention: Intervals
+    agreement: float | None
+    baseline_retention: Intervals | None = None
+    gain: Intervals | None = None
+    """Student's score minus the baseline's."""
+    kl_to_teacher: float | None = None
+    mcnemar: McNemarTest | None = None
+    never_answered: Mapping[str, tuple[str, ...]] | None = None
+    """Model to the classes that occur and that it never predicts; of a classification, as the two before."""
+    williams: Mapping[str, WilliamsTest] | None = None
+    """Of a regression, correlation by correlation."""
+    speed: tuple[SpeedPoint, ...]
+    noise: NoisePoint | None = field(default=None, metadata=ADDED_LATER)
+    throughput: ThroughputPoint | None = field(default=None, metadata=ADDED_LATER)
+    memory: tuple[MemoryPoint, ...]
+    crossover_length: int | None
+    crossover_reason: str | None = None
+    stages: tuple[StageEntry, ...]
+    alternatives: tuple[AlternativeEntry, ...] = field(default=(), metadata=ADDED_LATER)
+    environment: Mapping[str, Any]
+    reasons: Mapping[str, str] | None = None
+    """Path of a number that was not finite to why it is null."""
+    median_length: int | None = None
+    """Of the validation texts, in tokens."""
+    linear_form: LinearForm | None = None
+    source: str | None = None
+    """Where the examples came from: hub, folder or embedded."""
+    data_name: str | None = None
+    """Of the file or folder that they were read from."""
+    deployments: tuple[DeploymentEntry, ...] = ()
+    """What pipelines/export.py added."""
 
 
-def _kind(value: Any) -> str:
-    return _TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def validate_record(record: Any, where: str = "record") -> Record:
-    """Return ``record`` if it has every key of the schema with the right type.
+def parse_record(value: Any, where: str = "record") -> Record:
+    """Return what JSON says as a record.
 
     Args:
-        record: what was read.
+        value: what was read.
         where: named in the message, such as the file's name.
 
     Raises:
         UserError: naming the first key that is missing or has the wrong type, or an unknown schema.
     """
-    _check(record, {"schema": RECORD_KEYS["schema"]}, "", where)
-    if record["schema"] != SCHEMA:
-        raise UserError(f"{where}: schema {record['schema']} is unknown; this version reads schema {SCHEMA}")
-    _check(record, RECORD_KEYS, "", where)
-    _check(record["models"], dict.fromkeys(MODELS, (dict,)), "models", where)
-    for name in MODELS:
-        _check(record["models"][name], MODEL_KEYS, f"models.{name}", where)
-        metrics = record["models"][name]["metrics"] or {}
-        _check(metrics, dict.fromkeys(metrics, NUMBER), f"models.{name}.metrics", where)
-    for name in ("teacher", "student"):
-        path = f"models.{name}.metrics"
-        _check(record["models"][name]["metrics"], {record["main_metric"]: NUMBER}, path, where)
-    _check(record["retention"], {record["main_metric"]: (dict,)}, "retention", where)
-    for metric, entry in record["retention"].items():
-        _check(entry, RETENTION_KEYS, f"retention.{metric}", where)
-    for part, keys in (("speed", SPEED_KEYS), ("memory", POINT_KEYS), ("stages", STAGE_KEYS)):
-        for index, entry in enumerate(record[part]):
-            _check(entry, keys, f"{part}[{index}]", where)
-    for part, keys, speed_keys in (
-        ("deployments", DEPLOYMENT_KEYS, DEPLOYMENT_SPEED_KEYS),
-        ("alternatives", ALTERNATIVE_KEYS, ALTERNATIVE_SPEED_KEYS),
-    ):
-        for index, entry in enumerate(record.get(part, [])):
-            _check(entry, keys, f"{part}[{index}]", where)
-            for position, point in enumerate(entry["speed"]):
-                _check(point, speed_keys, f"{part}[{index}].speed[{position}]", where)
-    for metric, entry in record.get("gain", {}).items():
-        _check(entry, RETENTION_KEYS, f"gain.{metric}", where)
+    if isinstance(value, dict) and isinstance(value.get("schema"), int) and value["schema"] != SCHEMA:
+        raise UserError(f"{where}: schema {value['schema']} is unknown; this version reads schema {SCHEMA}")
+    record = from_json(Record, value, where)
+    for role in ("teacher", "student"):
+        path, metrics = f"models.{role}.metrics", record.models[role].metrics
+        if metrics is None:
+            raise UserError(f"{where}: {path} is null, not an object")
+        _require(metrics, record.main_metric, path, where)
+    _require(record.retention, record.main_metric, "retention", where)
     return record
+
+
+def _require(values: Mapping[str, Any], metric: str, path: str, where: str) -> None:
+    if metric not in values:
+        raise UserError(f"{where}: {path}.{metric} is missing; write the record again with pipelines/compare.py")
+
+
+def finish_record(record: Record) -> Record:
+    """Return a record as it will be read again: plain numbers, those that are not finite null with a reason."""
+    values = to_json(record)
+    if broken := not_finite(values):
+        values["reasons"] = {**(record.reasons or {}), **dict.fromkeys(broken, "not a finite number")}
+    return parse_record(plain(values))
 
 
 def plain(value: Any) -> Any:
@@ -183,10 +139,14 @@ def not_finite(value: Any, path: str = "") -> list[str]:
     return [found for name, item in items for found in not_finite(item, name)]
 
 
+def record_text(record: Record) -> str:
+    """Return a record as JSON."""
+    return json.dumps(to_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_record(record: Record, path: Path | str) -> None:
-    """Write a valid record as JSON, whole or not at all."""
-    text = json.dumps(validate_record(record), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text + "\n")
+    """Write a record, whole or not at all."""
+    write_atomically(path, record_text(record))
 
 
 def read_record(path: Path | str) -> Record:
@@ -206,23 +166,28 @@ def read_record(path: Path | str) -> Record:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path} is not whole JSON ({error}); write the record again") from None
-    return validate_record(record, str(path))
+    return parse_record(record, str(path))
 
 
-def model_metrics(record: Record, model: str) -> dict[str, float | None]:
+def model_metrics(record: Record, model: str) -> Metrics:
     """Return the metrics of one model, empty where it was not compared."""
-    return (record["models"].get(model) or {}).get("metrics") or {}
+    return record.models[model].metrics or {}
 
 
 def share_of_teacher(record: Record, model: str) -> float | None:
     """Return the model's main metric divided by the teacher's, None where that has no meaning."""
-    name = record["main_metric"]
+    name = record.main_metric
     teacher, other = model_metrics(record, "teacher").get(name), model_metrics(record, model).get(name)
     return None if other is None or not teacher or teacher < 0 else other / teacher
 
 
 def dataset(record: Record) -> str:
     """Name the data: a task, its embedded miniature, which never passes for it, or the file of somebody's own task."""
-    if record.get("source") == "embedded":
-        return f"embedded miniature {record['task']}"
-    return record["data_name"] if record["task"] == CUSTOM and record.get("data_name") else record["task"]
+    return (
+        f"embedded miniature {record.task}" if record.source == "embedded" else own_name(record.task, record.data_name)
+    )
+
+
+def own_name(task: str, data_name: str | None) -> str:
+    """Return the name of a task, of somebody's own that of its file."""
+    return data_name if task == CUSTOM and data_name else task

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from distill.benchmark.points import Interval
 from distill.evaluation.bootstrap import Metric, bootstrap_metric, correlation, divide
+from distill.evaluation.record_parts import WilliamsTest
 
 MAX_UNDEFINED = 0.01  # share of resamples in which the ratio may be undefined before the interval is
 
@@ -25,7 +27,7 @@ def retention(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, float | str | None]:
+) -> Interval:
     """Share of the teacher's metric that the student kept, metric(student) / metric(teacher), with a 95 % interval.
 
     Both models see the same resamples, so what is easy or hard for both cancels.
@@ -39,24 +41,23 @@ def retention(
         seed: of the resampling.
 
     Returns:
-        ``value``, ``low``, ``high``; null with a ``reason`` where the teacher's metric is not above 0, and a null
-        interval with a ``reason`` where that happens in more than 1 % of the resamples.
+        The share; null with a ``reason`` where the teacher's metric is not above 0, and without ends where that
+        happens in more than 1 % of the resamples.
     """
     scores = bootstrap_metric(metric, labels, (teacher, student), resamples=resamples, seed=seed)
     return _share(divide(scores[:, 1], scores[:, 0]), scores[:, 0])
 
 
-def _share(ratios: np.ndarray, teacher: np.ndarray) -> dict[str, float | str | None]:
+def _share(ratios: np.ndarray, teacher: np.ndarray) -> Interval:
     """Value and interval of ratios (R + 1,), the data first, that mean something where ``teacher`` (R + 1,) > 0."""
     if not teacher[0] > 0:
         reason = f"the teacher's score is {teacher[0]:.3f}: a share of a score that is not above 0 means nothing"
-        return {"value": None, "low": None, "high": None, "reason": reason}
+        return Interval(None, None, None, reason)
     value, defined = float(ratios[0]), teacher[1:] > 0
     if defined.mean() < 1 - MAX_UNDEFINED:
         reason = f"the teacher's score is not above 0 in {1 - defined.mean():.0%} of the resamples: too few examples"
-        return {"value": value, "low": None, "high": None, "reason": reason}
-    low, high = percentile_interval(ratios[1:][defined])
-    return {"value": value, "low": low, "high": high}
+        return Interval(value, None, None, reason)
+    return Interval(value, *percentile_interval(ratios[1:][defined]))
 
 
 def retention_over_seeds(
@@ -67,7 +68,7 @@ def retention_over_seeds(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, dict[str, float | str | None]]:
+) -> dict[str, Interval]:
     """Both published definitions of retention over several seeds, with a hierarchical bootstrap interval.
 
     A resample draws seeds with replacement and, within, examples with replacement. The examples are the same for all
@@ -102,15 +103,14 @@ def gain_over_seeds(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, float]:
+) -> Interval:
     """What distillation bought, mean(student) - mean(baseline), with the interval of the same hierarchical bootstrap.
 
-    Arguments as in :func:`retention_over_seeds`; returns ``value``, ``low`` and ``high`` in units of the metric.
+    Arguments as in :func:`retention_over_seeds`; the result is in units of the metric.
     """
     baseline, student = _over_seeds(metric, labels, baselines, students, resamples, seed)
     gains = (student - baseline).mean(1)
-    low, high = percentile_interval(gains[1:])
-    return {"value": float(gains[0]), "low": low, "high": high}
+    return Interval(float(gains[0]), *percentile_interval(gains[1:]))
 
 
 def _over_seeds(
@@ -148,7 +148,7 @@ def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[s
     return {"only_first": only_first, "only_second": only_second, "p": p}
 
 
-def williams(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, float | str | None]:
+def williams(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> WilliamsTest:
     """Williams' test (1959; Steiger 1980, equation 7): could two scores correlate equally with the labels?
 
     The two Pearson correlations are dependent, as both are with the same labels; for Spearman's give ranks.
@@ -158,20 +158,20 @@ def williams(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[
         equal scores); null with a ``reason`` for fewer than 4 examples or where a score is constant.
     """
     if len(labels) < 4 or any(np.ptp(values) == 0 for values in (labels, first, second)):
-        return {"t": None, "p": None, "reason": "fewer than 4 examples, or a score that never changes"}
+        return WilliamsTest(None, None, "fewer than 4 examples, or a score that never changes")
     matrix = np.corrcoef([labels, first, second])
     return williams_from_correlations(len(labels), matrix[0, 1], matrix[0, 2], matrix[1, 2])
 
 
-def williams_from_correlations(n: int, r12: float, r13: float, r23: float) -> dict[str, float | str | None]:
+def williams_from_correlations(n: int, r12: float, r13: float, r23: float) -> WilliamsTest:
     """Williams' test of r12 = r13 in ``n`` examples, from the three correlations; see :func:`williams`."""
     determinant = max(0.0, 1 - r12**2 - r13**2 - r23**2 + 2 * r12 * r13 * r23)
     mean = (r12 + r13) / 2
     spread = 2 * (n - 1) / (n - 3) * determinant + mean**2 * (1 - r23) ** 3
     if np.isclose(r12, r13, rtol=0, atol=1e-15) or spread <= 0:
-        return {"t": 0.0, "p": 1.0}
+        return WilliamsTest(0.0, 1.0)
     t = (r12 - r13) * np.sqrt((n - 1) * (1 + r23) / spread)
-    return {"t": float(t), "p": float(2 * stats.t.sf(abs(t), n - 3))}
+    return WilliamsTest(float(t), float(2 * stats.t.sf(abs(t), n - 3)))
 
 
 def agreement(teacher: np.ndarray, student: np.ndarray) -> float:

@@ -13,19 +13,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from distill.benchmark.suite import CompareSettings
+from distill.benchmark.conditions import Models
 from distill.data.batching import TokenizedExamples, median_length
 from distill.evaluation import significance
+from distill.evaluation.comparison import ComparisonSetup
 from distill.evaluation.metrics import metrics_over_splits, predictions
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.quality import retention_over_splits
+from distill.evaluation.record_parts import AlternativeEntry
 from distill.export.alternative_speed import Alternative, Splits, measure_alternative_speed, positions_of
 from distill.export.deployment import largest_difference, predict_extremes, predict_validation
 from distill.export.fused_onnx import export_fused, quantize_fused
 from distill.export.onnx import OnnxClassifier, check_packages, short_reason
 from distill.models.windowed_bert import window_lengths
-from distill.tasks import Task
 from distill.utils.errors import UserError
+from distill.utils.record_json import unmeasured
 
 ONNX = "teacher in ONNX Runtime"
 SOFTMAX = "softmax student of the same depth"
@@ -36,60 +38,53 @@ TOLERANCE = 1e-4
 
 
 def measure_alternatives(
-    task: Task,
-    models: Mapping[str, PreTrainedModel],
-    validation: Mapping[str, TokenizedExamples],
-    logits: Mapping[str, Splits],
-    settings: CompareSettings,
-    *,
-    device: torch.device | str,
-    seed: int,
+    setup: ComparisonSetup,
+    models: Models,
+    teacher_logits: Splits,
     softmax_student: Callable[[], PreTrainedModel] | None = None,
-) -> list[dict[str, Any]]:
-    """Return the entries ``alternatives[]`` of a record; what fails is null with a ``reason``.
+) -> list[AlternativeEntry]:
+    """Return the entries ``alternatives`` of a record; what fails is null with a ``reason``.
 
     Only the process that calls this works on it.
 
     Args:
-        task: names metrics and splits.
-        models: with ``teacher`` and ``student``, on ``device``, in eval mode.
-        validation: split -> examples.
-        logits: role -> split -> (n, C), of the teacher in torch.
-        settings: smallest batch size, lengths up to 512 or the teacher's positions, budget of a point and resamples.
-        device: where the comparison runs; ONNX Runtime is measured beside it on the CPU alone.
-        seed: of the resampling.
+        setup: smallest batch size, lengths up to 512 or the teacher's positions, budget of a point and resamples;
+            ONNX Runtime is measured on the CPU alone.
+        models: with teacher and student, on the setup's device, in eval mode.
+        teacher_logits: of the teacher in torch.
         softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
     """
-    labels = {split: examples.labels for split, examples in validation.items()}
-    teacher = models["teacher"]
-    found = _teacher_in_onnx(teacher, validation, logits["teacher"], device)
+    settings, validation = setup.settings, setup.validation
+    found = _teacher_in_onnx(models.teacher, validation, teacher_logits, setup.device)
     if softmax_student is not None:
-        found.append(_softmax_student(softmax_student, validation, settings.dtype, device))
-    longest = min(LONGEST, positions_of(teacher))
+        found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
+    longest = min(LONGEST, positions_of(models.teacher))
     lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
     lengths = lengths if settings.lengths and settings.batch_sizes else []
-    speed = measure_alternative_speed(models, found, lengths, settings, device)
-    entries = []
-    for alternative in found:
-        entry: dict[str, Any] = {
-            **{"name": alternative.name, "format": alternative.format, "dtype": alternative.dtype},
-            **dict.fromkeys(("metrics", "retention", "agreement", "megabytes")),
-            "speed": speed[alternative.name],
-            **alternative.facts,
-        }
-        if alternative.logits is not None:
-            entry |= _quality(task, alternative.logits, logits["teacher"], labels, settings.resamples, seed)
-        entries.append(entry)
-    return entries
+    speed = measure_alternative_speed(setup, models, found, lengths)
+    return [
+        unmeasured(
+            AlternativeEntry,
+            name=each.name,
+            format=each.format,
+            dtype=each.dtype,
+            speed=speed[each.name],
+            **each.facts,
+            **({} if each.logits is None else _quality(setup, each.logits, teacher_logits)),
+        )
+        for each in found
+    ]
 
 
-def _quality(task: Task, logits: Splits, teacher: Splits, labels: Splits, resamples: int, seed: int) -> dict[str, Any]:
+def _quality(setup: ComparisonSetup, logits: Splits, teacher: Splits) -> dict[str, Any]:
     """Return metrics, retention and agreement, as those of the student are made."""
+    task, labels = setup.task, setup.labels
     both = {"teacher": teacher, "alternative": logits}
     first = task.validation_splits[0]
+    options: dict[str, Any] = {"resamples": setup.settings.resamples, "seed": setup.seed}
     return {
         "metrics": metrics_over_splits(task, logits, labels),
-        "retention": retention_over_splits(task, both, labels, "alternative", resamples=resamples, seed=seed),
+        "retention": retention_over_splits(task, both, labels, "alternative", **options),
         "agreement": significance.agreement(*(predictions(task, each[first]) for each in both.values())),
     }
 

@@ -4,7 +4,7 @@ Shapes: n examples, C labels.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -16,19 +16,24 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from distill.benchmark.conditions import Conditions
 from distill.benchmark.model_copies import is_speed_only, make_inputs, prepare_model
 from distill.benchmark.timing import (
+    Budget,
+    Calls,
     PointError,
-    check_affordable,
-    is_out_of_memory,
+    TimedPoint,
+    Times,
     ratio_of_medians,
-    time_interleaved,
+    time_on_device,
+    time_points,
     typical_seconds,
 )
 from distill.data.batching import TokenizedExamples
 from distill.evaluation.metrics import metrics_over_splits
 from distill.evaluation.predict import predict_logits
-from distill.evaluation.record import DEPLOYMENT_NUMBERS, Record
+from distill.evaluation.record import Record, finish_record
+from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
 from distill.export.companions import write_companions
 from distill.export.onnx import OnnxClassifier, export_onnx, quantize_onnx
 from distill.models.flops import attention_name
@@ -36,13 +41,13 @@ from distill.tasks import Task
 from distill.utils.environment import describe_environment
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_file
+from distill.utils.record_json import unmeasured
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between an exported file in fp32 and torch."""
 EXTREMES = 8
 """So many of the shortest examples share a batch with as many of the longest: most of that batch is padding."""
 
-Point = dict[str, Any]
 Logits = Mapping[str, np.ndarray]
 """split -> (n, C)"""
 
@@ -109,35 +114,32 @@ def deploy_onnx(
 
 def describe_deployments(
     task: Task,
-    student: PreTrainedModel,
     deployments: Sequence[Deployment],
     labels: Mapping[str, np.ndarray],
     expected: Logits,
-    *,
-    batch_sizes: Sequence[int],
-    lengths: Sequence[int],
-    seconds_per_point: float,
-) -> list[dict[str, Any]]:
-    """Return the entries ``deployments[]`` of a record: size in MB (10⁶ bytes), metrics, and latency measured now.
+    speed: Mapping[str, tuple[DeploymentPoint, ...]],
+) -> list[DeploymentEntry]:
+    """Return the entries ``deployments`` of a record.
 
-    ``parity`` is the largest difference of a logit from ``expected``, the answers of ``student`` in torch.
+    Args:
+        task: names the metrics.
+        deployments: what was exported.
+        labels: split -> (n,).
+        expected: of the student in torch.
+        speed: of `measure_latency`.
     """
-    models = {deployment.dtype: deployment.model for deployment in deployments}
-    speed = measure_latency(
-        student, models, batch_sizes=batch_sizes, lengths=lengths, seconds_per_point=seconds_per_point
-    )
     environment = {**describe_environment("cpu"), "onnxruntime": version("onnxruntime")}
     return [
-        {
-            "format": "onnx",
-            "dtype": deployment.dtype,
-            "file": deployment.path.name,
-            "megabytes": deployment.path.stat().st_size / 1e6,
-            "parity": largest_difference(expected, deployment.logits),
-            "metrics": metrics_over_splits(task, deployment.logits, labels),
-            "speed": speed[deployment.dtype],
-            "environment": environment,
-        }
+        DeploymentEntry(
+            format="onnx",
+            dtype=deployment.dtype,
+            file=deployment.path.name,
+            megabytes=deployment.path.stat().st_size / 1e6,
+            parity=largest_difference(expected, deployment.logits),
+            metrics=metrics_over_splits(task, deployment.logits, labels),
+            speed=speed[deployment.dtype],
+            environment=environment,
+        )
         for deployment in deployments
     ]
 
@@ -203,82 +205,58 @@ def check_parity(expected: Logits, got: Logits, attention: str) -> None:
 def measure_latency(
     student: PreTrainedModel,
     deployed: Mapping[str, nn.Module],
-    *,
-    batch_sizes: Sequence[int],
-    lengths: Sequence[int],
+    grid: Sequence[tuple[int, int]],
     seconds_per_point: float,
-) -> dict[str, list[Point]]:
+) -> dict[str, tuple[DeploymentPoint, ...]]:
     """Time the student in torch and its deployments against each other on the CPU, in interleaved rounds.
 
     Args:
         student: timed in fp32.
         deployed: models of the same interface, by the dtype of their weights.
-        batch_sizes: numbers of examples.
-        lengths: in tokens, without padding.
+        grid: pairs of batch size and length in tokens, without padding, the cheaper ones first.
         seconds_per_point: budget of a point; a slow one overruns it to reach 6 rounds.
 
     Returns:
-        dtype -> points, each with ``device``, ``dtype``, ``batch_size``, ``length``, ``student_ms``, ``deployed_ms``,
-        ``speedup`` (student / deployed, medians), its 95 % interval ``low`` and ``high``, and ``pairs``. A point that
-        cannot be measured, as beyond the student's positions, has nulls and a ``reason``.
+        dtype -> points. One that cannot be measured, as beyond the student's positions, has nulls and a ``reason``.
     """
-    points: dict[str, list[Point]] = {name: [] for name in deployed}
-    seconds_per_token = 0.0
-    for batch_size in sorted(batch_sizes):
-        for length in sorted(lengths):
-            empty = {"batch_size": batch_size, "length": length, **dict.fromkeys(DEPLOYMENT_NUMBERS)}
-            try:
-                check_affordable(seconds_per_token * batch_size * length, seconds_per_point)
-                times = _time_point(student, deployed, batch_size, length, seconds_per_point)
-            except PointError as error:
-                for name, measured in points.items():
-                    measured.append({"device": "cpu", "dtype": name, **empty, "reason": str(error)})
-                continue
-            for name, measured in points.items():
-                compared = _compared(times["student"], times[name])
-                measured.append({"device": "cpu", "dtype": name, **empty, **compared})
-            rate = sum(map(typical_seconds, times.values())) / (batch_size * length)
-            seconds_per_token = min(seconds_per_token or rate, rate)
-    return points
+    conditions = Conditions("cpu", torch.float32, student.config.vocab_size)
+
+    def time_point(batch_size: int, length: int) -> Times:
+        if is_speed_only([student], length):
+            raise PointError("longer than the student has positions")
+
+        def prepare() -> Calls:
+            models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}
+            sizes: dict[str, Any] = {"vocabulary_size": conditions.vocabulary_size, "device": "cpu"}
+            inputs = {name: make_inputs(model, batch_size, length, **sizes) for name, model in models.items()}
+            return {name: partial(model, **inputs[name]) for name, model in models.items()}
+
+        return time_on_device(prepare, conditions, seconds_per_point)
+
+    timed = list(time_points(grid, time_point, Budget(seconds_per_point)))
+    return {dtype: tuple(_speed_point(dtype, point) for point in timed) for dtype in deployed}
 
 
-def _time_point(
-    student: PreTrainedModel, deployed: Mapping[str, nn.Module], batch_size: int, length: int, seconds: float
-) -> dict[str, np.ndarray]:
-    """Return (blocks, rounds) seconds of each model; PointError says why there are none."""
-    if is_speed_only([student], length):
-        raise PointError("longer than the student has positions")
-
-    def prepare() -> dict[str, Callable[[], Any]]:
-        models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}
-        sizes: dict[str, Any] = {"vocabulary_size": student.config.vocab_size, "device": "cpu"}
-        return {
-            name: partial(model, **make_inputs(model, batch_size, length, **sizes)) for name, model in models.items()
-        }
-
-    try:
-        with torch.inference_mode():
-            return time_interleaved(prepare, seconds=seconds)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise PointError("out of memory") from None
-
-
-def _compared(student: np.ndarray, deployed: np.ndarray) -> Point:
+def _speed_point(dtype: str, point: TimedPoint) -> DeploymentPoint:
+    """Return a point of the record from the times of the student in torch and of the deployment in ``dtype``."""
+    place: dict[str, Any] = {"device": "cpu", "dtype": dtype, "batch_size": point.batch_size, "length": point.length}
+    if dtype not in point.times:
+        return unmeasured(DeploymentPoint, **place, reason=point.reason)
+    student, deployed = point.times["student"], point.times[dtype]
     speedup, low, high = ratio_of_medians(student, deployed)
-    return {
-        "student_ms": 1000 * typical_seconds(student),
-        "deployed_ms": 1000 * typical_seconds(deployed),
-        "speedup": speedup,
-        "low": low,
-        "high": high,
-        "pairs": student.size,
-    }
+    return DeploymentPoint(
+        **place,
+        student_ms=1000 * typical_seconds(student),
+        deployed_ms=1000 * typical_seconds(deployed),
+        speedup=speedup,
+        low=low,
+        high=high,
+        pairs=student.size,
+    )
 
 
-def with_deployments(record: Record, deployments: Sequence[Mapping[str, Any]]) -> Record:
+def with_deployments(record: Record, deployments: Sequence[DeploymentEntry]) -> Record:
     """Return a record that has these deployments too; an earlier one of the same file is replaced."""
-    files = {deployment["file"] for deployment in deployments}
-    others = [earlier for earlier in record.get("deployments", []) if earlier["file"] not in files]
-    return {**record, "deployments": [*others, *deployments]}
+    files = {deployment.file for deployment in deployments}
+    others = (earlier for earlier in record.deployments if earlier.file not in files)
+    return finish_record(replace(record, deployments=(*others, *deployments)))

@@ -83,6 +83,6 @@ def scores_against_labels(record: Record, answers: Answers | None) -> Figure | N
 
 
 def _title(record: Record, role: str) -> str:
-    name = record["main_metric"]
+    name = record.main_metric
     score = model_metrics(record, role).get(name)
     return role if score is None else f"{role}, {metric_label(name)} {metric_text(name, score)}"

@@ -59,7 +59,7 @@ def data_section(record: Record, name: str, task: Task | None) -> str:
     columns = "" if task is None else f" Text: {escape_markdown(', '.join(task.text_columns))}."
     return (
         f"## Data\n\nThe student was distilled on the training split of {escape_markdown(name)}.{columns} All figures "
-        f"here are of its {record['split']} split, {record['num_examples']:,} examples, which it was not trained on."
+        f"here are of its {record.split} split, {record.num_examples:,} examples, which it was not trained on."
     )
 
 
@@ -75,7 +75,7 @@ def base_section(base: BaseModel | None) -> str:
 
 def limits_section(record: Record, folder: Path) -> str:
     """Return what the student is not for, with what the record knows against it."""
-    name, student = record["main_metric"], record["models"]["student"]
+    name, student = record.main_metric, record.models.student
     score = metric_text(name, model_metrics(record, "student").get(name))
     lines = [
         f"Measured on one data set only ({metric_label(name)} {score}); on texts of another kind it may do far worse.",
@@ -83,9 +83,9 @@ def limits_section(record: Record, folder: Path) -> str:
     ]
     if positions := _read(folder / "config.json").get("max_position_embeddings"):
         lines.append(f"It reads at most {positions:,} tokens; `truncation=True` cuts the rest off.")
-    if missing := (record.get("never_answered") or {}).get("student"):
+    if missing := (record.never_answered or {}).get("student"):
         lines.append(f"It never answers {escape_markdown(', '.join(missing))}.")
-    if (error := student.get("calibration_error")) is not None:
+    if (error := student.calibration_error) is not None:
         lines.append(f"Its probabilities are off by {percent(error)} on average (expected calibration error).")
     return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)
 

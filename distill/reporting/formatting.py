@@ -1,6 +1,6 @@
 """Numbers with their units: the one place that decides how a number is written."""
 
-from typing import Any
+from distill.evaluation.record_parts import Interval
 
 MISSING = "n/a"
 NOT_APPLICABLE = "-"
@@ -36,32 +36,32 @@ def metric_text(name: str, value: float | None) -> str:
     return percent(value) if name.startswith("accuracy") or name.endswith("f1") else f"{value:.3f}"
 
 
-def gain_interval(metric: str, gain: dict[str, float] | None) -> str:
+def gain_interval(metric: str, gain: Interval | None) -> str:
     """Write a difference of scores: of shares in points, ``+13.2 [10.9, 15.5]``, of correlations to three digits."""
-    if gain is None:
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
         return MISSING
     shares = metric_text(metric, 0.0).endswith("%")
-    value, low, high = (100 * gain[end] if shares else gain[end] for end in ("value", "low", "high"))
+    value, low, high = (100 * end if shares else end for end in (gain.value, gain.low, gain.high))
     digits = 1 if shares else 3
     return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def percent_interval(entry: dict[str, Any] | None) -> str:
-    """Write ``{value, low, high}`` as ``97.5 % [95.9, 99.1]``."""
-    if entry is None or entry.get("value") is None:
+def percent_interval(share: Interval | None) -> str:
+    """Write a share as ``97.5 % [95.9, 99.1]``."""
+    if share is None or share.value is None:
         return MISSING
-    if entry.get("low") is None or entry.get("high") is None:
-        return percent(entry["value"])
-    return f"{percent(entry['value'])} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    if share.low is None or share.high is None:
+        return percent(share.value)
+    return f"{percent(share.value)} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def speedup_interval(point: dict[str, Any]) -> str:
-    """Write the speedup of one measured point as ``2.13× [2.06, 2.20]``."""
-    if point.get("speedup") is None:
+def speedup_interval(speedup: Interval) -> str:
+    """Write a speedup as ``2.13× [2.06, 2.20]``."""
+    if speedup.value is None:
         return MISSING
-    if point.get("low") is None or point.get("high") is None:
-        return f"{point['speedup']:.2f}×"
-    return f"{point['speedup']:.2f}× [{point['low']:.2f}, {point['high']:.2f}]"
+    if speedup.low is None or speedup.high is None:
+        return f"{speedup.value:.2f}×"
+    return f"{speedup.value:.2f}× [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
 def quantity(value: float | None, unit: str = "") -> str:

@@ -1,8 +1,9 @@
-"""The speed and memory of a record as table cells, with the notes that keep them honest."""
+"""The speed and memory of a record as table cells, and what could be used instead of the student."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from distill.evaluation.record import Record, dataset, model_metrics
+from distill.evaluation.record_parts import AlternativeEntry, DeploymentEntry, Interval, Metrics, SpeedPoint
 from distill.reporting.formatting import (
     MISSING,
     NOT_APPLICABLE,
@@ -11,6 +12,7 @@ from distill.reporting.formatting import (
     metric_text,
     milliseconds,
     percent,
+    percent_interval,
     quantity,
     speedup_interval,
 )
@@ -22,27 +24,27 @@ WIDE_INTERVAL = 0.20
 
 def speed_cells(record: Record) -> Table:
     """One row per batch x length: both times, speedup with interval, and its split into depth x attention."""
-    points = record.get("speed") or []
-    places = {(point["device"], point["dtype"]) for point in points}
+    points = record.speed
+    places = {(point.device, point.dtype) for point in points}
     rows, notes = [], []
     for point in points:
         marks, explained = _speed_marks(point)
-        parts = point.get("depth_speedup"), point.get("attention_speedup")
+        depth, attention = point.depth_speedup, point.attention_speedup
         rows.append(
             (
-                *((f"{point['device']} {point['dtype']}",) if len(places) > 1 else ()),
-                f"{point['batch_size']}",
-                f"{point['length']:,}{marks}",
-                milliseconds(point.get("teacher_ms")),
-                milliseconds(point.get("student_ms")),
-                speedup_interval(point),
-                MISSING if None in parts else f"{parts[0]:.2f}× · {parts[1]:.2f}×",
+                *((f"{point.device} {point.dtype}",) if len(places) > 1 else ()),
+                f"{point.batch_size}",
+                f"{point.length:,}{marks}",
+                milliseconds(point.teacher_ms),
+                milliseconds(point.student_ms),
+                speedup_interval(point.interval),
+                MISSING if depth is None or attention is None else f"{depth:.2f}× · {attention:.2f}×",
             )
         )
         notes += [note for note in explained if note not in notes]
     headers = ("batch", "tokens", "teacher", "student", "speedup [95 %]", "depth · attention")
     where = "" if len(places) != 1 else " on {} in {}".format(*next(iter(places)))
-    where += ", torch.compile" if any(point.get("compiled") for point in points) else ""
+    where += ", torch.compile" if any(point.compiled for point in points) else ""
     if any(row[-1] != MISSING for row in rows):
         notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
     if noise := noise_text(record):
@@ -54,71 +56,73 @@ def speed_cells(record: Record) -> Table:
     return Table(f"Speed{where}", (*(("machine",) if len(places) > 1 else ()), *headers), tuple(rows), tuple(notes))
 
 
-def _speed_marks(point: dict[str, Any]) -> tuple[str, list[str]]:
+def _speed_marks(point: SpeedPoint) -> tuple[str, list[str]]:
     """Return the marks behind a point's length and the notes that explain them."""
-    if point.get("speedup") is None:
-        reason = point.get("reason") or "could not be measured"
-        return "", [f"batch {point['batch_size']}, {point['length']:,} tokens: {reason}"]
+    if point.speedup is None:
+        reason = point.reason or "could not be measured"
+        return "", [f"batch {point.batch_size}, {point.length:,} tokens: {reason}"]
     marks = {}
-    if is_wide(point):
+    if is_wide(point.interval):
         marks["~"] = "interval wider than 20 %: the machine was busy or noisy"
-    if point.get("speed_only"):
+    if point.speed_only:
         marks["*"] = "beyond the teacher's position table: timed only, says nothing about quality there"
-    if point.get("teacher_windows", 1) > 1:
+    if (point.teacher_windows or 1) > 1:
         marks["w"] = "the teacher reads windows of as many tokens as it has positions, the student all at once"
     return "".join(f" {mark}" for mark in marks), [f"{mark} {text}" for mark, text in marks.items()]
 
 
-def is_wide(point: dict[str, Any]) -> bool:
+def is_wide(speedup: Interval) -> bool:
     """Tell whether a speedup's interval is too wide to be quoted without a warning."""
-    low, high = point.get("low"), point.get("high")
-    return low is not None and high is not None and (high - low) / point["speedup"] > WIDE_INTERVAL
+    if speedup.value is None or speedup.low is None or speedup.high is None:
+        return False
+    return (speedup.high - speedup.low) / speedup.value > WIDE_INTERVAL
 
 
 def noise_text(record: Record) -> str | None:
     """Say what the teacher measured against itself, None when that was not done."""
-    noise = record.get("noise") or {}
-    if noise.get("ratio") is None:
+    if record.noise is None or record.noise.ratio is None:
         return None
-    interval = f"{noise['ratio']:.2f}× [{noise['low']:.2f}, {noise['high']:.2f}]"
+    interval = speedup_interval(record.noise.interval)
     return f"the machine's noise: the teacher against itself measured {interval} instead of 1.00×"
 
 
 def throughput_text(record: Record) -> str | None:
     """Say how many tokens per second both models read on the task's own texts, None when that was not measured."""
-    measured = record.get("throughput")
+    measured = record.throughput
     if measured is None:
         return None
-    start = f"on {dataset(record)}'s own texts, batch {measured['batch_size']}"
-    if measured["speedup"] is None:
-        return f"{start}: {measured['reason']}"
-    rates = ", ".join(f"{role} {quantity(measured[f'{role}_tokens_per_second'])}" for role in ("teacher", "student"))
+    start = f"on {dataset(record)}'s own texts, batch {measured.batch_size}"
+    if measured.speedup is None:
+        return f"{start}: {measured.reason}"
+    teacher, student = (
+        quantity(rate) for rate in (measured.teacher_tokens_per_second, measured.student_tokens_per_second)
+    )
     return (
-        f"{start} ({measured['tokens_per_example']:.0f} tokens each, {percent(measured['padding'])} padding): "
-        f"{rates} tokens/s, {speedup_interval(measured)}{' ~' if is_wide(measured) else ''}"
+        f"{start} ({measured.tokens_per_example:.0f} tokens each, {percent(measured.padding)} padding): "
+        f"teacher {teacher}, student {student} tokens/s, "
+        f"{speedup_interval(measured.interval)}{' ~' if is_wide(measured.interval) else ''}"
     )
 
 
 def crossover_text(record: Record) -> str | None:
     """Say from which length on the student's attention is faster than softmax attention, None when unknown."""
-    length = record.get("crossover_length")
+    length, reason = record.crossover_length, record.crossover_reason
     if length is None:
-        reason = record.get("crossover_reason")
         return f"crossover length: {reason}" if reason else None
-    batch_size = min(point["batch_size"] for point in record["speed"])
+    batch_size = min(point.batch_size for point in record.speed)
     return f"the student's attention overtakes softmax at about {length:,} tokens (batch {batch_size})"
 
 
 def memory_cells(record: Record) -> Table:
     """One row per batch x length: peak memory of teacher and student."""
     rows, notes = [], []
-    for point in record.get("memory") or []:
-        teacher, student = point.get("teacher_mb"), point.get("student_mb")
-        if point.get("reason"):
-            notes.append(f"batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
+    for point in record.memory:
+        teacher, student = point.teacher_mb, point.student_mb
+        if point.reason:
+            notes.append(f"batch {point.batch_size}, {point.length:,} tokens: {point.reason}")
         ratio = MISSING if not teacher or not student else f"{teacher / student:.2f}×"
         sizes = (megabytes(value) for value in (teacher, student))
-        rows.append((f"{point['batch_size']}", f"{point['length']:,}", *sizes, ratio))
+        rows.append((f"{point.batch_size}", f"{point.length:,}", *sizes, ratio))
     return Table(
         "Peak memory of a forward pass, beside the weights",
         ("batch", "tokens", "teacher", "student", "saving"),
@@ -127,22 +131,23 @@ def memory_cells(record: Record) -> Table:
     )
 
 
-def deployment_cells(record: Record) -> Table:
-    """One row per deployment, below the student in torch: metrics, size, largest difference of a logit."""
-    deployments = record.get("deployments") or []
-    metrics = model_metrics(record, "student")
+def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -> Table:
+    """One row per deployment, below the student in torch: metrics, size, largest difference of a logit.
+
+    ``metrics`` are those of the student in torch.
+    """
     rows = []
     if deployments:
         scores = [metric_text(name, value) for name, value in metrics.items()]
         rows.append(("torch float32", *scores, NOT_APPLICABLE, NOT_APPLICABLE))
     for deployment in deployments:
-        scores = [metric_text(name, (deployment["metrics"] or {}).get(name)) for name in metrics]
-        parity = deployment["parity"]
+        scores = [metric_text(name, (deployment.metrics or {}).get(name)) for name in metrics]
+        parity = deployment.parity
         rows.append(
             (
-                f"{deployment['format']} {deployment['dtype']} ({deployment['file']})",
+                f"{deployment.format} {deployment.dtype} ({deployment.file})",
                 *scores,
-                megabytes(deployment["megabytes"]),
+                megabytes(deployment.megabytes),
                 MISSING if parity is None else f"{parity:.1e}",
             )
         )
@@ -150,20 +155,89 @@ def deployment_cells(record: Record) -> Table:
     return Table("Deployments", headers, tuple(rows))
 
 
-def deployment_speed_cells(record: Record) -> Table:
+def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:
     """One row per deployment x batch x length: both times and their ratio with its interval."""
     rows, notes = [], []
-    for deployment in record.get("deployments") or []:
-        name = f"{deployment['format']} {deployment['dtype']}"
-        for point in deployment["speed"]:
-            if point["speedup"] is None:
-                notes.append(f"{name}, batch {point['batch_size']}, {point['length']:,} tokens: {point['reason']}")
-            mark = " ~" if is_wide(point) else ""
-            times = (milliseconds(point[f"{which}_ms"]) for which in ("student", "deployed"))
-            rows.append(
-                (name, f"{point['batch_size']}", f"{point['length']:,}{mark}", *times, speedup_interval(point))
-            )
+    for deployment in deployments:
+        name = f"{deployment.format} {deployment.dtype}"
+        for point in deployment.speed:
+            if point.speedup is None:
+                notes.append(f"{name}, batch {point.batch_size}, {point.length:,} tokens: {point.reason}")
+            mark = " ~" if is_wide(point.interval) else ""
+            times = (milliseconds(value) for value in (point.student_ms, point.deployed_ms))
+            speedup = speedup_interval(point.interval)
+            rows.append((name, f"{point.batch_size}", f"{point.length:,}{mark}", *times, speedup))
     if any(row[2].endswith("~") for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
     headers = ("student as", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
     return Table("Latency of the deployments", headers, tuple(rows), tuple(notes))
+
+
+# ---------------------------------------------------------------- instead of the student
+
+
+def alternative_cells(record: Record) -> Table:
+    """One row per alternative below the student: metric, retention with interval, size, and speed at each length."""
+    name, alternatives = record.main_metric, record.alternatives
+    lengths = sorted({point.length for alternative in alternatives for point in alternative.speed})
+    rows, notes = [], []
+    for alternative in alternatives:
+        points = {point.length: point for point in alternative.speed}
+        rows.append(
+            (
+                alternative.name,
+                metric_text(name, (alternative.metrics or {}).get(name)),
+                percent_interval((alternative.retention or {}).get(name)),
+                NOT_APPLICABLE if alternative.format == "torch" else megabytes(alternative.megabytes),
+                *(_times(points[length].speedup) if length in points else MISSING for length in lengths),
+            )
+        )
+        notes += _reasons(alternative)
+    if rows:
+        rows.insert(0, _student_row(record, lengths))
+        notes = [*_explanation(record), *notes]
+    headers = ("instead of the student", metric_label(name), f"retention of {metric_label(name)}", "file size")
+    return Table(
+        "Alternatives", (*headers, *(f"at {length:,} tokens" for length in lengths)), tuple(rows), tuple(notes)
+    )
+
+
+def _student_row(record: Record, lengths: list[int]) -> tuple[str, ...]:
+    """Return the student's row, its times from the same rounds as those of the alternatives."""
+    points = {
+        point.length: point.teacher_ms / point.student_ms
+        for alternative in record.alternatives
+        for point in alternative.speed
+        if point.teacher_ms and point.student_ms
+    }
+    name = record.main_metric
+    return (
+        "student",
+        metric_text(name, model_metrics(record, "student").get(name)),
+        percent_interval(record.retention.get(name)),
+        NOT_APPLICABLE,
+        *(_times(points.get(length)) for length in lengths),
+    )
+
+
+def _times(speedup: float | None) -> str:
+    return MISSING if speedup is None else f"{speedup:.2f}×"
+
+
+def _explanation(record: Record) -> list[str]:
+    """Say against what and where speeds were measured, and which length is that of the user's own texts."""
+    measured = (point for each in record.alternatives for point in each.speed if point.speedup is not None)
+    first = next(measured, None)
+    if first is None:
+        return []
+    median = record.median_length
+    own = f"; the median of the texts is {median:,} tokens" if median else ""
+    return [f"at … tokens: times as fast as the teacher in torch, batch {first.batch_size}{own}"]
+
+
+def _reasons(alternative: AlternativeEntry) -> list[str]:
+    """Explain what could not be measured: once where it is the whole alternative."""
+    if alternative.reason:
+        return [f"{alternative.name}: {alternative.reason}"]
+    missing = [point for point in alternative.speed if point.speedup is None]
+    return [f"{alternative.name}, {point.length:,} tokens: {point.reason}" for point in missing]

@@ -1,16 +1,14 @@
 """The model card of a student, made from its record: what it is, how good, how fast, how to load it."""
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distill.evaluation.record import Record, dataset
-from distill.reporting.alternative_tables import alternative_cells
+from distill.evaluation.record import Record, dataset, model_metrics
 from distill.reporting.base_model import BaseModel
 from distill.reporting.card_sections import base_section, data_section, labels_section, limits_section, use_section
 from distill.reporting.formatting import metric_label
-from distill.reporting.measurement_tables import memory_cells, speed_cells
+from distill.reporting.measurement_tables import alternative_cells, memory_cells, speed_cells
 from distill.reporting.record_tables import model_cells, stage_cells
 from distill.reporting.tables import Table, markdown_cells, without_gaps
 from distill.reporting.verdict import verdict_sentences
@@ -39,7 +37,7 @@ def write_model_card(
     """
     data = _card_data(record, source, base)
     path = Path(student_folder) / "README.md"
-    body = _body(record, source, path.parent, task or TASKS.get(record["task"]), base)
+    body = _body(record, source, path.parent, task or TASKS.get(record.task), base)
     text = "\n\n".join(["---\n" + data.to_yaml() + "\n---", *body]) + "\n"
     try:
         write_atomically(path, text)
@@ -49,16 +47,16 @@ def write_model_card(
 
 
 def _card_data(record: Record, source: str | None, base: BaseModel | None) -> ModelCardData:
-    task = TASKS.get(record["task"])
+    task = TASKS.get(record.task)
     hub = task.hub if task and source is None else None
-    metrics = {name: value for name, value in record["models"]["student"]["metrics"].items() if value is not None}
+    metrics = {name: value for name, value in model_metrics(record, "student").items() if value is not None}
     return ModelCardData(
         model_name=_model_name(record),
         library_name="transformers",
         base_model=base.hub_name if base else None,
         license=base.licence if base else None,
         pipeline_tag="text-classification",
-        language="ko" if record["task"].startswith("klue") else None,
+        language="ko" if record.task.startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
         metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
         tags=["knowledge-distillation", "efficient-attention", _attention(record)],
@@ -67,14 +65,14 @@ def _card_data(record: Record, source: str | None, base: BaseModel | None) -> Mo
 
 
 def _eval_result(record: Record, source: str | None, name: str, value: float) -> EvalResult:
-    task = TASKS.get(record["task"])
+    task = TASKS.get(record.task)
     hub = task.hub if task and source is None else None
     return EvalResult(
         task_type="text-classification",
         dataset_type=hub[0] if hub else _dataset_slug(record, source),
         dataset_name=_dataset_name(record, source),
         dataset_config=hub[1] if hub else None,
-        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record["split"],
+        dataset_split="validation_mismatched" if name.endswith("_mismatched") else record.split,
         metric_type=_hub_metric(name),
         metric_name=metric_label(name),
         metric_value=round(float(value), 6),
@@ -87,23 +85,22 @@ def _hub_metric(name: str) -> str:
 
 
 def _dataset_slug(record: Record, source: str | None) -> str:
-    return f"{EMBEDDED}-{record['task']}" if source == EMBEDDED else record["task"]
+    return f"{EMBEDDED}-{record.task}" if source == EMBEDDED else record.task
 
 
 def _dataset_name(record: Record, source: str | None) -> str:
     if source == EMBEDDED:
-        return f"{record['task']}, embedded miniature written by a grammar"
-    return record["task"] if source is None else f"{dataset(record)}, read from a folder"
+        return f"{record.task}, embedded miniature written by a grammar"
+    return record.task if source is None else f"{dataset(record)}, read from a folder"
 
 
 def _model_name(record: Record) -> str:
-    return f"{_attention(record)}-{record['models']['student']['layers']}-layers-{dataset(record).replace(' ', '-')}"
+    return f"{_attention(record)}-{record.models.student.layers}-layers-{dataset(record).replace(' ', '-')}"
 
 
 def _attention(record: Record) -> str:
     """Name the mechanism alone, without up to which length it is exact."""
-    attention: str = record["models"]["student"]["attention"]
-    return attention.partition(",")[0]
+    return str(record.models.student.attention).partition(",")[0]
 
 
 def _body(record: Record, source: str | None, folder: Path, task: Task | None, base: BaseModel | None) -> list[str]:
@@ -114,8 +111,7 @@ def _body(record: Record, source: str | None, folder: Path, task: Task | None, b
         memory_cells(record),
         stage_cells(record),
     ]
-    environment: dict[str, Any] = record.get("environment") or {}
-    command = environment.get("command")
+    command = record.environment.get("command")
     return [
         f"# {_model_name(record)}",
         " ".join(verdict_sentences(record)),

@@ -1,9 +1,7 @@
 """The tables of a comparison: models, stages, environment; and all of them as text."""
 
-from typing import Any
-
 from distill.evaluation.record import MODELS, Record, dataset, model_metrics
-from distill.reporting.alternative_tables import alternative_cells
+from distill.evaluation.record_parts import LinearForm, StageEntry
 from distill.reporting.formatting import (
     MISSING,
     NOT_APPLICABLE,
@@ -15,7 +13,7 @@ from distill.reporting.formatting import (
     quantity,
     variance_explained,
 )
-from distill.reporting.measurement_tables import memory_cells, speed_cells
+from distill.reporting.measurement_tables import alternative_cells, memory_cells, speed_cells
 from distill.reporting.tables import Table, markdown_cells, text_table
 from distill.reporting.verdict import verdict
 
@@ -35,8 +33,8 @@ def markdown_table(record: Record) -> str:
 def model_cells(record: Record) -> Table:
     """One row per model: every metric by its name, retention with interval, agreement, size, depth, attention."""
     metrics = list(model_metrics(record, "teacher"))
-    retained = [name for name in metrics if name in record["retention"]]
-    is_regression = "williams" in record
+    retained = [name for name in metrics if name in record.retention]
+    is_regression = record.williams is not None
     headers = (
         "model",
         *(metric_label(name) for name in metrics),
@@ -45,90 +43,90 @@ def model_cells(record: Record) -> Table:
         "parameters",
         "layers",
         "attention",
-        f"compute / {record['models']['teacher'].get('flops_length', 128)} tokens",
+        f"compute / {record.models.teacher.flops_length or 128} tokens",
     )
     rows, notes = [], _retention_notes(record, retained)
     for model in MODELS:
-        entry = record["models"].get(model)
-        if not entry or entry.get("metrics") is None:
-            notes.append(f"{model}: {(entry or {}).get('reason') or 'not compared'}")
+        entry = record.models[model]
+        if entry.metrics is None:
+            notes.append(f"{model}: {entry.reason or 'not compared'}")
             continue
-        scores = [metric_text(name, entry["metrics"].get(name)) for name in metrics]
+        scores = [metric_text(name, entry.metrics.get(name)) for name in metrics]
         retention = [_retention_text(record, model, name) for name in retained]
-        agreement = metric_text("pearson" if is_regression else "accuracy", record.get("agreement"))
+        agreement = metric_text("pearson" if is_regression else "accuracy", record.agreement)
         size = (
-            quantity(entry.get("parameters")),
-            str(entry.get("layers") or MISSING),
-            entry.get("attention") or MISSING,
+            quantity(entry.parameters),
+            str(entry.layers or MISSING),
+            entry.attention or MISSING,
         )
         agreement = agreement if model == "student" else NOT_APPLICABLE
-        rows.append((model, *scores, *retention, agreement, *size, quantity(entry.get("flops"), "FLOP")))
-    examples = f"{record['split']} split, {record['num_examples']:,} examples"
+        rows.append((model, *scores, *retention, agreement, *size, quantity(entry.flops, "FLOP")))
+    examples = f"{record.split} split, {record.num_examples:,} examples"
     title = f"Teacher against student on {dataset(record)}, {examples}"
-    if windows := record["models"]["teacher"].get("windows"):
+    if windows := record.models.teacher.windows:
         notes.append(
-            f"the teacher reads {percent(windows['share_of_texts'])} of the texts in windows of {windows['tokens']} "
+            f"the teacher reads {percent(windows.share_of_texts)} of the texts in windows of {windows.tokens} "
             "tokens; its logits are their mean"
         )
-    if linear := record.get("linear_form"):
-        notes.append(_linear_form_note(record, linear))
+    if record.linear_form:
+        notes.append(_linear_form_note(record, record.linear_form))
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Table(title, headers, tuple(rows), tuple(notes))
 
 
-def _linear_form_note(record: Record, linear: Record) -> str:
+def _linear_form_note(record: Record, linear: LinearForm) -> str:
     """Say what a student that attends short texts exactly answers by its mechanism alone."""
-    name = record["main_metric"]
-    score, kept = metric_text(name, linear["metrics"].get(name)), percent_interval(linear["retention"].get(name))
-    alike = linear.get("agreement")
+    name = record.main_metric
+    score, kept = metric_text(name, linear.metrics.get(name)), percent_interval(linear.retention.get(name))
+    alike = linear.agreement
     same = "" if alike is None else f", {percent(alike)} of the answers are the same"
     return f"the student's mechanism alone, in short texts too: {metric_label(name)} {score}, {kept} kept{same}"
 
 
 def _retention_text(record: Record, model: str, name: str) -> str:
-    key = {"student": "retention", "baseline": "baseline_retention"}.get(model)
-    return percent_interval((record.get(key) or {}).get(name)) if key else NOT_APPLICABLE
+    kept = {"student": record.retention, "baseline": record.baseline_retention or {}}
+    return percent_interval(kept[model].get(name)) if model in kept else NOT_APPLICABLE
 
 
 def _retention_notes(record: Record, names: list[str]) -> list[str]:
     """Explain the intervals, name what is missing, and add the tests of teacher against student."""
     notes = ["retention = student / teacher, with its 95 % interval (paired bootstrap over examples)"] if names else []
     for name in names:
-        entry = record["retention"][name]
-        if entry.get("value") is None or entry.get("low") is None:
-            notes.append(f"retention of {metric_label(name)}: {entry.get('reason') or 'could not be measured'}")
-    if test := record.get("mcnemar"):
+        entry = record.retention[name]
+        if entry.value is None or entry.low is None:
+            notes.append(f"retention of {metric_label(name)}: {entry.reason or 'could not be measured'}")
+    if test := record.mcnemar:
         notes.append(
-            f"right where the other is wrong: teacher {test['only_teacher']:,}, student {test['only_student']:,} "
-            f"(McNemar's exact p = {test['p']:.2g})"
+            f"right where the other is wrong: teacher {test.only_teacher:,}, student {test.only_student:,} "
+            f"(McNemar's exact p = {test.p:.2g})"
         )
-    for name, test in (record.get("williams") or {}).items():
-        said = test["reason"] if test["p"] is None else f"t = {test['t']:.2f}, p = {test['p']:.2g}"
+    for name, equal in (record.williams or {}).items():
+        said = equal.reason if equal.p is None else f"t = {equal.t:.2f}, p = {equal.p:.2g}"
         notes.append(f"equal {metric_label(name)} of teacher and student (Williams' test): {said}")
-    if record.get("kl_to_teacher") is not None:
+    if record.kl_to_teacher is not None:
         notes.append(
-            f"mean KL divergence of the student's predictions from the teacher's: {record['kl_to_teacher']:.3f} nats"
+            f"mean KL divergence of the student's predictions from the teacher's: {record.kl_to_teacher:.3f} nats"
         )
-    errors = {model: (record["models"].get(model) or {}).get("calibration_error") for model in MODELS}
+    errors = {model: record.models[model].calibration_error for model in MODELS}
     known = [f"{model} {percent(error)}" for model, error in errors.items() if error is not None]
     return [*notes, f"expected calibration error: {', '.join(known)}"] if known else notes
 
 
 def stage_cells(record: Record) -> Table:
     """One row per stage: its time, its speed, the metrics after it and the mean attention fidelity."""
-    stages = record.get("stages") or []
-    names = list(dict.fromkeys(name for stage in stages for name in stage.get("metrics") or {}))
+    stages = record.stages
+    names = list(dict.fromkeys(name for stage in stages for name in stage.metrics or {}))
     rows = []
     for stage in stages:
-        rate = stage.get("examples_per_second")
+        rate = stage.examples_per_second
         fidelity = fidelity_by_layer(stage)
         rows.append(
             (
-                stage["name"],
-                *(metric_text(name, (stage.get("metrics") or {}).get(name)) for name in names),
+                stage.name,
+                *(metric_text(name, (stage.metrics or {}).get(name)) for name in names),
                 variance_explained(sum(fidelity) / len(fidelity)) if fidelity else MISSING,
-                duration(stage.get("seconds")),
+                duration(stage.seconds),
                 MISSING if rate is None else f"{rate:,.0f} / s",
             )
         )
@@ -136,18 +134,18 @@ def stage_cells(record: Record) -> Table:
     return Table("What each stage bought", headers, tuple(rows))
 
 
-def fidelity_by_layer(stage: dict[str, Any], kind: str = "attention_output") -> list[float]:
+def fidelity_by_layer(stage: StageEntry, kind: str = "attention_output") -> list[float]:
     """Return one stage's fidelity of ``kind`` per student layer, first layer first; empty where it was not measured.
 
     Fidelity is the share of the teacher layer's variance that the student layer explains, at most 1.
     """
-    return [layer[kind] for layer in stage.get("fidelity") or [] if layer.get(kind) is not None]
+    return [value for layer in stage.fidelity or () if (value := getattr(layer, kind)) is not None]
 
 
 def environment_cells(record: Record) -> Table:
     """One row per fact of the environment, nested facts written with dots."""
-    rows: list[tuple[str, str]] = [("seed", str(record.get("seed")))]
-    pending = list((record.get("environment") or {}).items())
+    rows: list[tuple[str, str]] = [("seed", str(record.seed))]
+    pending = list(record.environment.items())
     while pending:
         name, value = pending.pop(0)
         if isinstance(value, dict):

@@ -4,11 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.record import Record, dataset
-from distill.reporting.alternative_tables import alternative_cells
+from distill.evaluation.record import Record, dataset, model_metrics
 from distill.reporting.answers import Answers, answer_cells
 from distill.reporting.html_page import html_page
-from distill.reporting.measurement_tables import deployment_cells, deployment_speed_cells, memory_cells, speed_cells
+from distill.reporting.measurement_tables import (
+    alternative_cells,
+    deployment_cells,
+    deployment_speed_cells,
+    memory_cells,
+    speed_cells,
+)
 from distill.reporting.plots import draw_plots
 from distill.reporting.record_tables import environment_cells, model_cells, stage_cells
 from distill.reporting.tables import Table, escape_markdown, markdown_cells, transposed, without_gaps
@@ -76,8 +81,8 @@ def _sections(
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
-        (deployment_cells(record), []),
-        (deployment_speed_cells(record), []),
+        (deployment_cells(model_metrics(record, "student"), record.deployments), []),
+        (deployment_speed_cells(record.deployments), []),
         (disagreement_cells(disagreements), []),
         (environment_cells(record), []),
     ]

@@ -10,6 +10,7 @@ from distill.reporting.result_records import (
     Records,
     interval,
     kept,
+    known,
     markdown_table,
     mean_interval,
     percent,
@@ -110,21 +111,21 @@ def glue_aims(records: Records) -> list[str]:
     for student, aim in aims["kept"].items():
         shares = {task: kept(_glue_cell(records, task, student)) for task in FIVE_TASKS}
         average = mean_interval(list(shares.values()))
-        without = mean(share["value"] for task, share in shares.items() if task != "cola")
+        without = mean(known(share.value) for task, share in shares.items() if task != "cola")
         both = f"{interval(average)}; without CoLA {percent(without)}"
-        rows.append([f"{STUDENTS[student]}, % kept", f"{aim}", both, _verdict(100 * average["value"], aim)])
+        rows.append([f"{STUDENTS[student]}, % kept", f"{aim}", both, _verdict(100 * known(average.value), aim)])
     softmax = mean(_softmax_share(records, task, SEEDS[0]) for task in FIVE_TASKS)
-    abc = mean(kept(_glue_cell(records, task, "abc-3"))["value"] for task in FIVE_TASKS)
+    abc = mean(known(kept(_glue_cell(records, task, "abc-3")).value) for task in FIVE_TASKS)
     aim = 100 * softmax - 1
     rows.append(
         ["3 layers, ABC, % kept: softmax of seed 42 less 1", f"{aim:.1f}", percent(abc), _verdict(100 * abc, aim)]
     )
     for student, lengths in aims["faster"].items():
-        points = points_by_length(records.json(f"speed/{student}"))
+        points = points_by_length(records.record(f"speed/{student}"))
         for length, aim in lengths.items():
             point = points[int(length)]
             what = f"{STUDENTS[student]}, times as fast at {length} tokens"
-            rows.append([what, f"{aim}", times(point), _verdict(point["speedup"], aim)])
+            rows.append([what, f"{aim}", times(point.interval), _verdict(known(point.speedup), aim)])
     return markdown_table(["what", "aim", "reached", ""], rows)
 
 
@@ -132,7 +133,7 @@ def glue_attention_cost(records: Records) -> list[str]:
     """Points of the teacher's metric that three layers lose to depth, and further ones to linear attention."""
     summary, rows = records.json("glue/summary"), []
     softmax = [_softmax_share(records, task) for task in FIVE_TASKS]
-    performer = [kept(summary[f"{task}-performer-3"])["value"] for task in FIVE_TASKS]
+    performer = [known(kept(summary[f"{task}-performer-3"]).value) for task in FIVE_TASKS]
     for name, before, after in (
         ("fewer layers, softmax attention", [1.0] * len(softmax), softmax),
         ("then Performer", softmax, performer),
@@ -160,7 +161,7 @@ def glue_changes(records: Records) -> list[str]:
     summary = records.json("glue/summary")
 
     def single(name: str, metric: str) -> str:
-        return interval(records.json(f"glue/{name}")["retention"][metric])
+        return interval(records.record(f"glue/{name}").retention[metric])
 
     stsb, cola = single("stsb-performer-3", "pearson"), single("cola-performer-3", "matthews_correlation")
     rows = [
@@ -193,9 +194,9 @@ def glue_runs(records: Records) -> list[str]:
         cells = []
         for task in FIVE_TASKS:
             found = f"{task}-{student}-copies"
-            run = records.json(f"glue/{found if found in summary else f'{task}-{student}'}")
-            minutes = sum(stage["seconds"] for stage in run["stages"]) / 60
-            cells.append(f"{minutes:.0f} ({run['environment']['commit'][:7]})")
+            run = records.record(f"glue/{found if found in summary else f'{task}-{student}'}")
+            minutes = sum(known(stage.seconds) for stage in run.stages) / 60
+            cells.append(f"{minutes:.0f} ({run.environment['commit'][:7]})")
         rows.append([name, *cells])
     return markdown_table(["minutes (commit), seed 42", *(TASK_NAMES[task] for task in FIVE_TASKS)], rows)
 
@@ -214,9 +215,9 @@ def _softmax_scores(records: Records, task: str, *seeds: int) -> list[float]:
     """Return the metric of Performer's students before they became linear, by seed."""
     scores = []
     for seed in seeds or SEEDS:
-        run = records.json(f"glue/{task}-performer-3" + ("" if seed == SEEDS[0] else f"-seed{seed}"))
-        stages = {stage["name"]: stage["metrics"] for stage in run["stages"]}
-        scores.append(stages["depth_logits"][MAIN_METRICS[task]])
+        run = records.record(f"glue/{task}-performer-3" + ("" if seed == SEEDS[0] else f"-seed{seed}"))
+        stages = {stage.name: stage.metrics or {} for stage in run.stages}
+        scores.append(known(stages["depth_logits"][MAIN_METRICS[task]]))
     return scores
 
 

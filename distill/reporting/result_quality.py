@@ -5,6 +5,7 @@ from statistics import mean
 from typing import Any
 
 from distill.evaluation.pareto import pareto_front
+from distill.evaluation.record import MODELS, model_metrics
 from distill.reporting.record_tables import comparison_table, model_cells
 from distill.reporting.result_records import (
     MAIN_METRICS,
@@ -13,13 +14,16 @@ from distill.reporting.result_records import (
     Records,
     interval,
     kept,
+    known,
     markdown_table,
     percent,
     points_by_length,
     score,
+    speedup_of,
     times,
 )
 from distill.reporting.tables import text_table
+from distill.utils.record_json import to_json
 
 NO_COSTS = ["-"] * 7
 SEEDS = (42, 43, 44)
@@ -39,19 +43,19 @@ def sst2_seeds(records: Records) -> list[str]:
     """Fewer layers and linear attention at once, three seeds on SST-2."""
     rows = []
     for layers in (6, 3):
-        runs = [records.json(f"sst2/performer-{layers}-seed{seed}") for seed in SEEDS]
-        first, shares = runs[0], [run["retention"]["accuracy"] for run in runs]
+        runs = [records.record(f"sst2/performer-{layers}-seed{seed}") for seed in SEEDS]
+        first, shares = runs[0], [run.retention["accuracy"] for run in runs]
         points = points_by_length(first)
-        scores = [run["models"]["student"]["metrics"]["accuracy"] for run in runs]
+        scores = [known(model_metrics(run, "student")["accuracy"]) for run in runs]
         rows.append(
             [
                 f"{layers} layers, Performer",
-                percent(first["models"]["teacher"]["metrics"]["accuracy"]),
+                percent(model_metrics(first, "teacher")["accuracy"]),
                 percent(mean(scores)),
-                percent(first["models"]["baseline"]["metrics"]["accuracy"]),
-                f"**{percent(mean(each['value'] for each in shares))}**",
+                percent(model_metrics(first, "baseline")["accuracy"]),
+                f"**{percent(mean(known(each.value) for each in shares))}**",
                 ", ".join(interval(each) for each in shares),
-                *(times(points[length]) for length in (128, 512, 2048)),
+                *(times(points[length].interval) for length in (128, 512, 2048)),
             ]
         )
     heads = ["student", "teacher", "accuracy, mean", "labels alone", "kept, %", "kept by seed [95 %]"]
@@ -71,7 +75,7 @@ def mechanisms(records: Records) -> list[str]:
             miniature[student],
             *costs.get(student, NO_COSTS),
         ]
-        for student in sorted(students, key=lambda student: -mean(share["value"] for share in shares[student]))
+        for student in sorted(students, key=lambda student: -mean(known(share.value) for share in shares[student]))
     ]
     heads = ["student", *(f"{TASK_NAMES[task]} kept, % [95 %]" for task in tasks), "miniature"]
     speeds = ["times as fast at 128", "at 512", "at 2048", "at 4096", "alone at 8192", "time ~N^", "memory ~N^"]
@@ -102,7 +106,7 @@ def _costs(records: Records) -> dict[str, list[str]]:
         exponents = [newest[row["attention"]][f"{what}_exponent"] for what in ("time", "memory")]
         numbers = [(alone, 1), *((exponent, 2) for exponent in exponents)]
         cells[row["attention"]] = [
-            *(times(point) for point in row["student"]),
+            *(times(speedup_of(point)) for point in row["student"]),
             *("-" if value is None else f"{value:.{digits}f}" for value, digits in numbers),
         ]
     return cells
@@ -113,11 +117,10 @@ def mechanisms_longer(records: Records) -> list[str]:
     names = ("long-reformer", "long-reformer-mrpc", "long-reformer-rte", "long-rfa", "long-fnet", "logits-fnet")
     rows = []
     for name in (*names, "long-linformer"):
-        run = records.json(f"mechanisms_embedded/{name}")
-        found = [run["models"][role] for role in ("teacher", "student", "baseline")]
-        scores = [percent(model["metrics"][run["main_metric"]]) if model["metrics"] else "-" for model in found]
+        run = records.record(f"mechanisms_embedded/{name}")
+        scores = [percent(model_metrics(run, role).get(run.main_metric)) for role in MODELS]
         training = "logits alone" if name.startswith("logits") else "all stages"
-        rows.append([run["models"]["student"]["attention"], TASK_NAMES[run["task"]], training, *scores])
+        rows.append([str(run.models.student.attention), TASK_NAMES[run.task], training, *scores])
     return markdown_table(["student", "task", "trained by", "teacher", "student", "labels alone"], rows)
 
 
@@ -174,11 +177,11 @@ def front(records: Records) -> list[str]:
     summary, tasks = records.json("front/summary"), ("sst2", "mrpc")
     kinds = ("softmax", "performer", "performer-fixed", "hedgehog", "hybrid")
     students = [f"{kind}-{layers}" for layers in (6, 4, 3, 2) for kind in kinds]
-    speeds = {student: points_by_length(records.json(f"speed/{student}")) for student in students}
+    speeds = {student: points_by_length(records.record(f"speed/{student}")) for student in students}
     fronts = {
         task: pareto_front(
             {
-                student: (speeds[student][2048]["speedup"], kept(summary[f"{task}-{student}"])["value"])
+                student: (known(speeds[student][2048].speedup), known(kept(summary[f"{task}-{student}"]).value))
                 for student in students
             }
         )
@@ -190,28 +193,30 @@ def front(records: Records) -> list[str]:
         for task in tasks:
             value, _, rest = interval(kept(summary[f"{task}-{student}"])).partition(" ")
             cells.append(f"**{value}** {rest}" if student in fronts[task] else f"{value} {rest}")
-        rows.append([f"`{student}`", *cells, *(times(speeds[student][length]) for length in (512, 2048))])
+        rows.append([f"`{student}`", *cells, *(times(speeds[student][length].interval) for length in (512, 2048))])
     heads = ["SST-2 accuracy kept, % [95 %]", "MRPC F1 kept, % [95 %]"]
     return markdown_table(["student", *heads, "times as fast at 512 tokens", "at 2048"], rows)
 
 
 def long_documents(records: Records) -> list[str]:
     """A student that reads a whole review at once, of a teacher that reads windows of 512 tokens."""
-    run, whole, first = (records.json(f"imdb/{name}") for name in ("performer-4", "whole", "first-512"))
+    run, whole, first = (records.record(f"imdb/{name}") for name in ("performer-4", "whole", "first-512"))
     pairs, points = records.json("imdb/against-first-512"), points_by_length(whole)
     teacher, student, reading_first = (
-        percent(found["models"][role]["metrics"]["accuracy"])
+        percent(model_metrics(found, role)["accuracy"])
         for found, role in ((run, "teacher"), (run, "student"), (first, "teacher"))
     )
-    milliseconds = {
-        role: [f"{points[length][f'{role}_ms']:.0f}" for length in (1024, 2048)] for role in ("teacher", "student")
-    }
+    long = [points[length] for length in (1024, 2048)]
+    teacher_ms, student_ms = (
+        [f"{point.teacher_ms:.0f}" for point in long],
+        [f"{point.student_ms:.0f}" for point in long],
+    )
     rows = [
         ["teacher, first 512 tokens", reading_first, "", "", "", ""],
-        ["teacher, all in windows of 512", teacher, "100", *milliseconds["teacher"], "1"],
+        ["teacher, all in windows of 512", teacher, "100", *teacher_ms, "1"],
         [
-            *("student, 4 layers, Performer, 2,048 at once", f"**{student}**", interval(run["retention"]["accuracy"])),
-            *(*milliseconds["student"], times(points[2048])),
+            *("student, 4 layers, Performer, 2,048 at once", f"**{student}**", interval(run.retention["accuracy"])),
+            *(*student_ms, times(points[2048].interval)),
         ],
     ]
     heads = ["1,000 long reviews", "accuracy", "kept, % [95 %]", "ms at 1,024 tokens", "at 2,048"]
@@ -225,7 +230,7 @@ def long_documents(records: Records) -> list[str]:
     return [
         *markdown_table([*heads, "times as fast at 2,048 [95 %]"], rows),
         "",
-        f"{notes} {throughput.format(**whole['throughput'])}",
+        f"{notes} {throughput.format(**to_json(whole.throughput))}",
     ]
 
 
@@ -233,13 +238,14 @@ def own_data(records: Records) -> list[str]:
     """Data of one's own: `configs/custom.yaml`, whose recipe is chosen from the data."""
     rows = []
     for name, what in OWN_DATA.items():
-        run = records.json(f"own_data/{name}")
-        metric = run["main_metric"]
-        models = [run["models"][role]["metrics"][metric] for role in ("teacher", "student", "baseline")]
-        linear, (int8,) = run["linear_form"], [each for each in run["alternatives"] if each["dtype"] == "int8"]
-        scores = [percent(value) for value in (*models, int8["metrics"][metric])]
-        shares = [interval(each["retention"][metric]) for each in (run, linear)]
-        rows.append([f"{what}, {METRIC_NAMES[metric]}", *scores, *shares, interval(run["gain"][metric])])
+        run = records.record(f"own_data/{name}")
+        metric = run.main_metric
+        (int8,) = [each for each in run.alternatives if each.dtype == "int8"]
+        found = [*(model_metrics(run, role) for role in MODELS), int8.metrics or {}]
+        scores = [percent(metrics[metric]) for metrics in found]
+        linear = run.linear_form.retention if run.linear_form else {}
+        shares = [interval(each[metric]) for each in (run.retention, linear, run.gain or {})]
+        rows.append([f"{what}, {METRIC_NAMES[metric]}", *scores, *shares])
     heads = ["data", "teacher", "student", "labels alone", "teacher in int8", "kept, % [95 %]"]
     return markdown_table([*heads, "in linear form", "points over labels alone"], rows)
 
@@ -248,19 +254,16 @@ def demo(records: Records) -> list[str]:
     """The demo in both precisions, by seed."""
     rows = []
     for precision, name in (("no", "fp32"), ("bf16", "bf16")):
-        runs = [records.json(f"demo/{precision}-{seed}") for seed in DEMO_SEEDS]
-        scores = [
-            ", ".join(percent(run["models"][role]["metrics"]["accuracy"]) for run in runs)
-            for role in ("teacher", "student", "baseline")
-        ]
-        rows.append([name, *scores, ", ".join(percent(run["retention"]["accuracy"]["value"]) for run in runs)])
+        runs = [records.record(f"demo/{precision}-{seed}") for seed in DEMO_SEEDS]
+        scores = [", ".join(percent(model_metrics(run, role)["accuracy"]) for run in runs) for role in MODELS]
+        rows.append([name, *scores, ", ".join(percent(run.retention["accuracy"].value) for run in runs)])
     seeds = f"seeds {DEMO_SEEDS[0]} to {DEMO_SEEDS[-1]}"
     return markdown_table([f"accuracy, {seeds}", "teacher", "student", "labels alone", "kept, %"], rows)
 
 
 def run_output(records: Records) -> list[str]:
     """What a run prints at its end: the verdict and the first table of `own_data`'s run."""
-    run = records.json("own_data/sst2-1200")
+    run = records.record("own_data/sst2-1200")
     verdict, models = comparison_table(run).split("\n\n", 1)[0], text_table(model_cells(run))
     shown = [line.rstrip() for line in models.splitlines()]
     return ["```text", *textwrap.wrap(verdict, 118), "", *shown, "```"]

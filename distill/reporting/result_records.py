@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from distill.evaluation.record import Record, parse_record
+from distill.evaluation.record_parts import Interval, SpeedPoint
 from distill.utils.errors import UserError
 
 MAIN_METRICS = {
@@ -55,6 +57,14 @@ class Records:
                 raise UserError(f"record {self.folder / name}.json is not JSON: {error}") from error
         return self._read[name]
 
+    def record(self, name: str) -> Record:
+        """Return the record of one comparison by its name without ending, such as ``sst2/performer-3-seed42``.
+
+        Raises:
+            UserError: there is no such record, or it lacks something.
+        """
+        return parse_record(self.json(name), f"record {self.folder / name}.json")
+
     def rows(self, name: str) -> list[dict[str, str]]:
         """Return the rows of a CSV record, its name given with its ending."""
         return list(csv.DictReader(self._text(name).splitlines()))
@@ -77,25 +87,40 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def percent(value: float) -> str:
-    """Write a share in percent without its sign, ``98.7``."""
-    return f"{100 * value:.1f}"
+def percent(value: float | None) -> str:
+    """Write a share in percent without its sign, ``98.7``; "-" where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
-def interval(found: dict[str, float]) -> str:
-    """Write ``{value, low, high}`` as shares in percent, ``98.7 [96.9, 100.5]``."""
-    return f"{percent(found['value'])} [{percent(found['low'])}, {percent(found['high'])}]"
+def known(value: float | None) -> float:
+    """Return a number that a table cannot do without.
+
+    Raises:
+        UserError: it was not measured.
+    """
+    if value is None:
+        raise UserError("a record lacks a number")
+    return value
 
 
-def times(point: dict[str, Any]) -> str:
-    """Write the speedup of a measured point, ``2.08 [2.03, 2.12]``; "-" where it was not measured."""
-    ratio = point["speedup"]
-    return "-" if ratio is None else f"{ratio:.2f} [{point['low']:.2f}, {point['high']:.2f}]"
+def interval(found: Interval) -> str:
+    """Write a number and its interval as shares in percent, ``98.7 [96.9, 100.5]``."""
+    return f"{percent(found.value)} [{percent(found.low)}, {percent(found.high)}]"
 
 
-def kept(cell: dict[str, Any]) -> dict[str, float]:
+def times(speedup: Interval) -> str:
+    """Write a speedup, ``2.08 [2.03, 2.12]``; "-" where it was not measured."""
+    return "-" if speedup.value is None else f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
+
+
+def speedup_of(row: dict[str, Any]) -> Interval:
+    """Return the speedup in a row of a benchmark."""
+    return Interval(row["speedup"], row.get("low"), row.get("high"))
+
+
+def kept(cell: dict[str, Any]) -> Interval:
     """Return the retention of the main metric in one cell of a summary, with its interval."""
-    return cell["metrics"][cell["main_metric"]]["retention"]["mean_of_ratios"]
+    return Interval(**cell["metrics"][cell["main_metric"]]["retention"]["mean_of_ratios"])
 
 
 def score(cell: dict[str, Any], role: str = "student") -> float:
@@ -103,15 +128,17 @@ def score(cell: dict[str, Any], role: str = "student") -> float:
     return cell["metrics"][cell["main_metric"]][role]["mean"]
 
 
-def mean_interval(found: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_interval(found: Sequence[Interval]) -> Interval:
     """Return the mean of ratios whose errors are independent, with the interval that they leave it."""
-    value = mean(each["value"] for each in found)
+    values, lows, highs = ([known(getattr(each, end)) for each in found] for end in ("value", "low", "high"))
+    value = mean(values)
     down, up = (
-        math.sqrt(sum((each[end] - each["value"]) ** 2 for each in found)) / len(found) for end in ("low", "high")
+        math.sqrt(sum((end - each) ** 2 for end, each in zip(ends, values, strict=True))) / len(found)
+        for ends in (lows, highs)
     )
-    return {"value": value, "low": value - down, "high": value + up}
+    return Interval(value, value - down, value + up)
 
 
-def points_by_length(record: dict[str, Any], batch_size: int = 1) -> dict[int, dict[str, Any]]:
+def points_by_length(record: Record, batch_size: int = 1) -> dict[int, SpeedPoint]:
     """Return the speed points of a comparison at one batch size, by length in tokens."""
-    return {point["length"]: point for point in record["speed"] if point["batch_size"] == batch_size}
+    return {point.length: point for point in record.speed if point.batch_size == batch_size}

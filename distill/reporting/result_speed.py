@@ -2,16 +2,25 @@
 
 from collections import Counter
 
+from distill.evaluation.record import model_metrics
 from distill.reporting.result_glue import STUDENTS
-from distill.reporting.result_records import Records, markdown_table, percent, points_by_length, times
+from distill.reporting.result_records import (
+    Records,
+    known,
+    markdown_table,
+    percent,
+    points_by_length,
+    speedup_of,
+    times,
+)
 
 
 def glue_speed(records: Records) -> list[str]:
     """How much faster every student is than its teacher, by length."""
     lengths, rows = (128, 512, 2048, 4096), []
     for student, name in STUDENTS.items():
-        points = points_by_length(records.json(f"speed/{student}"))
-        rows.append([name, *(times(points[length]) for length in lengths)])
+        points = points_by_length(records.record(f"speed/{student}"))
+        rows.append([name, *(times(points[length].interval) for length in lengths)])
     return markdown_table(["times as fast [95 %]", "128 tokens", *(str(length) for length in lengths[1:])], rows)
 
 
@@ -19,8 +28,8 @@ def glue_latency(records: Records) -> list[str]:
     """Milliseconds of the teacher and of every student, one text at a time."""
     lengths, rows = (128, 512, 2048, 4096), []
     for student, name in STUDENTS.items():
-        points = points_by_length(records.json(f"speed/{student}"))
-        cells = [f"{points[length]['teacher_ms']:.0f} / {points[length]['student_ms']:.0f}" for length in lengths]
+        points = points_by_length(records.record(f"speed/{student}"))
+        cells = [f"{points[length].teacher_ms:.0f} / {points[length].student_ms:.0f}" for length in lengths]
         rows.append([name, *cells])
     return markdown_table(["ms, teacher / student", "128 tokens", *(str(length) for length in lengths[1:])], rows)
 
@@ -28,15 +37,13 @@ def glue_latency(records: Records) -> list[str]:
 def speed_variants(records: Records) -> list[str]:
     """Performer of three layers, its softmax control, and variants of both."""
     rows = []
-    first = points_by_length(records.json("speed/performer-3"))
-    rows.append(["Performer", *(f"{first[length]['speedup']:.2f}" for length in (128, 512, 2048, 4096))])
-    rows.append(
-        ["softmax, same depth", *(f"{first[length]['depth_speedup']:.2f}" for length in (128, 512, 2048, 4096))]
-    )
+    first = points_by_length(records.record("speed/performer-3"))
+    rows.append(["Performer", *(f"{first[length].speedup:.2f}" for length in (128, 512, 2048, 4096))])
+    rows.append(["softmax, same depth", *(f"{first[length].depth_speedup:.2f}" for length in (128, 512, 2048, 4096))])
     for name, what in (("one-softmax", "Performer, the middle layer exact"), ("xeon", "Performer, on an Intel Xeon")):
-        points = points_by_length(records.json(f"speed/performer-3-{name}"))
+        points = points_by_length(records.record(f"speed/performer-3-{name}"))
         found = [points.get(length) for length in (128, 512, 2048, 4096)]
-        rows.append([what, *(f"{point['speedup']:.2f}" if point else "-" for point in found)])
+        rows.append([what, *(f"{point.speedup:.2f}" if point else "-" for point in found)])
     return markdown_table(["3 layers, times as fast", "128 tokens", "512", "2048", "4096"], rows)
 
 
@@ -45,7 +52,8 @@ def kernels(records: Records) -> list[str]:
     columns = [("sdpa", 64), ("sdpa", 128), ("sdpa", 256), ("eager softmax", 128), ("performer-pytorch", 128)]
     points: dict[tuple[str, int], dict[tuple[str, int], str]] = {}
     for each in records.json("kernels/bench")["rows"]:
-        points.setdefault((each["pass"], each["length"]), {})[each["rival"], each["num_features"]] = times(each)
+        column = (each["rival"], each["num_features"])
+        points.setdefault((each["pass"], each["length"]), {})[column] = times(speedup_of(each))
     rows = [
         [name, str(length), *(found[column] for column in columns)] for (name, length), found in sorted(points.items())
     ]
@@ -92,12 +100,13 @@ def repeatability(records: Records) -> list[str]:
 
 def int8(records: Records) -> list[str]:
     """A student in torch, in ONNX and in ONNX int8."""
-    found = records.json("sst2/performer-6-export")
-    rows = [["torch", percent(found["models"]["student"]["metrics"]["accuracy"]), "", "1"]]
-    for each in found["deployments"]:
-        points = {(point["batch_size"], point["length"]): point for point in each["speed"]}
-        name = "ONNX int8" if each["dtype"] == "int8" else "ONNX fp32"
-        cells = [percent(each["metrics"]["accuracy"]), f"{each['megabytes']:.0f}", times(points[1, 128])]
+    found = records.record("sst2/performer-6-export")
+    rows = [["torch", percent(model_metrics(found, "student")["accuracy"]), "", "1"]]
+    for each in found.deployments:
+        points = {(point.batch_size, point.length): point for point in each.speed}
+        name = "ONNX int8" if each.dtype == "int8" else "ONNX fp32"
+        accuracy = percent((each.metrics or {})["accuracy"])
+        cells = [accuracy, f"{each.megabytes:.0f}", times(points[1, 128].interval)]
         rows.append([name, *cells])
     heads = ["student", "SST-2 accuracy", "MB", "times as fast as torch at 128 tokens, batch 1 [95 %]"]
     return markdown_table(heads, rows)
@@ -118,7 +127,7 @@ def kill_tests(records: Records) -> list[str]:
 def checkpoint_cost(records: Records) -> list[str]:
     """The share of the demo's training time that went into checkpoints."""
     rows = [
-        [stage["name"], f"{stage['seconds']:.1f}", f"{100 * stage['checkpoint_seconds'] / stage['seconds']:.1f}"]
-        for stage in records.json("demo/record")["stages"]
+        [stage.name, f"{stage.seconds:.1f}", percent(known(stage.checkpoint_seconds) / known(stage.seconds))]
+        for stage in records.record("demo/record").stages
     ]
     return markdown_table(["stage of the demo", "seconds", "of them in checkpoints, %"], rows)

@@ -20,13 +20,13 @@ LossHistory = Mapping[str, Sequence[Mapping[str, float]]]
 
 def fidelity(record: Record) -> Figure | None:
     """Draw per-layer fidelity, attention output and hidden states, one bar per stage in every student layer."""
-    stages = [stage for stage in record.get("stages") or [] if fidelity_by_layer(stage)]
+    stages = [stage for stage in record.stages if fidelity_by_layer(stage)]
     if not stages:
         return None
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, kind in zip(panels, ("attention_output", "hidden_states"), strict=True):
-        _fidelity_panel(axes, [(stage["name"], fidelity_by_layer(stage, kind)) for stage in stages])
+        _fidelity_panel(axes, [(stage.name, fidelity_by_layer(stage, kind)) for stage in stages])
         axes.set_title(f"{kind.replace('_', ' ').capitalize()} of each layer")
     panels[0].set_ylabel("teacher's variance explained")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(stages)))
@@ -54,10 +54,8 @@ def _fidelity_panel(axes: Axes, stages: Sequence[tuple[str, list[float]]]) -> No
 
 def metric_after_stages(record: Record) -> Figure | None:
     """Draw what each stage bought: the main metric after every stage, between the baseline and the teacher."""
-    name = record["main_metric"]
-    scored: list[tuple[str, Any]] = [
-        (stage["name"], (stage.get("metrics") or {}).get(name)) for stage in record.get("stages") or []
-    ]
+    name = record.main_metric
+    scored: list[tuple[str, Any]] = [(stage.name, (stage.metrics or {}).get(name)) for stage in record.stages]
     scored = [(stage, value) for stage, value in scored if value is not None]
     if not scored:
         return None

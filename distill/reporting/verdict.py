@@ -1,9 +1,10 @@
 """The record in one sentence, and the record as a gate."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from distill.evaluation.record import Record, dataset, model_metrics
+from distill.evaluation.record_parts import AlternativeEntry, Interval, SpeedupPoint
 from distill.reporting.formatting import (
     MISSING,
     gain_interval,
@@ -17,6 +18,7 @@ from distill.utils.errors import UserError, choices_hint
 
 REFERENCE_LENGTH = 128
 REQUIREMENTS = ("retention", "speedup", "gain")
+AnyPoint = TypeVar("AnyPoint", bound=SpeedupPoint)
 MAX_NAMES = 5
 """Classes that a sentence names; of more it gives the number."""
 
@@ -35,11 +37,11 @@ def verdict_sentences(record: Record) -> list[str]:
 
 def _no_gain(record: Record) -> str | None:
     """Say that distilling did not help, where labels alone are better by an interval that lies wholly below 0."""
-    name = record["main_metric"]
-    gain = (record.get("gain") or {}).get(name) or {}
-    if gain.get("high") is None or gain["high"] >= 0:
+    name = record.main_metric
+    gain = (record.gain or {}).get(name)
+    if gain is None or gain.value is None or gain.low is None or gain.high is None or gain.high >= 0:
         return None
-    loss = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
+    loss = Interval(-gain.value, -gain.high, -gain.low)
     unit = " points" if metric_text(name, 0.0).endswith("%") else ""
     reached = metric_text(name, model_metrics(record, "baseline").get(name))
     return (
@@ -50,10 +52,10 @@ def _no_gain(record: Record) -> str | None:
 
 def _never_answered(record: Record) -> list[str]:
     """Name the classes that the student never answers, and those that the teacher never does."""
-    missing = record.get("never_answered") or {}
+    missing = record.never_answered or {}
     sentences = []
     for role in ("student", "teacher"):
-        names = missing.get(role) or []
+        names = missing.get(role, ())
         if names:
             more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
             classes = "class" if len(names) == 1 else "classes"
@@ -63,67 +65,68 @@ def _never_answered(record: Record) -> list[str]:
 
 def _better_alternative(record: Record) -> str | None:
     """Name the fastest of the alternatives that are faster than the student, by their interval, and not worse."""
-    name, length = record["main_metric"], record.get("median_length")
+    name, length = record.main_metric, record.median_length
     student = model_metrics(record, "student").get(name)
     better = [
         (point, alternative)
-        for alternative in record.get("alternatives") or []
+        for alternative in record.alternatives
         if _not_worse(alternative, name, student)
-        for point in alternative["speed"]
-        if point["length"] == length and (point["over_student_low"] or 0) > 1
+        for point in alternative.speed
+        if point.length == length and (point.over_student_low or 0) > 1
     ]
     if not better or student is None:
         return None
-    point, alternative = max(better, key=lambda found: found[0]["over_student"])
-    score = alternative["metrics"][name]
-    speed = {"speedup": point["over_student"], "low": point["over_student_low"], "high": point["over_student_high"]}
-    how = "better" if score > student else "as good"
+    point, alternative = max(better, key=lambda found: found[0].over_student or 0)
+    score = (alternative.metrics or {})[name]
+    how = "better" if score is not None and score > student else "as good"
     scores = f"{metric_text(name, score)} against {metric_text(name, student)} {metric_label(name)}"
     return (
-        f"The {alternative['name']} is both faster than the student ({speedup_interval(speed)}) and {how} ({scores}) "
-        f"at your median of {length:,} tokens."
+        f"The {alternative.name} is both faster than the student ({speedup_interval(point.interval_over_student)}) "
+        f"and {how} ({scores}) at your median of {length:,} tokens."
     )
 
 
-def _not_worse(alternative: dict[str, Any], name: str, student: float | None) -> bool:
-    score = (alternative["metrics"] or {}).get(name)
+def _not_worse(alternative: AlternativeEntry, name: str, student: float | None) -> bool:
+    score = (alternative.metrics or {}).get(name)
     return score is not None and student is not None and score >= student
 
 
 def _quality(record: Record) -> str:
-    student, name = record["models"]["student"], record["main_metric"]
-    attention, _, exact = (student["attention"] or "").partition(", ")
-    who = f"The {student['layers']}-layer {attention} student{f' ({exact} tokens)' if exact else ''}"
+    student, name = record.models.student, record.main_metric
+    attention, _, exact = (student.attention or "").partition(", ")
+    who = f"The {student.layers}-layer {attention} student{f' ({exact} tokens)' if exact else ''}"
     label, where = metric_label(name), f"on {dataset(record)}"
-    retention = record["retention"].get(name) or {}
-    if retention.get("value") is None:
-        reason = retention.get("reason") or "retention could not be measured"
-        return f"{who} scores {metric_text(name, student['metrics'].get(name))} {label} {where} ({reason})."
+    retention = record.retention.get(name)
+    if retention is None or retention.value is None:
+        reason = (retention and retention.reason) or "retention could not be measured"
+        score = metric_text(name, model_metrics(record, "student").get(name))
+        return f"{who} scores {score} {label} {where} ({reason})."
     return f"{who} keeps {percent_interval(retention)} of its teacher's {label} {where}."
 
 
 def _speed(record: Record) -> str | None:
-    point = reference_point(record)
-    if point is None:
+    point = reference_point(record.speed)
+    if point is None or point.speedup is None:
         return None
-    place = f"at {point['length']:,} tokens and batch {point['batch_size']} ({point['device']}, {point['dtype']})"
+    place = f"at {point.length:,} tokens and batch {point.batch_size} ({point.device}, {point.dtype})"
     longest = max(
-        (other for other in _measured(record) if _conditions(other) == _conditions(point)), key=lambda p: p["length"]
+        (other for other in _measured(record.speed) if _conditions(other) == _conditions(point)),
+        key=lambda other: other.length,
     )
     further = ""
-    if longest["length"] > point["length"]:
-        further = f", {speedup_interval(longest)} at {longest['length']:,} tokens"
-    low, high = point.get("low") or point["speedup"], point.get("high") or point["speedup"]
+    if longest.length > point.length:
+        further = f", {speedup_interval(longest.interval)} at {longest.length:,} tokens"
+    low, high = point.low or point.speedup, point.high or point.speedup
     if low > 1:
-        return f"It runs {speedup_interval(point)} as fast {place}{further}."
+        return f"It runs {speedup_interval(point.interval)} as fast {place}{further}."
     if high < 1:
-        return f"It is SLOWER than its teacher: {speedup_interval(point)} its speed {place}{further}."
-    return f"Its speed cannot be told from the teacher's: {speedup_interval(point)} {place}{further}."
+        return f"It is SLOWER than its teacher: {speedup_interval(point.interval)} its speed {place}{further}."
+    return f"Its speed cannot be told from the teacher's: {speedup_interval(point.interval)} {place}{further}."
 
 
 def _baseline(record: Record) -> str | None:
-    name = record["main_metric"]
-    kept = percent_interval((record.get("baseline_retention") or {}).get(name))
+    name = record.main_metric
+    kept = percent_interval((record.baseline_retention or {}).get(name))
     return (
         None
         if kept == MISSING
@@ -131,19 +134,19 @@ def _baseline(record: Record) -> str | None:
     )
 
 
-def _measured(record: Record) -> list[dict[str, Any]]:
-    return [point for point in record.get("speed") or [] if point.get("speedup") is not None]
+def _measured(points: Iterable[AnyPoint]) -> list[AnyPoint]:
+    return [point for point in points if point.speedup is not None]
 
 
-def _conditions(point: dict[str, Any]) -> tuple[str, str, int]:
-    return point["device"], point["dtype"], point["batch_size"]
+def _conditions(point: SpeedupPoint) -> tuple[str, str, int]:
+    return point.device, point.dtype, point.batch_size
 
 
-def reference_point(record: Record) -> dict[str, Any] | None:
+def reference_point(points: Iterable[AnyPoint]) -> AnyPoint | None:
     """Return the speed point that a single sentence quotes: smallest batch, length nearest to 128 tokens."""
     return min(
-        _measured(record),
-        key=lambda point: (point["batch_size"], abs(point["length"] - REFERENCE_LENGTH)),
+        _measured(points),
+        key=lambda point: (point.batch_size, abs(point.length - REFERENCE_LENGTH)),
         default=None,
     )
 
@@ -171,9 +174,9 @@ def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> lis
     """
     failures = []
     if "retention" in requirements:
-        name = record["main_metric"]
-        entry = record["retention"].get(name) or {}
-        if not _reaches(entry.get("low"), requirements["retention"]):
+        name = record.main_metric
+        entry = record.retention.get(name)
+        if not _reaches(entry.low if entry else None, requirements["retention"]):
             failures.append(
                 f"retention of {metric_label(name)} {percent_interval(entry)}: "
                 f"lower end below {percent(requirements['retention'])}"
@@ -181,23 +184,23 @@ def unmet_requirements(record: Record, requirements: Mapping[str, float]) -> lis
     if "gain" in requirements:
         failures += _unmet_gain(record, requirements["gain"])
     if "speedup" in requirements:
-        points = record.get("speed") or []
+        points = record.speed
         failures += [] if points else ["speedup: no speed was measured"]
         failures += [
-            f"speedup at batch {point['batch_size']}, {point['length']:,} tokens {speedup_interval(point)}: "
+            f"speedup at batch {point.batch_size}, {point.length:,} tokens {speedup_interval(point.interval)}: "
             f"lower end below {requirements['speedup']:g}×"
             for point in points
-            if not _reaches(point.get("low"), requirements["speedup"])
+            if not _reaches(point.low, requirements["speedup"])
         ]
     return failures
 
 
 def _unmet_gain(record: Record, bar: float) -> list[str]:
-    name = record["main_metric"]
-    gain = (record.get("gain") or {}).get(name) or {}
-    if gain.get("low") is None:
+    name = record.main_metric
+    gain = (record.gain or {}).get(name)
+    if gain is None or gain.low is None:
         return ["gain: no student trained on labels alone was compared"]
-    if _reaches(gain["low"], bar):
+    if _reaches(gain.low, bar):
         return []
     return [f"gain in {metric_label(name)} over labels alone {gain_interval(name, gain)}: lower end below {bar:g}"]
 

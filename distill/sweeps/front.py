@@ -12,6 +12,8 @@ from distill.reporting.formatting import metric_label
 from distill.reporting.plot_labels import label_points
 from distill.reporting.plot_style import STUDENT, STYLE, TEACHER, log_axis, percent_axis
 from distill.reporting.verdict import reference_point
+from distill.sweeps.summary import SpeedRange
+from distill.utils.record_json import from_json
 
 Summary = Mapping[str, Any]
 Summaries = Mapping[tuple[str, str], Summary]
@@ -25,8 +27,13 @@ def main_values(summary: Summary) -> Mapping[str, Any]:
 
 def place_of(summary: Summary) -> tuple[float, float] | None:
     """Return speedup and retention of a student, None where one of them could not be measured."""
-    point, kept = reference_point(dict(summary)), main_values(summary)["retention"]["mean_of_ratios"]["value"]
-    return None if point is None or kept is None else (point["speedup"], kept)
+    point, kept = point_of(summary), main_values(summary)["retention"]["mean_of_ratios"]["value"]
+    return None if point is None or point.speedup is None or kept is None else (point.speedup, kept)
+
+
+def point_of(summary: Summary) -> SpeedRange | None:
+    """Return the speed point that a single number quotes."""
+    return reference_point(from_json(SpeedRange, point, "summary.json") for point in summary["speed"])
 
 
 def fronts(summaries: Summaries) -> dict[str, list[str]]:
@@ -59,15 +66,15 @@ def draw_front(summaries: Summaries) -> Figure | None:
 def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[str]) -> None:
     ends = [1.0]
     for name, summary in students.items():
-        place, point = place_of(summary), reference_point(dict(summary))
-        if place is None or point is None:
+        place, point = place_of(summary), point_of(summary)
+        if place is None or point is None or point.low is None or point.high is None:
             continue
         kept = main_values(summary)["retention"]["mean_of_ratios"]
         low, high = (place[1] if kept[end] is None else kept[end] for end in ("low", "high"))
         axes.errorbar(
             place[0],
             100 * place[1],
-            xerr=[[place[0] - point["low"]], [point["high"] - place[0]]],
+            xerr=[[place[0] - point.low], [point.high - place[0]]],
             yerr=[[100 * (place[1] - low)], [100 * (high - place[1])]],
             color=STUDENT,
             marker="o",
@@ -75,7 +82,7 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
             capsize=3,
             elinewidth=1.1,
         )
-        ends += [point["low"], point["high"]]
+        ends += [point.low, point.high]
     places = [place_of(students[name]) or (1.0, 1.0) for name in front]
     axes.plot(
         [x for x, _ in places], [100 * y for _, y in places], color=STUDENT, lw=1, ls="--", drawstyle="steps-pre"
@@ -86,10 +93,10 @@ def _front_panel(axes: Axes, students: Mapping[str, Summary], front: Sequence[st
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.25)  # room for the names of the fastest
     percent_axis(axes.yaxis, 100)
-    point = reference_point(dict(next(iter(students.values())))) or {}
+    point = point_of(next(iter(students.values())))
     axes.set_xlabel(
-        f"speedup over softmax attention at {point['length']:,} tokens"
-        if point.get("over_softmax")
+        f"speedup over softmax attention at {point.length:,} tokens"
+        if point and point.over_softmax
         else "speedup over the teacher"
     )
     axes.set_ylabel(f"retention of {metric_label(next(iter(students.values()))['main_metric'])}")

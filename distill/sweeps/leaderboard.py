@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.record import MODELS, dataset
+from distill.evaluation.record import MODELS, own_name
+from distill.evaluation.record_parts import Interval
 from distill.reporting.formatting import (
     MISSING,
     gain_interval,
@@ -23,10 +24,8 @@ from distill.reporting.measurement_tables import is_wide
 from distill.reporting.plot_style import png
 from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, without_gaps
-from distill.reporting.verdict import reference_point
-from distill.sweeps.front import Summaries, Summary, draw_front, fronts, main_values, place_of
+from distill.sweeps.front import Summaries, Summary, draw_front, fronts, main_values, place_of, point_of
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
-from distill.tasks import CUSTOM
 from distill.utils.files import write_atomically
 from distill.utils.redaction import without_absolute_paths
 
@@ -65,6 +64,14 @@ def write_leaderboard(
     return folder / "leaderboard.html"
 
 
+def _interval(found: Mapping[str, Any] | None) -> Interval | None:
+    return None if found is None else Interval(**found)
+
+
+def _gain(summary: Summary, gain: Mapping[str, Any] | None) -> str:
+    return gain_interval(summary["main_metric"], _interval(gain))
+
+
 def verdict_sentences(summaries: Summaries) -> list[str]:
     """Say in one line per task which student to take: the fastest that keeps up with its teacher, or the closest."""
     tasks: dict[str, dict[str, Summary]] = {}
@@ -78,17 +85,19 @@ def _verdict(task: str, students: Mapping[str, Summary]) -> str:
     """Choose one of the students of a task whose retention was measured."""
     kept = {name: main_values(summary)["retention"]["mean_of_ratios"] for name, summary in students.items()}
     level = [name for name in students if (kept[name]["high"] or kept[name]["value"]) >= 1]
-    points = {name: reference_point(dict(students[name])) for name in students}
-    timed = [(point["speedup"], name) for name in level if (point := points[name])]
+    points = {name: point_of(students[name]) for name in students}
+    timed = [(point.speedup, name) for name in level if (point := points[name]) and point.speedup is not None]
     name = max(timed)[1] if timed else max(kept, key=lambda student: kept[student]["value"])
     where, metric, point = (
         _shown_task(task, students[name]),
         metric_label(students[name]["main_metric"]),
         points[name],
     )
-    against = " as with softmax attention" if point is not None and point.get("over_softmax") else ""
-    speed = "" if point is None else f", {speedup_interval(point)} as fast{against} at {point['length']:,} tokens"
-    share = f"{percent_interval(kept[name])} of {metric} kept{speed}"
+    against = " as with softmax attention" if point is not None and point.over_softmax else ""
+    speed = (
+        "" if point is None else f", {speedup_interval(point.interval)} as fast{against} at {point.length:,} tokens"
+    )
+    share = f"{percent_interval(_interval(kept[name]))} of {metric} kept{speed}"
     if not level:
         return f"On {where} no student keeps up with its teacher; {name} comes closest: {share}."
     many = f"the fastest of the {len(level)} students that keep" if len(level) > 1 else "the one student that keeps"
@@ -120,19 +129,21 @@ def leaderboard_cells(summaries: Summaries) -> Table:
     rows = []
     for (task, student), summary in _ordered(summaries):
         metric, values = metric_label(summary["main_metric"]), main_values(summary)
-        kept, point = values["retention"], reference_point(dict(summary))
+        kept, point = values["retention"], point_of(summary)
         spread = MISSING if kept["sd"] is None else f"± {percent(kept['sd'])} ({_range(kept)})"
-        speed = MISSING if point is None else speedup_interval(point) + (" ~" if is_wide(point) else "")
+        speed = MISSING
+        if point is not None:
+            speed = speedup_interval(point.interval) + (" ~" if is_wide(point.interval) else "")
         rows.append(
             (
                 _shown_task(task, summary),
                 student + (" *" if student in on_front[task] else ""),
                 str(len(summary["seeds"])),
                 *(_score(summary["main_metric"], values[model]["mean"]) for model in MODELS),
-                *(f"{percent_interval(kept[name])} of {metric}" for name in retentions),
+                *(f"{percent_interval(_interval(kept[name]))} of {metric}" for name in retentions),
                 spread,
-                gain_interval(summary["main_metric"], values["gain"]),
-                *([gain_interval(summary["main_metric"], summary.get("over_reference"))] if has_reference else []),
+                _gain(summary, values["gain"]),
+                *([_gain(summary, summary.get("over_reference"))] if has_reference else []),
                 MISSING if summary["kl_to_teacher"] is None else f"{summary['kl_to_teacher']:.3f}",
                 speed,
                 quantity(summary["parameters"]),
@@ -156,10 +167,10 @@ def leaderboard_cells(summaries: Summaries) -> Table:
         notes.append("over the reference: student above the sweep's `reference`, on the same examples, likewise")
     if any("~" in row[-2] for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
-    points = [point for summary in summaries.values() if (point := reference_point(dict(summary)))]
-    for place in dict.fromkeys((point["length"], point["batch_size"], point["device"]) for point in points):
+    points = [point for summary in summaries.values() if (point := point_of(summary))]
+    for place in dict.fromkeys((point.length, point.batch_size, point.device) for point in points):
         notes.append("speedup at {:,} tokens, batch {}, on {}".format(*place))
-    if any(point.get("over_softmax") for point in points):
+    if any(point.over_softmax for point in points):
         notes.append("speedup here is that over the same student with softmax attention (SDPA), not over the teacher")
     return Table("Students", headers, tuple(rows), tuple(notes))
 
@@ -168,7 +179,7 @@ def _shown_task(task: str, summary: Summary) -> str:
     """Name the task so that its miniature never passes for it, and somebody's own by its file."""
     if summary.get("source") == "embedded":
         return f"{task} (embedded miniature)"
-    return dataset(dict(summary)) if task == CUSTOM else task
+    return own_name(task, summary.get("data_name"))
 
 
 def _score(metric: str, value: float | None) -> str:
@@ -198,7 +209,8 @@ def leaderboard_csv(summaries: Summaries) -> str:
     on_front = fronts(summaries)
     rows: list[Sequence[Any]] = [header]
     for (task, student), summary in _ordered(summaries):
-        point = reference_point(dict(summary)) or {}
+        point = point_of(summary)
+        place = (point.speedup, point.low, point.high, point.batch_size, point.length) if point else (None,) * 5
         for metric, values in summary["metrics"].items():
             kept = values["retention"]
             gain = (summary.get("over_reference") if metric == summary["main_metric"] else None) or {}
@@ -212,7 +224,7 @@ def leaderboard_csv(summaries: Summaries) -> str:
                     *(gain.get(end) for end in ends),
                     summary["kl_to_teacher"],
                     summary["parameters"],
-                    *(point.get(key) for key in ("speedup", "low", "high", "batch_size", "length")),
+                    *place,
                     student in on_front[task],
                 ]
             )

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.evaluation.record_parts import Interval
 from distill.reporting.formatting import MISSING, megabytes, milliseconds, quantity, speedup_interval
 from distill.reporting.tables import Table
 from distill.utils.errors import UserError
@@ -62,11 +63,15 @@ def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Table:
     return Table(title, (*headers, "compute / longest"), tuple(_row(row, lengths) for row in rows), notes)
 
 
+def _speedup(point: Mapping[str, Any]) -> str:
+    return speedup_interval(Interval(point["speedup"], point["low"], point["high"]))
+
+
 def _row(row: Mapping[str, Any], lengths: list[int]) -> tuple[str, ...]:
     points = {point["length"]: point for point in row["student"]}
     exponents = (row[key] for key in ("time_exponent", "memory_exponent"))
     cells = [
-        f"{milliseconds(point['milliseconds'])} · {speedup_interval(point)} · {megabytes(point['megabytes'])}"
+        f"{milliseconds(point['milliseconds'])} · {_speedup(point)} · {megabytes(point['megabytes'])}"
         if (point := points.get(length))
         else MISSING
         for length in lengths

@@ -10,12 +10,14 @@ import pandas as pd
 
 from distill.config.parsing import load_config
 from distill.data.splits import resolve_task
-from distill.evaluation.metrics import predictions, scored_values
+from distill.evaluation.metrics import predictions, scored_values, split_suffixes
 from distill.evaluation.predictions_file import read_predictions
-from distill.evaluation.record import MODELS, Record, plain, read_record
+from distill.evaluation.record import MODELS, Record, model_metrics, plain, read_record
+from distill.evaluation.record_parts import Interval, SpeedupPoint
 from distill.evaluation.significance import gain_over_seeds, retention_over_seeds
 from distill.tasks import Task
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,17 @@ class SeedRun:
     task: Task
     record: Record
     predicted: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SpeedRange(SpeedupPoint):
+    """The speedup of a student over several seeds, from the lowest low to the highest high."""
+
+    speedup: float | None
+    low: float | None
+    high: float | None
+    over_softmax: bool = False
+    """Over the same student with softmax attention, not over the teacher."""
 
 
 def read_run(folder: Path | str) -> SeedRun:
@@ -59,19 +72,17 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
                 f"{first.folder} and {run.folder} were scored on different examples; "
                 "seeds can be summarised only on the same ones (use one data.seed)"
             )
-    student = first.record["models"]["student"]
+    record, student = first.record, first.record.models.student
     return {
         "task": first.task.name,
-        "source": first.record.get("source"),
-        "data_name": first.record.get("data_name"),
-        "split": first.record["split"],
-        "num_examples": first.record["num_examples"],
-        "main_metric": first.record["main_metric"],
-        "seeds": [run.record["seed"] for run in runs],
+        **{"source": record.source, "data_name": record.data_name, "split": record.split},
+        "num_examples": record.num_examples,
+        "main_metric": record.main_metric,
+        "seeds": [run.record.seed for run in runs],
         "resamples": resamples,
         "metrics": dict(_metrics(runs, resamples, seed)),
-        **{key: student[key] for key in ("parameters", "layers", "attention")},
-        "kl_to_teacher": _spread([run.record.get("kl_to_teacher") for run in runs])["mean"],
+        **{"parameters": student.parameters, "layers": student.layers, "attention": student.attention},
+        "kl_to_teacher": _spread([run.record.kl_to_teacher for run in runs])["mean"],
         "speed": speed_over_seeds([run.record for run in runs]),
     }
 
@@ -85,7 +96,7 @@ def gain_over_student(
     the two have other seeds or were scored on other examples, so that nothing can be paired.
     """
     students = [*runs, *reference]
-    if [run.record["seed"] for run in runs] != [run.record["seed"] for run in reference]:
+    if [run.record.seed for run in runs] != [run.record.seed for run in reference]:
         return None
     if any(not _examples(run).equals(_examples(students[0])) for run in students):
         return None
@@ -94,7 +105,7 @@ def gain_over_student(
     truth = scored_values(task, task.main_metric, rows[0]["label"].to_numpy())
     scored = [scored_values(task, task.main_metric, _answers(task, frame, "student")) for frame in rows]
     better, than = scored[: len(runs)], scored[len(runs) :]
-    return gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed)
+    return to_json(gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed))
 
 
 def _examples(run: SeedRun) -> pd.DataFrame:
@@ -108,8 +119,7 @@ def _answers(task: Task, predicted: pd.DataFrame, role: str) -> np.ndarray:
 def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every metric of every split under the name it has in the record."""
     task = runs[0].task
-    for position, split in enumerate(task.validation_splits):
-        suffix = f"_{split.removeprefix('validation_')}" if position else ""
+    for split, suffix in split_suffixes(task).items():
         rows = [run.predicted[run.predicted["split"] == split] for run in runs]
         labels = rows[0]["label"].to_numpy()
         answers = {
@@ -129,11 +139,11 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
                 {
                     **{role: _spread([_score(run.record, role, name) for run in runs]) for role in MODELS},
                     "retention": {
-                        **kept,
-                        **_spread([run.record["retention"][name]["value"] for run in runs]),
-                        "by_seed": [run.record["retention"][name] for run in runs],
+                        **to_json(kept),
+                        **_spread([run.record.retention[name].value for run in runs]),
+                        "by_seed": [to_json(run.record.retention[name]) for run in runs],
                     },
-                    "gain": gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options)
+                    "gain": to_json(gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options))
                     if has_baseline
                     else None,
                 },
@@ -141,7 +151,7 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
 
 
 def _score(record: Record, role: str, metric: str) -> float | None:
-    return (record["models"][role]["metrics"] or {}).get(metric)
+    return model_metrics(record, role).get(metric)
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
@@ -159,18 +169,18 @@ def speed_over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
     The seeds' students differ in their weights alone, so what differs in their speed is the machine: the range that
     covers all their intervals is what the machine allows to say.
     """
-    points: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    keys = ("device", "dtype", "batch_size", "length")
+    points: dict[tuple[Any, ...], list[Interval]] = {}
     for record in records:
-        for point in record["speed"]:
-            if point["speedup"] is not None:
-                points.setdefault(tuple(point[key] for key in keys), []).append(point)
+        for point in record.speed:
+            if point.speedup is not None:
+                place = (point.device, point.dtype, point.batch_size, point.length)
+                points.setdefault(place, []).append(point.interval)
     return [
         {
-            **dict(zip(keys, place, strict=True)),
-            "speedup": float(np.median([point["speedup"] for point in found])),
-            "low": min(point["low"] for point in found),
-            "high": max(point["high"] for point in found),
+            **dict(zip(("device", "dtype", "batch_size", "length"), place, strict=True)),
+            "speedup": float(np.median([each.value for each in found if each.value is not None])),
+            "low": min(each.low for each in found if each.low is not None),
+            "high": max(each.high for each in found if each.high is not None),
         }
         for place, found in points.items()
     ]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
+from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import softmax_control
-from distill.benchmark.suite import CompareSettings
-from distill.evaluation.comparison import compare_models
+from distill.evaluation.comparison import ComparisonSetup, compare_models
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
+from distill.evaluation.record_parts import StageEntry
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
 from distill.reporting.answers import Answers
@@ -20,6 +21,7 @@ from distill.reporting.base_model import describe_base_model
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
+from distill.utils.record_json import from_json
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.student import load_student
 from students import StudentForSequenceClassification
@@ -32,37 +34,25 @@ def compare_and_report(
     baseline: StudentForSequenceClassification | None,
 ) -> None:
     """Write predictions, record, report and model card, and print the table."""
-    settings = context.config.comparison
     folder = context.folder
-    stages = [folder.result(stage.name) or {} for stage in setup.stages]
-    results = {"teacher": folder.result("teacher") or {}, **{stage["name"]: stage for stage in stages}}
+    results = {name: folder.result(name) or {} for name in ("teacher", *(each.name for each in setup.stages))}
     results["baseline"] = folder.result("baseline") or {}
     context.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
-        context.task,
-        setup.teacher,
-        student.eval(),
-        None if baseline is None else baseline.eval(),
-        softmax_control(student),
-        setup.validation,
-        CompareSettings(
-            tuple(settings.batch_sizes),
-            tuple(settings.lengths),
-            settings.dtype,
-            seconds_per_point=settings.seconds_per_point,
-            max_seconds=settings.max_seconds,
-            resamples=settings.resamples,
-            measure_memory=settings.memory,
+        ComparisonSetup(
+            context.task, setup.validation, context.config.comparison, context.device, context.config.seed
         ),
-        device=context.device,
-        seed=context.config.seed,
-        stages=[{key: value for key, value in stage.items() if key != "history"} for stage in stages],
-        folders={"teacher": folder.teacher, "student": folder.student},
+        Models(
+            setup.teacher,
+            student.eval(),
+            baseline=None if baseline is None else baseline.eval(),
+            control=softmax_control(student),
+            folders={"teacher": folder.teacher, "student": folder.student},
+        ),
+        partial(measure_alternatives, softmax_student=before_its_attention(context, setup, student)),
+        stages=[from_json(StageEntry, results[stage.name], f"stage {stage.name}") for stage in setup.stages],
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
-        measure_alternatives=partial(
-            measure_alternatives, softmax_student=before_its_attention(context, setup, student)
-        ),
     )
     if not context.run.accelerator.is_main_process:
         return

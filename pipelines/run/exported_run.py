@@ -65,7 +65,7 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
 
 def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:
     """Write the report of a run from its changed record and return the path of ``report.html``."""
-    phases = ("teacher", *(stage["name"] for stage in record["stages"]), "baseline")
+    phases = ("teacher", *(stage.name for stage in record.stages), "baseline")
     history = {name: (folder.result(name) or {}).get("history", []) for name in phases}
     predicted = read_predictions(folder.path / "predictions.parquet")
     disagreements = find_disagreements(task, predicted, validation)

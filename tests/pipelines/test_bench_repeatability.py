@@ -5,13 +5,16 @@ from pathlib import Path
 
 from helpers import warm
 
+from distill.benchmark.points import SpeedPoint
+from distill.utils.record_json import unmeasured
 from pipelines.bench_repeatability import null_coverage, repeatability
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "bench_repeatability.py"
 
 
-def point(speedup: float | None, low: float | None = None, high: float | None = None) -> dict:
-    return {"speedup": speedup, "low": low, "high": high}
+def point(speedup: float | None, low: float | None = None, high: float | None = None) -> SpeedPoint:
+    place = {"device": "cpu", "dtype": "float32", "batch_size": 1, "length": 16}
+    return unmeasured(SpeedPoint, **place, speedup=speedup, low=low, high=high)
 
 
 def test_equal_runs_are_held_against_each_other_point_by_point():

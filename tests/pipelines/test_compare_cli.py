@@ -9,11 +9,12 @@ import pandas
 import pytest
 import torch
 from helpers import warm
+from helpers.records import SAMPLE, typed
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.config.schema import DataConfig
 from distill.data.splits import load_splits, resolve_task
-from distill.evaluation.record import read_record
+from distill.evaluation.record import parse_record, read_record
 from distill.utils.cli import run
 from pipelines import compare
 from students import student_from_teacher
@@ -73,7 +74,7 @@ def test_the_whole_command_from_another_folder(place, tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("not met: speedup at batch 1, 16 tokens")
     record = json.loads(done.stdout)
-    assert record == read_record(tmp_path / "out")
+    assert parse_record(record) == read_record(tmp_path / "out")
     files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert files >= {"record.json", "report.html", "report.md", "predictions.parquet", "plots/retention_speedup.png"}
     assert record["num_examples"] == 40
@@ -104,7 +105,7 @@ def test_submission_for_the_server(place, monkeypatch, tmp_path):
 @pytest.fixture
 def quick_record(monkeypatch):
     """Answer the comparison itself from the sample, for tests of what stands around it."""
-    record = json.loads((ROOT / "tests" / "data" / "sample_record.json").read_text())
+    record = typed(SAMPLE)
     monkeypatch.setattr(compare, "compare", lambda options: record)
     return record
 
@@ -149,8 +150,8 @@ def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_p
     named = ["--data.text_columns", *columns] if columns else []
     options = compare.parse(command(place, *QUICK, *own, *named, "--output", str(tmp_path / "out"), task="custom"))
     record = compare.compare(options)
-    assert record["split"] == "validation"
-    assert record["num_examples"] == 30
+    assert record.split == "validation"
+    assert record.num_examples == 30
     assert ("columns found: texts 'sentence', label 'label'" in capsys.readouterr().err) == (columns == [])
     predictions = pandas.read_parquet(tmp_path / "out" / "predictions.parquet")
     assert predictions["id"].tolist() == splits.validation["validation"].ids.tolist()
@@ -177,7 +178,7 @@ def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_p
         ({}, ["--data.max_length", "65"], "64 positions"),
         ({}, ["--submission", "unused"], "no test.<"),
         ({}, ["--submission", "unused", "--data.dir", "embedded"], "no test split"),
-        ({}, ["--max-seconds", "0"], "max_seconds must be positive"),
+        ({}, ["--max-seconds", "0"], "max_seconds is 0.0: give a number above 0"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, changes, more, words):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from distill.benchmark import timing
+from distill.benchmark.conditions import Models
+from distill.config.schema import ComparisonConfig
 from distill.data.splits import load_splits
 from distill.data.tokenization import tokenize
-from distill.evaluation.comparison import CompareSettings, compare_models
+from distill.evaluation.comparison import ComparisonSetup, compare_models
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import read_record, write_record
 from distill.export import deployment as deployments
@@ -74,18 +77,8 @@ def write_run(folder, teacher, student, tokenizer):
     task, data = get_task("sst2"), str(folder / "data")
     splits = load_splits(task, source=data, seed=0, max_train_examples=None, held_out_fraction=0.05)
     validation = {name: tokenize(part, tokenizer, 16) for name, part in splits.validation.items()}
-    settings = CompareSettings(lengths=(), resamples=50)
-    record, frame = compare_models(
-        task,
-        teacher,
-        student,
-        None,
-        None,
-        validation,
-        settings,
-        device="cpu",
-        measure_alternatives=measure_alternatives,
-    )
+    setup = ComparisonSetup(task, validation, ComparisonConfig(lengths=[], resamples=50), "cpu")
+    record, frame = compare_models(setup, Models(teacher, student), measure_alternatives)
     write_record(record, folder / "run" / "record.json")
     write_predictions(frame, folder / "run" / "predictions.parquet")
     (folder / "run" / "config.yaml").write_text(CONFIG.format(data=data))
@@ -118,22 +111,22 @@ def test_a_run_gets_its_deployments(place, tmp_path, monkeypatch, capsys):
     assert "student.int8.onnx" in capsys.readouterr().out
     assert {path.name for path in output.parent.iterdir()} == FILES
     record = read_record(place / "run")
-    assert {key: record[key] for key in before} == before
-    full, int8 = record["deployments"]
-    assert (full["dtype"], int8["dtype"]) == ("float32", "int8")
-    assert (full["file"], int8["file"]) == ("student.onnx", "student.int8.onnx")
-    assert full["parity"] < 1e-4 < int8["parity"] < 1
-    assert full["metrics"] == record["models"]["student"]["metrics"]
-    assert full["megabytes"] == output.stat().st_size / 1e6 > int8["megabytes"] > 0
+    assert replace(record, deployments=()) == before
+    full, int8 = record.deployments
+    assert (full.dtype, int8.dtype) == ("float32", "int8")
+    assert (full.file, int8.file) == ("student.onnx", "student.int8.onnx")
+    assert full.parity < 1e-4 < int8.parity < 1
+    assert full.metrics == record.models.student.metrics
+    assert full.megabytes == output.stat().st_size / 1e6 > int8.megabytes > 0
     for entry in (full, int8):
-        (point,) = entry["speed"]
-        assert (point["batch_size"], point["length"], point["dtype"]) == (1, 16, entry["dtype"])
-        assert point["speedup"] == pytest.approx(point["student_ms"] / point["deployed_ms"])
-        assert entry["environment"]["onnxruntime"] == onnxruntime.__version__
+        (point,) = entry.speed
+        assert (point.batch_size, point.length, point.dtype) == (1, 16, entry.dtype)
+        assert point.speedup == pytest.approx(point.student_ms / point.deployed_ms)
+        assert entry.environment["onnxruntime"] == onnxruntime.__version__
     for name in ("report.md", "report.html"):
         assert "student.int8.onnx" in (place / "run" / name).read_text()
     assert call(monkeypatch, "--student", place / "run" / "student", "--output", output) == 0
-    assert [entry["dtype"] for entry in read_record(place / "run")["deployments"]] == ["int8", "float32"]
+    assert [entry.dtype for entry in read_record(place / "run").deployments] == ["int8", "float32"]
 
 
 @pytest.fixture(scope="module")
@@ -332,16 +325,14 @@ class Broken(torch.nn.Module):
 
 def test_points_that_cannot_be_measured_are_null_with_a_reason(place):
     student = StudentForSequenceClassification.from_pretrained(place / "alone")
-    points = deployments.measure_latency(
-        student, {"float32": Broken()}, batch_sizes=[1], lengths=[40, 8, 4], seconds_per_point=0.02
-    )["float32"]
-    assert [point.get("reason") for point in points] == [
+    points = deployments.measure_latency(student, {"float32": Broken()}, [(1, 4), (1, 8), (1, 40)], 0.02)["float32"]
+    assert [point.reason for point in points] == [
         None,
         "out of memory",
         "longer than the student has positions",
     ]
-    assert [point["speedup"] is None for point in points] == [False, True, True]
-    assert points[0]["pairs"] >= timing.MIN_ROUNDS
+    assert [point.speedup is None for point in points] == [False, True, True]
+    assert points[0].pairs >= timing.MIN_ROUNDS
 
 
 def test_help_and_mistakes_do_not_wait_for_torch():

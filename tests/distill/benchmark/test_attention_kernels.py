@@ -14,6 +14,7 @@ from torch import Tensor
 from distill.benchmark.attention_kernels import (
     Contender,
     ParityError,
+    Setting,
     check_parity,
     compare_times,
     make_inputs,
@@ -69,17 +70,8 @@ def test_time_length_keeps_tokens_constant_and_leaves_out_large_maps() -> None:
 
     ticks = count()
     contenders = {"spy": Contender(spy, spy, 0), "large": Contender(spy, spy, 0, score_bytes=4)}
-    times, reasons = time_length(
-        contenders,
-        8,
-        backward=True,
-        batch_tokens=32,
-        num_heads=2,
-        head_size=4,
-        seconds=1,
-        max_score_bytes=4 * 4 * 2 * 8 * 8 - 1,
-        clock=lambda: next(ticks) / 100,
-    )
+    setting = Setting(num_heads=2, head_size=4, batch_tokens=32, seconds=1, max_score_bytes=4 * 4 * 2 * 8 * 8 - 1)
+    times, reasons = time_length(contenders, 8, setting, backward=True, clock=lambda: next(ticks) / 100)
     assert set(shapes) == {(4, 2, 8, 4)}
     assert set(times) == {"spy"}
     assert times["spy"].size >= 6

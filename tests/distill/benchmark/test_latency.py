@@ -1,5 +1,8 @@
 """The structure and the arithmetic of speed points, with a clock that counts layers instead of time."""
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 from helpers.tiny_bert import tiny_bert
@@ -7,7 +10,10 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from distill.benchmark import latency
-from distill.benchmark.timing import BLOCKS
+from distill.benchmark.conditions import Conditions, Models
+from distill.benchmark.points import NoisePoint
+from distill.benchmark.timing import BLOCKS, Budget
+from distill.utils.record_json import to_json
 
 DESIGN_FIELDS = {
     *("device", "dtype", "batch_size", "length", "teacher_ms", "student_ms"),
@@ -39,35 +45,32 @@ class CostClock:
         return self.time
 
 
-SETTINGS = {"device": "cpu", "dtype": torch.float32, "vocabulary_size": 50}
+CONDITIONS = Conditions("cpu", torch.float32, vocabulary_size=50)
+COMPILED = replace(CONDITIONS, compiled=True)
 
 
-def measure(clock, *, control: bool = True, batch_sizes=(2, 1), lengths=(16, 8), seconds: float = 0.5):
-    # Layer counts name the roles: 6 the teacher, 3 the control, 2 the student.
-    return latency.measure_speed(
-        make_bert(6),
-        make_bert(2),
-        make_bert(3) if control else None,
-        **SETTINGS,
-        batch_sizes=batch_sizes,
-        lengths=lengths,
-        seconds_per_point=seconds,
-        clock=clock,
-    )
+def make_models(control: bool = True) -> Models:
+    """Layer counts name the roles: 6 the teacher, 3 the control, 2 the student."""
+    return Models(make_bert(6), make_bert(2), control=make_bert(3) if control else None)
+
+
+def measure(clock, *, control: bool = True, batch_sizes=(1, 2), lengths=(8, 16), seconds: float = 0.5):
+    grid = list(product(batch_sizes, lengths))
+    return latency.measure_speed(make_models(control), CONDITIONS, grid, Budget(seconds), clock)
 
 
 def test_points_follow_the_record_and_multiply_out(monkeypatch):
     points = measure(CostClock(monkeypatch, lambda layers, batch, length: layers * batch))
-    assert [(point["batch_size"], point["length"]) for point in points] == [(1, 8), (1, 16), (2, 8), (2, 16)]
+    assert [(point.batch_size, point.length) for point in points] == [(1, 8), (1, 16), (2, 8), (2, 16)]
     for point in points:
-        assert set(point) >= DESIGN_FIELDS
-        assert (point["device"], point["dtype"], point["speed_only"]) == ("cpu", "float32", False)
-        assert point["teacher_ms"] == pytest.approx(6 * point["batch_size"])
-        assert point["student_ms"] == pytest.approx(2 * point["batch_size"])
-        assert (point["low"], point["speedup"], point["high"]) == pytest.approx((3, 3, 3))
-        assert point["depth_speedup"] == pytest.approx(2)
-        assert point["attention_speedup"] == pytest.approx(1.5)
-        assert point["speedup"] == pytest.approx(point["depth_speedup"] * point["attention_speedup"])
+        assert set(to_json(point)) >= DESIGN_FIELDS
+        assert (point.device, point.dtype, point.speed_only) == ("cpu", "float32", False)
+        assert point.teacher_ms == pytest.approx(6 * point.batch_size)
+        assert point.student_ms == pytest.approx(2 * point.batch_size)
+        assert (point.low, point.speedup, point.high) == pytest.approx((3, 3, 3))
+        assert point.depth_speedup == pytest.approx(2)
+        assert point.attention_speedup == pytest.approx(1.5)
+        assert point.speedup == pytest.approx(point.depth_speedup * point.attention_speedup)
 
 
 def test_every_block_of_a_point_runs_copies_of_its_own(monkeypatch):
@@ -79,15 +82,15 @@ def test_every_block_of_a_point_runs_copies_of_its_own(monkeypatch):
 
 def test_without_control_the_parts_are_null_with_a_reason(monkeypatch):
     point = measure(CostClock(monkeypatch, lambda layers, *_: layers), control=False)[0]
-    assert point["speedup"] == pytest.approx(3)
-    assert (point["depth_speedup"], point["attention_speedup"]) == (None, None)
-    assert point["reason"] == latency.NO_CONTROL
+    assert point.speedup == pytest.approx(3)
+    assert (point.depth_speedup, point.attention_speedup) == (None, None)
+    assert point.reason == latency.NO_CONTROL
 
 
 def test_lengths_beyond_the_position_table_are_marked(monkeypatch):
     points = measure(CostClock(monkeypatch, lambda layers, *_: layers), lengths=(32, 40), batch_sizes=(1,))
-    assert [point["speed_only"] for point in points] == [False, True]
-    assert points[1]["speedup"] == pytest.approx(3)
+    assert [point.speed_only for point in points] == [False, True]
+    assert points[1].speedup == pytest.approx(3)
 
 
 def test_out_of_memory_is_a_null_point_and_the_rest_goes_on(monkeypatch):
@@ -97,9 +100,9 @@ def test_out_of_memory_is_a_null_point_and_the_rest_goes_on(monkeypatch):
         return layers
 
     points = measure(CostClock(monkeypatch, cost))
-    assert [point["reason"] for point in points if "reason" in point] == ["out of memory"]
-    assert [point["speedup"] is None for point in points] == [False, False, True, False]
-    assert set(points[2]) >= DESIGN_FIELDS
+    assert [point.reason for point in points if point.reason] == ["out of memory"]
+    assert [point.speedup is None for point in points] == [False, False, True, False]
+    assert set(to_json(points[2])) >= DESIGN_FIELDS
 
 
 def test_a_bug_in_the_model_is_not_hidden(monkeypatch):
@@ -119,22 +122,15 @@ def test_points_that_cannot_pay_are_not_tried(monkeypatch):
 
     points = measure(CostClock(monkeypatch, cost), batch_sizes=(1, 200), lengths=(8,), seconds=0.1)
     assert seen == {(1, 8)}
-    assert "budget" in points[1]["reason"]
+    assert "budget" in points[1].reason
 
 
 def test_all_points_share_a_budget(monkeypatch):
     clock = CostClock(monkeypatch, lambda layers, *_: 10 * layers)
-    points = latency.measure_speed(
-        *(make_bert(6), make_bert(2), None),
-        **SETTINGS,
-        batch_sizes=(1, 2),
-        lengths=(8, 16),
-        seconds_per_point=1.0,
-        max_seconds=2.3,
-        clock=clock,
-    )
-    assert [point["speedup"] is None for point in points] == [False, False, True, True]
-    assert points[2]["reason"] == "did not fit into the 2.3 s for all points"
+    grid = list(product((1, 2), (8, 16)))
+    points = latency.measure_speed(make_models(control=False), CONDITIONS, grid, Budget(1.0, max_seconds=2.3), clock)
+    assert [point.speedup is None for point in points] == [False, False, True, True]
+    assert points[2].reason == "did not fit into the 2.3 s for all points"
     assert clock() < 2.3
 
 
@@ -151,19 +147,12 @@ def test_compile_takes_all_models_before_anything_is_timed(monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", pretend)
-    points = latency.measure_speed(
-        *(make_bert(6), make_bert(2), make_bert(3)),
-        **SETTINGS,
-        batch_sizes=(1,),
-        lengths=(8, 40),
-        seconds_per_point=0.05,
-        compiled=True,
-        clock=CostClock(monkeypatch, lambda layers, *_: layers),
-    )
+    clock = CostClock(monkeypatch, lambda layers, *_: layers)
+    points = latency.measure_speed(make_models(), COMPILED, [(1, 8), (1, 40)], Budget(0.05), clock)
     assert sorted(compiled) == [2, 2, 3, 3, 6, 6]
     assert calls[:3] == [6, 2, 3]  # in order once, then shuffled rounds
-    assert all(point["compiled"] for point in points)
-    assert points[0]["speedup"] == pytest.approx(3)
+    assert all(point.compiled for point in points)
+    assert points[0].speedup == pytest.approx(3)
 
 
 def test_a_model_that_cannot_be_compiled_is_a_null_point(monkeypatch):
@@ -173,31 +162,24 @@ def test_a_model_that_cannot_be_compiled_is_a_null_point(monkeypatch):
         raise TorchDynamoException("no backend\nlong story")
 
     monkeypatch.setattr(torch, "compile", lambda model: fail)
-    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.1, compiled=True)
-    assert noise["reason"] == "torch.compile failed: no backend"
+    noise = latency.measure_noise(make_bert(2), COMPILED, 1, 8, 0.1)
+    assert noise.reason == "torch.compile failed: no backend"
 
 
 def test_noise_of_the_teacher_against_itself(monkeypatch):
     clock = CostClock(monkeypatch, lambda layers, *_: layers)
-    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.2, clock=clock)
-    assert noise == {"batch_size": 1, "length": 8, "ratio": 1.0, "low": 1.0, "high": 1.0}
+    noise = latency.measure_noise(make_bert(2), CONDITIONS, 1, 8, 0.2, clock)
+    assert noise == NoisePoint(batch_size=1, length=8, ratio=1.0, low=1.0, high=1.0)
 
 
 def test_noise_on_the_real_clock_has_an_interval_around_its_ratio():
-    noise = latency.measure_noise(make_bert(2), **SETTINGS, batch_size=1, length=8, seconds=0.1)
-    assert 0 < noise["low"] <= noise["ratio"] <= noise["high"]
+    noise = latency.measure_noise(make_bert(2), CONDITIONS, 1, 8, 0.1)
+    assert 0 < noise.low <= noise.ratio <= noise.high
 
 
 def find_crossover(clock, lengths=(8, 128), control: bool = True):
     points = measure(clock, batch_sizes=(1,), lengths=lengths)
-    return latency.crossover_length(
-        points,
-        make_bert(2),
-        make_bert(3) if control else None,
-        **SETTINGS,
-        seconds_per_point=0.5,
-        clock=clock,
-    )
+    return latency.crossover_length(points, make_models(control), CONDITIONS, 0.5, clock)
 
 
 def linear_student(layers, batch, length):

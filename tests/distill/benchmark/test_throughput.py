@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distill.benchmark import throughput
+from distill.benchmark.conditions import Conditions, Models
 from distill.data.batching import TokenizedExamples
 
 
@@ -42,35 +43,35 @@ def make_examples(lengths):
 
 def measure(lengths, *, costs=(3e-4, 1e-4), batch_size=4, seconds=10.0):
     clock = Clock()
-    models = [Model(clock, cost) for cost in costs]
-    settings = {"device": "cpu", "dtype": torch.float32, "batch_size": batch_size, "seconds": seconds}
-    return throughput.measure_throughput(*models, make_examples(lengths), **settings, clock=clock)
+    models = Models(*(Model(clock, cost) for cost in costs))
+    conditions = Conditions("cpu", torch.float32, vocabulary_size=50)
+    return throughput.measure_throughput(models, make_examples(lengths), conditions, batch_size, seconds, clock)
 
 
 def test_real_tokens_are_counted_and_padding_is_not():
     point = measure([5, 6, 7, 8] * 6 + [16] * 8)  # batches of 4: 16, 16, and six of nearly one length each
-    assert (point["num_examples"], point["batch_size"], point["dtype"]) == (32, 4, "float32")
-    assert point["tokens_per_example"] == pytest.approx((26 * 6 + 128) / 32)
-    assert point["padding"] == pytest.approx(1 - (156 + 128) / (24 * 8 + 128))
-    assert point["teacher_tokens_per_second"] == pytest.approx(284 / (3e-4 * 320))
-    assert (point["low"], point["speedup"], point["high"]) == pytest.approx((3, 3, 3))
+    assert (point.num_examples, point.batch_size, point.dtype) == (32, 4, "float32")
+    assert point.tokens_per_example == pytest.approx((26 * 6 + 128) / 32)
+    assert point.padding == pytest.approx(1 - (156 + 128) / (24 * 8 + 128))
+    assert point.teacher_tokens_per_second == pytest.approx(284 / (3e-4 * 320))
+    assert (point.low, point.speedup, point.high) == pytest.approx((3, 3, 3))
 
 
 def test_batches_of_long_texts_are_as_large_as_asked():
-    assert measure([2000] * 640, batch_size=40, costs=(3e-5, 1e-5))["num_examples"] == 160  # four batches
+    assert measure([2000] * 640, batch_size=40, costs=(3e-5, 1e-5)).num_examples == 160  # four batches
 
 
 def test_a_small_budget_takes_batches_evenly_among_the_lengths():
     lengths = np.repeat(np.arange(8, 168, 8), 4)  # 20 batches, one length each
     point = measure(lengths, seconds=0.5)
-    assert point["num_examples"] == 16
-    assert point["tokens_per_example"] == pytest.approx(lengths.mean(), rel=0.05)
+    assert point.num_examples == 16
+    assert point.tokens_per_example == pytest.approx(lengths.mean(), rel=0.05)
 
 
 def test_fewer_batches_than_wanted_are_all_taken():
-    assert measure([4, 5, 6])["num_examples"] == 3
+    assert measure([4, 5, 6]).num_examples == 3
 
 
 def test_out_of_memory_has_a_reason():
     point = measure([8] * 20, costs=(1e-4, None))
-    assert (point["speedup"], point["reason"]) == (None, "out of memory")
+    assert (point.speedup, point.reason) == (None, "out of memory")

@@ -9,19 +9,20 @@ import pytest
 from helpers.tiny_bert import tiny_bert
 from transformers import BertForSequenceClassification
 
-from distill.benchmark import suite
+from distill.benchmark.conditions import Models
+from distill.config.schema import ComparisonConfig
 from distill.data.batching import TokenizedExamples
 from distill.evaluation import comparison
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.predictions_file import write_predictions
-from distill.evaluation.record import RECORD_KEYS
+from distill.evaluation.record import parse_record, record_text
+from distill.evaluation.record_parts import StageEntry
 from distill.export.alternatives import measure_alternatives
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
 
-QUICK = suite.CompareSettings(
-    batch_sizes=(1,), lengths=(8, 40), seconds_per_point=0.05, resamples=200, measure_memory=False
-)
+QUICK = ComparisonConfig(batch_sizes=[1], lengths=[8, 40], seconds_per_point=0.05, resamples=200, memory=False)
+STAGE = StageEntry(name="logits", seconds=1.0, examples_per_second=5.0, metrics={}, fidelity=None)
 
 
 def make_bert(num_labels: int, num_layers: int, seed: int) -> BertForSequenceClassification:
@@ -47,93 +48,87 @@ def make_examples(num_examples: int, num_labels: int, seed: int) -> TokenizedExa
 def run_comparison(name: str, *, baseline: bool = True, control: bool = True, settings=QUICK):
     task = TASKS[name]
     examples = {split: make_examples(60, task.num_labels, seed) for seed, split in enumerate(task.validation_splits)}
-    record, predicted = comparison.compare_models(
-        task,
+    models = Models(
         make_bert(task.num_labels, 2, 0),
         make_bert(task.num_labels, 1, 1),
-        make_bert(task.num_labels, 1, 2) if baseline else None,
-        make_bert(task.num_labels, 1, 3) if control else None,
-        examples,
-        settings,
-        device="cpu",
-        seed=7,
-        measure_alternatives=measure_alternatives,
-        stages=[{"name": "logits", "seconds": 1.0, "examples_per_second": 5.0, "metrics": {}, "fidelity": None}],
+        baseline=make_bert(task.num_labels, 1, 2) if baseline else None,
+        control=make_bert(task.num_labels, 1, 3) if control else None,
     )
+    setup = comparison.ComparisonSetup(task, examples, settings, "cpu", seed=7)
+    record, predicted = comparison.compare_models(setup, models, measure_alternatives, stages=[STAGE])
     return task, examples, record, predicted
 
 
 def test_record_of_a_classification_has_everything():
     task, examples, record, predicted = run_comparison("mrpc")
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert set(record) >= set(RECORD_KEYS)
-    assert (record["task"], record["split"], record["num_examples"], record["seed"]) == ("mrpc", "validation", 60, 7)
-    assert record["main_metric"] == "f1"
-    assert set(record["retention"]) == {"f1", "accuracy"}
+    assert parse_record(json.loads(record_text(record))) == record
+    assert (record.task, record.split, record.num_examples, record.seed) == ("mrpc", "validation", 60, 7)
+    assert record.main_metric == "f1"
+    assert set(record.retention) == {"f1", "accuracy"}
     for role in ("teacher", "student", "baseline"):
         logits = np.stack(predicted[f"{role}_logits"])
-        assert record["models"][role]["metrics"] == compute_metrics(task, logits, examples["validation"].labels)
-        assert 0 <= record["models"][role]["calibration_error"] <= 1
-        assert record["models"][role]["flops"] > 0
-    for metric, entry in record["retention"].items():
-        scores = {role: record["models"][role]["metrics"][metric] for role in ("teacher", "student")}
-        assert entry["value"] == pytest.approx(scores["student"] / scores["teacher"])
-        assert entry["low"] <= entry["value"] <= entry["high"]
+        assert record.models[role].metrics == compute_metrics(task, logits, examples["validation"].labels)
+        assert 0 <= record.models[role].calibration_error <= 1
+        assert record.models[role].flops > 0
+    for metric, entry in record.retention.items():
+        scores = {role: record.models[role].metrics[metric] for role in ("teacher", "student")}
+        assert entry.value == pytest.approx(scores["student"] / scores["teacher"])
+        assert entry.low <= entry.value <= entry.high
     teacher, student = (np.stack(predicted[f"{role}_logits"]).argmax(1) for role in ("teacher", "student"))
-    assert record["agreement"] == pytest.approx((teacher == student).mean())
-    assert record["kl_to_teacher"] > 0
-    assert 0 <= record["mcnemar"]["p"] <= 1
-    assert [point["speed_only"] for point in record["speed"]] == [False, True]
-    assert all(point["teacher_flops"] > point["student_flops"] for point in record["speed"])
-    assert record["noise"]["low"] <= record["noise"]["high"]
-    assert record["throughput"]["low"] <= record["throughput"]["high"]
-    assert record["throughput"]["num_examples"] > 0
-    assert [entry["name"] for entry in record["alternatives"]] == [
+    assert record.agreement == pytest.approx((teacher == student).mean())
+    assert record.kl_to_teacher > 0
+    assert 0 <= record.mcnemar.p <= 1
+    assert [point.speed_only for point in record.speed] == [False, True]
+    assert all(point.teacher_flops > point.student_flops for point in record.speed)
+    assert record.noise.low <= record.noise.high
+    assert record.throughput.low <= record.throughput.high
+    assert record.throughput.num_examples > 0
+    assert [entry.name for entry in record.alternatives] == [
         "teacher in ONNX Runtime fp32",
         "teacher in ONNX Runtime int8",
     ]
-    assert all(entry["metrics"] and entry["speed"] for entry in record["alternatives"])
-    assert record["median_length"] == 16
-    gained = (record["models"][role]["metrics"]["f1"] for role in ("student", "baseline"))
-    assert record["gain"]["f1"]["value"] == pytest.approx(np.subtract(*gained))
-    assert set(record["never_answered"]) == {"teacher", "student", "baseline"}
-    assert record["stages"][0]["name"] == "logits"
-    assert record["environment"]["device"] == "cpu"
+    assert all(entry.metrics and entry.speed for entry in record.alternatives)
+    assert record.median_length == 16
+    gained = (record.models[role].metrics["f1"] for role in ("student", "baseline"))
+    assert record.gain["f1"].value == pytest.approx(np.subtract(*gained))
+    assert set(record.never_answered) == {"teacher", "student", "baseline"}
+    assert record.stages[0].name == "logits"
+    assert record.environment["device"] == "cpu"
 
 
 def test_record_of_a_regression():
     _, _, record, predicted = run_comparison("klue_sts", baseline=False, control=False)
-    assert record["models"]["baseline"]["metrics"] is None
-    assert record["models"]["baseline"]["reason"]
-    assert "mcnemar" not in record
-    assert set(record["retention"]) == {"pearson", "f1"}
-    assert set(record["williams"]) == {"pearson"}
-    assert 0 <= record["williams"]["pearson"]["p"] <= 1
-    for entry in record["retention"].values():
-        assert entry["value"] is not None or entry["reason"]
+    assert record.models.baseline.metrics is None
+    assert record.models.baseline.reason
+    assert record.mcnemar is None
+    assert set(record.retention) == {"pearson", "f1"}
+    assert set(record.williams) == {"pearson"}
+    assert 0 <= record.williams["pearson"].p <= 1
+    for entry in record.retention.values():
+        assert entry.value is not None or entry.reason
     assert list(predicted.columns) == ["id", "split", "label", "teacher_logits", "student_logits"]
     correlation = np.corrcoef(np.stack(predicted["teacher_logits"])[:, 0], np.stack(predicted["student_logits"])[:, 0])
-    assert record["agreement"] == pytest.approx(correlation[0, 1])
+    assert record.agreement == pytest.approx(correlation[0, 1])
     # The student is itself a softmax model: it is its own control, and no crossover is looked for.
-    assert record["speed"][0]["attention_speedup"] is not None
-    assert (record["crossover_length"], record["crossover_reason"]) == (None, "the student's attention is softmax")
+    assert record.speed[0].attention_speedup is not None
+    assert (record.crossover_length, record.crossover_reason) == (None, "the student's attention is softmax")
 
 
 def test_both_splits_of_mnli():
-    _, _, record, predicted = run_comparison("mnli", settings=replace(QUICK, lengths=()))
-    assert record["split"] == "validation_matched"
-    assert list(record["models"]["student"]["metrics"]) == ["accuracy", "accuracy_mismatched"]
-    assert list(record["retention"]) == ["accuracy", "accuracy_mismatched"]
-    for metric, entry in record["retention"].items():
-        scores = {role: record["models"][role]["metrics"][metric] for role in ("teacher", "student")}
-        assert entry["value"] == pytest.approx(scores["student"] / scores["teacher"])
+    _, _, record, predicted = run_comparison("mnli", settings=replace(QUICK, lengths=[]))
+    assert record.split == "validation_matched"
+    assert list(record.models.student.metrics) == ["accuracy", "accuracy_mismatched"]
+    assert list(record.retention) == ["accuracy", "accuracy_mismatched"]
+    for metric, entry in record.retention.items():
+        scores = {role: record.models[role].metrics[metric] for role in ("teacher", "student")}
+        assert entry.value == pytest.approx(scores["student"] / scores["teacher"])
     assert predicted.groupby("split").size().to_dict() == {"validation_matched": 60, "validation_mismatched": 60}
-    assert record["speed"] == []
-    assert record["crossover_reason"] == "speed was not measured"
+    assert record.speed == ()
+    assert record.crossover_reason == "speed was not measured"
 
 
 def test_predictions_go_to_parquet_and_back(tmp_path):
-    _, examples, _, predicted = run_comparison("sst2", settings=replace(QUICK, lengths=()))
+    _, examples, _, predicted = run_comparison("sst2", settings=replace(QUICK, lengths=[]))
     write_predictions(predicted, tmp_path / "predictions.parquet")
     read = pd.read_parquet(tmp_path / "predictions.parquet")
     assert read["id"].tolist() == examples["validation"].ids.tolist()
@@ -143,21 +138,9 @@ def test_predictions_go_to_parquet_and_back(tmp_path):
 
 
 def test_same_seed_same_quality():
-    first, second = (run_comparison("sst2", settings=replace(QUICK, lengths=()))[2] for _ in range(2))
+    first, second = (run_comparison("sst2", settings=replace(QUICK, lengths=[]))[2] for _ in range(2))
     for key in ("retention", "models", "agreement", "mcnemar", "kl_to_teacher"):
-        assert first[key] == second[key]
-
-
-def test_numbers_that_are_not_finite_become_null_with_a_reason():
-    task = TASKS["sst2"]
-    logits = {role: {"validation": np.array([[0.0, 1.0], [1.0, 0.0]])} for role in ("teacher", "student")}
-    info = {role: comparison.describe_model(make_bert(2, 1, 0)) for role in logits}
-    stage = {"name": "s", "seconds": float("nan"), "examples_per_second": 1.0, "metrics": {}, "fidelity": []}
-    record = comparison.build_record(
-        task, logits, {"validation": np.array([1, 0])}, info, stages=[stage], resamples=50
-    )
-    assert record["stages"][0]["seconds"] is None
-    assert record["reasons"] == {"stages[0].seconds": "not a finite number"}
+        assert getattr(first, key) == getattr(second, key)
 
 
 def test_checkpoints_that_do_not_fit_are_refused():
@@ -167,16 +150,3 @@ def test_checkpoints_that_do_not_fit_are_refused():
     other.config.vocab_size = 60
     with pytest.raises(UserError, match=r"vocabularies differ \(teacher 50, student 60"):
         comparison.check_comparable(TASKS["sst2"], {"teacher": make_bert(2, 1, 0), "student": other})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dtype": "float23"}, "did you mean 'float32'"),
-        ({"lengths": (0, 8)}, "lengths must be positive"),
-        ({"resamples": 0}, "resamples must be positive"),
-    ],
-)
-def test_impossible_settings_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        replace(QUICK, **changes)

@@ -1,24 +1,32 @@
 """Records are valid JSON, whole, and refused with the name of what is wrong."""
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.records import SAMPLE, sample_json, typed
 
 from distill.evaluation import record
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
 
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
+ROOT = Path(__file__).parents[3]
 
 
-def test_the_sample_is_a_valid_record():
-    assert record.validate_record(SAMPLE) is SAMPLE
+def test_every_shipped_record_is_read_and_written_again_as_it_was():
+    """Those of earlier versions too: no key is added to them and none is lost."""
+    paths = [*(ROOT / "notebooks" / "records").glob("*/*.json"), ROOT / "tests" / "data" / "sample_record.json"]
+    found = {path: json.loads(path.read_text()) for path in paths}
+    records = {path: whole for path, whole in found.items() if "schema" in whole}
+    assert len(records) > 100  # beside them there are summaries and benchmarks
+    for path, whole in records.items():
+        assert to_json(record.parse_record(whole)) == whole, path
 
 
 def change(path: str, value) -> dict:
-    changed = copy.deepcopy(SAMPLE)
+    changed = sample_json()
     *parents, last = path.split("/")
     inner = changed
     for key in parents:
@@ -53,25 +61,39 @@ def change(path: str, value) -> dict:
 )
 def test_what_is_wrong_is_named(path, value, message):
     with pytest.raises(UserError, match=message):
-        record.validate_record(change(path, value), "some file")
+        record.parse_record(change(path, value), "some file")
 
 
 def test_numbers_may_be_null():
     for path in ("agreement", "crossover_length", "speed/0/speedup", "models/baseline/metrics"):
-        record.validate_record(change(path, None))
+        record.parse_record(change(path, None))
 
 
 def test_records_of_earlier_versions_are_read():
-    old = copy.deepcopy(SAMPLE)
+    old = sample_json()
     for key in ("alternatives", "median_length", "gain", "never_answered"):
         del old[key]
-    assert record.validate_record(old) is old
+    assert typed(old).alternatives == ()
 
 
 def test_write_then_read(tmp_path):
-    record.write_record(SAMPLE, tmp_path / "record.json")
-    assert record.read_record(tmp_path / "record.json") == SAMPLE
-    assert record.read_record(tmp_path) == SAMPLE
+    sample = typed(SAMPLE)
+    record.write_record(sample, tmp_path / "record.json")
+    assert record.read_record(tmp_path / "record.json") == sample
+    assert record.read_record(tmp_path) == sample
+
+
+def test_keys_of_a_later_version_are_passed_over():
+    assert typed(SAMPLE | {"a_later_key": 1}) == typed(SAMPLE)
+
+
+def test_numbers_that_are_not_finite_become_null_with_a_reason():
+    sample = typed(SAMPLE)
+    stages = (replace(sample.stages[0], seconds=float("nan")), *sample.stages[1:])
+    finished = record.finish_record(replace(sample, stages=stages, agreement=np.float32(0.5)))
+    assert finished.stages[0].seconds is None
+    assert finished.reasons == {"stages[0].seconds": "not a finite number"}
+    assert type(finished.agreement) is float
 
 
 def test_missing_and_torn_files_are_refused(tmp_path):

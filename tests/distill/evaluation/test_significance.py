@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from distill.benchmark.points import Interval
 from distill.evaluation import bootstrap, significance
 
 METRICS = {
@@ -71,8 +72,8 @@ def test_interval_agrees_with_scipy(metric):
         rng=np.random.default_rng(4),
     ).confidence_interval
     width = theirs.high - theirs.low
-    assert abs(ours["low"] - theirs.low) < 0.2 * width
-    assert abs(ours["high"] - theirs.high) < 0.2 * width
+    assert abs(ours.low - theirs.low) < 0.2 * width
+    assert abs(ours.high - theirs.high) < 0.2 * width
 
 
 def test_hand_case_of_two_examples():
@@ -81,7 +82,7 @@ def test_hand_case_of_two_examples():
     scores = bootstrap.bootstrap_metric("accuracy", labels, (teacher, student), resamples=20_000, seed=0)[1:]
     shares = [(scores[:, 1] == value).mean() for value in (0.0, 0.5, 1.0)]
     np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.015)
-    assert significance.retention("accuracy", labels, teacher, student) == {"value": 0.5, "low": 0.0, "high": 1.0}
+    assert significance.retention("accuracy", labels, teacher, student) == Interval(0.5, 0.0, 1.0)
 
 
 def test_student_equal_to_teacher_keeps_exactly_everything():
@@ -105,9 +106,9 @@ def test_a_metric_may_be_any_function():
     labels, teacher, student = make_predictions("accuracy", 200)
     slow = significance.retention(METRICS["accuracy"], labels, teacher, student, resamples=500, seed=0)
     fast = significance.retention("accuracy", labels, teacher, student, resamples=20_000, seed=0)
-    assert slow["value"] == pytest.approx(fast["value"])
-    assert slow["low"] == pytest.approx(fast["low"], abs=0.02)
-    assert slow["high"] == pytest.approx(fast["high"], abs=0.02)
+    assert slow.value == pytest.approx(fast.value)
+    assert slow.low == pytest.approx(fast.low, abs=0.02)
+    assert slow.high == pytest.approx(fast.high, abs=0.02)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
@@ -118,7 +119,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         labels = np.ones(250, dtype=int)
         teacher, student = (difficulty < 0.9).astype(int), (difficulty < 0.75).astype(int)
         interval = significance.retention("accuracy", labels, teacher, student, resamples=500, seed=trial)
-        covered += interval["low"] <= 0.75 / 0.9 <= interval["high"]
+        covered += interval.low <= 0.75 / 0.9 <= interval.high
     assert 0.90 <= covered / 300 <= 0.985
 
 
@@ -126,17 +127,17 @@ def test_a_teacher_without_a_score_has_no_retention():
     labels = np.array([0, 1, 0, 1])
     constant = np.zeros(4, dtype=int)
     interval = significance.retention("matthews_correlation", labels, constant, labels)
-    assert (interval["value"], interval["low"], interval["high"]) == (None, None, None)
-    assert "not above 0" in interval["reason"]
+    assert (interval.value, interval.low, interval.high) == (None, None, None)
+    assert "not above 0" in interval.reason
 
 
 def test_an_unsure_teacher_has_a_value_but_no_interval():
     labels = np.array([0, 1] * 5)
     teacher = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1, 0])
     interval = significance.retention("matthews_correlation", labels, teacher, labels)
-    assert interval["value"] == pytest.approx(5.0)
-    assert interval["low"] is None
-    assert "resamples" in interval["reason"]
+    assert interval.value == pytest.approx(5.0)
+    assert interval.low is None
+    assert "resamples" in interval.reason
 
 
 def test_mcnemar_golden():
@@ -205,8 +206,8 @@ def test_one_seed_agrees_with_scipy():
         rng=np.random.default_rng(2),
     ).confidence_interval
     width = theirs.high - theirs.low
-    assert abs(ours["low"] - theirs.low) < 0.05 * width
-    assert abs(ours["high"] - theirs.high) < 0.05 * width
+    assert abs(ours.low - theirs.low) < 0.05 * width
+    assert abs(ours.high - theirs.high) < 0.05 * width
 
 
 def test_hand_case_of_two_seeds_and_two_examples(monkeypatch):
@@ -243,27 +244,27 @@ def test_several_seeds_equal_the_slow_bootstrap():
     ours = significance.retention_over_seeds("accuracy", labels, teachers, students, seed=0)
     for name, column in zip(("ratio_of_averages", "mean_of_ratios"), np.array(slow).T, strict=True):
         low, high = np.percentile(column, [2.5, 97.5])
-        assert ours[name]["low"] == pytest.approx(low, abs=0.05 * (high - low))
-        assert ours[name]["high"] == pytest.approx(high, abs=0.05 * (high - low))
+        assert ours[name].low == pytest.approx(low, abs=0.05 * (high - low))
+        assert ours[name].high == pytest.approx(high, abs=0.05 * (high - low))
 
 
 def test_seeds_that_differ_widen_the_interval():
     labels, teachers, students = make_seeds(3)
     several = significance.retention_over_seeds("accuracy", labels, teachers, students)["mean_of_ratios"]
     alone = significance.retention("accuracy", labels, teachers[1], students[1])
-    assert several["high"] - several["low"] > 1.2 * (alone["high"] - alone["low"])
+    assert several.high - several.low > 1.2 * (alone.high - alone.low)
 
 
 def test_both_definitions_of_retention():
     labels = np.ones(4, dtype=int)
     half, quarter, whole = (np.array(row) for row in ([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]))
     both = significance.retention_over_seeds("accuracy", labels, [half, whole], [quarter, whole], resamples=50)
-    assert both["ratio_of_averages"]["value"] == pytest.approx(1.25 / 1.5)
-    assert both["mean_of_ratios"]["value"] == pytest.approx(0.75)
+    assert both["ratio_of_averages"].value == pytest.approx(1.25 / 1.5)
+    assert both["mean_of_ratios"].value == pytest.approx(0.75)
     nothing = np.zeros(4, dtype=int)
     both = significance.retention_over_seeds("accuracy", labels, [nothing, whole], [whole, whole], resamples=50)
-    assert both["mean_of_ratios"]["value"] is None
-    assert "not above 0" in both["mean_of_ratios"]["reason"]
+    assert both["mean_of_ratios"].value is None
+    assert "not above 0" in both["mean_of_ratios"].reason
 
 
 # ---------------------------------------------------------------- Williams
@@ -271,9 +272,9 @@ def test_both_definitions_of_retention():
 
 def test_williams_published_examples():
     # Steiger (1980), case A, and the example that the R package psych documents to seven digits (?psych::r.test).
-    assert significance.williams_from_correlations(103, 0.4, 0.5, 0.1)["t"] == pytest.approx(-0.89, abs=0.005)
+    assert significance.williams_from_correlations(103, 0.4, 0.5, 0.1).t == pytest.approx(-0.89, abs=0.005)
     r12, r13, r23 = 0.693458895410494, 0.695966022434845, 0.988475791500198
-    assert significance.williams_from_correlations(5105, r12, r13, r23)["p"] == pytest.approx(0.1000759, abs=5e-8)
+    assert significance.williams_from_correlations(5105, r12, r13, r23).p == pytest.approx(0.1000759, abs=5e-8)
 
 
 def test_williams_keeps_its_promise_where_both_are_equally_good():
@@ -282,15 +283,15 @@ def test_williams_keeps_its_promise_where_both_are_equally_good():
     for _ in range(1000):
         labels, common, first, second = generator.normal(size=(4, 60))
         test = significance.williams(labels, labels + common + first, labels + common + second)
-        rejected += test["p"] < 0.05
+        rejected += test.p < 0.05
     assert 0.03 < rejected / 1000 < 0.07
 
 
 def test_williams_sees_the_better_score_and_has_no_opinion_on_equal_ones():
     labels, teacher, student = make_predictions("pearson", 200)
     test = significance.williams(labels, teacher, student)
-    assert test["t"] > 3
-    assert test["p"] < 0.01
-    assert significance.williams(labels, student, teacher)["t"] == pytest.approx(-test["t"])
-    assert significance.williams(labels, teacher, 2 * teacher + 1)["p"] == 1.0
-    assert significance.williams(labels, teacher, np.ones(200))["p"] is None
+    assert test.t > 3
+    assert test.p < 0.01
+    assert significance.williams(labels, student, teacher).t == pytest.approx(-test.t)
+    assert significance.williams(labels, teacher, 2 * teacher + 1).p == 1.0
+    assert significance.williams(labels, teacher, np.ones(200)).p is None

@@ -8,11 +8,13 @@ import pytest
 import torch
 from helpers.closeness import assert_close
 
-from distill.benchmark.suite import CompareSettings
+from distill.benchmark.conditions import Models
+from distill.config.schema import ComparisonConfig
 from distill.data.batching import median_length
+from distill.evaluation.comparison import ComparisonSetup
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.predict import predict_logits
-from distill.evaluation.record import ALTERNATIVE_KEYS, ALTERNATIVE_NUMBERS
+from distill.evaluation.record_parts import Interval
 from distill.export import alternative_speed, alternatives, onnx
 from distill.export.alternatives import ONNX, SOFTMAX, measure_alternatives
 from distill.export.fused_onnx import export_fused, quantize_fused
@@ -21,7 +23,7 @@ from distill.models.windowed_bert import reading_windows
 from distill.tasks import TASKS
 from students import student_from_teacher
 
-SETTINGS = CompareSettings(batch_sizes=(4, 1), lengths=(8, 24, 64, 1024), seconds_per_point=0.02, resamples=100)
+SETTINGS = ComparisonConfig(batch_sizes=[4, 1], lengths=[8, 24, 64, 1024], seconds_per_point=0.02, resamples=100)
 TASK = TASKS["sst2"]
 
 
@@ -34,11 +36,8 @@ def scene(make_bert, make_examples):
     validation = {"validation": make_examples(20)}
 
     def measure(teacher=teacher, student=student, load=lambda: softmax, settings=SETTINGS):
-        logits = {"teacher": {name: predict_logits(teacher, each, device="cpu") for name, each in validation.items()}}
-        models = {"teacher": teacher, "student": student}
-        return measure_alternatives(
-            TASK, models, validation, logits, settings, device="cpu", seed=0, softmax_student=load
-        )
+        setup = ComparisonSetup(TASK, validation, settings, "cpu")
+        return measure_alternatives(setup, Models(teacher, student), setup.predict(teacher), softmax_student=load)
 
     measure.teacher, measure.softmax, measure.examples = teacher, softmax, validation["validation"]
     return measure
@@ -81,24 +80,24 @@ def test_int8_weights_are_smaller_and_answer_nearly_the_same(make_bert, tmp_path
 
 def test_entries_hold_quality_size_and_speed(scene):
     fp32, int8, softmax = entries = scene()
-    assert [entry["name"] for entry in entries] == [f"{ONNX} fp32", f"{ONNX} int8", SOFTMAX]
-    assert [(entry["format"], entry["dtype"]) for entry in entries] == [
+    assert [entry.name for entry in entries] == [f"{ONNX} fp32", f"{ONNX} int8", SOFTMAX]
+    assert [(entry.format, entry.dtype) for entry in entries] == [
         ("onnx", "float32"),
         ("onnx", "int8"),
         ("torch", "float32"),
     ]
-    assert all(set(entry) >= set(ALTERNATIVE_KEYS) and "reason" not in entry for entry in entries)
+    assert all(entry.reason is None for entry in entries)
     labels = scene.examples.labels
     for entry, model in ((fp32, scene.teacher), (softmax, scene.softmax)):
         logits = predict_logits(model, scene.examples, device="cpu")
-        assert entry["metrics"] == compute_metrics(TASK, logits, labels)
-    assert fp32["retention"]["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert fp32["agreement"] == 1.0
-    share = softmax["metrics"]["accuracy"] / fp32["metrics"]["accuracy"]
-    assert softmax["retention"]["accuracy"]["value"] == pytest.approx(share)
-    assert fp32["megabytes"] > 0
-    assert int8["megabytes"] > 0
-    assert softmax["megabytes"] is None
+        assert entry.metrics == compute_metrics(TASK, logits, labels)
+    assert fp32.retention["accuracy"] == Interval(1.0, 1.0, 1.0)
+    assert fp32.agreement == 1.0
+    share = softmax.metrics["accuracy"] / fp32.metrics["accuracy"]
+    assert softmax.retention["accuracy"].value == pytest.approx(share)
+    assert fp32.megabytes > 0
+    assert int8.megabytes > 0
+    assert softmax.megabytes is None
 
 
 def test_speeds_are_taken_in_the_same_rounds_up_to_the_positions(scene):
@@ -106,23 +105,21 @@ def test_speeds_are_taken_in_the_same_rounds_up_to_the_positions(scene):
     median = median_length({"validation": scene.examples})
     assert median % 8 == 0
     for entry in entries:
-        assert [point["length"] for point in entry["speed"]] == sorted({8, median, 24})
-        assert {(point["device"], point["dtype"], point["batch_size"]) for point in entry["speed"]} == {
-            ("cpu", entry["dtype"], 1)
-        }
-    for together in zip(*(entry["speed"] for entry in entries), strict=True):
-        assert len({(point["teacher_ms"], point["student_ms"]) for point in together}) == 1
+        assert [point.length for point in entry.speed] == sorted({8, median, 24})
+        assert {(point.device, point.dtype, point.batch_size) for point in entry.speed} == {("cpu", entry.dtype, 1)}
+    for together in zip(*(entry.speed for entry in entries), strict=True):
+        assert len({(point.teacher_ms, point.student_ms) for point in together}) == 1
         for point in together:
-            assert point["speedup"] == pytest.approx(point["teacher_ms"] / point["alternative_ms"])
-            assert point["over_student"] == pytest.approx(point["student_ms"] / point["alternative_ms"])
-            assert point["low"] <= point["speedup"] <= point["high"]
+            assert point.speedup == pytest.approx(point.teacher_ms / point.alternative_ms)
+            assert point.over_student == pytest.approx(point.student_ms / point.alternative_ms)
+            assert point.low <= point.speedup <= point.high
 
 
 def test_a_student_with_fewer_positions_is_timed_all_the_same(scene, make_bert):
     short = student_from_teacher(make_bert(max_position_embeddings=16), layer_map=[1], attention="softmax")[0].eval()
     for entry in scene(student=short, load=lambda: short):
-        assert entry["speed"][-1]["length"] == 24
-        assert entry["speed"][-1]["speedup"] > 0
+        assert entry.speed[-1].length == 24
+        assert entry.speed[-1].speedup > 0
 
 
 def test_the_median_is_the_texts_own_rounded_up(make_examples):
@@ -132,21 +129,22 @@ def test_the_median_is_the_texts_own_rounded_up(make_examples):
 
 
 def test_without_lengths_there_is_quality_alone(scene):
-    entries = scene(settings=replace(SETTINGS, lengths=()))
-    assert all(entry["speed"] == [] and entry["metrics"] for entry in entries)
+    entries = scene(settings=replace(SETTINGS, lengths=[]))
+    assert all(entry.speed == () and entry.metrics for entry in entries)
 
 
 def test_without_softmax_stages_there_is_no_softmax_student(scene):
-    assert [entry["name"] for entry in scene(load=None)] == [f"{ONNX} fp32", f"{ONNX} int8"]
+    assert [entry.name for entry in scene(load=None)] == [f"{ONNX} fp32", f"{ONNX} int8"]
 
 
 def no_numbers(entry, reason):
-    keys = ("metrics", "retention", "agreement", "megabytes")
-    assert all(entry[key] is None for key in keys), entry
-    assert reason in entry["reason"]
-    for point in entry["speed"]:
-        assert all(point[key] is None for key in ALTERNATIVE_NUMBERS), point
-        assert reason in point["reason"]
+    assert entry.metrics is entry.retention is entry.agreement is entry.megabytes is None, entry
+    assert reason in entry.reason
+    for point in entry.speed:
+        numbers = (point.teacher_ms, point.student_ms, point.alternative_ms, point.speedup, point.low, point.high)
+        assert set(numbers) == {None}, point
+        assert set(vars(point.interval_over_student).values()) == {None, frozenset()}, point
+        assert reason in point.reason
 
 
 def fail(*arguments, **options):
@@ -158,20 +156,20 @@ def test_what_fails_is_null_with_a_reason_and_the_others_go_on(scene, monkeypatc
     fp32, int8, softmax = scene()
     no_numbers(fp32, "RuntimeError: no such operation")
     no_numbers(int8, "RuntimeError: no such operation")
-    assert softmax["metrics"]
-    assert all(point["speedup"] for point in softmax["speed"])
+    assert softmax.metrics
+    assert all(point.speedup for point in softmax.speed)
 
 
 def test_failing_int8_leaves_fp32(scene, monkeypatch):
     monkeypatch.setattr(alternatives, "quantize_fused", fail)
     fp32, int8, _ = scene()
-    assert fp32["speed"][0]["speedup"]
+    assert fp32.speed[0].speedup
     no_numbers(int8, "no such operation")
 
 
 def test_a_softmax_student_that_cannot_be_loaded(scene):
     fp32, _, softmax = scene(load=lambda: fail())
-    assert fp32["metrics"]
+    assert fp32.metrics
     no_numbers(softmax, "no such operation")
 
 
@@ -196,7 +194,7 @@ def test_a_teacher_that_reads_windows_has_no_file(scene, make_bert):
     teacher = reading_windows(make_bert(max_position_embeddings=8)).eval()
     fp32, _, softmax = scene(teacher=teacher)
     no_numbers(fp32, "in windows")
-    assert softmax["metrics"]
+    assert softmax.metrics
 
 
 def test_on_a_gpu_nothing_is_compared_with_the_cpu(scene):
@@ -210,15 +208,15 @@ def test_on_a_gpu_nothing_is_compared_with_the_cpu(scene):
 def test_speed_that_cannot_be_measured_leaves_the_quality(scene, monkeypatch):
     monkeypatch.setattr(alternative_speed, "_time_point", fail)
     for entry in scene():
-        assert entry["metrics"]
-        assert all(point["reason"] == "RuntimeError: no such operation second line" for point in entry["speed"])
+        assert entry.metrics
+        assert all(point.reason == "RuntimeError: no such operation second line" for point in entry.speed)
 
 
 def test_no_file_stays_behind(scene, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert scene()[0]["metrics"]
+    assert scene()[0].metrics
     monkeypatch.setattr(alternatives, "quantize_fused", fail)
-    assert scene()[1]["reason"]
+    assert scene()[1].reason
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,6 @@
 """The model card: its evaluation results read back, and miniature data never passes for the real set."""
 
 import ast
-import copy
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.records import sample_json, typed
 from helpers.small_students import student
 from huggingface_hub import ModelCard
 
@@ -19,16 +19,14 @@ from distill.reporting.model_card import write_model_card
 from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError
 
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
-
 
 @pytest.fixture
 def record():
-    return copy.deepcopy(SAMPLE)
+    return sample_json()
 
 
 def test_results_read_back(record, tmp_path):
-    card = ModelCard.load(write_model_card(record, tmp_path))
+    card = ModelCard.load(write_model_card(typed(record), tmp_path))
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.8933)
     assert (result.dataset_type, result.dataset_config, result.dataset_split) == ("nyu-mll/glue", "sst2", "validation")
@@ -38,7 +36,7 @@ def test_results_read_back(record, tmp_path):
 
 @pytest.mark.parametrize("source", ["embedded", "/data/glue"])
 def test_only_hub_data_is_named_as_hub_data(record, tmp_path, source):
-    path = write_model_card(record, tmp_path, source=source)
+    path = write_model_card(typed(record), tmp_path, source=source)
     card = ModelCard.load(path)
     assert card.data.to_dict().get("datasets") is None
     assert "nyu-mll" not in path.read_text()
@@ -49,7 +47,7 @@ def test_only_hub_data_is_named_as_hub_data(record, tmp_path, source):
 def test_two_splits_stay_apart(record, tmp_path):
     record |= {"task": "mnli", "split": "validation_matched"}
     record["models"]["student"]["metrics"] = {"accuracy": 0.8, "accuracy_mismatched": 0.79}
-    results = ModelCard.load(write_model_card(record, tmp_path)).data.eval_results
+    results = ModelCard.load(write_model_card(typed(record), tmp_path)).data.eval_results
     assert {(result.dataset_split, result.metric_value) for result in results} == {
         ("validation_matched", 0.8),
         ("validation_mismatched", 0.79),
@@ -58,13 +56,13 @@ def test_two_splits_stay_apart(record, tmp_path):
 
 def test_a_null_metric_is_not_a_result(record, tmp_path):
     record["models"]["student"]["metrics"]["f1"] = None
-    results = ModelCard.load(write_model_card(record, tmp_path)).data.eval_results
+    results = ModelCard.load(write_model_card(typed(record), tmp_path)).data.eval_results
     assert [result.metric_type for result in results] == ["accuracy"]
 
 
 def test_custom_task_and_verdict(record, tmp_path):
     record["task"] = "custom"
-    text = write_model_card(record, tmp_path, source="mine").read_text()
+    text = write_model_card(typed(record), tmp_path, source="mine").read_text()
     assert "keeps 97.5 % [95.9, 99.1] of its teacher's accuracy" in text
     assert "trust_remote_code=True" in text
 
@@ -104,7 +102,7 @@ def example_of(card: Path) -> str:
 )
 def test_the_example_runs_as_written(record, students, tmp_path, name, task, labels):
     """In a process without this repository; standard input is closed, so that a question for consent would fail."""
-    card = write_model_card(record, students / name, task=task)
+    card = write_model_card(typed(record), students / name, task=task)
     code = example_of(card)
     assert code.count("trust_remote_code") == 1
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -134,7 +132,7 @@ def test_labels_data_and_limits(record, students):
         "data_name": "mine.csv",
         "never_answered": {"student": ["negative"]},
     }
-    text = write_model_card(record, students / "classes", source="/data/mine.csv", task=PAIR).read_text()
+    text = write_model_card(typed(record), students / "classes", source="/data/mine.csv", task=PAIR).read_text()
     assert "* 0: negative\n* 1: positive" in text
     assert "the training split of mine.csv, read from a folder. Text: first, second." in text
     assert "It never answers negative." in text
@@ -151,7 +149,7 @@ def test_base_model_and_licence(record, students, tmp_path, licence):
         (encoder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# Encoder\n")
     base = describe_base_model(str(encoder))
     assert base == BaseModel("somebody/encoder", "somebody/encoder", licence)
-    path = write_model_card(record, students / "classes", base=base)
+    path = write_model_card(typed(record), students / "classes", base=base)
     text = path.read_text()
     data = ModelCard.load(path).data.to_dict()
     assert (data["base_model"], data.get("license")) == ("somebody/encoder", licence)
@@ -169,4 +167,4 @@ def test_a_folder_that_names_no_origin_is_named_without_its_path(tmp_path):
 def test_no_place_to_write(record, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the model card"):
-        write_model_card(record, tmp_path / "file")
+        write_model_card(typed(record), tmp_path / "file")

@@ -1,42 +1,39 @@
 """Pictures: which are drawn for which record, that they are PNGs, repeatable, and leave matplotlib alone."""
 
-import copy
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib
 import pytest
+from helpers.records import sample_json, typed
 
 from distill.reporting.plot_style import png
 from distill.reporting.plots import draw_plots, retention_against_speedup, speed_by_length
 from distill.reporting.training_plots import fidelity, losses, metric_after_stages
 
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 ALWAYS = {"retention_speedup.png", "speed_by_length.png", "memory_by_length.png", "fidelity.png", "stages.png"}
 
 
 @pytest.fixture
 def record():
-    return copy.deepcopy(SAMPLE)
+    return sample_json()
 
 
 def test_every_picture_of_a_full_record(record):
     history = {"attention": [{"step": 10, "learning_rate": 1e-3, "attention_output": 0.5}], "logits": []}
     before = dict(matplotlib.rcParams)
-    plots = draw_plots(record, history)
+    plots = draw_plots(typed(record), history)
     assert set(plots) == ALWAYS | {"losses.png"}
     assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in plots.values())
     assert dict(matplotlib.rcParams) == before
 
 
 def test_the_same_record_gives_the_same_bytes(record):
-    assert draw_plots(record) == draw_plots(record)
+    assert draw_plots(typed(record)) == draw_plots(typed(record))
 
 
 def test_a_record_without_numbers_draws_nothing(record):
     record |= {"speed": [], "memory": [], "stages": [], "crossover_length": None}
-    assert draw_plots(record) == {}
+    assert draw_plots(typed(record)) == {}
 
 
 def test_nulls_are_left_out(record):
@@ -46,11 +43,11 @@ def test_nulls_are_left_out(record):
     record["retention"]["accuracy"] |= {"low": None, "high": None, "reason": "too few examples"}
     for point in record["speed"]:
         point |= {"depth_speedup": None, "attention_speedup": None, "low": None, "high": None}
-    assert set(draw_plots(record)) == ALWAYS
+    assert set(draw_plots(typed(record))) == ALWAYS
 
 
 def test_retention_picture_shows_the_record(record):
-    axes = retention_against_speedup(record).axes[0]
+    axes = retention_against_speedup(typed(record)).axes[0]
     assert axes.get_ylabel() == "retention of accuracy"
     lengths = [text.get_text() for text in axes.texts]
     assert lengths == ["32", "128", "512", "2048", "32", "128", "512"]
@@ -59,7 +56,7 @@ def test_retention_picture_shows_the_record(record):
 
 
 def test_speed_is_log_log_and_the_crossover_stands_in_the_smallest_batch_only(record):
-    figure = speed_by_length(record)
+    figure = speed_by_length(typed(record))
     times = figure.axes[:2]
     assert all(axes.get_xscale() == axes.get_yscale() == "log" for axes in times)
     assert [any("crossover" in text.get_text() for text in axes.texts) for axes in times] == [True, False]
@@ -70,20 +67,23 @@ def test_axes_have_ticks_for_any_range(record, factor):
     for point in record["speed"]:
         if point["speedup"] is not None:
             point |= {name: point[name] * factor for name in ("speedup", "low", "high")}
-    axes = retention_against_speedup(record).axes[0]
+    axes = retention_against_speedup(typed(record)).axes[0]
     assert 2 <= len(axes.get_xticks()) <= 8
 
 
 def test_one_stage_of_a_regression(record):
     record["main_metric"] = "pearson"
-    record["stages"] = [{"name": "logits", "seconds": 1.0, "examples_per_second": 1.0, "metrics": {"pearson": -0.1}}]
-    figure = metric_after_stages(record)
+    record["retention"]["pearson"] = record["retention"]["accuracy"]
+    for model in record["models"].values():
+        model["metrics"]["pearson"] = 0.5
+    record["stages"] = [record["stages"][0] | {"metrics": {"pearson": -0.1}}]
+    figure = metric_after_stages(typed(record))
     assert figure.axes[0].texts[0].get_text() == "-0.100"
 
 
 def test_a_layer_below_the_mean_is_a_cross_and_not_a_clipped_bar(record):
     record["stages"][0]["fidelity"][2]["hidden_states"] = -40.0
-    attention, hidden = fidelity(record).axes
+    attention, hidden = fidelity(typed(record)).axes
     assert attention.get_ylim() == (0, 1)
     assert all(bar.get_height() >= 0 for bar in hidden.patches)
     crosses = [list(line.get_xdata()) for line in hidden.lines if line.get_marker() == "x"]
@@ -96,7 +96,7 @@ def test_layers_are_whole_numbers_from_1(record, layers):
     layer = record["stages"][0]["fidelity"][0]
     for stage in record["stages"]:
         stage["fidelity"] = [layer | {"layer": place} for place in range(layers)]
-    ticks = list(fidelity(record).axes[0].get_xticks())
+    ticks = list(fidelity(typed(record)).axes[0].get_xticks())
     assert ticks[0] == 1
     assert all(tick == int(tick) and 1 <= tick <= layers for tick in ticks)
     assert len(ticks) <= 12
@@ -106,7 +106,7 @@ def test_every_point_lies_inside_the_picture_and_close_lengths_share_a_label(rec
     first, second = record["speed"][:2]
     first |= {"speedup": 2.0, "low": 1.9, "high": 2.1}
     second |= {"speedup": 2.02, "low": 1.9, "high": 9.0}
-    axes = retention_against_speedup(record).axes[0]
+    axes = retention_against_speedup(typed(record)).axes[0]
     low, high = axes.get_xlim()
     assert low < 1.0
     assert high > 9.0
@@ -120,7 +120,7 @@ def box(text):
 def test_tick_labels_of_stages_do_not_overprint(record):
     names = ("depth", "depth_logits", "transfer", "layers", "logits", "another_long_name")
     record["stages"] = [record["stages"][0] | {"name": name} for name in names]
-    figure = metric_after_stages(record)
+    figure = metric_after_stages(typed(record))
     png(figure)
     labels = figure.axes[0].get_xticklabels()
     assert [label.get_text() for label in labels] == list(names)

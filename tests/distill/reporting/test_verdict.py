@@ -1,29 +1,24 @@
 """The verdict leads with what speaks against the student, and a gate can ask for the gain."""
 
-import copy
-import json
-from pathlib import Path
-
 import pytest
+from helpers.records import sample_json, typed
 
 from distill.reporting.verdict import parse_requirements, unmet_requirements, verdict, verdict_sentences
-
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 
 
 @pytest.fixture
 def record():
-    return copy.deepcopy(SAMPLE)
+    return sample_json()
 
 
 def test_labels_alone_that_are_better_lead(record):
     record["models"]["baseline"]["metrics"]["accuracy"] = 0.927
     record["gain"]["accuracy"] = {"value": -0.1104, "low": -0.13, "high": -0.091}
-    assert verdict(record).startswith(
+    assert verdict(typed(record)).startswith(
         "Distillation did not help: the same student on labels alone reaches 92.7 % accuracy on sst2 "
         "(11.0 points more [9.1, 13.0]). The 3-layer performer student keeps 97.5 % [95.9, 99.1]"
     )
-    assert "labels alone keeps" not in verdict(record)
+    assert "labels alone keeps" not in verdict(typed(record))
 
 
 def test_correlations_have_no_points(record):
@@ -32,31 +27,31 @@ def test_correlations_have_no_points(record):
         model["metrics"] = {"pearson": 0.8}
     record["retention"] = {"pearson": record["retention"]["accuracy"]}
     record["gain"] = {"pearson": {"value": -0.1, "low": -0.2, "high": -0.05}}
-    assert "reaches 0.800 Pearson on sst2 (0.100 more [0.050, 0.200])." in verdict(record)
+    assert "reaches 0.800 Pearson on sst2 (0.100 more [0.050, 0.200])." in verdict(typed(record))
 
 
 @pytest.mark.parametrize("high", [0.0, 0.01])
 def test_a_gain_that_may_be_nothing_is_no_loss(record, high):
     record["gain"]["accuracy"] = {"value": -0.01, "low": -0.03, "high": high}
-    assert "did not help" not in verdict(record)
-    assert "labels alone keeps" in verdict(record)
+    assert "did not help" not in verdict(typed(record))
+    assert "labels alone keeps" in verdict(typed(record))
 
 
 def test_a_record_of_an_earlier_version_has_its_verdict(record):
-    expected = verdict(record)
+    expected = verdict(typed(record))
     for key in ("gain", "never_answered", "alternatives", "median_length"):
         del record[key]
-    assert verdict(record) == expected
+    assert verdict(typed(record)) == expected
 
 
 def test_classes_without_an_answer_are_named(record):
     record["never_answered"] = {"teacher": ["bug"], "student": ["bug", "bill"], "baseline": ["bug"]}
-    assert verdict_sentences(record)[:2] == [
+    assert verdict_sentences(typed(record))[:2] == [
         "The student never answers classes bug, bill.",
         "The teacher never answers class bug.",
     ]
     record["never_answered"] = {"student": [f"c{index}" for index in range(8)]}
-    assert verdict_sentences(record)[0] == "The student never answers classes c0, c1, c2, c3, c4 and 3 more."
+    assert verdict_sentences(typed(record))[0] == "The student never answers classes c0, c1, c2, c3, c4 and 3 more."
 
 
 def point_at(record, index, length):
@@ -70,11 +65,11 @@ def test_an_alternative_that_is_faster_and_better_is_named(record):
         "The teacher in ONNX Runtime int8 is both faster than the student (3.20× [3.00, 3.40]) and better "
         "(91.0 % against 89.3 % accuracy) at your median of 24 tokens."
     )
-    assert verdict_sentences(record)[0] == sentence
+    assert verdict_sentences(typed(record))[0] == sentence
     point_at(record, 0, 24).update(over_student=1.5, over_student_low=1.4, over_student_high=1.6)
-    assert verdict_sentences(record)[0] == sentence  # the faster of the two
+    assert verdict_sentences(typed(record))[0] == sentence  # the faster of the two
     record["alternatives"][1]["metrics"]["accuracy"] = record["models"]["student"]["metrics"]["accuracy"]
-    assert "and as good (89.3 % against 89.3 % accuracy)" in verdict_sentences(record)[0]
+    assert "and as good (89.3 % against 89.3 % accuracy)" in verdict_sentences(typed(record))[0]
 
 
 @pytest.mark.parametrize(
@@ -87,16 +82,18 @@ def test_other_alternatives_are_not(record, accuracy, low, length):
         point |= {"over_student": 0.5, "over_student_low": 0.4, "over_student_high": 0.6}
     record["alternatives"][1]["metrics"]["accuracy"] = accuracy
     point_at(record, 1, length).update(over_student=3.2, over_student_low=low)
-    assert "both faster" not in verdict(record)
+    assert "both faster" not in verdict(typed(record))
 
 
 def test_gain_as_a_gate(record):
     assert parse_requirements("gain=0") == {"gain": 0.0}
-    assert unmet_requirements(record, {"gain": 0.0413}) == []
-    assert unmet_requirements(record, {"gain": 0.05}) == [
+    assert unmet_requirements(typed(record), {"gain": 0.0413}) == []
+    assert unmet_requirements(typed(record), {"gain": 0.05}) == [
         "gain in accuracy over labels alone +6.2 [4.1, 8.3]: lower end below 0.05"
     ]
     record["gain"]["accuracy"]["low"] = -0.001
-    assert len(unmet_requirements(record, {"gain": 0.0})) == 1
+    assert len(unmet_requirements(typed(record), {"gain": 0.0})) == 1
     del record["gain"]
-    assert unmet_requirements(record, {"gain": 0.0}) == ["gain: no student trained on labels alone was compared"]
+    assert unmet_requirements(typed(record), {"gain": 0.0}) == [
+        "gain: no student trained on labels alone was compared"
+    ]

@@ -1,23 +1,23 @@
 """Several seeds of one student: mean, spread, both definitions of retention, speed over seeds, and what is refused."""
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.records import sample_json, typed
 
 from distill.evaluation.predictions_file import read_predictions, write_predictions
 from distill.evaluation.significance import retention
 from distill.sweeps.summary import SeedRun, gain_over_student, speed_over_seeds, summarise
 from distill.tasks import TASKS
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
 
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 
-
-def seed_run(seed: int, student_rate: float, ids: int = 0) -> SeedRun:
+def seed_run(seed: int, student_rate: float, ids: int = 0, **changes) -> SeedRun:
     """Return a run on 100 examples whose teacher is right on 90 and whose student on a share of them."""
     generator = np.random.default_rng(seed)
     labels = np.arange(100) % 2
@@ -27,19 +27,19 @@ def seed_run(seed: int, student_rate: float, ids: int = 0) -> SeedRun:
         for role, rows in right.items()
     }
     predicted = pd.DataFrame({"id": np.arange(100) + ids, "split": "validation", "label": labels, **columns})
-    record = copy.deepcopy(SAMPLE) | {"seed": seed}
+    record = sample_json() | {"seed": seed, **changes}
     for role, rows in right.items():
-        record["models"][role]["metrics"] = {"accuracy": rows.mean()}
+        record["models"][role]["metrics"] = {"accuracy": float(rows.mean())}
     answers = [np.stack(columns[f"{role}_logits"]).argmax(1) for role in ("teacher", "student")]
-    record["retention"] = {"accuracy": retention("accuracy", labels, *answers, resamples=200)}
-    return SeedRun(Path(f"seed{seed}"), TASKS["sst2"], record, predicted)
+    record["retention"] = {"accuracy": to_json(retention("accuracy", labels, *answers, resamples=200))}
+    return SeedRun(Path(f"seed{seed}"), TASKS["sst2"], typed(record), predicted)
 
 
 def test_mean_spread_and_both_retentions():
     runs = [seed_run(seed, rate) for seed, rate in ((1, 0.7), (2, 0.8), (3, 0.85))]
     summary = summarise(runs, resamples=500)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    scores = np.array([run.record["models"]["student"]["metrics"]["accuracy"] for run in runs])
+    scores = np.array([run.record.models.student.metrics["accuracy"] for run in runs])
     values = summary["metrics"]["accuracy"]
     assert values["student"] == {
         "mean": pytest.approx(scores.mean()),
@@ -54,30 +54,27 @@ def test_mean_spread_and_both_retentions():
     for name in ("mean_of_ratios", "ratio_of_averages"):
         assert kept[name]["low"] < kept["min"]
         assert kept[name]["high"] > kept["max"]
-    assert kept["by_seed"] == [run.record["retention"]["accuracy"] for run in runs]
+    assert kept["by_seed"] == [to_json(run.record.retention["accuracy"]) for run in runs]
     assert (summary["seeds"], summary["split"], summary["main_metric"]) == ([1, 2, 3], "validation", "accuracy")
 
 
 def test_one_seed_has_no_spread():
     values = summarise([seed_run(1, 0.8)], resamples=200)["metrics"]["accuracy"]
     assert values["student"]["sd"] is None
-    expected = seed_run(1, 0.8).record["retention"]["accuracy"]
+    expected = to_json(seed_run(1, 0.8).record.retention["accuracy"])
     assert values["retention"]["mean_of_ratios"] == expected  # the plain bootstrap of the record, to the last digit
 
 
 def test_no_baseline_is_null():
-    run = seed_run(1, 0.8)
-    run.record["models"]["baseline"] |= {"metrics": None}
+    models = sample_json()["models"]
+    run = seed_run(1, 0.8, models=models | {"baseline": models["baseline"] | {"metrics": None}})
     assert summarise([run], resamples=50)["metrics"]["accuracy"]["baseline"]["mean"] is None
 
 
 def test_divergence_is_the_mean_over_seeds_and_null_for_scores():
-    runs = [seed_run(seed, 0.8) for seed in (1, 2)]
-    for run, value in zip(runs, (0.1, 0.3), strict=True):
-        run.record["kl_to_teacher"] = value
+    runs = [seed_run(seed, 0.8, kl_to_teacher=value) for seed, value in ((1, 0.1), (2, 0.3))]
     assert summarise(runs, resamples=50)["kl_to_teacher"] == pytest.approx(0.2)
-    for run in runs:
-        del run.record["kl_to_teacher"]  # as in the record of a regression
+    runs = [replace(run, record=replace(run.record, kl_to_teacher=None)) for run in runs]  # as that of a regression
     assert summarise(runs, resamples=50)["kl_to_teacher"] is None
 
 
@@ -91,7 +88,7 @@ def test_gain_over_labels_alone():
     wrong = [1 - one for one in np.eye(2, dtype=np.float32)[run.predicted["label"]]]
     run.predicted["baseline_logits"] = wrong
     gain = summarise([run], resamples=500)["metrics"]["accuracy"]["gain"]
-    student = run.record["models"]["student"]["metrics"]["accuracy"]
+    student = run.record.models.student.metrics["accuracy"]
     assert gain["value"] == pytest.approx(student)
     assert student - 0.1 < gain["low"] < student < gain["high"] < student + 0.1  # 1.96 sd of 100 examples is 0.08
 
@@ -102,7 +99,7 @@ def test_gain_over_another_student():
     assert gain_over_student(runs, runs, resamples=50) == {"value": 0.0, "low": 0.0, "high": 0.0}
     better = [seed_run(seed, 1.0) for seed in (1, 2)]
     found = gain_over_student(better, runs, resamples=500)
-    shares = [1 - run.record["models"]["student"]["metrics"]["accuracy"] for run in runs]
+    shares = [1 - run.record.models.student.metrics["accuracy"] for run in runs]
     assert found["value"] == pytest.approx(np.mean(shares))
     assert 0 < found["low"] < found["value"] < found["high"]
     swapped = gain_over_student(runs, better, resamples=500)
@@ -120,11 +117,11 @@ def test_other_examples_are_refused():
 
 
 def test_speed_is_the_median_and_what_all_intervals_cover():
-    records = [copy.deepcopy(SAMPLE) for _ in range(3)]
+    records = [sample_json() for _ in range(3)]
     for record, speedup in zip(records, (2.0, 2.4, 2.1), strict=True):
         record["speed"] = [record["speed"][0] | {"speedup": speedup, "low": speedup - 0.1, "high": speedup + 0.1}]
     records[1]["speed"].append(records[1]["speed"][0] | {"length": 512, "speedup": None})
-    (point,) = speed_over_seeds(records)
+    (point,) = speed_over_seeds([typed(record) for record in records])
     assert (point["speedup"], point["low"], point["high"]) == (2.1, 1.9, 2.5)
 
 
