@@ -3,7 +3,7 @@
     python pipelines/bench_repeatability.py --teacher runs/sst2/teacher --student runs/sst2/student --task sst2
     python pipelines/bench_repeatability.py --teacher DIR --student DIR --task sst2 --lengths 32 128
 
-Compares, each time in a fresh process, teacher and student three times (--repeats), and once the teacher with itself,
+Times, each time in a fresh process, teacher and student three times (--repeats), and once the teacher with itself,
 whose true speedup is 1.00 at every point. Counts the points at which the intervals of every two runs overlap, the
 speedups that lie inside another run's interval (95 % of them, if the intervals are right), the points at which all do,
 and those at which the interval of the teacher against itself contains 1. The options are those of compare.py, on a
@@ -16,7 +16,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from functools import partial
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from distill.benchmark.points import SpeedPoint
 from distill.config.data_options import data_options
 from distill.utils.cli import positive, run
 from distill.utils.record_json import to_json
-from pipelines.compare import compare, make_parser
+from pipelines.compare import make_parser, open_comparison
 
 Speed = Sequence[SpeedPoint]
 
@@ -87,21 +87,32 @@ def null_coverage(speed: Speed) -> dict[str, int]:
     return {"points": len(points), "covered": sum(point.low <= 1 <= point.high for point in points)}
 
 
+def time_models(options: argparse.Namespace) -> Speed:
+    """Load and time the models as compare.py does."""
+    from distill.benchmark.latency import measure_speed
+    from distill.benchmark.timing import Budget
+
+    opened = open_comparison(options)
+    models, settings = opened.models, opened.setup.settings
+    conditions = opened.setup.conditions(models.teacher.config.vocab_size)
+    grid = list(product(sorted(settings.batch_sizes), sorted(settings.lengths)))
+    return measure_speed(models, conditions, grid, Budget(settings.seconds_per_point, settings.max_seconds))
+
+
 def main() -> None:
-    """Compare, count, print and write."""
+    """Time, count, print and write."""
     options = parse()
-    from tqdm import tqdm
-
+    from distill.utils.environment import describe_environment
     from distill.utils.files import write_atomically
+    from distill.utils.progress import progress_bar
 
-    jobs = [argparse.Namespace(**vars(options) | {"output": None, "submission": None}) for _ in range(options.repeats)]
-    jobs.append(argparse.Namespace(**vars(jobs[0]) | {"student": options.teacher}))
+    jobs = [options] * options.repeats + [argparse.Namespace(**vars(options) | {"student": options.teacher})]
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        records = list(tqdm(pool.imap(compare, jobs), total=len(jobs), unit="comparison"))
-    *runs, null = (record.speed for record in records)
+        shown = progress_bar(pool.imap(time_models, jobs), name="comparisons", unit="comparison", total=len(jobs))
+        *runs, null = shown
     agreeing, covered = repeatability(runs), null_coverage(null)
     found = {
-        **{"task": records[0].task, "environment": records[0].environment},
+        **{"task": options.task, "environment": describe_environment(options.device)},
         **{"repeatability": agreeing, "null": covered, "runs": runs, "null_run": null},
     }
     write_atomically(options.record, json.dumps(to_json(found), indent=1) + "\n")

@@ -12,6 +12,8 @@ Exit code 0; 1 when --require is not met by the lower ends of the 95 % intervals
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +29,11 @@ from distill.utils.errors import UserError
 from distill.utils.record_json import to_json
 
 if TYPE_CHECKING:
+    from distill.benchmark.conditions import Models
     from distill.config.schema import ComparisonConfig
+    from distill.data.batching import TokenizedExamples
+    from distill.data.splits import Examples
+    from distill.evaluation.comparison import ComparisonSetup
     from distill.evaluation.record import Record
 
 
@@ -109,59 +115,76 @@ def comparison_settings(options: argparse.Namespace) -> "ComparisonConfig":
     return settings
 
 
-def compare(options: argparse.Namespace) -> "Record":
-    """Load both models and the data, measure, and write what ``--output`` asks for."""
+@dataclass(frozen=True)
+class OpenedComparison:
+    """What the command line names, loaded."""
+
+    setup: "ComparisonSetup"
+    models: "Models"
+    texts: Mapping[str, "Examples"]
+    """The validation splits before they were tokenised."""
+    tokenize: "Callable[[Examples], TokenizedExamples]"
+    source: str | None
+    """``--data.dir``."""
+
+
+def open_comparison(options: argparse.Namespace) -> OpenedComparison:
+    """Load the models and the validation data, and refuse what cannot be compared."""
     # Here and not above: --help and a mistyped option need not wait for torch.
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.benchmark.conditions import Models
-    from distill.benchmark.model_copies import saved_copies, softmax_control
+    from distill.benchmark.model_copies import softmax_control
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
-    from distill.evaluation.comparison import ComparisonSetup, check_comparable, compare_models
-    from distill.evaluation.disagreements import find_disagreements
-    from distill.evaluation.glue_submission import load_test_texts, write_submission
-    from distill.evaluation.predictions_file import write_predictions
-    from distill.evaluation.record import write_record
-    from distill.export.alternatives import measure_alternatives
+    from distill.evaluation.comparison import ComparisonSetup, check_comparable
     from distill.models.loading import check_device, check_max_length, load_comparable
-    from distill.reporting.answers import Answers
-    from distill.reporting.report import write_report
 
-    given = vars(options)
     data = DataConfig(**data_options(options, options.task))
     task = resolve_task(options.task, data)
     print_found_columns(task, data)
     settings = comparison_settings(options)
     check_device(options.device)
-    output = writable_folder(options.output) if options.output else None
-    tests = load_test_texts(task, data.dir) if options.submission else {}
-    submission = writable_folder(options.submission, "--submission") if options.submission else None
-    roles = {role: given[role] for role in ("teacher", "student", "baseline")}
+    roles = {role: getattr(options, role) for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    validation = load_data(task, data).validation
-    tokenizer = loaded["teacher"].tokenizer
-    with saved_copies({role: models[role] for role in ("teacher", "student")}) as folders:
-        setup = ComparisonSetup(
-            task,
-            {name: tokenize(part, tokenizer, data.max_length) for name, part in validation.items()},
-            settings,
-            options.device,
-            options.seed,
-            options.compile,
-        )
-        control = softmax_control(models["student"])
-        compared = Models(**models, control=control, folders=folders)
-        record, predicted = compare_models(setup, compared, measure_alternatives, source=data.dir)
+    texts = load_data(task, data).validation
+    read = partial(tokenize, tokenizer=loaded["teacher"].tokenizer, max_length=data.max_length)
+    validation = {name: read(part) for name, part in texts.items()}
+    setup = ComparisonSetup(task, validation, settings, options.device, options.seed, options.compile)
+    control = softmax_control(models["student"])
+    opened = Models(models["teacher"], models["student"], models.get("baseline"), control)
+    return OpenedComparison(setup, opened, texts, read, data.dir)
+
+
+def compare(options: argparse.Namespace) -> "Record":
+    """Compare what the command line names, and write what ``--output`` and ``--submission`` ask for."""
+    from distill.benchmark.model_copies import saved_copies
+    from distill.evaluation.comparison import compare_models
+    from distill.evaluation.disagreements import find_disagreements
+    from distill.evaluation.glue_submission import load_test_texts, write_submission
+    from distill.evaluation.predictions_file import write_predictions
+    from distill.evaluation.record import write_record
+    from distill.export.alternatives import measure_alternatives
+    from distill.reporting.answers import Answers
+    from distill.reporting.report import write_report
+
+    output = writable_folder(options.output) if options.output else None
+    submission = writable_folder(options.submission, "--submission") if options.submission else None
+    opened = open_comparison(options)
+    setup, models, task = opened.setup, opened.models, opened.setup.task
+    tests = load_test_texts(task, opened.source) if submission else {}
+    with saved_copies({"teacher": models.teacher, "student": models.student}) as folders:
+        models = replace(models, folders=folders)
+        record, predicted = compare_models(setup, models, measure_alternatives, source=opened.source)
     if submission:
-        tokenized = {name: tokenize(part, tokenizer, data.max_length) for name, part in tests.items()}
-        write_submission(task, models, tokenized, submission, device=options.device)
+        answered = {name: opened.tokenize(part) for name, part in tests.items()}
+        write_submission(task, models.compared, answered, submission, device=options.device)
     if output:
-        disagreements = find_disagreements(task, predicted, validation)
+        disagreements = find_disagreements(task, predicted, opened.texts)
         write_report(record, output, disagreements, answers=Answers(task, predicted))
         write_predictions(predicted, output / "predictions.parquet")
         write_record(record, output / "record.json")
