@@ -64,11 +64,9 @@ def test_the_zoo_is_whole(name, monkeypatch):
 
 def test_a_key_on_the_command_line_takes_the_place_of_the_files(monkeypatch):
     monkeypatch.chdir(ROOT)
-    file, more = (
-        str(FOLDER / "glue.yaml"),
-        ["--overrides.data.dir", "DATA", "--overrides.teacher.scratch.num_layers", "2"],
-    )
-    sweep = parse_sweep(["--config", file, *more, "--overrides.baseline.epochs", "1"])
+    given = {"data.dir": "DATA", "teacher.scratch.num_layers": "2", "baseline.epochs": "1"}
+    more = [part for key, value in given.items() for part in (f"--overrides.{key}", value)]
+    sweep = parse_sweep(["--config", str(FOLDER / "glue.yaml"), *more])
     assert sweep.overrides["teacher.checkpoint"] == "runs/teachers/{task}/teacher"
     assert {key: sweep.overrides[key] for key in given} == given
     options = sweep_runs(sweep)[0].command
