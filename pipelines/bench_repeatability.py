@@ -27,15 +27,14 @@ from distill.benchmark.points import SpeedPoint
 from distill.config.data_options import data_options
 from distill.utils.cli import positive, run
 from distill.utils.record_json import to_json
-from pipelines.compare import make_parser, open_comparison
+from pipelines.compare import check_options, make_parser, open_comparison
 
 Speed = Sequence[SpeedPoint]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser()
-    parser.description, parser.epilog = __doc__, None
+    parser = make_parser(__doc__)
     parser.set_defaults(batch_sizes=[1, 2, 8, 32], lengths=[16, 32, 64, 128, 256], seconds_per_point=1.0)
     add, output = parser.add_argument, Path("runs/bench/bench_repeat.json")
     add("--repeats", type=positive, default=3, metavar="N", help="times the comparison is repeated (default 3)")
@@ -90,13 +89,15 @@ def null_coverage(speed: Speed) -> dict[str, int]:
 def time_models(options: argparse.Namespace) -> Speed:
     """Load and time the models as compare.py does."""
     from distill.benchmark.latency import measure_speed
+    from distill.benchmark.suite import with_costs
     from distill.benchmark.timing import Budget
 
-    opened = open_comparison(options)
+    opened = open_comparison(options, *check_options(options))
     models, settings = opened.models, opened.setup.settings
     conditions = opened.setup.conditions(models.teacher.config.vocab_size)
     grid = list(product(sorted(settings.batch_sizes), sorted(settings.lengths)))
-    return measure_speed(models, conditions, grid, Budget(settings.seconds_per_point, settings.max_seconds))
+    budget = Budget(settings.seconds_per_point, settings.max_seconds)
+    return [with_costs(point, models) for point in measure_speed(models, conditions, grid, budget)]
 
 
 def main() -> None:

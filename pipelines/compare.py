@@ -21,35 +21,35 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.config.choices import CHOICES
 from distill.config.data_options import add_data_options, data_options
 from distill.reporting.verdict import parse_requirements, unmet_requirements
-from distill.tasks import task_names
+from distill.tasks import Task, task_names
 from distill.utils.cli import Parser, positive, run, writable_folder
 from distill.utils.errors import UserError
 from distill.utils.record_json import to_json
 
 if TYPE_CHECKING:
     from distill.benchmark.conditions import Models
-    from distill.config.schema import ComparisonConfig
+    from distill.config.schema import ComparisonConfig, DataConfig
     from distill.data.batching import TokenizedExamples
     from distill.data.splits import Examples
     from distill.evaluation.comparison import ComparisonSetup
     from distill.evaluation.record import Record
 
 
-def make_parser() -> Parser:
-    """Return the command line's parser."""
-    start, _, codes = (__doc__ or "").partition("\n\nExit")
+def make_parser(description: str | None) -> Parser:
+    """Return a parser of what is compared, on which data, and how its speed is measured."""
+    start, _, codes = (description or "").partition("\n\nExit")
     parser = Parser(
         description=start,
-        epilog=f"Exit{codes}",
+        epilog=f"Exit{codes}" if codes else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument_group("models").add_argument
     add("--teacher", required=True, metavar="DIR", help="fine-tuned classifier, as save_pretrained leaves it")
     add("--student", required=True, metavar="DIR", help="classifier to compare with it")
-    add("--baseline", metavar="DIR", help="the student's architecture trained on labels alone")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     data = parser.add_argument_group("data")
     data.add_argument("--task", required=True, metavar="TASK", help=f"one of {', '.join(task_names())}")
@@ -59,12 +59,19 @@ def make_parser() -> Parser:
     add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
     add("--batch-sizes", type=positive, nargs="+", default=[1, 8, 32], metavar="N", help=f"batch sizes {default}")
     add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device of both models {default}")
-    dtypes, each = ("float32", "bfloat16", "float16"), "time for each batch size and length"
+    dtypes, each = CHOICES["comparison.dtype"], "time for each batch size and length"
     add("--dtype", choices=dtypes, default="float32", help=f"precision of the speed measurement {default}")
     add("--seconds-per-point", type=float, default=2.0, metavar="SECONDS", help=f"{each} {default}")
     add("--max-seconds", type=float, default=180.0, metavar="SECONDS", help=f"time for all of them {default}")
     add("--compile", action="store_true", help="time both models through torch.compile")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
     add = parser.add_argument_group("output").add_argument
+    add("--baseline", metavar="DIR", help="compare also with the student's architecture trained on labels alone")
     add("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap behind the intervals (default 0)")
     add("--format", choices=("table", "md", "json"), default="table", help="form of what is printed (default table)")
     add("--output", metavar="DIR", help="write record.json, report.html, report.md and plots there")
@@ -76,12 +83,7 @@ def make_parser() -> Parser:
         metavar="retention=R,speedup=S,gain=G",
         help="exit with 1 unless the lower ends of the intervals reach these",
     )
-    return parser
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    options = make_parser().parse_args(arguments)
+    options = parser.parse_args(arguments)
     data_options(options, options.task)  # refuses at once what does not fit the task
     if "gain" in options.require and options.baseline is None:
         raise UserError("--require gain: it is measured over the same student on labels alone; give --baseline DIR")
@@ -124,29 +126,37 @@ class OpenedComparison:
     texts: Mapping[str, "Examples"]
     """The validation splits before they were tokenised."""
     tokenize: "Callable[[Examples], TokenizedExamples]"
-    source: str | None
-    """``--data.dir``."""
 
 
-def open_comparison(options: argparse.Namespace) -> OpenedComparison:
-    """Load the models and the validation data, and refuse what cannot be compared."""
+def check_options(options: argparse.Namespace) -> tuple[Task, "DataConfig", "ComparisonConfig"]:
+    """Return the task, where its data is and what is measured; UserError where one of them cannot be."""
     # Here and not above: --help and a mistyped option need not wait for torch.
-    import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
-    from distill.benchmark.conditions import Models
-    from distill.benchmark.model_copies import softmax_control
     from distill.config.schema import DataConfig
     from distill.data.columns import print_found_columns
-    from distill.data.splits import load_data, resolve_task
-    from distill.data.tokenization import tokenize
-    from distill.evaluation.comparison import ComparisonSetup, check_comparable
-    from distill.models.loading import check_device, check_max_length, load_comparable
+    from distill.data.splits import resolve_task
+    from distill.models.loading import check_device
 
     data = DataConfig(**data_options(options, options.task))
     task = resolve_task(options.task, data)
     print_found_columns(task, data)
     settings = comparison_settings(options)
     check_device(options.device)
-    roles = {role: getattr(options, role) for role in ("teacher", "student", "baseline")}
+    return task, data, settings
+
+
+def open_comparison(
+    options: argparse.Namespace, task: Task, data: "DataConfig", settings: "ComparisonConfig"
+) -> OpenedComparison:
+    """Load the models and the validation data, and refuse what cannot be compared."""
+    import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
+    from distill.benchmark.conditions import Models
+    from distill.benchmark.model_copies import softmax_control
+    from distill.data.splits import load_data
+    from distill.data.tokenization import tokenize
+    from distill.evaluation.comparison import ComparisonSetup, check_comparable
+    from distill.models.loading import check_max_length, load_comparable
+
+    roles = {role: getattr(options, role, None) for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
@@ -154,10 +164,10 @@ def open_comparison(options: argparse.Namespace) -> OpenedComparison:
     texts = load_data(task, data).validation
     read = partial(tokenize, tokenizer=loaded["teacher"].tokenizer, max_length=data.max_length)
     validation = {name: read(part) for name, part in texts.items()}
-    setup = ComparisonSetup(task, validation, settings, options.device, options.seed, options.compile)
+    setup = ComparisonSetup(task, validation, settings, options.device, getattr(options, "seed", 0), options.compile)
     control = softmax_control(models["student"])
     opened = Models(models["teacher"], models["student"], models.get("baseline"), control)
-    return OpenedComparison(setup, opened, texts, read, data.dir)
+    return OpenedComparison(setup, opened, texts, read)
 
 
 def compare(options: argparse.Namespace) -> "Record":
@@ -172,14 +182,15 @@ def compare(options: argparse.Namespace) -> "Record":
     from distill.reporting.answers import Answers
     from distill.reporting.report import write_report
 
+    task, data, settings = check_options(options)
+    tests = load_test_texts(task, data.dir) if options.submission else {}
     output = writable_folder(options.output) if options.output else None
     submission = writable_folder(options.submission, "--submission") if options.submission else None
-    opened = open_comparison(options)
-    setup, models, task = opened.setup, opened.models, opened.setup.task
-    tests = load_test_texts(task, opened.source) if submission else {}
+    opened = open_comparison(options, task, data, settings)
+    setup, models = opened.setup, opened.models
     with saved_copies({"teacher": models.teacher, "student": models.student}) as folders:
         models = replace(models, folders=folders)
-        record, predicted = compare_models(setup, models, measure_alternatives, source=opened.source)
+        record, predicted = compare_models(setup, models, measure_alternatives, source=data.dir)
     if submission:
         answered = {name: opened.tokenize(part) for name, part in tests.items()}
         write_submission(task, models.compared, answered, submission, device=options.device)

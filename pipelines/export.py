@@ -125,7 +125,9 @@ def export(options: argparse.Namespace) -> Exported:
     entries = describe_deployments(task, deployments, labels, expected, speed)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:
-        record = with_deployments(record, entries)
+        names = (output.name, f"{output.stem}.int8{output.suffix}")
+        removed = [name for name in names if not output.with_name(name).exists()]
+        record = with_deployments(record, entries, removed)
         write_record(record, folder.record)
         written += [folder.record, rewrite_report(folder, record, task, texts)]
         return Exported(model_metrics(record, "student"), record.deployments, written)

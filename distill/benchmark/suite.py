@@ -39,7 +39,7 @@ def measure(
     noise = measure_noise(models.teacher, conditions, batch_sizes[0], lengths[0], seconds)
     grid = list(product(batch_sizes, lengths))
     speed = measure_speed(models, conditions, grid, Budget(seconds, settings.max_seconds))
-    speed = tuple(_with_costs(point, models) for point in speed)
+    speed = tuple(with_costs(point, models) for point in speed)
     crossover: tuple[int | None, str | None] = (None, "the student's attention is softmax")
     if not is_softmax:
         crossover = crossover_length(speed, models, conditions, seconds)
@@ -56,7 +56,7 @@ def measure(
     return Measurements(noise, speed, throughput, memory, *crossover)
 
 
-def _with_costs(point: SpeedPoint, models: Models) -> SpeedPoint:
+def with_costs(point: SpeedPoint, models: Models) -> SpeedPoint:
     """Return a point with the teacher's windows and the FLOPs of both models, None where these are unknown."""
     windows = [point.length] if point.speed_only else window_lengths(models.teacher, point.length)
 

@@ -155,7 +155,7 @@ def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, 
     )
     if not student.exact_up_to:
         return (*first, transfer_stage(facts, texts), *last)
-    fit = (fit_stage(facts, texts),) if mechanism.has_features else ()
+    fit = (fit_stage(),) if mechanism.has_features else ()
     # Where no text is longer, both forms are done: the exact one is the softmax student, the other one fitted to it.
     return (*first, *fit, *(last if facts.long_share > 0 else ()))
 
@@ -199,7 +199,7 @@ def transfer_stage(facts: Facts, texts: int) -> StageConfig:
     )
 
 
-def fit_stage(facts: Facts, texts: int) -> StageConfig:
+def fit_stage() -> StageConfig:
     """Fit the mechanism's own parameters to the student's softmax attention, in texts of all lengths."""
     return StageConfig(
         name="fit",

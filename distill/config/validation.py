@@ -66,7 +66,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
 
 def check_comparison(settings: ComparisonConfig) -> None:
     """Refuse what cannot be measured."""
-    require_choice("comparison.dtype", settings.dtype, ("float32", "bfloat16", "float16"))
+    require_choice("comparison.dtype", settings.dtype, CHOICES["comparison.dtype"])
     require_positive("comparison", settings, ("seconds_per_point", "max_seconds", "resamples"))
     for key in ("batch_sizes", "lengths"):
         values = getattr(settings, key)

@@ -24,7 +24,14 @@ from distill.evaluation.predict import predict_logits
 from distill.evaluation.predictions_file import Logits, predictions_frame
 from distill.evaluation.quality import linear_form_quality, quality
 from distill.evaluation.record import MODELS, SCHEMA, Record, finish_record
-from distill.evaluation.record_parts import AlternativeEntry, LinearForm, ModelEntries, ModelEntry, StageEntry, Windows
+from distill.evaluation.record_parts import (
+    AlternativeEntry,
+    LinearForm,
+    ModelEntries,
+    ModelEntry,
+    StageEntry,
+    WindowsRead,
+)
 from distill.models.flops import attention_name, model_flops
 from distill.models.linear_form import linear_form
 from distill.models.windowed_bert import window_lengths
@@ -170,13 +177,13 @@ def describe_model(model: PreTrainedModel, metrics: Mapping[str, float], **more:
     )
 
 
-def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples]) -> Windows | None:
+def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples]) -> WindowsRead | None:
     """Return the tokens of a window and the share of texts that need several; None where none does."""
     lengths = np.concatenate([examples.lengths for examples in validation.values()])
     several = np.array([len(window_lengths(teacher, int(length))) > 1 for length in lengths])
     if not several.any():
         return None
-    return Windows(int(teacher.config.max_position_embeddings), float(several.mean()))
+    return WindowsRead(int(teacher.config.max_position_embeddings), float(several.mean()))
 
 
 def check_comparable(task: Task, models: Mapping[str, PreTrainedModel]) -> None:

@@ -19,6 +19,7 @@ from distill.models.loading import Classifier
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
 from distill.training.context import TrainingContext
+from distill.training.progress import epoch_score
 from distill.utils.errors import UserError
 
 BATCH_SIZE = 64
@@ -141,17 +142,13 @@ def _predict_share(
 def held_out_scorer(
     run: TrainingContext, task: Task, held_out: TokenizedExamples
 ) -> Callable[[nn.Module], tuple[float, dict[str, float]]]:
-    """Return a function that gives a model's mean metric and all metrics on the held-out part of train.
-
-    The mean of a task's metrics tells more epochs apart than the main one: where one class has most of the examples,
-    accuracy prefers the epoch that answers with nothing else.
-    """
+    """Return a function that gives a model's score, by `epoch_score`, and all metrics on the held-out part of train."""
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
         metrics = compute_metrics(
             task, logits_of(run, model, held_out, autocast_dtype(run.accelerator)), held_out.labels
         )
-        return float(np.mean(list(metrics.values()))), metrics
+        return epoch_score(metrics), metrics
 
     return score
 

@@ -99,7 +99,7 @@ def parse_record(value: Any, where: str = "record") -> Record:
 
 def _require(values: Mapping[str, Any], metric: str, path: str, where: str) -> None:
     if metric not in values:
-        raise UserError(f"{where}: {path}.{metric} is missing; write the record again with pipelines/compare.py")
+        raise UserError(f"{where}: {path}.{metric} is missing; write the file again")
 
 
 def finish_record(record: Record) -> Record:

@@ -22,7 +22,7 @@ Intervals = Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
-class Windows(JsonObject):
+class WindowsRead(JsonObject):
     """How a teacher reads texts that are longer than its positions."""
 
     tokens: int
@@ -43,7 +43,7 @@ class ModelEntry(JsonObject):
     """Of one example of ``flops_length`` tokens."""
     flops_length: int | None = None
     flops_reason: str | None = None
-    windows: Windows | None = None
+    windows: WindowsRead | None = None
     calibration_error: float | None = None
     """Expected calibration error of a classifier."""
     reason: str | None = None

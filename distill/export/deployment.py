@@ -4,7 +4,7 @@ Shapes: n examples, C labels.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -255,8 +255,8 @@ def _speed_point(dtype: str, point: TimedPoint) -> DeploymentPoint:
     )
 
 
-def with_deployments(record: Record, deployments: Sequence[DeploymentEntry]) -> Record:
-    """Return a record that has these deployments too; an earlier one of the same file is replaced."""
-    files = {deployment.file for deployment in deployments}
+def with_deployments(record: Record, deployments: Sequence[DeploymentEntry], removed: Collection[str] = ()) -> Record:
+    """Return a record that has these deployments too; an earlier one of the same file, or of one removed, goes."""
+    files = {deployment.file for deployment in deployments} | set(removed)
     others = (earlier for earlier in record.deployments if earlier.file not in files)
     return finish_record(replace(record, deployments=(*others, *deployments)))

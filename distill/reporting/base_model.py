@@ -36,18 +36,24 @@ def describe_base_model(checkpoint: str | None) -> BaseModel | None:
         card, config = (Path(path) if isinstance(path, str) else None for path in found.values())
         return BaseModel(checkpoint, checkpoint, _licence(card, config))
     card, config = folder / "README.md", folder / "config.json"
-    origin = _read_config(config).get("_name_or_path")
+    # `_name_or_path` of a configuration is as often a folder of somebody's disk: only a card knows the Hub's name.
+    origin = _card_data(card).get("base_model")
     hub_name = origin if isinstance(origin, str) and HUB_NAME.fullmatch(origin) else None
     return BaseModel(hub_name or folder.resolve().name, hub_name, _licence(card, config))
 
 
 def _licence(card: Path | None, config: Path | None) -> str | None:
     """Return the licence that a model's card names, or its configuration."""
-    named = _read_config(config).get("license")
+    named = _card_data(card).get("license") or _read_config(config).get("license")
+    return named if isinstance(named, str) else None
+
+
+def _card_data(card: Path | None) -> dict[str, object]:
+    """Return what stands at the head of a model card; empty where there is none."""
     if card is not None and card.is_file():
         with suppress(OSError, ValueError):  # a page that is no model card
-            named = ModelCard.load(card).data.to_dict().get("license") or named
-    return named if isinstance(named, str) else None
+            return ModelCard.load(card).data.to_dict()
+    return {}
 
 
 def _read_config(path: Path | None) -> dict[str, object]:

@@ -36,7 +36,7 @@ def fidelity(record: Record) -> Figure | None:
 def _fidelity_panel(axes: Axes, stages: Sequence[tuple[str, list[float]]]) -> None:
     width = 0.8 / len(stages)
     shades = matplotlib.colormaps["Blues"]
-    layers = max(len(values) for _, values in stages)
+    layers = max(1, *(len(values) for _, values in stages))
     for index, (name, values) in enumerate(stages):
         places = [layer + 1 + (index - (len(stages) - 1) / 2) * width for layer in range(len(values))]
         color = shades(0.4 + 0.45 * index / max(1, len(stages) - 1))

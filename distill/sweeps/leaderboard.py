@@ -87,7 +87,7 @@ def _verdict(task: str, students: Mapping[str, Summary]) -> str:
     level = [name for name in students if (kept[name]["high"] or kept[name]["value"]) >= 1]
     points = {name: point_of(students[name]) for name in students}
     timed = [(point.speedup, name) for name in level if (point := points[name]) and point.speedup is not None]
-    name = max(timed)[1] if timed else max(kept, key=lambda student: kept[student]["value"])
+    name = max(timed)[1] if timed else max(level or kept, key=lambda student: kept[student]["value"])
     where, metric, point = (
         _shown_task(task, students[name]),
         metric_label(students[name]["main_metric"]),

@@ -90,6 +90,7 @@ class StageTrainer:
         saved = load_checkpoint(self.accelerator, self.folder)
         if saved is not None:
             self.progress = Progress(**saved)
+            self.progress.rescore_best()
             self.meter.start_from(self.progress.unlogged)
         # Where labels alone teach, the head starts untrained: what it scores is luck.
         elif self.stage.keep_best_epoch and self.inputs.teacher_outputs is not None:

@@ -54,7 +54,7 @@ class PostponedSignals:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed from Python
         if self.received and error is None:
             raise Interrupted(self.received)
 

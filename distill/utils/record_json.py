@@ -82,7 +82,7 @@ def from_json(kind: type[Object], value: Any, where: str, path: str = "") -> Obj
         if key.name in value:
             given[key.name] = _read(types[key.name], value[key.name], where, name)
         elif key.default is dataclasses.MISSING:
-            raise UserError(f"{where}: {name} is missing; write the record again with pipelines/compare.py")
+            raise UserError(f"{where}: {name} is missing; write the file again")
         else:
             lacking.add(key.name)
     return kind(**given, lacking=frozenset(lacking))

@@ -37,7 +37,10 @@ def load_config(file: Path | str, overrides: Mapping[str, Any] | None = None) ->
     """
     arguments = ["--config", str(file)]
     for key, value in (overrides or {}).items():
-        arguments += [f"--{key}", str(value) if isinstance(value, str | Path) else json.dumps(value)]
+        try:
+            arguments += [f"--{key}", str(value) if isinstance(value, str | Path) else json.dumps(value)]
+        except TypeError as error:
+            raise UserError(f"{key}: {error}; give numbers, text, lists and dicts") from error
     return parse_config(arguments, STUDENTS)
 
 

@@ -117,7 +117,7 @@ from distill.utils.cli import run
 from distill.utils.errors import UserError
 from distill.training.accelerator import make_accelerator, on_main_process
 
-accelerator = make_accelerator(Config("sst2", (), run_dir=FOLDER))
+accelerator = make_accelerator(Config("sst2", stages=(), run_dir=FOLDER))
 
 def work():
     open(os.path.join(FOLDER, "working"), "w").close()

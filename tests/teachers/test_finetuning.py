@@ -16,7 +16,7 @@ from teachers.loading import Teacher
 def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
     teacher = make_bert()
     config = Config(
-        "sst2", (), teacher=TeacherConfig("a finished teacher"), baseline=BaselineConfig(checkpoint=SCRATCH), seed=3
+        "sst2", teacher=TeacherConfig("a finished teacher"), baseline=BaselineConfig(checkpoint=SCRATCH), seed=3
     )
     start, again = (label_free_start(config, get_task("sst2"), None, teacher) for _ in range(2))
     assert start.config.to_diff_dict() == teacher.config.to_diff_dict()
@@ -41,7 +41,7 @@ def test_from_scratch_is_the_untrained_bert_of_the_teachers_size(make_bert):
 def test_texts_longer_than_the_teachers_positions(make_bert, task, loss, words):
     stages = (StageConfig("one", 1, 0.1, {loss: 1.0}),)
     teacher = Teacher(make_bert(), AutoTokenizer, is_trained=True)
-    long, short = (Config(task, stages, data=DataConfig(max_length=length)) for length in (600, 32))
+    long, short = (Config(task, stages=stages, data=DataConfig(max_length=length)) for length in (600, 32))
     check_windows(teacher, short, get_task(task))
     if words is None:
         check_windows(teacher, long, get_task(task))

@@ -28,7 +28,9 @@ FUZZ = settings(
 )
 
 STAGE = {"name": "one", "epochs": 1, "learning_rate": 0.001, "losses": {"logits": 1.0}}
-KEYS = st.sampled_from([*vars(Config("sst2", ())), *vars(DataConfig()), *vars(TeacherConfig()), *STAGE, "class_path"])
+KEYS = st.sampled_from(
+    [*vars(Config("sst2", stages=())), *vars(DataConfig()), *vars(TeacherConfig()), *STAGE, "class_path"]
+)
 ODD = st.sampled_from(
     ["sst2", "custom", "", "null", "~", "-", "1e-3", "[", "{", "*a", "&a", "!!python/name:os.system", "a.b"]
 )

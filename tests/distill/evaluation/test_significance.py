@@ -88,7 +88,7 @@ def test_hand_case_of_two_examples():
 def test_student_equal_to_teacher_keeps_exactly_everything():
     labels, teacher, _ = make_predictions("accuracy", 50)
     interval = significance.retention("accuracy", labels, teacher, teacher)
-    assert interval == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert interval == Interval(value=1.0, low=1.0, high=1.0)
 
 
 def test_resampling_is_seeded_and_paired_across_metric_forms():

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from distill.benchmark.model_copies import is_speed_only
 from distill.data.batching import TokenizedExamples
 from distill.evaluation.comparison import windows_read
+from distill.evaluation.record_parts import WindowsRead
 from distill.models.hooks import capture, read_teacher
 from distill.models.windowed_bert import WindowedBert, cut, reading_windows, window_lengths
 from distill.objectives.layer_fidelity import layer_fidelity
@@ -138,7 +139,7 @@ def test_the_record_says_how_many_texts_need_windows(teacher):
     offsets = np.concatenate([[0], lengths.cumsum()])
     nothing = np.zeros(offsets[-1])
     examples = TokenizedExamples(nothing, nothing, offsets, np.zeros(4), np.arange(4))
-    assert windows_read(teacher, {"validation": examples}) == {"tokens": WINDOW, "share_of_texts": 0.5}
+    assert windows_read(teacher, {"validation": examples}) == WindowsRead(tokens=WINDOW, share_of_texts=0.5)
     assert windows_read(tiny(), {"validation": examples}) is None
 
 

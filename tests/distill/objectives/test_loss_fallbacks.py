@@ -29,7 +29,7 @@ NO_VALUES = {"fastformer", "fnet", "lsra"}
 def config_of(attention: str, losses: dict[str, float], options=(), **settings: object) -> Config:
     stage = StageConfig("layers", 1, 0.01, losses, **settings)
     student = StudentSettings(attention=attention, attention_options=dict(options))
-    return Config("sst2", (stage, StageConfig("end", 1, 0.01, {"logits": 1.0})), student=student)
+    return Config("sst2", stages=(stage, StageConfig("end", 1, 0.01, {"logits": 1.0})), student=student)
 
 
 def illegal(name: str) -> list[str]:

@@ -24,7 +24,7 @@ ALONE = Launcher(1, 1, 0, False, None, "no", None)
 
 def make_config(run_dir: Path | str = "runs/none", **settings: object) -> Config:
     stage = StageConfig("layers", 1, 1e-3, {"hidden_states": 1.0})
-    return Config("sst2", (stage,), run_dir=str(run_dir), **settings)  # type: ignore[arg-type]
+    return Config("sst2", stages=(stage,), run_dir=str(run_dir), **settings)  # type: ignore[arg-type]
 
 
 def only(findings: Iterable[Finding], level: str) -> str:

@@ -1,20 +1,17 @@
 """What both models answered, per class or against the true scores: counts, table, pictures."""
 
-import copy
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.records import sample_json, typed
 
 from distill.reporting.answer_plots import confusion_matrices, scores_against_labels
 from distill.reporting.answers import Answers, answer_cells, confusion_counts
 from distill.reporting.report import write_report
 from distill.tasks import TASKS, custom_task
 
-SAMPLE = json.loads((Path(__file__).parents[2] / "data" / "sample_record.json").read_text())
 LABELS = [0, 0, 0, 1]
 TEACHER = [0, 0, 1, 1]
 STUDENT = [0, 1, 1, 1]
@@ -22,7 +19,7 @@ STUDENT = [0, 1, 1, 1]
 
 @pytest.fixture
 def record():
-    return copy.deepcopy(SAMPLE)
+    return sample_json()
 
 
 def make_answers(task, labels, teacher, student, split=None):
@@ -73,21 +70,21 @@ def test_of_many_classes_those_that_lose_most():
     assert len(cells.rows) == 12
     assert {row[0] for row in cells.rows[:3]} == {"class 0", "class 38", "class 39"}
     assert cells.notes == ("of 40 classes, the 12 whose F1 falls most from teacher to student",)
-    assert confusion_matrices(SAMPLE, many) is None
+    assert confusion_matrices(typed(sample_json()), many) is None
 
 
 def test_the_matrix_shows_counts_and_shares_of_both(record, answers):
-    figure = confusion_matrices(record, answers)
+    figure = confusion_matrices(typed(record), answers)
     teacher, student = ([text.get_text() for text in axes.texts] for axes in figure.axes)
     assert teacher == ["2\n67 %", "1\n33 %", "0\n0 %", "1\n100 %"]
     assert student == ["1\n33 %", "2\n67 %", "0\n0 %", "1\n100 %"]
     assert figure.axes[0].get_title().startswith("teacher, accuracy ")
-    assert scores_against_labels(record, answers) is None
+    assert scores_against_labels(typed(record), answers) is None
 
 
 def test_class_names_that_the_font_cannot_draw_are_numbered(record):
     task = replace(TASKS["sst2"], label_names=("\N{HANGUL SYLLABLE GA}", "$a$b"))
-    figure = confusion_matrices(record, make_answers(task, LABELS, TEACHER, STUDENT))
+    figure = confusion_matrices(typed(record), make_answers(task, LABELS, TEACHER, STUDENT))
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["class 1", "$a$b"]
 
 
@@ -95,17 +92,17 @@ def test_scores_are_drawn_and_have_no_table(record):
     task = TASKS["stsb"]
     answers = make_answers(task, [0.0, 2.5, 5.0], [0.1, 2.0, 4.9], [1.0, 1.0, 4.0])
     assert answer_cells(answers).rows == ()
-    figure = scores_against_labels(record | {"main_metric": "pearson"}, answers)
+    figure = scores_against_labels(replace(typed(record), main_metric="pearson"), answers)
     points = [axes.collections[0].get_offsets().tolist() for axes in figure.axes]
     np.testing.assert_allclose(points[1], [[0.0, 1.0], [2.5, 1.0], [5.0, 4.0]])
     low, high = figure.axes[0].get_xlim()
     assert low < 0.0
     assert high > 5.0
-    assert confusion_matrices(record, answers) is None
+    assert confusion_matrices(typed(record), answers) is None
 
 
 def test_they_stand_right_below_the_verdict(record, answers, tmp_path):
-    page = write_report(record, tmp_path, answers=answers).read_text()
+    page = write_report(typed(record), tmp_path, answers=answers).read_text()
     verdict, matrix, models = (
         page.index(part) for part in ('class="verdict"', "Answers per class", "Teacher against")
     )

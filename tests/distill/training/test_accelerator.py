@@ -20,7 +20,7 @@ def test_flatten():
 
 
 def test_a_whole_configuration_becomes_scalars():
-    config = Config("sst2", (StageConfig("one", 1, 0.1, {"logits": 1.0}),))
+    config = Config("sst2", stages=(StageConfig("one", 1, 0.1, {"logits": 1.0}),))
     flat = flatten(dataclasses.asdict(config))
     assert flat["student.num_layers"] == 3
     assert flat["teacher.scratch.hidden_size"] == 128

@@ -21,7 +21,9 @@ ROOT = str(Path(__file__).resolve().parents[3])
 
 @pytest.fixture
 def config(tmp_path):
-    return Config("sst2", (StageConfig("one", 1, 0.1, {"logits": 1.0}),), run_dir=str(tmp_path / "deep" / "run"))
+    return Config(
+        "sst2", stages=(StageConfig("one", 1, 0.1, {"logits": 1.0}),), run_dir=str(tmp_path / "deep" / "run")
+    )
 
 
 @pytest.fixture
