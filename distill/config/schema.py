@@ -175,12 +175,12 @@ class StageConfig:
     batch_size: int = 32
     """Examples per optimizer step over all processes."""
     keep_best_epoch: bool = False
-    """End with the weights of the best epoch on the held-out data, or with the initial weights if none is better
-    (teacher and baseline: always an epoch)."""
+    """End with the weights of the best epoch, by the mean of the task's metrics on held-out train, or with the initial
+    weights if none is better (teacher and baseline: always an epoch)."""
     average_epochs: int = 1
     """End with the mean weights of this many last epochs."""
     patience: int | None = None
-    """Stop after this many epochs without a better held-out score; null: never."""
+    """Stop after this many epochs without a better mean of the task's metrics on held-out train; null: never."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ class BaselineConfig:
     """The same student trained on labels alone, for comparison."""
 
     checkpoint: str | None = None
-    """Encoder to start from, which has seen no label of the task; scratch: an untrained BERT of the teacher's
-    size; null: what the teacher started from."""
+    """Encoder to start from, which has seen no label of the task; scratch: an untrained BERT of the teacher's size;
+    null: what the teacher started from (a finished classifier: that classifier, which has seen the labels)."""
     epochs: float | None = None
     """Passes over the training set; null: as many as all stages together (stages auto: as many optimizer steps as
     they take without the mechanism); 0: no baseline."""

@@ -158,7 +158,7 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
     )
     if attentions is not None and student.exact_up_to:
         problem = attentions[student.attention].why_not_exact(student.attention_options)
-        way_out = f"{student.attention} attention {problem}; leave it out"
+        way_out = f"{student.attention} attention {problem}; set student.exact_up_to 0"
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
     require_choice("student.features", student.features, CHOICES["student.features"])

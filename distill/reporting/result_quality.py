@@ -20,6 +20,7 @@ from distill.reporting.result_records import (
     points_by_length,
     score,
     speedup_of,
+    star,
     times,
 )
 from distill.reporting.tables import text_table
@@ -193,7 +194,8 @@ def front(records: Records) -> list[str]:
         for task in tasks:
             value, _, rest = interval(kept(summary[f"{task}-{student}"])).partition(" ")
             cells.append(f"**{value}** {rest}" if student in fronts[task] else f"{value} {rest}")
-        rows.append([f"`{student}`", *cells, *(times(speeds[student][length].interval) for length in (512, 2048))])
+        points = [speeds[student][length] for length in (512, 2048)]
+        rows.append([f"`{student}`", *cells, *(f"{times(point.interval)}{star(point)}" for point in points)])
     heads = ["SST-2 accuracy kept, % [95 %]", "MRPC F1 kept, % [95 %]"]
     return markdown_table(["student", *heads, "times as fast at 512 tokens", "at 2048"], rows)
 

@@ -139,6 +139,11 @@ def mean_interval(found: Sequence[Interval]) -> Interval:
     return Interval(value, value - down, value + up)
 
 
+def star(point: SpeedPoint) -> str:
+    """Return the mark of a point that was timed beyond the models' positions, where nothing is known about quality."""
+    return " *" if point.speed_only else ""
+
+
 def points_by_length(record: Record, batch_size: int = 1) -> dict[int, SpeedPoint]:
     """Return the speed points of a comparison at one batch size, by length in tokens."""
     return {point.length: point for point in record.speed if point.batch_size == batch_size}

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from distill.evaluation.record import model_metrics
-from distill.reporting.result_glue import STUDENTS
+from distill.reporting.result_glue import SOFTMAX, STUDENTS
 from distill.reporting.result_records import (
     Records,
     known,
@@ -11,6 +11,7 @@ from distill.reporting.result_records import (
     percent,
     points_by_length,
     speedup_of,
+    star,
     times,
 )
 
@@ -20,7 +21,10 @@ def glue_speed(records: Records) -> list[str]:
     lengths, rows = (128, 512, 2048, 4096), []
     for student, name in STUDENTS.items():
         points = points_by_length(records.record(f"speed/{student}"))
-        rows.append([name, *(times(points[length].interval) for length in lengths)])
+        if student == "performer-3":
+            found = [points[length] for length in lengths]
+            rows.append([SOFTMAX, *(f"{known(point.depth_speedup):.2f}{star(point)}" for point in found)])
+        rows.append([name, *(f"{times(points[length].interval)}{star(points[length])}" for length in lengths)])
     return markdown_table(["times as fast [95 %]", "128 tokens", *(str(length) for length in lengths[1:])], rows)
 
 
@@ -29,21 +33,24 @@ def glue_latency(records: Records) -> list[str]:
     lengths, rows = (128, 512, 2048, 4096), []
     for student, name in STUDENTS.items():
         points = points_by_length(records.record(f"speed/{student}"))
-        cells = [f"{points[length].teacher_ms:.0f} / {points[length].student_ms:.0f}" for length in lengths]
-        rows.append([name, *cells])
+        found = [points[length] for length in lengths]
+        rows.append([name, *(f"{point.teacher_ms:.0f} / {point.student_ms:.0f}{star(point)}" for point in found)])
     return markdown_table(["ms, teacher / student", "128 tokens", *(str(length) for length in lengths[1:])], rows)
 
 
 def speed_variants(records: Records) -> list[str]:
     """Performer of three layers, its softmax control, and variants of both."""
-    rows = []
-    first = points_by_length(records.record("speed/performer-3"))
-    rows.append(["Performer", *(f"{first[length].speedup:.2f}" for length in (128, 512, 2048, 4096))])
-    rows.append(["softmax, same depth", *(f"{first[length].depth_speedup:.2f}" for length in (128, 512, 2048, 4096))])
+    lengths = (128, 512, 2048, 4096)
+    by_length = points_by_length(records.record("speed/performer-3"))
+    first = [by_length[length] for length in lengths]
+    rows = [
+        ["Performer", *(f"{point.speedup:.2f}{star(point)}" for point in first)],
+        ["softmax, same depth", *(f"{point.depth_speedup:.2f}{star(point)}" for point in first)],
+    ]
     for name, what in (("one-softmax", "Performer, the middle layer exact"), ("xeon", "Performer, on an Intel Xeon")):
         points = points_by_length(records.record(f"speed/performer-3-{name}"))
-        found = [points.get(length) for length in (128, 512, 2048, 4096)]
-        rows.append([what, *(f"{point.speedup:.2f}" if point else "-" for point in found)])
+        variant = [points.get(length) for length in lengths]
+        rows.append([what, *(f"{point.speedup:.2f}{star(point)}" if point else "-" for point in variant)])
     return markdown_table(["3 layers, times as fast", "128 tokens", "512", "2048", "4096"], rows)
 
 

@@ -115,7 +115,8 @@ def _speed(record: Record) -> str | None:
     )
     further = ""
     if longest.length > point.length:
-        further = f", {speedup_interval(longest.interval)} at {longest.length:,} tokens"
+        beyond = " (timed beyond its positions)" if longest.speed_only else ""
+        further = f", {speedup_interval(longest.interval)} at {longest.length:,} tokens{beyond}"
     low, high = point.low or point.speedup, point.high or point.speedup
     if low > 1:
         return f"It runs {speedup_interval(point.interval)} as fast {place}{further}."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SparseAttention(PatternAttention):
-    """Softmax over O(√N) tokens per token, so that two layers connect any two; 4N(2l + N/l)d operations per head.
+    """Softmax over O(√N) tokens per token, so that two layers connect any two; 4N(3l + N/l)d operations per head.
 
     https://arxiv.org/abs/1904.10509, §4.2, both ways. With stride l, ``strided``: |i - j| < l, or i - j a multiple of
     l; ``fixed``: j in the same block of l, or among the last c of any block. ``stride`` 0 means √N for the longest
