@@ -4,9 +4,9 @@
     python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
 
 The file takes any batch and any length up to the student's positions. It is left only if its logits are within 1e-4 of
-torch's on all validation data. --int8 adds FILE.int8.onnx with int8 weights. Beside them stand tokenizer and labels,
-FILE.tokenizer.json and FILE.labels.json. The figures go into the run's record and report; without a run folder they go
-into FILE.json.
+torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights. Beside them stand tokenizer and labels,
+STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx). The figures go into the run's record and report;
+without a run folder they go into STEM.json.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default onnx)")
     add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx")
-    add("--int8", action="store_true", help="also write FILE.int8.onnx: int8 weights, dynamic quantisation")
+    add("--int8", action="store_true", help="also write STEM.int8.onnx (STEM: FILE without .onnx): int8 weights, dynamic quantisation")
     add("--run_dir", metavar="RUN", help="run folder of the student (default: the one that the student lies in)")
     add("--task", metavar="TASK", help=f"needed without a run folder; one of {', '.join(task_names())}")
     add_data_options(parser)
