@@ -1,6 +1,6 @@
 """Who may import whom: one list, and every package imports only what stands left of it.
 
-"Where does X go?" has one answer: the leftmost package where it compiles.
+"Where does X go?" has one answer: the leftmost package whose imports allow it.
 """
 
 import ast
