@@ -39,7 +39,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default onnx)")
     add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx")
-    add("--int8", action="store_true", help="also write STEM.int8.onnx (STEM: FILE without .onnx): int8 weights, dynamic quantisation")
+    add(
+        "--int8",
+        action="store_true",
+        help="also write STEM.int8.onnx (STEM: FILE without .onnx): int8 weights, dynamic quantisation",
+    )
     add("--run_dir", metavar="RUN", help="run folder of the student (default: the one that the student lies in)")
     add("--task", metavar="TASK", help=f"needed without a run folder; one of {', '.join(task_names())}")
     add_data_options(parser)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class CompressiveAttention(RelativeAttention):
-    """Transformer-XL that also sees C slots, each made of c older tokens; 6N(L + M + C)d operations per head.
+    """Transformer-XL that also sees C slots, each made of c older tokens; (8L + 6M + 6C)Nd operations per head.
 
     https://arxiv.org/abs/1911.05507, §3: the slots stand for the C c tokens beyond the memory of the layer's input. A
     slot counts as one step of relative distance. The compression learns from the task and, if asked, from

@@ -20,7 +20,7 @@ from .ops.relative import RelativeAttention, relative_flops
 
 
 class TransformerXLAttention(RelativeAttention, HeadAttention):
-    """Relative attention to the L tokens of a segment and M beside them; 6N(L + M)d operations per head.
+    """Relative attention to the L tokens of a segment and M beside them; (8L + 6M)Nd operations per head.
 
     https://arxiv.org/abs/1901.02860, §3, both ways inside a segment. An encoder has all tokens of the layer below at
     once, so that the recurrence from segment to segment is one banded attention, with gradients into the memory.
