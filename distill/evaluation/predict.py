@@ -142,7 +142,7 @@ def _predict_share(
 def held_out_scorer(
     run: TrainingContext, task: Task, held_out: TokenizedExamples
 ) -> Callable[[nn.Module], tuple[float, dict[str, float]]]:
-    """Return a function that gives a model's score, by `epoch_score`, and all metrics on the held-out part of train."""
+    """Return a function that gives a model's `epoch_score` and all metrics on the held-out part of train."""
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
         metrics = compute_metrics(

@@ -89,8 +89,7 @@ class StageTrainer:
         """Load the newest whole checkpoint; where there is none, score what the stage starts from."""
         saved = load_checkpoint(self.accelerator, self.folder)
         if saved is not None:
-            self.progress = Progress(**saved)
-            self.progress.rescore_best()
+            self.progress = Progress.from_checkpoint(saved)
             self.meter.start_from(self.progress.unlogged)
         # Where labels alone teach, the head starts untrained: what it scores is luck.
         elif self.stage.keep_best_epoch and self.inputs.teacher_outputs is not None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class Progress:
     """Spent in saving checkpoints."""
     best_epoch: int | None = None
     best_score: float = -math.inf
+    is_score_mean: bool = True
+    """Whether ``best_score`` is an `epoch_score`; in checkpoints of earlier versions it was the main metric."""
     held_out: list[dict[str, float]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     unlogged: list[float] = field(default_factory=list)
@@ -65,10 +68,14 @@ class Progress:
         """Take what the stage starts from, epoch 0, for its best until an epoch is better."""
         self.best_epoch, self.best_score = 0, score
 
-    def rescore_best(self) -> None:
-        """Score the best epoch by the rule of today: a checkpoint of an earlier version may have had another one."""
-        if self.best_epoch:
-            self.best_score = epoch_score(self.held_out[self.best_epoch - 1])
+    @classmethod
+    def from_checkpoint(cls, saved: Mapping[str, Any]) -> Self:
+        """Return the progress that a checkpoint holds, its best epoch scored by today's rule."""
+        progress = cls(**{"is_score_mean": False, **saved})
+        if progress.best_epoch and not progress.is_score_mean:
+            progress.best_score = epoch_score(progress.held_out[progress.best_epoch - 1])
+        progress.is_score_mean = True
+        return progress
 
     def end_epoch(self, score: float, metrics: Mapping[str, float]) -> bool:
         """Go on to the next epoch and tell whether this one has the best held-out score so far."""

@@ -144,9 +144,9 @@ def test_labels_data_and_limits(record, students):
 def test_base_model_and_licence(record, students, tmp_path, licence):
     encoder = tmp_path / "encoder"
     encoder.mkdir()
-    (encoder / "config.json").write_text(json.dumps({"_name_or_path": "somebody/encoder"}))
-    if licence:
-        (encoder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# Encoder\n")
+    (encoder / "config.json").write_text(json.dumps({"_name_or_path": "output/checkpoint-500"}))
+    named = f"license: {licence}\n" if licence else ""
+    (encoder / "README.md").write_text(f"---\nbase_model: somebody/encoder\n{named}---\n# Encoder\n")
     base = describe_base_model(str(encoder))
     assert base == BaseModel("somebody/encoder", "somebody/encoder", licence)
     path = write_model_card(typed(record), students / "classes", base=base)

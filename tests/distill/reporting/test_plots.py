@@ -91,6 +91,15 @@ def test_a_layer_below_the_mean_is_a_cross_and_not_a_clipped_bar(record):
     assert not any(len(line.get_xdata()) for line in attention.lines if line.get_marker() == "x")
 
 
+def test_hidden_states_that_were_not_measured_leave_a_panel_without_bars(record):
+    for stage in record["stages"]:
+        for layer in stage["fidelity"] or []:
+            layer["hidden_states"] = None
+    attention, hidden = fidelity(typed(record)).axes
+    assert attention.patches
+    assert not hidden.patches
+
+
 @pytest.mark.parametrize("layers", [1, 3, 24])
 def test_layers_are_whole_numbers_from_1(record, layers):
     layer = record["stages"][0]["fidelity"][0]

@@ -171,6 +171,14 @@ def test_a_verdict_without_speed_names_the_best(summaries):
     assert sentence.endswith("98.9 % [96.9, 110.0] of accuracy kept.")
 
 
+def test_of_those_that_keep_up_none_was_timed(summaries):
+    """The closest student of all may still be told apart from its teacher."""
+    for name, high in (("three", 1.01), ("six", 0.995), ("bad", 0.9)):
+        summaries["sst2", name]["speed"] = []
+        summaries["sst2", name]["metrics"]["accuracy"]["retention"]["mean_of_ratios"]["high"] = high
+    assert leaderboard.verdict_sentences(summaries)[0].startswith("On sst2 take three, the one student that keeps up")
+
+
 def test_no_absolute_path(summaries, tmp_path, monkeypatch):
     """Neither that of the sweep, nor of its data, nor of the benchmark."""
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ def test_the_lines_of_the_readme_run(tiny, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert names["config"].student.num_layers == 1
     assert names["record"] == read_record(tmp_path / "runs" / "from_python" / "record.json")
-    assert printed[-3] == str(names["record"]["retention"]["accuracy"])
+    assert printed[-3] == str(names["record"].retention["accuracy"])
     for line in printed[-2:]:
         assert re.fullmatch(r"(positive|negative) 0\.\d+ \{'negative': 0\.\d+, 'positive': 0\.\d+\}", line)
     assert not AcceleratorState._shared_state, "the next run may have another precision"
