@@ -21,9 +21,8 @@ from distill.utils.errors import UserError
 
 MIN_ROWS = 16
 """Train examples of the smallest recipe; fewer make no batch."""
-MANY_PAIRS, MANY_TEXTS = 20_000, 5_000
-"""From so many train examples on, altered copies bring nothing that the examples themselves do not, or harm: of
-CoLA's 8,551 sentences, whose judgement hangs on every word, the student keeps less with copies."""
+MANY_PAIRS = 20_000
+"""From so many train examples on, altered copies bring nothing that the examples themselves do not."""
 COPIES = 3
 REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
 """The last layer of a BERT of this width is fine-tuned at this rate, every layer below at 0.8 times that of the layer
@@ -129,9 +128,12 @@ def logit_steps(facts: Facts) -> int:
 
 
 def choose_copies(augmentation: AugmentationConfig, facts: Facts) -> AugmentationConfig:
-    """Return altered copies where examples are few: they show the student more of its teacher's decisions."""
-    is_small = facts.rows < (MANY_PAIRS if facts.is_pair else MANY_TEXTS)
-    return replace(augmentation, copies=COPIES if is_small else 0)
+    """Return altered copies where pairs are few: they show the student more of its teacher's comparisons.
+
+    Single texts have none: of sentiments the student keeps as much without, and of CoLA's sentences, whose judgement
+    hangs on every word, more (notebooks/LOG.md).
+    """
+    return replace(augmentation, copies=COPIES if facts.is_pair and facts.rows < MANY_PAIRS else 0)
 
 
 def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, texts: int) -> tuple[StageConfig, ...]:
