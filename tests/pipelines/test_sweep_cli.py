@@ -172,9 +172,10 @@ def test_sigterm_ends_the_runs_too_and_starts_no_other(place):
 
 def test_a_summary_of_one_real_run_says_what_its_record_says(finished):
     found = read_run(finished.folder)
-    summary = summarise([found], resamples=200, seed=found.record["seed"])
+    summary = summarise([found], resamples=200, seed=found.record.seed)
     kept = summary["metrics"]["accuracy"]["retention"]["mean_of_ratios"]
-    assert kept == pytest.approx(found.record["retention"]["accuracy"])
+    expected = found.record.retention["accuracy"]
+    assert kept == pytest.approx({"value": expected.value, "low": expected.low, "high": expected.high})
 
 
 @pytest.mark.parametrize(
