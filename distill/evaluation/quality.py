@@ -4,7 +4,6 @@ Shapes: n examples, C labels.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,8 @@ from distill.benchmark.points import Interval
 from distill.evaluation import significance
 from distill.evaluation.metrics import metrics_over_splits, predictions, scored_values, split_suffixes
 from distill.evaluation.predictions_file import Logits
-from distill.evaluation.record_parts import Intervals, LinearForm, McNemarTest, WilliamsTest
+from distill.evaluation.record_parts import LinearForm, McNemarTest, Quality, WilliamsTest
 from distill.tasks import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """The keys of a record that follow from logits and labels; those of `distill.evaluation.record.Record`."""
-
-    retention: Intervals
-    agreement: float
-    baseline_retention: Intervals | None = None
-    gain: Intervals | None = None
-    kl_to_teacher: float | None = None
-    mcnemar: McNemarTest | None = None
-    never_answered: Mapping[str, tuple[str, ...]] | None = None
-    williams: Mapping[str, WilliamsTest] | None = None
 
 
 def retention_over_splits(

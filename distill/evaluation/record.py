@@ -13,13 +13,11 @@ from distill.benchmark.points import MemoryPoint, NoisePoint, SpeedPoint, Throug
 from distill.evaluation.record_parts import (
     AlternativeEntry,
     DeploymentEntry,
-    Intervals,
     LinearForm,
-    McNemarTest,
     Metrics,
     ModelEntries,
+    Quality,
     StageEntry,
-    WilliamsTest,
 )
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
@@ -32,7 +30,7 @@ MODELS = ("teacher", "student", "baseline")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(JsonObject):
+class Record(Quality, JsonObject):
     """One comparison; every number that could not be measured is null and has a reason."""
 
     schema: int
@@ -42,17 +40,6 @@ class Record(JsonObject):
     main_metric: str
     seed: int | None
     models: ModelEntries
-    retention: Intervals
-    agreement: float | None
-    baseline_retention: Intervals | None = None
-    gain: Intervals | None = None
-    """Student's score minus the baseline's."""
-    kl_to_teacher: float | None = None
-    mcnemar: McNemarTest | None = None
-    never_answered: Mapping[str, tuple[str, ...]] | None = None
-    """Model to the classes that occur and that it never predicts; of a classification, as the two before."""
-    williams: Mapping[str, WilliamsTest] | None = None
-    """Of a regression, correlation by correlation."""
     speed: tuple[SpeedPoint, ...]
     noise: NoisePoint | None = field(default=None, metadata=ADDED_LATER)
     throughput: ThroughputPoint | None = field(default=None, metadata=ADDED_LATER)

@@ -89,6 +89,24 @@ class LinearForm(JsonObject):
     """Share of the examples that both forms answer alike; of a classification."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The keys of a record that follow from logits and labels."""
+
+    retention: Intervals
+    agreement: float | None
+    """Share of the examples that teacher and student answer alike, or their correlation."""
+    baseline_retention: Intervals | None = None
+    gain: Intervals | None = None
+    """Student's score minus the baseline's."""
+    kl_to_teacher: float | None = None
+    mcnemar: McNemarTest | None = None
+    never_answered: Mapping[str, tuple[str, ...]] | None = None
+    """Model to the classes that occur and that it never predicts; of a classification, as the two before."""
+    williams: Mapping[str, WilliamsTest] | None = None
+    """Of a regression, correlation by correlation."""
+
+
 # ---------------------------------------------------------------- stages
 
 
