@@ -43,6 +43,15 @@ def test_every_phase_has_hundreds_of_steps_and_no_more_than_thousands(rows, is_p
         assert 280 <= steps(section, rows) <= 4400
 
 
+@pytest.mark.parametrize(
+    ("rows", "wanted"), [(100, 300), (1000, 5 * 63), (1800, 5 * 113), (2500, 600), (10_000, 3 * 625), (67_000, 8000)]
+)
+def test_a_teacher_of_few_rows_sees_them_five_times(rows, wanted):
+    """Three passes left CoLA's larger class the only answer; many rows need three, or fewer."""
+    teacher = TeacherConfig(batch_size=16)
+    assert steps(recipe(replace(SINGLE, rows=rows), teacher=teacher).teacher, rows) == pytest.approx(wanted, rel=0.05)  # epochs in tenths
+
+
 def test_more_rows_mean_more_steps_but_fewer_epochs():
     few, many = recipe(), recipe(replace(SINGLE, rows=50_000))
     for name in ("teacher", "baseline"):

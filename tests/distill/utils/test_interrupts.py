@@ -87,3 +87,13 @@ def test_the_handlers_from_before_are_back_afterwards():
     with PostponedSignals(), PostponedSignals():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_handler_that_python_did_not_install_is_replaced_by_the_default(monkeypatch):
+    """Python calls such a handler None and cannot put it back."""
+    install = signal.signal
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", lambda number, handler: install(number, handler) and None)
+        with PostponedSignals():
+            pass
+    assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_DFL] * len(SIGNALS)
