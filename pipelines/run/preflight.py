@@ -20,17 +20,14 @@ from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
     check_compiler,
-    check_disk,
     check_features,
     check_launcher,
     check_lengths,
-    check_memory,
     check_stages,
     check_student,
     check_tokenizers,
     check_versions,
     check_write_permission,
-    memory_table,
 )
 from distill.preflight.memory_estimate import (
     FLOAT,
@@ -43,6 +40,7 @@ from distill.preflight.memory_estimate import (
     state_memory,
 )
 from distill.preflight.precision import check_precision
+from distill.preflight.resources import check_disk, check_memory, memory_table
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision

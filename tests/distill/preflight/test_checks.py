@@ -11,7 +11,7 @@ from torch import nn
 
 from distill.config.schema import BaselineConfig, CacheConfig, Config, StageConfig, TeacherConfig, TrainingConfig
 from distill.data.tokenization import train_tokenizer
-from distill.preflight import checks
+from distill.preflight import checks, resources
 from distill.preflight import precision as precision_checks
 from distill.preflight.memory_estimate import Memory
 from distill.training.launcher import Launcher, Sharding, read_launcher
@@ -225,7 +225,7 @@ def test_memory() -> None:
     need = Memory(4 * 10**9, 10**9, 2 * 10**9, 3 * 10**9)
 
     def check(free: int, memory: Memory = need, host: int = 10**12, zero: int | None = None) -> list[Finding]:
-        return list(checks.check_memory("layers", memory, Sharding(2, zero), "cuda", free, host))
+        return list(resources.check_memory("layers", memory, Sharding(2, zero), "cuda", free, host))
 
     assert "layers needs 10.00 GB" in only(check(11 * 10**9), OK)
     assert "lower batch_size" in only(check(9 * 10**9), WARNING)
@@ -236,17 +236,17 @@ def test_memory() -> None:
 
 
 def test_memory_table() -> None:
-    lines = list(checks.memory_table(lambda way: Memory(10**9 * way.processes, 0, 0, 0), half=False))
+    lines = list(resources.memory_table(lambda way: Memory(10**9 * way.processes, 0, 0, 0), half=False))
     assert lines[0].split()[-2:] == ["8", "processes"]
     assert [line.split()[-3:] for line in lines[1:]] == [["1.00", "2.00", "8.00"]] * 5
 
 
 def test_disk(tmp_path: Path) -> None:
     run_dir, cache = tmp_path / "run", tmp_path / "cache"
-    line = only(checks.check_disk({run_dir: 10**6, cache: 10**7}), OK)
+    line = only(resources.check_disk({run_dir: 10**6, cache: 10**7}), OK)
     assert "needs 0.01 GB" in line, "folders on one disk are added up"
     assert str(run_dir) in line
-    assert "cache.max_gigabytes" in only(checks.check_disk({run_dir: 10**18}), ERROR)
+    assert "cache.max_gigabytes" in only(resources.check_disk({run_dir: 10**18}), ERROR)
     assert not run_dir.exists()
 
 
