@@ -89,6 +89,7 @@ def finetuning_stage(config: Config) -> StageConfig:
     """Return fine-tuning as a stage without a teacher, ending with the epoch that was best on held-out train."""
     settings = config.teacher
     assert settings.epochs is not None, "the recipe fills it in"
+    assert settings.batch_size is not None, "the recipe fills it in"
     assert settings.learning_rate is not None, "the recipe fills it in"
     assert settings.layer_decay is not None, "the recipe fills it in"
     return StageConfig(

@@ -27,7 +27,9 @@ COPIES = 3
 REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
 """The last layer of a BERT of this width is fine-tuned at this rate, every layer below at 0.8 times that of the layer
 above it (as ELECTRA is, https://arxiv.org/abs/2003.10555); narrower encoders take more."""
-LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 32, 8
+LABEL_BATCH, LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 16, 32, 8
+WHOLE_BATCH_LENGTH = 512
+"""Up to so many tokens a batch is whole; of longer texts it has so many fewer that it takes no more memory."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Facts:
     """Share of the train texts that are longer than ``student.exact_up_to``."""
     hidden_size: int
     """The teacher's."""
+    longest: int = 0
+    """Tokens of the longest train text."""
+
+    def batch(self, texts: int) -> int:
+        """Return how many texts a batch of ``texts`` short ones has here."""
+        return max(1, texts * WHOLE_BATCH_LENGTH // max(self.longest, WHOLE_BATCH_LENGTH))
 
 
 @dataclass(frozen=True)
@@ -66,30 +74,37 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
         raise UserError(
             f"train has {facts.rows} examples beside the held-out ones, and a recipe needs {MIN_ROWS}; give more"
         )
-    teacher = config.teacher
+    teacher, baseline = config.teacher, config.baseline
+    if teacher.batch_size is None:
+        teacher = replace(teacher, batch_size=facts.batch(LABEL_BATCH))
+    if baseline.batch_size is None:
+        baseline = replace(baseline, batch_size=facts.batch(LABEL_BATCH))
     if teacher.epochs is None:
         teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher.batch_size))
     if teacher.layer_decay is None:
         teacher = replace(teacher, layer_decay=LAYER_DECAY if teacher.learning_rate is None else 1.0)
     if teacher.learning_rate is None:
-        teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size))
+        teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size, teacher.batch_size))
     augmentation = config.augmentation
     if augmentation.copies is None:
         augmentation = choose_copies(augmentation, facts) if not config.stages else replace(augmentation, copies=0)
-    config = replace(config, teacher=teacher, augmentation=augmentation)
+    config = replace(config, teacher=teacher, augmentation=augmentation, baseline=baseline)
     if config.stages:
         return config
     texts = facts.rows * (1 + (augmentation.copies or 0))
     stages = choose_stages(config.student, facts, mechanism, texts)
-    baseline = config.baseline
     if baseline.epochs is None:
         baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline.batch_size))
     return replace(config, stages=stages, baseline=baseline)
 
 
-def teacher_rate(hidden_size: int) -> float:
-    """Return the learning rate of fine-tuning an encoder, of its last layer: 7e-5 at 768, 2e-4 at 384."""
-    return float(f"{REFERENCE_RATE * (REFERENCE_WIDTH / hidden_size) ** 1.5:.2g}")
+def teacher_rate(hidden_size: int, batch_size: int = LABEL_BATCH) -> float:
+    """Return the learning rate of fine-tuning an encoder, of its last layer: 7e-5 at 768, 2e-4 at 384.
+
+    Batches of fewer than 16 texts are noisier, and take the square root of their share of it.
+    """
+    noise = min(1.0, batch_size / LABEL_BATCH) ** 0.5
+    return float(f"{REFERENCE_RATE * (REFERENCE_WIDTH / hidden_size) ** 1.5 * noise:.2g}")
 
 
 def epochs_of(steps: int, rows: int, batch_size: int) -> float:
@@ -118,13 +133,13 @@ def baseline_steps(facts: Facts) -> int:
 
 
 def layer_steps(facts: Facts) -> int:
-    """Four passes in batches of 16, but at least 600 steps and at most 2,500."""
-    return _between(600, 4 * facts.rows / LAYER_BATCH, 2500)
+    """Four passes in batches of 16, or fewer long texts, but at least 600 steps and at most 2,500."""
+    return _between(600, 4 * facts.rows / facts.batch(LAYER_BATCH), 2500)
 
 
 def logit_steps(facts: Facts) -> int:
-    """Four passes in batches of 32, but at least 300 steps and at most 2,000."""
-    return _between(300, 4 * facts.rows / LOGIT_BATCH, 2000)
+    """Four passes in batches of 32, or fewer long texts, but at least 300 steps and at most 2,000."""
+    return _between(300, 4 * facts.rows / facts.batch(LOGIT_BATCH), 2000)
 
 
 def choose_copies(augmentation: AugmentationConfig, facts: Facts) -> AugmentationConfig:
@@ -166,9 +181,9 @@ def layers_stage(name: str, facts: Facts, texts: int) -> StageConfig:
     """Match what every layer computes."""
     return StageConfig(
         name=name,
-        epochs=epochs_of(layer_steps(facts), texts, LAYER_BATCH),
+        epochs=epochs_of(layer_steps(facts), texts, facts.batch(LAYER_BATCH)),
         learning_rate=2e-4,
-        batch_size=LAYER_BATCH,
+        batch_size=facts.batch(LAYER_BATCH),
         losses={"attention_output": 1.0, "hidden_states": 1.0},
         last_layer=FIRST_TOKEN,
     )
@@ -178,9 +193,9 @@ def logits_stage(name: str, facts: Facts, texts: int) -> StageConfig:
     """Match the teacher's decisions."""
     return StageConfig(
         name=name,
-        epochs=epochs_of(logit_steps(facts), texts, LOGIT_BATCH),
+        epochs=epochs_of(logit_steps(facts), texts, facts.batch(LOGIT_BATCH)),
         learning_rate=8e-5,
-        batch_size=LOGIT_BATCH,
+        batch_size=facts.batch(LOGIT_BATCH),
         losses={"logits": 0.9, "labels": 0.1},
         temperature=2.0,
     )
@@ -193,9 +208,9 @@ def transfer_stage(facts: Facts, texts: int) -> StageConfig:
         targets=SOFTMAX_STUDENT,
         inputs="teacher",
         train="attention",
-        epochs=epochs_of(2 * layer_steps(facts), texts, LAYER_BATCH),
+        epochs=epochs_of(2 * layer_steps(facts), texts, facts.batch(LAYER_BATCH)),
         learning_rate=1e-3,
-        batch_size=LAYER_BATCH,
+        batch_size=facts.batch(LAYER_BATCH),
         losses={"attention_output": 1.0},
         last_layer=FIRST_TOKEN,
     )
@@ -220,11 +235,13 @@ def fit_stage() -> StageConfig:
 OPEN = {
     "stages": (),
     "teacher.epochs": None,
+    "teacher.batch_size": None,
     "teacher.learning_rate": None,
     "teacher.layer_decay": None,
     "teacher.new_pooler": None,
     "augmentation.copies": None,
     "baseline.epochs": None,
+    "baseline.batch_size": None,
     "training.mixed_precision": "auto",
 }
 """Keys that a run fills in by itself, and what stands there until it has."""

@@ -81,8 +81,8 @@ class TeacherConfig:
     learning_rate: float | None = None
     """Peak learning rate; null: 7e-5 for a hidden size of 768, higher for narrower teachers, with a layer_decay of
     0.8."""
-    batch_size: int = 32
-    """Examples per optimizer step over all processes."""
+    batch_size: int | None = 32
+    """Examples per optimizer step over all processes; null: 16, fewer where texts have more than 512 tokens."""
     freeze_word_embeddings: bool = False
     """Keep the word embeddings fixed: a third less work per step on short texts."""
     layer_decay: float | None = None
@@ -213,8 +213,8 @@ class BaselineConfig:
     they take without the mechanism); 0: no baseline."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
-    batch_size: int = 32
-    """Examples per optimizer step over all processes."""
+    batch_size: int | None = 32
+    """Examples per optimizer step over all processes; null: 16, fewer where texts have more than 512 tokens."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
     sizes = {"teacher": config.teacher.batch_size, "baseline": config.baseline.batch_size}
     sizes |= {f"stages.{stage.name}": stage.batch_size for stage in config.stages}
     for section, size in sizes.items():
-        if size % parts:
+        if size is not None and size % parts:
             yield Finding(
                 WARNING,
                 f"launcher: {section}.batch_size {size} is not a multiple of {launcher.processes} processes x "

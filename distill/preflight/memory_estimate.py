@@ -87,17 +87,17 @@ def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dty
     weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
     kept: dict[int, Any] = {}  # by identity, which is unique only as long as the storage is alive
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
+        """Put nothing in the graph: a tensor there that is a result of its own node would never be freed."""
         storage = tensor.untyped_storage()
         if id(storage) not in weights:
             kept[id(storage)] = storage
-        return tensor
 
     device = next(model.parameters()).device
     token_ids = torch.zeros(batch_size, length, dtype=torch.int64, device=device)
     mask = torch.ones_like(token_ids)
     mask[:, -1] = 0  # padding takes the way that batches of different lengths take
-    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
     autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
     with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched:
         # As in a stage that matches layers: otherwise a student's last layer computes the first token alone.

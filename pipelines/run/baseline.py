@@ -40,7 +40,8 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
 
 def baseline_stage(config: Config, setup: DistillationSetup) -> StageConfig:
     """Return the training of the baseline, on labels alone; by default it sees as many examples as all stages do."""
-    epochs = config.baseline.epochs
+    epochs, batch_size = config.baseline.epochs, config.baseline.batch_size
+    assert batch_size is not None, "the recipe fills it in"
     read = sum(stage.epochs for stage in setup.stages if stage.texts != PACKED)
     in_stages = max(1, round(read * more_text(config, setup)))
     untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
@@ -51,6 +52,6 @@ def baseline_stage(config: Config, setup: DistillationSetup) -> StageConfig:
         losses={"labels": 1.0},
         train="all" if untrained else "encoder",
         dropout=True,
-        batch_size=config.baseline.batch_size,
+        batch_size=batch_size,
         keep_best_epoch=True,
     )

@@ -30,6 +30,7 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=int(teacher.config.hidden_size),
+        longest=int(lengths.max()),
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))

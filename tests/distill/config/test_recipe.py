@@ -53,6 +53,22 @@ def test_a_teacher_of_few_rows_sees_them_five_times(rows, wanted):
     assert steps(chosen, rows) == pytest.approx(wanted, rel=0.05)  # epochs are in tenths
 
 
+@pytest.mark.parametrize("longest", [20, 512, 700, 2048, 100_000])
+def test_a_batch_of_long_texts_needs_no_more_memory_than_one_of_512_tokens(longest):
+    open_batches = {"teacher": TeacherConfig(batch_size=None), "baseline": BaselineConfig(batch_size=None)}
+    config = recipe(replace(SINGLE, longest=longest, long_share=0.5), **open_batches)
+    stages = [stage for stage in config.stages if stage.texts != "packed"]
+    sizes = [part.batch_size for part in (config.teacher, config.baseline, *stages)]
+    assert all(size == 1 or size * longest <= 32 * 512 for size in sizes)
+    assert sizes[:2] == ([16, 16] if longest <= 512 else [max(1, 16 * 512 // longest)] * 2)
+    assert min(steps(stage, 1000) for stage in stages) >= 300
+    assert recipe(replace(SINGLE, longest=longest)).teacher.batch_size == 32, "what is given stays"
+
+
+def test_smaller_batches_of_labels_take_smaller_steps():
+    assert teacher_rate(768, 16) == teacher_rate(768, 64) == 2 * teacher_rate(768, 4)
+
+
 def test_more_rows_mean_more_steps_but_fewer_epochs():
     few, many = recipe(), recipe(replace(SINGLE, rows=50_000))
     for name in ("teacher", "baseline"):

@@ -1,5 +1,6 @@
 """The estimate of memory against what torch allocates, and of disk against what is written."""
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_activations_grow_with_the_batch_as_predicted(make_bert, attention: str,
     assert more > 2 * 16 * 32 * 4 * 10  # at least ten arrays of the hidden size in each of two layers
     assert torch.equal(before, torch.random.get_rng_state()), "counting moved the random state"
     assert not student.training
+
+
+def test_what_was_counted_is_freed(make_bert) -> None:
+    """A graph that holds a result of its own is never freed: a check of long texts took all memory that way."""
+    bert, results = make_bert(), []
+    for module in bert.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.LayerNorm):
+            module.register_forward_hook(lambda module, inputs, output: results.append(weakref.ref(output)))
+    saved_bytes(bert, 2, 16, None)
+    assert len(results) > 10
+    assert not [result for result in results if result() is not None]
 
 
 def test_one_and_two_examples_are_enough_for_a_teacher(make_bert) -> None:
