@@ -74,17 +74,17 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
         raise UserError(
             f"train has {facts.rows} examples beside the held-out ones, and a recipe needs {MIN_ROWS}; give more"
         )
-    teacher, baseline = config.teacher, config.baseline
-    if teacher.batch_size is None:
-        teacher = replace(teacher, batch_size=facts.batch(LABEL_BATCH))
-    if baseline.batch_size is None:
-        baseline = replace(baseline, batch_size=facts.batch(LABEL_BATCH))
+    teacher_batch, baseline_batch = (
+        part.batch_size or facts.batch(LABEL_BATCH) for part in (config.teacher, config.baseline)
+    )
+    teacher = replace(config.teacher, batch_size=teacher_batch)
+    baseline = replace(config.baseline, batch_size=baseline_batch)
     if teacher.epochs is None:
-        teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher.batch_size))
+        teacher = replace(teacher, epochs=label_epochs(facts.rows, teacher_batch))
     if teacher.layer_decay is None:
         teacher = replace(teacher, layer_decay=LAYER_DECAY if teacher.learning_rate is None else 1.0)
     if teacher.learning_rate is None:
-        teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size, teacher.batch_size))
+        teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size, teacher_batch))
     augmentation = config.augmentation
     if augmentation.copies is None:
         augmentation = choose_copies(augmentation, facts) if not config.stages else replace(augmentation, copies=0)
@@ -94,7 +94,7 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     texts = facts.rows * (1 + (augmentation.copies or 0))
     stages = choose_stages(config.student, facts, mechanism, texts)
     if baseline.epochs is None:
-        baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline.batch_size))
+        baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline_batch))
     return replace(config, stages=stages, baseline=baseline)
 
 
