@@ -16,7 +16,7 @@ from pipelines.run.command import prepare_command
 
 def main() -> int:
     """Fine-tune, score on validation and check."""
-    opened, exit_code = prepare_command(__doc__)
+    opened, exit_code = prepare_command(__doc__, teacher_alone=True)
     if opened is None:
         return exit_code
     from distill.training.accelerator import end_training

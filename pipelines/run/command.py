@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from pipelines.run.context import DistillationSetup, RunContext
 
 
-def prepare_command(description: str | None) -> tuple[tuple[RunContext, DistillationSetup] | None, int]:
+def prepare_command(
+    description: str | None, *, teacher_alone: bool = False
+) -> tuple[tuple[RunContext, DistillationSetup] | None, int]:
     """Return the run of the command line, None where nothing is left to do, and the exit code for that case.
 
-    ``description`` stands in the help.
+    Args:
+        description: stands in the help.
+        teacher_alone: whether the command ends with the teacher.
 
     Raises:
         UserError: something is wrong that can be known without training.
@@ -27,5 +31,5 @@ def prepare_command(description: str | None) -> tuple[tuple[RunContext, Distilla
 
     check_config(config, STUDENTS)
     if only_check:
-        return None, check_run(config)
-    return prepare_run(config, raise_on_error), 0
+        return None, check_run(config, teacher_alone=teacher_alone)
+    return prepare_run(config, raise_on_error, teacher_alone=teacher_alone), 0

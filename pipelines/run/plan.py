@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 
 import numpy as np
@@ -54,7 +55,8 @@ def plan_lines(
             f"{phase.name:16}{phase.steps:7,}{phase.epochs:9.4g}{phase.batch_size:7}{phase.learning_rate:15.2g}"
             f"{in_words(phase.seconds):>10}"
         )
-    yield f"{'all of them':54}{in_words(sum(phase.seconds for phase in planned)):>10}, then the comparison"
+    if len(planned) > 1:
+        yield f"{'all of them':54}{in_words(sum(phase.seconds for phase in planned)):>10}, then the comparison"
 
 
 def plan_phases(
@@ -64,12 +66,15 @@ def plan_phases(
     copies = context.config.augmentation.copies or 0
     others = [] if setup.other is None else [setup.other]
     texts = {"stages": join([*[setup.train] * (1 + copies), *others]), "alone": setup.train}
-    pace: dict[int, tuple[float, float]] = {}
+    dtype = autocast_dtype(context.run.accelerator)
+
+    @cache
+    def pace(model: PreTrainedModel, dropout: bool) -> tuple[float, float]:
+        return seconds_per_token(model, setup.train, dtype, dropout=dropout)
+
     planned = []
     for stage, model in phases:
-        if id(model) not in pace:
-            pace[id(model)] = seconds_per_token(model, setup.train, autocast_dtype(context.run.accelerator))
-        forward, step = pace[id(model)]
+        forward, step = pace(model, stage.dropout)
         examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
         rows, tokens = len(examples), float(examples.lengths.mean())
         if stage.texts == PACKED:
@@ -81,11 +86,7 @@ def plan_phases(
             on_device *= ATTENTION_SHARE
         seconds = steps * (on_device + optimizer_seconds(model, stage, context))
         if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts
-            teacher = pace.setdefault(
-                id(setup.teacher),
-                seconds_per_token(setup.teacher, setup.train, autocast_dtype(context.run.accelerator)),
-            )
-            seconds += teacher[0] * rows * tokens
+            seconds += pace(setup.teacher, False)[0] * rows * tokens
         seconds += forward * float(setup.held_out.lengths.sum()) * math.ceil(stage.epochs)
         planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
     return planned
@@ -100,11 +101,14 @@ def optimizer_seconds(model: PreTrainedModel, stage: StageConfig, context: RunCo
 
 
 def seconds_per_token(
-    model: PreTrainedModel, examples: TokenizedExamples, dtype: torch.dtype | None
+    model: PreTrainedModel, examples: TokenizedExamples, dtype: torch.dtype | None, *, dropout: bool
 ) -> tuple[float, float]:
-    """Time a forward pass, and a forward and backward pass, of a batch of median length; seconds per token of it.
+    """Time a forward pass, and a forward and backward pass, of a batch of median length, in seconds per token.
 
     Nothing is changed: neither weights nor the state of a random generator.
+
+    Args:
+        dropout: whether training has it; that of attention is most of the time of long texts.
     """
     middle = np.argsort(examples.lengths)[len(examples) // 2 :][:PROBED]
     device = next(model.parameters()).device
@@ -113,8 +117,9 @@ def seconds_per_token(
     was_training = model.training
     model.eval().requires_grad_(True)
     try:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.random.fork_rng(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             forward = min(_seconds(model, inputs, backward=False) for _ in range(2))
+            model.train(dropout)
             both = min(_seconds(model, inputs, backward=True) for _ in range(2))
     finally:
         model.zero_grad(set_to_none=True)

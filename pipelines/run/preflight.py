@@ -64,12 +64,13 @@ TEXTS_FOR_TOKENIZERS = 100
 
 
 def prepare_run(
-    config: Config, report: Callable[[Iterable[Finding]], None]
+    config: Config, report: Callable[[Iterable[Finding]], None], *, teacher_alone: bool = False
 ) -> tuple[RunContext, DistillationSetup] | None:
     """Open a run for its first phase, with everything looked at on the way; nothing is written.
 
     Args:
         report: takes the findings of every step before the next one is taken; it raises to end the run.
+        teacher_alone: no other phase follows now, and the plan that is printed leaves them out.
 
     Returns:
         None if the run is finished.
@@ -95,11 +96,11 @@ def prepare_run(
     context, setup, replaced = apply_recipe(context, setup)
     report(replaced)
     report(look_at_models(context, setup))
-    print_plan(context, setup)
+    print_plan(context, setup, teacher_alone=teacher_alone)
     return context, setup
 
 
-def print_plan(context: RunContext, setup: DistillationSetup) -> None:
+def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: bool) -> None:
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
     if not context.run.accelerator.is_main_process:
         return
@@ -107,18 +108,18 @@ def print_plan(context: RunContext, setup: DistillationSetup) -> None:
     left = [
         (stage, model)
         for stage, model in training_phases(context, setup, student)
-        if context.folder.result(stage.name) is None
+        if context.folder.result(stage.name) is None and (stage.name == "teacher" or not teacher_alone)
     ]
     texts = round(len(setup.train) * more_text(context.config, setup))
-    stages = [stage for stage in setup.stages if context.folder.result(stage.name) is None]
+    stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
 
 
-def check_run(config: Config) -> int:
+def check_run(config: Config, *, teacher_alone: bool = False) -> int:
     """Print what every check found and return the exit code, 2 if there is an error; nothing is trained."""
     try:
-        opened = prepare_run(config, print_findings)
+        opened = prepare_run(config, print_findings, teacher_alone=teacher_alone)
         if opened is not None:
             print_memory_table(*opened)
     except UserError as error:  # data or weights that cannot be read end the list

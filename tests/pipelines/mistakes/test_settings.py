@@ -251,7 +251,10 @@ def test_floor_can_be_lowered_after_training(
     with pytest.raises(SystemExit) as stopped:
         run(finetune_teacher.main)
     assert stopped.value.code == 2
-    assert "lower teacher.margin_over_majority" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "lower teacher.margin_over_majority" in said.err
+    assert "\nteacher  " in said.out
+    assert "baseline" not in said.out, "the plan is that of this command"
     trained = (tmp_path / "run" / "teacher" / "model.safetensors").stat().st_mtime_ns
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr("sys.argv", ["finetune_teacher.py", *options])

@@ -13,13 +13,17 @@ def test_times_in_words(seconds: float, said: str) -> None:
     assert in_words(seconds) == said
 
 
-def test_measuring_changes_nothing(make_bert, make_examples) -> None:
+@pytest.mark.parametrize("dropout", [False, True])
+def test_measuring_changes_nothing(make_bert, make_examples, dropout: bool) -> None:
     model, examples = make_bert().eval(), make_examples(12)
     model.requires_grad_(False)
     model.classifier.requires_grad_(True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    forward, both = seconds_per_token(model, examples, None)
+    modes = []
+    model.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    forward, both = seconds_per_token(model, examples, None, dropout=dropout)
+    assert modes == [False, False, dropout, dropout], "the times are those of training"
     assert forward > 0
     assert both > 0
     assert torch.equal(state, torch.get_rng_state())
