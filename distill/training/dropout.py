@@ -1,8 +1,12 @@
 """Dropout while a stage trains: at which rate, and drawn fast enough for a CPU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 DRAWS = 1 << 16
 """Values of a draw of 16 bits; four of them come out of one number of the generator."""
@@ -28,9 +32,49 @@ class BitwiseDropout(nn.Dropout):
         return input * mask.view_as(input)
 
 
+def bitwise_dropout_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float = 1.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Compute BERT's softmax attention, with ``BitwiseDropout`` on its map; without dropout and off the CPU by SDPA.
+
+    PyTorch's SDPA has no fast path with dropout on a CPU: it draws a number of 53 bits for every pair of tokens.
+
+    Args:
+        query: (B, H, N, d), as key and value.
+        attention_mask: (B, 1, 1 or N, N) bool, True where a query may look, or what is added to the scores.
+        scaling: of the scores, 1 / sqrt(d).
+
+    Returns:
+        The context (B, N, H, d), and no map.
+    """
+    if not dropout or query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+    scores = (query * scaling) @ key.mT
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = BitwiseDropout(dropout)(scores.softmax(-1))
+    return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
+
+
+BITWISE = "sdpa_bitwise_dropout"
+AttentionInterface.register(BITWISE, bitwise_dropout_attention)
+AttentionMaskInterface.register(BITWISE, sdpa_mask)
+
+
 def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
     """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
     config = model.config
+    if config.model_type == "bert" and config._attn_implementation in ("sdpa", BITWISE):
+        model.set_attn_implementation(BITWISE if enabled else "sdpa")
     for parent_name, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):

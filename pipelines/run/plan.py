@@ -15,6 +15,7 @@ from distill.data.augmentation import join
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.training.accelerator import autocast_dtype
+from distill.training.dropout import set_dropout
 from distill.training.optimizer import parameter_groups
 from pipelines.run.context import DistillationSetup, RunContext
 
@@ -115,6 +116,7 @@ def seconds_per_token(
     inputs, _ = collate(examples, middle, device)
     trained = [parameter.requires_grad for parameter in model.parameters()]
     was_training = model.training
+    set_dropout(model, enabled=True)
     model.eval().requires_grad_(True)
     try:
         with torch.random.fork_rng(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.training.dropout import BitwiseDropout, set_dropout
+from distill.training.dropout import BitwiseDropout, bitwise_dropout_attention, set_dropout
 from students import student_from_teacher
 
 
@@ -22,6 +22,43 @@ def test_rates_are_the_models_own_or_nothing(make_bert):
     assert set(rates().values()) == {0.0}
     set_dropout(student, True)
     assert rates() == before
+
+
+@pytest.mark.parametrize("as_bool", [True, False])
+def test_attention_with_dropout_is_attention_on_average(as_bool):
+    query, key, value = torch.randn(3, 2, 4, 12, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 1, 1, 12, dtype=torch.bool)
+    mask[1, ..., 5:] = False
+    given = mask if as_bool else torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    plain = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.3).transpose(1, 2)
+    torch.manual_seed(0)
+
+    def attend(key=key, value=value):
+        return bitwise_dropout_attention(nn.Identity(), query, key, value, given, dropout=0.25, scaling=0.3)[0]
+
+    drawn = torch.stack([attend() for _ in range(1000)])
+    deviation = drawn.std(0) / 1000**0.5
+    assert ((drawn.mean(0) - plain).abs() < 6 * deviation + 1e-6).all()
+    assert (deviation > 0).all()
+    padded = ~mask[:, :, 0, :, None]
+    state = torch.get_rng_state()
+    first = attend()
+    torch.set_rng_state(state)
+    assert torch.equal(attend(key.masked_fill(padded, 9.0), value.masked_fill(padded, 9.0)), first)
+
+
+def test_a_teacher_trains_with_it_and_is_saved_without(make_bert, monkeypatch, tmp_path):
+    bert, ids = make_bert(attention_probs_dropout_prob=0.25), torch.arange(4, 28).view(2, 12)
+    plain = bert(ids).logits
+    set_dropout(bert, True)
+    torch.testing.assert_close(bert(ids).logits, plain, msg="in eval mode nothing changes")
+    bert.save_pretrained(tmp_path)
+    assert "bitwise" not in (tmp_path / "config.json").read_text()
+    bert.train()
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", None)
+    assert not torch.equal(bert(ids).logits, bert(ids).logits)
+    set_dropout(bert, False)
+    assert bert.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
