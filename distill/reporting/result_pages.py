@@ -17,7 +17,12 @@ TABLES: dict[str, RenderTable] = {
         *(result_glue.glue_changes, result_glue.glue_runs, result_glue.published_glue, result_quality.sst2_seeds),
         *(result_quality.mechanisms, result_quality.mechanisms_longer),
         *(result_quality.ablation, result_quality.front),
-        *(result_quality.long_documents, result_quality.own_data, result_quality.run_output),
+        *(
+            result_quality.long_documents,
+            result_quality.own_data,
+            result_quality.run_output,
+            result_quality.demo_output,
+        ),
         result_quality.demo,
         *(result_speed.glue_speed, result_speed.glue_latency, result_speed.speed_variants),
         result_speed.kernels,

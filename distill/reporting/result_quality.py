@@ -263,6 +263,12 @@ def demo(records: Records) -> list[str]:
     return markdown_table([f"accuracy, {seeds}", "teacher", "student", "labels alone", "kept, %"], rows)
 
 
+def demo_output(records: Records) -> list[str]:
+    """What the demo prints at its end, but for its tables."""
+    verdict = comparison_table(records.record("demo/record")).split("\n\n", 1)[0]
+    return ["```text", *textwrap.wrap(verdict, 118), "```"]
+
+
 def run_output(records: Records) -> list[str]:
     """What a run prints at its end: the verdict and the first table of `own_data`'s run."""
     run = records.record("own_data/sst2-1200")

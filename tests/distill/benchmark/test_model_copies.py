@@ -71,6 +71,16 @@ def test_inputs_follow_the_signature_and_the_seed():
     assert bert["input_ids"].max() < 50
 
 
+def test_copies_share_no_more_than_embeddings():
+    """They are made for every block of rounds: half of the time went into tables of words."""
+    model = make_models()["bert"]
+    prepared = model_copies.prepare_model(model, "cpu", torch.float32)
+    ours, theirs = (dict(each.named_parameters()) for each in (model, prepared))
+    shared = {name for name in ours if ours[name].data_ptr() == theirs[name].data_ptr()}
+    assert shared == {name for name in ours if "_embeddings" in name}
+    assert all(ours[name] is not theirs[name] for name in ours)
+
+
 def test_prepared_models_are_frozen_copies_with_sdpa():
     eager = make_models()["bert"].train()
     eager.set_attn_implementation("eager")
