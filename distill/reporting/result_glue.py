@@ -146,19 +146,6 @@ def glue_attention_cost(records: Records) -> list[str]:
     return markdown_table(["points lost to", "mean", *(TASK_NAMES[task] for task in FIVE_TASKS)], rows)
 
 
-def glue_seeds(records: Records) -> list[str]:
-    """What single seeds of Performer keep."""
-    summary, rows = records.json("glue/summary"), []
-    for student in ("performer-6", "performer-3"):
-        by_seed = [
-            [each["value"] for each in cell["metrics"][cell["main_metric"]]["retention"]["by_seed"]]
-            for cell in (summary[f"{task}-{student}"] for task in FIVE_TASKS)
-        ]
-        for number, seed in enumerate(SEEDS):
-            rows.append([f"{STUDENTS[student]}, seed {seed}", *(percent(each[number]) for each in by_seed)])
-    return markdown_table(["% kept", *(TASK_NAMES[task] for task in FIVE_TASKS)], rows)
-
-
 def glue_changes(records: Records) -> list[str]:
     """What altered copies and features by layer change, one seed each."""
     summary = records.json("glue/summary")
