@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,17 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
 def best_path(folder: Path, epoch: int) -> Path:
     """Return where the weights of a best epoch lie."""
     return folder / f"best-epoch-{epoch}.safetensors"
+
+
+def keep_best(weights: Mapping[str, Tensor], folder: Path, epoch: int) -> None:
+    """Save the weights of the best epoch so far, and remove those that no checkpoint goes back to."""
+    save_weights(weights, best_path(folder, epoch))
+    needed = {best_path(folder, epoch)}
+    for path in folder.glob("step-*/state.json"):
+        with suppress(OSError, ValueError):  # torn, so that nobody goes back to it
+            needed.add(best_path(folder, json.loads(path.read_text())["best_epoch"]))
+    for path in set(folder.glob("best-epoch-*")) - needed:
+        path.unlink()
 
 
 def keep_epoch(weights: Mapping[str, Tensor], folder: Path, epoch: int, kept: int) -> None:

@@ -19,11 +19,11 @@ from distill.data.batching import length_grouped_batches
 from distill.training.accelerator import collect_weights, flush_trackers, highest
 from distill.training.checkpoints import (
     best_path,
+    keep_best,
     keep_epoch,
     load_checkpoint,
     mean_of_epochs,
     save_checkpoint,
-    save_weights,
 )
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.dropout import set_dropout
@@ -33,6 +33,9 @@ from distill.training.schedules import learning_rate_factor, scheduled, set_lear
 from distill.training.stepper import Stepper
 from distill.utils.interrupts import Interrupted, PostponedSignals
 from distill.utils.progress import progress_bar
+
+CHECKPOINT_SHARE = 0.02
+"""Of the time of the steps, for checkpoints at the ends of epochs; those every so many steps come on top."""
 
 
 class StageTrainer:
@@ -157,7 +160,11 @@ class StageTrainer:
             raise Interrupted(interrupted)
 
     def finish_epoch(self) -> None:
-        """Score the epoch on the held-out part of train, keep its weights if they are the best, save a checkpoint."""
+        """Score the epoch on the held-out part of train, and keep its weights if they are the best.
+
+        A checkpoint follows unless they have taken too much of the time, since few examples are read hundreds of
+        times; where a signal has come it always does.
+        """
         collect_weights(self.accelerator, self.stepper.wrapped, self.model)
         score, metrics = self.evaluate(self.model)
         is_best = self.progress.end_epoch(score, metrics)
@@ -166,13 +173,15 @@ class StageTrainer:
             self.save_best_epoch()
         if self.stage.average_epochs > 1 and self.accelerator.is_main_process:
             keep_epoch(self.model.state_dict(), self.folder, self.progress.epoch - 1, self.stage.average_epochs)
-        self.save_progress()
+        is_cheap = self.progress.checkpoint_seconds <= CHECKPOINT_SHARE * self.progress.seconds
+        if highest(self.accelerator, is_cheap or self.signals.received):
+            self.save_progress()
 
     def save_best_epoch(self) -> None:
         """Save the model's weights as those of the best epoch."""
         assert self.progress.best_epoch is not None
         if self.accelerator.is_main_process:
-            save_weights(self.model.state_dict(), best_path(self.folder, self.progress.best_epoch))
+            keep_best(self.model.state_dict(), self.folder, self.progress.best_epoch)
 
     def save_progress(self) -> None:
         """Save a checkpoint, and what TensorBoard would keep in memory for two minutes."""

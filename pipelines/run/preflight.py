@@ -43,6 +43,7 @@ from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
+from distill.training.checkpoints import KEPT
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
 from distill.training.optimizer import trainable
 from distill.training.run_folder import find_run_folder, saved_config
@@ -254,7 +255,8 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
     for stage, model in training_phases(context, setup, student):
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
         with trainable(model, stage):
-            lengths.append((*count(model), 1 + math.ceil(stage.epochs) if stage.keep_best_epoch else weights))
+            best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
+            lengths.append((*count(model), best if stage.keep_best_epoch else weights))
     plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if setup.source.is_trained else None

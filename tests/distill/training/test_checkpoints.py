@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.training.checkpoints import KEPT, is_whole, load_checkpoint, save_checkpoint, write_manifest
+from distill.training.checkpoints import KEPT, is_whole, keep_best, load_checkpoint, save_checkpoint, write_manifest
 from distill.utils.errors import UserError
 
 
@@ -121,3 +121,19 @@ def test_a_checkpoint_that_a_kill_left_set_aside_is_still_good(prepared, tmp_pat
     assert load(prepared, tmp_path) == (2, 2)
     save(prepared, tmp_path, 2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
+
+
+def best_epochs(folder):
+    return sorted(path.name for path in folder.glob("best-epoch-*"))
+
+
+def test_no_more_best_epochs_are_kept_than_checkpoints_go_back_to(prepared, tmp_path):
+    """Of a few examples there are hundreds of epochs, each of which may be better than those before."""
+    for epoch in range(1, 8):
+        keep_best(prepared[1].state_dict(), tmp_path, epoch)
+        if epoch in (2, 4):
+            save_checkpoint(prepared[0], tmp_path, {"global_step": epoch, "best_epoch": epoch})
+    assert best_epochs(tmp_path) == [f"best-epoch-{epoch}.safetensors" for epoch in (2, 4, 7)]
+    tear(tmp_path / "step-00000002" / "state.json")
+    keep_best(prepared[1].state_dict(), tmp_path, 8)
+    assert best_epochs(tmp_path) == [f"best-epoch-{epoch}.safetensors" for epoch in (4, 8)]

@@ -120,11 +120,14 @@ def test_a_part_of_an_epoch_ends_in_the_middle(epochs, steps, train_stage, monke
     assert progress.history[-1]["learning_rate"] == 0.005 * learning_rate_factor(steps - 1, steps, 0.1)
 
 
-def test_seconds_of_saving_are_added_up(train_stage, monkeypatch):
+@pytest.mark.parametrize(("share", "seconds"), [(loop.CHECKPOINT_SHARE, 2), (1.0, 4)])
+def test_seconds_of_saving_are_added_up(share, seconds, train_stage, monkeypatch):
+    """Every third step is saved, and the ends of both epochs if that is cheap; one tick each."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", share)
     clock = itertools.count()
     monkeypatch.setattr(loop, "perf_counter", lambda: float(next(clock)))
     _, progress = train_stage(LABELS)
-    assert progress.checkpoint_seconds == 4  # steps 3 and 6 and the ends of both epochs, one tick each
+    assert progress.checkpoint_seconds == seconds
     assert not any("seconds" in name for line in progress.history for name in line)
 
 
