@@ -33,6 +33,8 @@ OWN_DATA = {
     "sst2-600": "600 sentences of SST-2",
     "sst2-1200": "1,200 sentences of SST-2",
     "sst2-3000": "3,000 sentences of SST-2",
+    "cola-2000": "2,000 sentences of CoLA",
+    "imdb-1000": "1,000 reviews of IMDB, cut at 128 tokens",
     "mrpc-1000": "1,000 pairs of MRPC",
     "stsb-1000": "1,000 pairs of STS-B",
     "tickets": "1,200 generated tickets, five classes",
