@@ -44,6 +44,7 @@ from distill.preflight.resources import check_disk, check_memory, memory_table
 from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.checkpoints import KEPT
+from distill.training.dropout import set_dropout
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
 from distill.training.optimizer import trainable
 from distill.training.run_folder import find_run_folder, saved_config
@@ -216,6 +217,7 @@ def phase_memory(
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
     longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
     length = padded_length(int(longest))
+    set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
         parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
