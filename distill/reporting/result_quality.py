@@ -36,6 +36,7 @@ OWN_DATA = {
     "cola-2000": "2,000 sentences of CoLA",
     "imdb-1000": "1,000 reviews of IMDB, cut at 128 tokens",
     "mrpc-1000": "1,000 pairs of MRPC",
+    "mrpc-all": "all 3,668 pairs of MRPC",
     "stsb-1000": "1,000 pairs of STS-B",
     "tickets": "1,200 generated tickets, five classes",
 }
