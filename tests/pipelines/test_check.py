@@ -44,6 +44,18 @@ def test_everything_is_in_order(tiny, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "run").exists()
 
 
+def test_hundreds_of_epochs_need_no_more_disk_than_a_few(
+    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = []
+    for epochs in (5, 500):
+        _, lines = check(tiny, tmp_path / "run", capsys, "--teacher.epochs", str(epochs))
+        needed += [line.partition(" of ")[0] for line in lines if line.startswith("ok      disk")]
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert len(needed) == 2
+    assert needed[0] == needed[1]
+
+
 def test_what_is_trained_instead_of_what_was_asked_is_a_warning(
     tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
