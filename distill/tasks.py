@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from distill.utils.errors import UserError, choices_hint
 
 CUSTOM = "custom"
+MAIN_METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
+REGRESSION_METRICS = ("pearson", "spearmanr")
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,20 @@ def get_task(name: str) -> Task:
 
 
 def custom_task(
-    text_columns: Iterable[str], label_column: str, label_names: Iterable[str] | None, regression: bool
+    text_columns: Iterable[str],
+    label_column: str,
+    label_names: Iterable[str] | None,
+    regression: bool,
+    main_metric: str | None = None,
 ) -> Task:
-    """Build a task on data of one's own: accuracy and macro F1, or Pearson and Spearman for regression."""
+    """Build a task on data of one's own: accuracy and macro F1, or Pearson and Spearman for regression.
+
+    Args:
+        main_metric: of `MAIN_METRICS` or `REGRESSION_METRICS`, put before the others; None: the first of these.
+
+    Raises:
+        UserError: columns, labels and metric do not make a task.
+    """
     columns, names = tuple(text_columns), tuple(str(name) for name in label_names or ())
     if len(columns) not in (1, 2):
         raise UserError(f"data.text_columns: task custom needs one or two columns, not {list(columns)}")
@@ -119,5 +132,12 @@ def custom_task(
         raise UserError("data.label_names: a regression task has no label names; leave them out")
     if not regression and (len(names) < 2 or len(set(names)) < len(names)):
         raise UserError(f"data.label_names: a classification needs two or more different labels, not {list(names)}")
-    metrics = ("pearson", "spearmanr") if regression else ("accuracy", "macro_f1")
+    metrics: tuple[str, ...] = REGRESSION_METRICS if regression else MAIN_METRICS[:2]
+    if main_metric is not None:
+        allowed = REGRESSION_METRICS if regression else MAIN_METRICS
+        if main_metric not in allowed:
+            raise UserError(f"data.main_metric is {main_metric!r}: {choices_hint(main_metric, allowed)}")
+        if main_metric == "f1" and len(names) > 2:
+            raise UserError(f"data.main_metric: f1 is of two classes, and there are {len(names)}; give macro_f1")
+        metrics = (main_metric, *(name for name in metrics if name != main_metric))
     return Task(CUSTOM, columns, label_column, names, metrics)

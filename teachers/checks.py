@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from distill.evaluation.metrics import correlation_with_labels
+from distill.evaluation.metrics import correlation_with_labels, predictions
 from distill.tasks import Task
 from distill.utils.errors import UserError
 
@@ -15,10 +15,15 @@ PERMUTATION_MARGIN = 0.1
 OVERCONFIDENCE = 0.1
 """Mean probability of the answer over the share of right ones; a well calibrated teacher has 0."""
 STILL_IMPROVING = 0.01
+SAME_SCORE = 1e-4
+"""Of the range of the labels: scores that differ by less are one answer."""
 
 
 def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: float) -> None:
     """Refuse a teacher whose outputs are not finite, whose labels are permuted or who has not learned the task.
+
+    Chance and one answer for every text have no correlation with the labels, and are refused at every margin of 0 or
+    more: a student of such a teacher would keep all of nothing.
 
     Args:
         logits: (n, C) on validation.
@@ -33,6 +38,14 @@ def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: fl
         raise UserError("the teacher's outputs are not finite; fine-tune it again with a lower teacher.learning_rate")
     if not task.is_regression:
         check_label_order(task, logits, labels)
+    answers = predictions(task, logits)
+    same = SAME_SCORE * np.ptp(labels) if task.is_regression else 0
+    if margin >= 0 and np.ptp(answers) <= same:
+        answer = f"{answers[0]:.3g}" if task.is_regression else task.label_names[answers[0]]
+        raise UserError(
+            f"the teacher answers every text of validation with {answer}: there is nothing to distil; train it longer "
+            "(teacher.epochs, teacher.learning_rate), or give more examples of the other labels"
+        )
     correlation = correlation_with_labels(task, logits, labels)
     if margin >= 0 and correlation <= margin:
         name = "Pearson's" if task.is_regression else "Matthews'"

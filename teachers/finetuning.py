@@ -8,6 +8,7 @@ from distill.data.splits import Splits
 from distill.evaluation.predict import held_out_scorer
 from distill.tasks import Task
 from distill.training.context import StageInputs, TrainingContext
+from distill.training.label_scale import measure_label_scale
 from distill.training.loop import StageTrainer
 from distill.training.progress import Progress
 from distill.training.run_folder import RunFolder, save_model
@@ -49,9 +50,18 @@ def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     if config.teacher.checkpoint is not None:
         teacher = load_teacher(config.teacher.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
         check_windows(teacher, config, task)
-        return teacher
-    texts = (text for texts in splits.train.texts for text in texts)
-    return teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
+    else:
+        texts = (text for texts in splits.train.texts for text in texts)
+        teacher = teacher_from_scratch(config.teacher.scratch, task, texts, config.data.max_length, config.seed)
+    if not teacher.is_trained:
+        put_into_label_units(teacher.model, task, splits)
+    return teacher
+
+
+def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> None:
+    """Scale a head that was just drawn, so that a regression starts at the mean of its train scores."""
+    if task.is_regression:
+        measure_label_scale(splits.train.labels).restore_head(model)
 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
@@ -77,9 +87,14 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     from that teacher's layers.
     """
     if config.baseline.checkpoint == SCRATCH:
-        return untrained_like(teacher, config.seed)
+        model = untrained_like(teacher, config.seed)
+        put_into_label_units(model, task, splits)
+        return model
     if config.baseline.checkpoint is not None:
-        return load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler).model
+        start = load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
+        if not start.is_trained:
+            put_into_label_units(start.model, task, splits)
+        return start.model
     if config.teacher.checkpoint is not None and is_classifier(config.teacher.checkpoint):
         return teacher
     return starting_point(config, task, splits).model

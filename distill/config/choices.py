@@ -11,6 +11,7 @@ from distill.config.schema import (
     TARGETS,
     TRAINABLE,
 )
+from distill.tasks import MAIN_METRICS, REGRESSION_METRICS
 
 ATTENTIONS = (
     *("abc", "aft", "bigbird", "compressive", "cosformer", "fastformer", "fnet", "hedgehog", "hybrid", "knn"),
@@ -19,6 +20,7 @@ ATTENTIONS = (
 )
 """Names in `students.STUDENTS`, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
+    "data.main_metric": (*MAIN_METRICS, *REGRESSION_METRICS),
     "student.attention": ATTENTIONS,
     "student.layer_map": ("even", "first", "last", IMPORTANCE),
     "student.features": ("fixed", "redrawn", "learned"),

@@ -3,11 +3,11 @@
 import argparse
 from typing import Any
 
-from distill.tasks import CUSTOM
+from distill.tasks import CUSTOM, MAIN_METRICS, REGRESSION_METRICS
 from distill.utils.cli import positive
 from distill.utils.errors import UserError
 
-CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression")
+CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression", "main_metric")
 
 
 def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -33,6 +33,11 @@ def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("label_column", metavar="NAME", help="task custom: column to predict (default: label, or found by name)")
     add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order (default: sorted)")
     add("regression", action="store_true", help="task custom: predict a number")
+    add(
+        "main_metric",
+        choices=(*MAIN_METRICS, *REGRESSION_METRICS),
+        help="task custom: metric of the verdict (default: accuracy, or pearson)",
+    )
 
 
 def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:

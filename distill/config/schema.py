@@ -46,6 +46,9 @@ class DataConfig:
     """Task custom: class names in label order; null: those of the training file, sorted."""
     regression: bool = False
     """Task custom: predict a number instead of a class."""
+    main_metric: str | None = None
+    """Task custom: the metric that the verdict speaks of; null: accuracy, or pearson for regression. macro_f1 or
+    matthews_correlation suit data with a rare class; f1 is that of the second of two classes."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list

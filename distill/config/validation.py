@@ -116,8 +116,8 @@ def _check_data(config: Config) -> None:
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
         )
     else:
-        given = data.text_columns is not None or data.label_names is not None or data.regression
-        require(not given, "task", config.task, "columns and labels are given only with task custom")
+        given = any((data.text_columns, data.label_names, data.regression, data.main_metric))
+        require(not given, "task", config.task, "columns, labels and main_metric are given only with task custom")
 
 
 def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:

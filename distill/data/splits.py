@@ -101,7 +101,7 @@ def resolve_task(name: str, data: DataSource) -> Task:
     label_names = data.label_names
     if label_names is None and not data.regression:
         label_names = find_label_names(train_file, label_column)
-    return custom_task(text_columns, label_column, label_names, data.regression)
+    return custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
 
 
 def load_data(task: Task, data: DataConfig) -> Splits:

@@ -19,7 +19,7 @@ from distill.config.schema import ComparisonConfig
 from distill.data.batching import TokenizedExamples, median_length
 from distill.data.splits import EMBEDDED
 from distill.evaluation import significance
-from distill.evaluation.metrics import metrics_over_splits
+from distill.evaluation.metrics import correlation_with_labels, metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.predictions_file import Logits, predictions_frame
 from distill.evaluation.quality import linear_form_quality, quality
@@ -146,7 +146,7 @@ def _model_entries(setup: ComparisonSetup, models: Models, logits: Logits) -> Mo
     task, labels, split = setup.task, setup.labels, setup.task.validation_splits[0]
     entries: dict[str, Any] = dict.fromkeys(MODELS, unmeasured(ModelEntry, reason="no such model was given"))
     for role, model in models.compared.items():
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"label_correlation": correlation_with_labels(task, logits[role][split], labels[split])}
         if not task.is_regression:
             more["calibration_error"] = significance.expected_calibration_error(logits[role][split], labels[split])
         if role == "teacher":

@@ -142,12 +142,16 @@ def _predict_share(
 def held_out_scorer(
     run: TrainingContext, task: Task, held_out: TokenizedExamples
 ) -> Callable[[nn.Module], tuple[float, dict[str, float]]]:
-    """Return a function that gives a model's `epoch_score` and all metrics on the held-out part of train."""
+    """Return a function that gives a model's `epoch_score` and all metrics on the held-out part of train.
+
+    It is called within a stage, where the scores of a regression are in standard units.
+    """
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
-        metrics = compute_metrics(
-            task, logits_of(run, model, held_out, autocast_dtype(run.accelerator)), held_out.labels
-        )
+        logits = logits_of(run, model, held_out, autocast_dtype(run.accelerator))
+        if run.label_scale is not None:
+            logits = run.label_scale.restore(logits)
+        metrics = compute_metrics(task, logits, held_out.labels)
         return epoch_score(metrics), metrics
 
     return score

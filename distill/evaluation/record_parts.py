@@ -46,6 +46,8 @@ class ModelEntry(JsonObject):
     windows: WindowsRead | None = None
     calibration_error: float | None = None
     """Expected calibration error of a classifier."""
+    label_correlation: float | None = None
+    """Of the answers with the labels, Matthews' or Pearson's: 0 for chance and for one answer to all."""
     reason: str | None = None
 
 

@@ -19,6 +19,8 @@ from distill.utils.errors import UserError, choices_hint
 REFERENCE_LENGTH = 128
 REQUIREMENTS = ("retention", "speedup", "gain")
 AnyPoint = TypeVar("AnyPoint", bound=SpeedupPoint)
+CHANCE = 0.05
+"""Correlation with the labels up to which a teacher is said to have learned nothing."""
 MAX_NAMES = 5
 """Classes that a sentence names; of more it gives the number."""
 
@@ -30,9 +32,21 @@ def verdict(record: Record) -> str:
 
 def verdict_sentences(record: Record) -> list[str]:
     """Return the sentences of the verdict: first what speaks against the student, then quality, speed and baseline."""
-    against = [_no_gain(record), *_never_answered(record), _better_alternative(record)]
-    found = [*against, _quality(record), _speed(record), None if against[0] else _baseline(record)]
+    no_gain = _no_gain(record)
+    against = [_untaught_teacher(record), no_gain, *_never_answered(record), _better_alternative(record)]
+    found = [*against, _quality(record), _speed(record), None if no_gain else _baseline(record)]
     return [sentence for sentence in found if sentence]
+
+
+def _untaught_teacher(record: Record) -> str | None:
+    """Say that the teacher knows nothing, so that keeping all of it means nothing."""
+    correlation = record.models.teacher.label_correlation
+    if correlation is None or correlation > CHANCE:
+        return None
+    return (
+        f"The teacher has not learned {dataset(record)}: its answers correlate with the labels by {correlation:.2f} "
+        "(chance, and one answer for all, have 0), so that what a student keeps of it says nothing."
+    )
 
 
 def _no_gain(record: Record) -> str | None:

@@ -11,6 +11,7 @@ from distill.config.schema import TrainingConfig
 from distill.data.batching import TokenizedExamples
 from distill.objectives.capture_plan import CapturePlan
 from distill.training.accelerator import RunAccelerator
+from distill.training.label_scale import LabelScale
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class TrainingContext:
     accelerator: RunAccelerator
     training: TrainingConfig
     seed: int
+    label_scale: LabelScale | None = None
+    """Of a regression; None for classes."""
 
 
 class TeacherOutputs(Protocol):

@@ -31,6 +31,7 @@ from distill.training.loss_meter import LossMeter
 from distill.training.progress import Progress
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.training.stepper import Stepper
+from distill.utils.errors import UserError
 from distill.utils.interrupts import Interrupted, PostponedSignals
 from distill.utils.progress import progress_bar
 
@@ -57,12 +58,15 @@ class StageTrainer:
         evaluate: Callable[[nn.Module], tuple[float, dict[str, float]]],
     ) -> None:
         self.accelerator, self.training = context.accelerator, context.training
+        self.label_scale = context.label_scale
         self.model, self.stage, self.inputs = model, stage, inputs
         self.folder, self.evaluate = folder, evaluate
         self.seed = phase_seed(context.seed, stage.name)
         self.total_steps = math.ceil(math.ceil(len(inputs.examples) / stage.batch_size) * stage.epochs)
         set_seed(self.seed % 2**32, device_specific=True)
         set_dropout(model, stage.dropout)
+        if self.label_scale is not None:
+            self.label_scale.standardise_head(model)
         self.stepper = Stepper(context, model, stage, inputs)
         self.meter = LossMeter(self.accelerator, stage.name, stage.losses)
         self.progress = Progress()
@@ -89,10 +93,19 @@ class StageTrainer:
         return self.progress
 
     def resume(self) -> None:
-        """Load the newest whole checkpoint; where there is none, score what the stage starts from."""
+        """Load the newest whole checkpoint; where there is none, score what the stage starts from.
+
+        Raises:
+            UserError: it is of a version that trained scores in another unit.
+        """
         saved = load_checkpoint(self.accelerator, self.folder)
         if saved is not None:
             self.progress = Progress.from_checkpoint(saved)
+            if self.label_scale is not None and not self.progress.is_standardised:
+                raise UserError(
+                    f"{self.folder} holds a checkpoint of an earlier version, which trained scores in their own unit; "
+                    "remove that folder to train this phase from its start"
+                )
             self.meter.start_from(self.progress.unlogged)
         # Where labels alone teach, the head starts untrained: what it scores is luck.
         elif self.stage.keep_best_epoch and self.inputs.teacher_outputs is not None:
@@ -198,6 +211,8 @@ class StageTrainer:
         if self.stage.average_epochs > 1:
             weights = mean_of_epochs(self.folder, self.progress.epoch, self.stage.average_epochs)
             self.model.load_state_dict(weights)
+        if self.label_scale is not None:
+            self.label_scale.restore_head(self.model)
         self.accelerator.free_memory()  # so that the next stage's checkpoint holds only its own model and optimizer
 
     def log(self, line: Mapping[str, float]) -> None:

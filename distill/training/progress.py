@@ -35,6 +35,8 @@ class Progress:
     best_score: float = -math.inf
     is_score_mean: bool = True
     """Whether ``best_score`` is an `epoch_score`; in checkpoints of earlier versions it was the main metric."""
+    is_standardised: bool = True
+    """Whether a regression's head was trained in standard units; in checkpoints of earlier versions in label units."""
     held_out: list[dict[str, float]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     unlogged: list[float] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Progress:
     @classmethod
     def from_checkpoint(cls, saved: Mapping[str, Any]) -> Self:
         """Return the progress that a checkpoint holds, its best epoch scored by today's rule."""
-        progress = cls(**{"is_score_mean": False, **saved})
+        progress = cls(**{"is_score_mean": False, "is_standardised": False, **saved})
         if progress.best_epoch and not progress.is_score_mean:
             progress.best_score = epoch_score(progress.held_out[progress.best_epoch - 1])
         progress.is_score_mean = True

@@ -29,6 +29,7 @@ class Stepper:
         self, context: TrainingContext, model: PreTrainedModel, stage: StageConfig, inputs: StageInputs
     ) -> None:
         self.accelerator, self.training, self.inputs = context.accelerator, context.training, inputs
+        self.label_scale = context.label_scale
         trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
@@ -72,6 +73,10 @@ class Stepper:
         inputs, labels = collate(self.inputs.examples, part, self.accelerator.device)
         source = self.inputs.teacher_outputs
         teacher = source.batch(part, inputs) if source is not None else {}
+        if self.label_scale is not None:
+            labels = self.label_scale.standardise(labels)
+            if teacher:
+                teacher["logits"] = self.label_scale.standardise(teacher["logits"])
         with self.accelerator.accumulate(self.wrapped):
             student = self.wrapped(inputs, teacher.get("layer_input"))
             num_heads = source.num_heads if source is not None else 1

@@ -15,6 +15,7 @@ from distill.data.tokenization import tokenize
 from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
 from distill.training.context import TrainingContext
+from distill.training.label_scale import measure_label_scale
 from distill.training.run_folder import RunFolder, create_run_folder, locked
 from distill.utils.errors import UserError
 from students import resolve_layer_map
@@ -74,7 +75,8 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
         return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
-    return RunContext(config, TrainingContext(accelerator, config.training, config.seed), folder, task, splits)
+    scale = measure_label_scale(splits.train.labels) if task.is_regression else None
+    return RunContext(config, TrainingContext(accelerator, config.training, config.seed, scale), folder, task, splits)
 
 
 def make_setup(context: RunContext) -> DistillationSetup:

@@ -52,6 +52,8 @@ def build_student(
         positions=padded_length(context.config.data.max_length),
         attention_options=settings.attention_options,
     )
+    if context.run.label_scale is not None and any(name.startswith("classifier.") for name in report.new):
+        context.run.label_scale.restore_head(student)
     student.config.layer_map = setup.layer_map
     student.to(context.device)
     if isinstance(temperature, str):

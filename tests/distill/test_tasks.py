@@ -63,6 +63,34 @@ def test_impossible_custom_tasks(arguments, message):
         custom_task(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("names", "metric", "expected"),
+    [
+        (["x", "y"], None, ("accuracy", "macro_f1")),
+        (["x", "y"], "macro_f1", ("macro_f1", "accuracy")),
+        (["x", "y"], "f1", ("f1", "accuracy", "macro_f1")),
+        (["x", "y", "z"], "matthews_correlation", ("matthews_correlation", "accuracy", "macro_f1")),
+        (None, "spearmanr", ("spearmanr", "pearson")),
+    ],
+)
+def test_the_main_metric_of_a_custom_task(names, metric, expected):
+    assert custom_task(["a"], "label", names, names is None, metric).metrics == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "metric", "message"),
+    [
+        (["x", "y", "z"], "f1", "f1 is of two classes, and there are 3; give macro_f1"),
+        (["x", "y"], "pearson", r"data\.main_metric is 'pearson'"),
+        (None, "accuracy", "pearson, spearmanr"),
+        (["x", "y"], "acuracy", "did you mean 'accuracy'"),
+    ],
+)
+def test_a_main_metric_that_a_task_cannot_have(names, metric, message):
+    with pytest.raises(UserError, match=message):
+        custom_task(["a"], "label", names, names is None, metric)
+
+
 def test_names_cost_no_heavy_import():
     code = (
         "import sys, distill.tasks; print([m for m in ('torch', 'pandas', 'datasets', 'numpy') if m in sys.modules])"

@@ -35,12 +35,28 @@ def test_outputs_that_are_not_finite(bad, labels):
 
 
 @pytest.mark.parametrize("majority", [50, 98])
-def test_a_constant_answer_is_below_every_floor(majority):
+def test_a_constant_answer_is_refused_at_every_margin(majority):
     labels = np.array([1] * majority + [0] * (100 - majority))
     for margin in (0.0, 0.05, 0.9):
-        with pytest.raises(UserError, match=r"Matthews' correlation .* is 0\.00 .*below the floor"):
+        with pytest.raises(UserError, match=r"answers every text of validation with positive"):
             check_teacher(SST2, logits_for(np.ones(100, int), 2), labels, margin=margin)
     check_teacher(SST2, logits_for(np.ones(100, int), 2), labels, margin=-1)
+
+
+def test_scores_that_hardly_differ_are_one_answer():
+    labels = np.linspace(0, 1e5, 10).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(10, 1))
+    with pytest.raises(UserError, match=r"answers every text of validation with 3\.\d*"):
+        check_teacher(STSB, 3 + noise * 0.1, labels, margin=0)
+    check_teacher(STSB, labels[:, None] + noise * 1e4, labels, margin=0)
+
+
+def test_a_negative_margin_accepts_chance():
+    labels = np.array([1, 0] * 50)
+    predicted = np.repeat([1, 0], 50)
+    check_teacher(SST2, logits_for(predicted, 2), labels, margin=-1)
+    with pytest.raises(UserError, match="below the floor"):
+        check_teacher(SST2, logits_for(predicted, 2), labels, margin=0)
 
 
 def test_a_perfect_teacher_of_a_rare_class_passes():
@@ -61,7 +77,7 @@ def test_the_floor_of_a_regression_is_above_no_correlation():
     labels = np.linspace(0, 5, 10).astype(np.float32)
     check_teacher(STSB, labels[:, None] / 100, labels, margin=0.05)
     with pytest.raises(UserError, match="Pearson's correlation"):
-        check_teacher(STSB, np.zeros((10, 1)), labels, margin=0.0)
+        check_teacher(STSB, labels[::-1, None], labels, margin=0.0)
 
 
 def test_two_swapped_labels_are_named():
@@ -91,5 +107,5 @@ def test_chance_is_not_taken_for_a_permutation():
 def test_a_teacher_of_one_answer_is_not_taken_for_a_permuted_one():
     labels = np.array([0] * 13 + [1] * 24)
     check_label_order(SST2, logits_for(np.zeros(37, int), 2), labels)
-    with pytest.raises(UserError, match="below the floor"):
+    with pytest.raises(UserError, match="answers every text of validation with negative"):
         check_teacher(SST2, logits_for(np.zeros(37, int), 2), labels, margin=0.02)

@@ -1,0 +1,65 @@
+"""The unit of a regression's scores, taken out of training: what is learned does not depend on it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from distill.utils.errors import UserError
+
+FINEST = 1e-5
+"""Deviation over the size of the scores, below which the single precision of a model's output blurs them."""
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """Mean and standard deviation of the train scores, in label units.
+
+    Between stages a model predicts in label units; in a stage its head is scaled to standard units (mean 0, deviation
+    1), in which learning rates, losses and half precision mean the same for scores of 0 to 5 and of 10^5.
+    """
+
+    mean: float
+    deviation: float
+
+    def standardise(self, scores: Tensor) -> Tensor:
+        """Turn scores in label units, of any shape, into float32 ones in standard units."""
+        return ((scores.double() - self.mean) / self.deviation).float()
+
+    def restore(self, logits: np.ndarray) -> np.ndarray:
+        """Turn logits in standard units, of any shape, into float32 ones in label units."""
+        return (logits.astype(np.float64) * self.deviation + self.mean).astype(np.float32)
+
+    def standardise_head(self, model: PreTrainedModel) -> None:
+        """Scale the classifier in place, so that a model of label units predicts in standard units."""
+        self._scale_head(model, 1 / self.deviation, -self.mean / self.deviation)
+
+    def restore_head(self, model: PreTrainedModel) -> None:
+        """Scale the classifier in place, so that a model of standard units predicts in label units."""
+        self._scale_head(model, self.deviation, self.mean)
+
+    @torch.no_grad()
+    def _scale_head(self, model: Any, factor: float, shift: float) -> None:
+        head: Any = model.classifier
+        head = head[-1] if isinstance(head, nn.Sequential) else head
+        head.weight.copy_(head.weight.double() * factor)
+        head.bias.copy_(head.bias.double() * factor + shift)
+
+
+def measure_label_scale(scores: np.ndarray) -> LabelScale:
+    """Return mean and standard deviation of the train scores (n,), not all of which are equal.
+
+    Raises:
+        UserError: they lie so close together, far from 0, that single precision cannot tell them apart.
+    """
+    exact = scores.astype(np.float64)
+    mean, deviation = float(exact.mean()), float(exact.std())
+    if deviation < FINEST * abs(mean):
+        raise UserError(
+            f"train: scores of {mean:.6g} on average differ by {deviation:.2g} only, too little for single precision; "
+            "subtract a constant from all of them"
+        )
+    return LabelScale(mean, deviation)
