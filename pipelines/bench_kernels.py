@@ -53,7 +53,8 @@ def make_contenders(options: argparse.Namespace) -> tuple[dict[str, "Contender"]
     from torch.nn.functional import scaled_dot_product_attention
 
     from distill.benchmark.attention_kernels import Contender
-    from students.attention.ops.favor import draw_projection, favor_attention
+    from students.attention.ops.favor import favor_attention
+    from students.attention.ops.orthogonal_projection import draw_projection
     from students.attention.ops.reference import naive_favor_attention, naive_softmax_attention
 
     softmax = partial(naive_softmax_attention, mask=None)

@@ -5,8 +5,8 @@ orthogonal Gaussian projection, exp(x·y) = E[exp(w·x - |x|²/2) exp(w·y - |y|
 that the features of the keys can be summed before a query is looked at.
 
 Two things differ from the published code, which is biased and turns into mean pooling for BERT-sized queries and keys:
-the QR sign is fixed, and the stabiliser is one maximum per FEATURE over the real keys, given back to the queries. It
-cancels exactly and keeps the denominator at 1 or above, so that no epsilon is needed.
+the QR sign is fixed (`orthogonal_projection`), and the stabiliser is one maximum per FEATURE over the real keys, given
+back to the queries. It cancels exactly and keeps the denominator at 1 or above, so that no epsilon is needed.
 
 Shapes: B batch, N sequence length, H heads, d head size, m features.
 """
@@ -20,24 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 FORMS = ("auto", "linear", "two_attention", "quadratic")
-
-
-def draw_projection(num_features: int, head_size: int, generator: torch.Generator) -> Tensor:
-    """Draw an (m, d) fp32 projection: orthogonal blocks of d rows, each row as long as a Gaussian row (chi_d).
-
-    ``generator`` must be a CPU generator: the same seed then gives the same projection on every machine.
-    """
-    num_blocks = math.ceil(num_features / head_size)
-    gaussian = torch.randn(num_blocks, head_size, head_size, generator=generator, dtype=torch.float64)
-    orthogonal = _haar(*torch.linalg.qr(gaussian))
-    directions = orthogonal.mT.reshape(-1, head_size)[:num_features]
-    norms = torch.randn(num_features, head_size, generator=generator, dtype=torch.float64).norm(dim=1, keepdim=True)
-    return (directions * norms).float()
-
-
-def _haar(q_factor: Tensor, r_factor: Tensor) -> Tensor:
-    """Flip the columns of Q so that R has a positive diagonal; Q as LAPACK returns it is not uniformly distributed."""
-    return q_factor * r_factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
 
 
 def favor_attention(

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from ..base import HeadAttention
-from .favor import draw_projection
 from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, widen
+from .orthogonal_projection import draw_projection
 
 PART_ELEMENTS = 2**17  # of queries, that each thread of a CPU turns into features at a time: 1 MiB stays in its cache
 

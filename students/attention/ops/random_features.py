@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from ..base import HeadAttention
-from .favor import draw_projection
+from .orthogonal_projection import draw_projection
 
 if TYPE_CHECKING:
     from ...configuration import StudentConfig
