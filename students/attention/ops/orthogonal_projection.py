@@ -1,8 +1,8 @@
 """Orthogonal Gaussian projections, which random features are made with.
 
 Yu et al., "Orthogonal Random Features", https://arxiv.org/abs/1610.09072; Choromanski et al., "Rethinking Attention
-with Performers", https://arxiv.org/abs/2009.14794: orthogonal rows estimate a kernel with less variance than independent
-ones.
+with Performers", https://arxiv.org/abs/2009.14794: orthogonal rows estimate a kernel with less variance than
+independent ones.
 
 Shapes: d head size, m features.
 """
