@@ -172,9 +172,10 @@ def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, 
     )
     if not student.exact_up_to:
         return (*first, transfer_stage(facts, texts), *last)
-    fit = (fit_stage(),) if mechanism.has_features else ()
+    fit, refit = ((fit_stage("fit", 4),), (fit_stage("refit", 8),)) if mechanism.has_features else ((), ())
     # Where no text is longer, both forms are done: the exact one is the softmax student, the other one fitted to it.
-    return (*first, *fit, *(last if facts.long_share > 0 else ()))
+    # Where some are, the stages that follow move queries and keys away from what the mechanism was fitted to.
+    return (*first, *fit, *((*last, *refit) if facts.long_share > 0 else ()))
 
 
 def layers_stage(name: str, facts: Facts, texts: int) -> StageConfig:
@@ -216,15 +217,15 @@ def transfer_stage(facts: Facts, texts: int) -> StageConfig:
     )
 
 
-def fit_stage() -> StageConfig:
+def fit_stage(name: str, epochs: int) -> StageConfig:
     """Fit the mechanism's own parameters to the student's softmax attention, in texts of all lengths."""
     return StageConfig(
-        name="fit",
+        name=name,
         targets=EXACT_FORM,
         texts=PACKED,
         inputs="teacher",
         train="features",
-        epochs=4,
+        epochs=epochs,
         learning_rate=1e-3,
         batch_size=PACKED_BATCH,
         losses={"attention_output": 1.0},

@@ -92,7 +92,7 @@ def test_a_recipe_is_an_ordinary_configuration():
         (StudentSettings("lstm"), Mechanism(False, False, True), 0, ["logits"]),
         (StudentSettings(), LEARNED, 0, ["depth", "depth_logits", "transfer", "layers", "logits"]),
         (BY_LENGTH, LEARNED, 0, ["depth", "depth_logits", "fit"]),
-        (BY_LENGTH, LEARNED, 0.2, ["depth", "depth_logits", "fit", "layers", "logits"]),
+        (BY_LENGTH, LEARNED, 0.2, ["depth", "depth_logits", "fit", "layers", "logits", "refit"]),
         (replace(BY_LENGTH, attention="bigbird"), Mechanism(False, True, False), 0, ["depth", "depth_logits"]),
     ],
 )
