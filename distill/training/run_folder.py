@@ -230,7 +230,7 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
     changed = [] if saved is None else moved_inputs(saved, config)
     if begun_with.exists():
         known = read_object(begun_with, "remove it if data and weights are what they were when the run began")
-        changed = sorted(name for name in known | inputs if known.get(name) != inputs.get(name))
+        changed = sorted(name for name in known | dict(inputs) if known.get(name) != inputs.get(name))
     if changed:
         raise UserError(
             f"{', '.join(changed)}: no longer what run folder {folder.path} was begun with; "
