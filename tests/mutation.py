@@ -36,7 +36,7 @@ TESTS = {
     "distill/data/batching.py": ("distill/data/test_batching.py",),
     "teachers/output_cache.py": ("teachers/test_outputs.py",),
     **{
-        f"students/attention/ops/{path.name}": ("students/attention", "students/contract")
+        f"students/attention/ops/{path.name}": ("students/attention/ops", "students/contract", "students/attention")
         for path in sorted((ROOT / "students/attention/ops").glob("[a-z]*.py"))
     },
 }
