@@ -19,7 +19,7 @@ from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
     """Load the run's own teacher if it is finished, else what it starts from."""
     if folder.result("teacher") is not None:
-        return load_teacher(str(folder.teacher), task)
+        return load_teacher(str(folder.checked_model("teacher")), task)
     return starting_point(config, task, splits)
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,6 @@ SECTIONS_HELP = (
 )
 HELP_WIDTH = 100
 
-WITHOUT_EFFECT = ("run_dir", "teacher.margin_over_majority")
-"""Keys that may change between a run and its continuation."""
 CHECKED_YAML = "checked_yaml"
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
@@ -170,7 +168,7 @@ def _load_yaml(text: str) -> Any:
 
     Raises:
         UserError: it is nested too deeply (libyaml crashes the process on it), its aliases stand for too many values,
-            a key stands twice, or a class is named (the parser would import its module).
+            a key stands twice, in whatever spelling, or a class is named (the parser would import its module).
     """
     depth, too_deep = 0, f"nested more than {MAX_DEPTH} levels deep"
     try:
@@ -190,10 +188,27 @@ def _load_yaml(text: str) -> Any:
             waiting += [(value, depth + 1) for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(item, depth + 1) for item in node.value]
+    known: set[str] = set()
+    for path, node in _paths(root):
+        _refuse_yaml(path in known, node, f"key {path!r} stands twice, in two spellings; keep one")
+        known.add(path)
     loaded = jsonargparse.get_loader("yaml")(text)
     if isinstance(loaded, dict) and loaded.get("stages") == AUTO:
         loaded["stages"] = []
     return loaded
+
+
+def _paths(node: yaml.Node | None, path: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """Yield the values of a file with their dotted keys, which may be written with dots or as nested mappings."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                yield from _paths(value, f"{path}.{key.value}" if path else key.value)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _paths(item, f"{path}[{index}]")
+    elif node is not None:
+        yield path, node
 
 
 def _check_mapping(node: yaml.MappingNode) -> None:
@@ -263,7 +278,7 @@ def _all_keys(section: type, prefix: str = "") -> list[str]:
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:
-    """Name the dotted keys in which two configurations differ, those aside that change no number of the run."""
+    """Name the dotted keys in which two configurations differ."""
 
     def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -272,4 +287,4 @@ def differing_keys(one: Config, other: Config) -> list[str]:
         return result
 
     first, second = flat(dataclasses.asdict(one)), flat(dataclasses.asdict(other))
-    return sorted(key for key in first | second if key not in WITHOUT_EFFECT and first.get(key) != second.get(key))
+    return sorted(key for key in first | second if first.get(key) != second.get(key))

@@ -104,7 +104,7 @@ def check_compiler(launcher: Launcher, builds: Path) -> Iterator[Finding]:
     if shutil.which("g++") is None:
         yield Finding(ERROR, "compiler: DeepSpeed on a CPU needs g++, which is not on the PATH; install it")
         return
-    locks = sorted(builds.glob("*/*/lock"))
+    locks = sorted(builds.glob("**/lock"))
     if locks:
         yield Finding(
             WARNING,
@@ -112,7 +112,14 @@ def check_compiler(launcher: Launcher, builds: Path) -> Iterator[Finding]:
             "nothing is being compiled",
         )
         return
-    yield Finding(OK, "compiler: g++ for DeepSpeed's operation on CPUs")
+    if not any(builds.glob("**/deepspeed_shm_comm/*.so")):
+        yield Finding(
+            WARNING,
+            f"compiler: DeepSpeed compiles an operation for CPUs before the first step, once, into {builds}; "
+            "that takes minutes and prints nothing",
+        )
+        return
+    yield Finding(OK, "compiler: DeepSpeed's operation for CPUs is compiled")
 
 
 def check_write_permission(config: Config) -> Iterator[Finding]:

@@ -42,7 +42,10 @@ def write_model_card(
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise UserError(f"cannot write the model card to {path}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot write the model card to {path}: {error.strerror or error}; make room or give permission there, "
+            "and start the same command again"
+        ) from error
     return path
 
 

@@ -66,7 +66,10 @@ def write_report(
         write_atomically(folder / "report.md", markdown_page(title, sentences, sections))
         write_atomically(folder / "report.html", html_page(title, sentences, sections, plots, CAPTIONS))
     except OSError as error:
-        raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot write the report to {folder}: {error.strerror or error}; make room or give permission there, "
+            "and start the same command again"
+        ) from error
     return folder / "report.html"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jsonargparse
 
 from distill.config.parsing import SECTIONS, make_parser
+from distill.training.finished import is_finished
 from distill.utils.errors import UserError, choices_hint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,8 +74,8 @@ class SweepRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the last thing that a run writes is there."""
-        return (self.run_dir / "record.json").exists() and (self.run_dir / "report.html").exists()
+        """Whether nothing is left to do."""
+        return is_finished(self.run_dir)
 
 
 def parse_sweep(arguments: Sequence[str] | None = None, description: str | None = None) -> SweepConfig:
@@ -111,7 +112,21 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
     for path in sweep.configs:
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")
+    _refuse_shared_folders(sweep)
     return sweep
+
+
+def _refuse_shared_folders(sweep: SweepConfig) -> None:
+    """Refuse two runs of one name, which would share a folder, and keys that the sweep sets itself; UserError says."""
+    named = {"configs": [Path(path).stem for path in sweep.configs], "seeds": list(map(str, sweep.seeds))}
+    for name, values in named.items():
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise UserError(f"sweep: {name} names {twice} twice, and such runs would share a folder; keep one")
+    for name, keys in {"overrides": sweep.overrides, **sweep.students}.items():
+        for key in ("seed", "run_dir"):
+            if key in keys:
+                raise UserError(f"sweep: {name} sets {key}, which the sweep sets itself; give seeds and dir")
 
 
 def _dotted(keys: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Checkpoints inside a stage: written aside, checked when read, a torn one skipped."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,37 +11,35 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
-from distill.utils.errors import UserError, loading_problem
-from distill.utils.files import UNFINISHED, remove, replace_directory, replace_file, write_atomically
+from distill.training.accelerator import uses_deepspeed
+from distill.utils.errors import UserError, loading_problem, storage_problem
+from distill.utils.files import UNFINISHED, checksums, remove, replace_directory, replace_file, write_atomically
 
 logger = get_logger(__name__)
 
 KEPT = 2
 """Checkpoints kept of a stage: the newest, and the one before in case the newest is torn."""
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "manifest.json":
-            with open(path, "rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
     """Record the checksum of every file in ``folder``; a folder without a manifest is not whole."""
-    write_atomically(folder / "manifest.json", json.dumps(_digests(folder), indent=1))
+    write_atomically(folder / MANIFEST, json.dumps(_contents(folder), indent=1))
 
 
 def is_whole(folder: Path) -> bool:
     """Tell whether ``folder`` has a manifest and every file still is what the manifest says."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
         return False
-    return manifest == _digests(folder)
+    return manifest == _contents(folder)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {name: digest for name, digest in checksums(folder).items() if name != MANIFEST}
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Any]) -> None:
@@ -77,13 +74,17 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
     """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None.
 
     Raises:
-        UserError: it is whole but of another model or optimizer, as an older version of this code may have written it.
+        UserError: it is whole but of another model or optimizer, as an older version of this code may have written it,
+            or it holds more than tensors.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         if is_whole(path):
             try:
-                accelerator.load_state(str(path))
-            except (ValueError, KeyError, RuntimeError) as error:
+                with safe_globals(classes_in_shards() if uses_deepspeed(accelerator) else []):
+                    accelerator.load_state(str(path))
+            except Exception as error:  # torch, accelerate and DeepSpeed have each their own ways to fail
+                if storage_problem(error):
+                    raise
                 raise UserError(
                     f"checkpoint {path} does not fit this run ({loading_problem(error)}); was it written by another "
                     f"version of this code? Remove {folder} and the stage starts over"
@@ -91,6 +92,18 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
             return json.loads((path / "state.json").read_text())
         logger.warning(f"checkpoint {path} is torn; trying the one before")
     return None
+
+
+def classes_in_shards() -> list[Any]:
+    """Return what DeepSpeed's shards of a checkpoint hold beside tensors, none of which does anything when it is read.
+
+    torch refuses every class that it was not told of, because a pickle runs what it asks for.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
 
 
 def best_path(folder: Path, epoch: int) -> Path:

@@ -51,21 +51,52 @@ class Launcher:
         return self.processes > 1
 
 
+SIZES_OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""What launchers of MPI write; accelerate reads it, too."""
+LOWEST = {
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"), 1),
+    # accelerate launch says -1 for the rank of a process that is alone
+    **dict.fromkeys(("RANK", "LOCAL_RANK"), -1),
+    **dict.fromkeys(SIZES_OF_MPI, 1),
+}
+"""Numbers that launchers export, and the lowest that each can have."""
+HIGHEST_PORT = 65535
+
+
 def check_variables(environment: Mapping[str, str]) -> None:
     """Refuse what torch and accelerate would fail on far from here; UserError names the variable."""
     way_out = "unset it, or start with accelerate launch or torchrun"
-    numbers = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
-    for name, lowest in numbers.items():
+    for name, lowest in LOWEST.items():
         value = environment.get(name, str(lowest))
-        # accelerate launch says -1 for the rank of a process that is alone
-        if not re.fullmatch(r"-1|\d+", value) or (value != "-1" and int(value) < lowest):
+        if not re.fullmatch(r"-?[0-9]{1,9}", value) or int(value) < lowest:
             raise UserError(f"{name} is {value!r} in the environment, not a whole number from {lowest} on; {way_out}")
     processes = int(environment.get("WORLD_SIZE", "1"))
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if processes > 1 else ():
-        if name not in environment:
-            raise UserError(f"WORLD_SIZE is {processes} in the environment but {name} is missing; {way_out}")
-    if processes > 1 and int(environment["RANK"]) >= processes:
-        raise UserError(f"RANK is {environment['RANK']} in the environment but WORLD_SIZE is {processes}; {way_out}")
+    # accelerate takes any rank for a sign that there are others
+    joins = processes > 1 or environment.get("LOCAL_RANK", "-1") != "-1"
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if joins else ():
+        if environment.get(name, "") in ("", "-1"):
+            given = "LOCAL_RANK" if name == "WORLD_SIZE" or processes == 1 else "WORLD_SIZE"
+            raise UserError(f"{given} is {environment[given]} in the environment but {name} is missing; {way_out}")
+    local = int(environment.get("LOCAL_WORLD_SIZE", processes))
+    limits = {
+        "RANK": ("WORLD_SIZE", processes - 1),
+        "LOCAL_RANK": ("LOCAL_WORLD_SIZE", local - 1),
+        "LOCAL_WORLD_SIZE": ("WORLD_SIZE", processes),
+    }
+    for name, (total, highest) in limits.items():
+        if int(environment.get(name, "0")) > highest:
+            raise UserError(
+                f"{name} is {environment[name]} in the environment but {total} is {environment.get(total, processes)}"
+                f"; {way_out}"
+            )
+    if int(environment.get("MASTER_PORT", "1")) > HIGHEST_PORT:
+        raise UserError(f"MASTER_PORT is {environment['MASTER_PORT']} in the environment, no port; {way_out}")
+    for name in SIZES_OF_MPI if "WORLD_SIZE" not in environment else ():
+        if int(environment.get(name, "1")) > 1:
+            raise UserError(
+                f"{name} is {environment[name]} in the environment but WORLD_SIZE is missing: the processes would not "
+                "find each other; start with accelerate launch or torchrun"
+            )
     precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in PRECISIONS:
         raise UserError(

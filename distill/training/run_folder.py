@@ -4,19 +4,44 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.parsing import differing_keys, load_config, save_config
+from distill.config.parsing import load_config, save_config
+from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config
 from distill.training.checkpoints import remove_checkpoints
+from distill.training.finished import is_finished
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, clean_up, is_leftover, replace_directory, write_atomically
+from distill.utils.files import (
+    UNFINISHED,
+    checksums,
+    clean_up,
+    find_damage,
+    is_leftover,
+    read_object,
+    remove,
+    replace_directory,
+    write_atomically,
+)
+from distill.utils.record_json import JsonObject, from_json
+
+
+@dataclass(frozen=True)
+class SavedResult(JsonObject):
+    """What a resumed run reads of the result of a finished phase."""
+
+    name: str
+    files: Mapping[str, str] | None = None
+    """SHA-256 sums of the files of its model, by their path there; None in results of earlier versions."""
+    history: tuple[Mapping[str, float], ...] = ()
+    held_out: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,20 +70,70 @@ class RunFolder:
         """Return the folder of a phase's checkpoints."""
         return self.path / "checkpoints" / name
 
+    def model(self, name: str) -> Path:
+        """Return where a phase leaves its model."""
+        return self.path / name if name in ("teacher", "baseline") else self.phase(name) / "student"
+
     def result(self, name: str) -> dict[str, Any] | None:
-        """Return what a finished phase wrote, or None if it is not finished."""
+        """Return what a finished phase wrote, or None if it is not finished.
+
+        Raises:
+            UserError: it is torn.
+        """
         path = self.phase(name) / "result.json"
-        if not path.exists():
-            return None
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is torn; remove {path.parent} to run this phase again") from error
+        return read_result(path, f"remove {path.parent} to run this phase again") if path.exists() else None
 
     def finish(self, name: str, result: dict[str, Any]) -> None:
-        """Mark a phase as finished and drop the checkpoints that only resuming needed."""
+        """Mark a phase as finished, with the checksums of its model, and drop what only resuming it needed."""
+        result = result | {"files": checksums(self.model(name))}
         write_atomically(self.phase(name) / "result.json", json.dumps(result, indent=1))
         remove_checkpoints(self.phase(name))
+
+    def finished_phases(self, names: Sequence[str]) -> list[str]:
+        """Return the phases up to the first that is not finished: what comes after it was built on another one."""
+        return list(takewhile(lambda name: self.result(name) is not None, names))
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Remove what phases have left that were built on one that is run again, and the student that came of them."""
+        for name in names:
+            remove(self.phase(name))
+        remove(self.student)
+
+    def checked_model(self, name: str, files: str = "*") -> Path:
+        """Return the folder of a finished phase's model, after a look whether it still is what the phase left.
+
+        Args:
+            name: of the phase.
+            files: pattern of the files that are going to be read.
+
+        Raises:
+            UserError: one of them is missing or was changed.
+        """
+        damage = find_damage(self.model(name), self._model_files(name), files)
+        if damage:
+            raise UserError(
+                f"{damage} since phase {name} ended; put it back, or remove {self.phase(name)} to run this phase again"
+            )
+        return self.model(name)
+
+    def _model_files(self, name: str) -> Mapping[str, str | None]:
+        """Return the checksums of the files of a finished phase's model; of an earlier version the needed names."""
+        files = (self.result(name) or {}).get("files")
+        return dict.fromkeys(("config.json", "model.safetensors")) if files is None else files
+
+    def check_student(self, stages: Sequence[str]) -> None:
+        """Look whether the student, if it is there, is what the last stage left.
+
+        Raises:
+            UserError: one of its files is missing or was changed.
+        """
+        if not self.student.exists() or not stages or self.result(stages[-1]) is None:
+            return
+        damage = find_damage(self.student, self._model_files(stages[-1]))
+        if damage:
+            raise UserError(
+                f"{damage} since the run left it; put it back, or move {self.student} away to have it written again"
+            )
 
     def clean_up(self) -> None:
         """Finish what a killed run was about to rename or to remove."""
@@ -68,8 +143,22 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the last thing that a run writes is there."""
-        return (self.path / "report.html").exists() and self.record.exists()
+        """Whether nothing is left to do."""
+        return is_finished(self.path)
+
+
+def read_result(path: Path, way_out: str) -> dict[str, Any]:
+    """Read what a finished phase wrote.
+
+    Raises:
+        UserError: it is torn, or holds something else; the message ends with ``way_out``.
+    """
+    result = read_object(path, way_out)
+    try:
+        from_json(SavedResult, result, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {way_out}") from error
+    return result
 
 
 def saved_config(config: Config) -> Config | None:
@@ -94,17 +183,19 @@ def find_run_folder(config: Config) -> RunFolder:
     """Return the folder of a run, new or made with the same configuration; nothing is written yet.
 
     Raises:
-        UserError: it belongs to another configuration, or cannot be written.
+        UserError: it belongs to another configuration, holds links, or cannot be written.
     """
     assert config.run_dir is not None
     folder = RunFolder(Path(config.run_dir))
+    refuse_links(folder)
     existing = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "no write permission for" if existing.is_dir() else "there is a file in its place:"
         raise UserError(f"run folder {folder.path} cannot be made: {problem} {existing}; give another --run_dir")
     saved = saved_config(config)
     if saved is not None:
-        different = differing_keys(saved, config)
+        begun = [name for name in ("baseline",) if folder.phase(name).exists()]
+        different = refused_keys(saved, config, [*begun, *(("comparison",) if folder.finished else ())])
         if different:
             raise UserError(
                 f"run folder {folder.path} belongs to another configuration (different: {', '.join(different)}); "
@@ -113,6 +204,16 @@ def find_run_folder(config: Config) -> RunFolder:
     elif folder.path.exists() and not all(is_leftover(path) for path in folder.path.iterdir()):
         raise UserError(f"run folder {folder.path} holds other files and no config.yaml; give another --run_dir")
     return folder
+
+
+def refuse_links(folder: RunFolder) -> None:
+    """Refuse a run folder that holds links: what is written through one lands somewhere else; UserError names it."""
+    link = next((path for path in sorted(folder.path.rglob("*")) if path.is_symlink()), None)
+    if link is not None:
+        raise UserError(
+            f"{link} is a link to {os.readlink(link)}; a run writes inside its own folder only: "
+            "put a copy in its place, or give another --run_dir"
+        )
 
 
 def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, str]) -> None:
@@ -124,22 +225,30 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
     Raises:
         UserError: it cannot be written, or was begun with other data or weights.
     """
-    checksums = folder.path / "checkpoints" / "inputs.json"
+    begun_with = folder.path / "checkpoints" / "inputs.json"
+    saved = saved_config(config)
+    changed = [] if saved is None else moved_inputs(saved, config)
+    if begun_with.exists():
+        known = read_object(begun_with, "remove it if data and weights are what they were when the run began")
+        changed = sorted(name for name in known | dict(inputs) if known.get(name) != inputs.get(name))
+    if changed:
+        raise UserError(
+            f"{', '.join(changed)}: no longer what run folder {folder.path} was begun with; "
+            "put the files back, or give another --run_dir"
+        )
     try:
-        if checksums.exists():
-            begun_with = json.loads(checksums.read_text())
-            changed = [name for name in inputs if begun_with.get(name) != inputs[name]]
-            if changed:
-                raise UserError(
-                    f"{', '.join(changed)}: no longer what run folder {folder.path} was begun with; "
-                    "put the files back, or give another --run_dir"
-                )
-        if not (folder.path / "config.yaml").exists():
+        if saved is None:
             save_config(config, folder.path / "config.yaml")
-        if not checksums.exists():
-            write_atomically(checksums, json.dumps(inputs, indent=1))
+        if not begun_with.exists():
+            write_atomically(begun_with, json.dumps(inputs, indent=1))
     except OSError as error:
         raise UserError(f"run folder {folder.path} cannot be made: {error}; give another --run_dir") from error
+
+
+def update_config(config: Config, folder: RunFolder) -> None:
+    """Write down what the continuation of a run has changed of its configuration."""
+    if saved_config(config) != config:
+        save_config(config, folder.path / "config.yaml")
 
 
 @contextmanager
@@ -149,14 +258,19 @@ def locked(folder: RunFolder) -> Iterator[None]:
     A launcher that is killed may leave its run behind, alive; two runs in one folder would tear each other's files.
 
     Raises:
-        UserError: another process works in it.
+        UserError: another process works in it, or nothing there can be locked.
     """
-    with open(folder.path / "config.yaml") as file:
+    # A file that is never replaced; open for writing, without which NFS gives no lock.
+    with open(folder.path / "checkpoints" / "inputs.json", "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"run folder {folder.path} is in use by another process; wait until it ends, or give another --run_dir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"run folder {folder.path}: its file system gives no locks ({error.strerror}); give another --run_dir"
             ) from error
         folder.clean_up()
         yield

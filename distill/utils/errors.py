@@ -54,12 +54,14 @@ WAYS_OUT = {
 def storage_problem(error: BaseException) -> str | None:
     """Return in one line what is wrong with the storage, if that is what ``error`` says, else None.
 
-    safetensors and torch report a full disk in words alone, as an error of their own.
+    safetensors, torch and shutil report a full disk in words alone, as an error of their own.
     """
     cause: BaseException | None = error
     while cause is not None:
-        words = re.search(r"os error (\d+)", str(cause))
-        number = int(words.group(1)) if words else cause.errno if isinstance(cause, OSError) else None
+        words = re.search(r"os error (\d+)|\[Errno (\d+)\]", str(cause))
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is None and words:
+            number = int(words.group(1) or words.group(2))
         if number is None and "inline_container.cc" in str(cause) and "PytorchStreamReader" not in str(cause):
             number = errno.ENOSPC  # torch says that what it wrote is shorter than it should be
         if number in WAYS_OUT:

@@ -1,8 +1,14 @@
-"""Files that are either whole or not there: write to a temporary name, sync, then rename."""
+"""Files that are either whole or not there: write to a temporary name, sync, then rename; read what is whole."""
 
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from distill.utils.errors import UserError
 
 UNFINISHED = ".incomplete"
 """Ends the name of everything that is still being written."""
@@ -47,6 +53,62 @@ def replace_directory(temporary: Path | str, final: Path | str) -> None:
     os.replace(temporary, final)
     _sync(final.parent)
     _recover(aside)
+
+
+def copy_directory(source: Path, final: Path) -> None:
+    """Copy a directory so that the copy is whole or not there, replacing what stood there."""
+    temporary = final.with_name(final.name + UNFINISHED)
+    remove(temporary)
+    shutil.copytree(source, temporary)
+    replace_directory(temporary, final)
+
+
+def read_object(path: Path, way_out: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        UserError: it is torn or holds something else; the message ends with ``way_out``.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is torn; {way_out}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is torn: it holds a {type(value).__name__}, not an object; {way_out}")
+    return value
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 sum of every file in ``folder``, by its path there."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = _checksum(path)
+    return found
+
+
+def find_damage(folder: Path, expected: Mapping[str, str | None], pattern: str = "*") -> str | None:
+    """Say which file of a folder is missing or no longer what it was, None where all are; files beside them are fine.
+
+    Args:
+        folder: as :func:`checksums` saw it.
+        expected: SHA-256 sums by path; None where a file only has to be there.
+        pattern: of the names of the files that are looked at.
+    """
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.match(pattern):
+            continue
+        if not path.is_file():
+            return f"{path} is missing"
+        if digest is not None and _checksum(path) != digest:
+            return f"{path} was changed"
+    return None
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_leftover(path: Path) -> bool:

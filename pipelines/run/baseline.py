@@ -24,7 +24,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     if config.baseline.epochs == 0:
         return None
     if folder.result("baseline") is not None:
-        return load_student(context, folder.baseline)
+        return load_student(context, folder.checked_model("baseline"))
     start = main_process_first(
         context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.teacher)
     )
@@ -34,7 +34,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     inputs = StageInputs(setup.train)
     progress = StageTrainer(context.run, baseline, stage, inputs, folder.phase("baseline"), scorer).run()
     _, metrics = validation_metrics(context.run, context.task, baseline, setup.validation)
-    record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics), folder.baseline)
+    record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics))
     return baseline
 
 

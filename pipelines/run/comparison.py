@@ -83,7 +83,7 @@ def before_its_attention(
     stages = [stage.name for stage in setup.stages if stage.attention == "softmax"]
     if not stages or attention_name(student.config) == "softmax":
         return None
-    return lambda: load_student(context, context.folder.phase(stages[-1]) / "student")
+    return lambda: load_student(context, context.folder.checked_model(stages[-1]))
 
 
 def show_picture(context: RunContext, path: Path) -> None:

@@ -16,7 +16,7 @@ from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
 from distill.training.context import TrainingContext
 from distill.training.label_scale import measure_label_scale
-from distill.training.run_folder import RunFolder, create_run_folder, locked
+from distill.training.run_folder import RunFolder, create_run_folder, locked, update_config
 from distill.utils.errors import UserError
 from students import resolve_layer_map
 from teachers.finetuning import starting_teacher
@@ -136,6 +136,7 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
             weights = {name: weights_checksum(path) for name, path in checkpoints.items() if path is not None}
             create_run_folder(config, folder, data_checksums(context.splits) | weights)
             stack.enter_context(locked(folder))
+            update_config(config, folder)
         accelerator.wait_for_everyone()
         start_trackers(accelerator, config)
         yield

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -76,16 +75,14 @@ class PhaseResult:
         return values
 
 
-def record_phase(
-    context: RunContext, setup: DistillationSetup, model: PreTrainedModel, result: PhaseResult, destination: Path
-) -> None:
-    """Print and log a phase, save its model in ``destination`` and mark the phase finished."""
+def record_phase(context: RunContext, setup: DistillationSetup, model: PreTrainedModel, result: PhaseResult) -> None:
+    """Print and log a phase, save its model and mark the phase finished."""
     accelerator = context.run.accelerator
     accelerator.print(result.line())
     accelerator.log(result.scalars(), step=result.progress.global_step)
     if accelerator.is_main_process:
         flush_trackers(accelerator)
-        save_model(model, setup.tokenizer, destination)
+        save_model(model, setup.tokenizer, context.folder.model(result.stage.name))
         context.folder.finish(result.stage.name, result.entry())
     accelerator.wait_for_everyone()
 

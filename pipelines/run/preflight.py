@@ -1,6 +1,7 @@
 """The start of every run: open it and look for what would go wrong; with ``--check`` that is all."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -86,6 +87,7 @@ def prepare_run(
     config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
     report([*replaced, *look_around(config, launcher, precision)])
     folder = find_run_folder(config)
+    folder.check_student([stage.name for stage in config.stages])
     if folder.finished:
         accelerator = make_accelerator(config)
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
@@ -107,15 +109,22 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
     if not context.run.accelerator.is_main_process:
         return
     student = build_student(context, setup.teacher, setup, quiet=True)
+    baseline = [] if context.folder.result("baseline") is None else ["baseline"]
+    finished = [*finished_stages(context, setup.stages), *baseline]
     left = [
         (stage, model)
         for stage, model in training_phases(context, setup, student)
-        if context.folder.result(stage.name) is None and (stage.name == "teacher" or not teacher_alone)
+        if stage.name not in finished and (stage.name == "teacher" or not teacher_alone)
     ]
     texts = round(len(setup.train) * more_text(context.config, setup))
     stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
+
+
+def finished_stages(context: RunContext, stages: Iterable[StageConfig]) -> list[str]:
+    """Return the names of the stages that will not be run again."""
+    return context.folder.finished_phases(["teacher", *(stage.name for stage in stages)])[1:]
 
 
 def check_run(config: Config, *, teacher_alone: bool = False) -> int:
@@ -138,7 +147,7 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from check_versions()
     yield from check_launcher(config, launcher)
     yield from precision
-    yield from check_compiler(launcher, Path(get_default_build_root()))
+    yield from check_compiler(launcher, Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
     yield from check_write_permission(config)
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
@@ -174,9 +183,8 @@ def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:
     config, folder = context.config, context.folder
     start = config.baseline.checkpoint
     checkpoints = {"baseline.checkpoint": start} if start not in (None, SCRATCH) else {}
-    for stage in config.stages:
-        if folder.result(stage.name) is not None:
-            checkpoints[f"the student of stage {stage.name}"] = str(folder.phase(stage.name) / "student")
+    for name in finished_stages(context, config.stages):
+        checkpoints[f"the student of stage {name}"] = str(folder.checked_model(name, "tokenizer*"))
     return {name: load_tokenizer(checkpoint) for name, checkpoint in checkpoints.items()}
 
 

@@ -15,8 +15,9 @@ from distill.config.schema import StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype
+from distill.training.run_folder import read_result
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, replace_directory
+from distill.utils.files import UNFINISHED, copy_directory, find_damage, replace_directory
 from pipelines.run.context import DistillationSetup, RunContext
 from teachers.output_cache import teacher_fingerprint
 
@@ -52,15 +53,12 @@ def take_shared(context: RunContext, stage: StageConfig, shared: Path | None) ->
     if shared is None or not shared.exists():
         return False
     if context.run.accelerator.is_main_process:
-        student = context.folder.phase(stage.name) / "student"
-        unfinished = student.with_name(student.name + UNFINISHED)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            result = json.loads((shared / "result.json").read_text())
-            shutil.copytree(shared / "student", unfinished)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{shared} is torn: {error}; remove it to have {stage.name} trained again") from error
-        replace_directory(unfinished, student)
+        way_out = f"remove {shared} to have {stage.name} trained again"
+        result = read_result(shared / "result.json", way_out)
+        damage = find_damage(shared / "student", result.get("files", {"model.safetensors": None}))
+        if damage:
+            raise UserError(f"{damage} since another run left it; {way_out}")
+        copy_directory(shared / "student", context.folder.model(stage.name))
         context.folder.finish(stage.name, result)
     context.run.accelerator.wait_for_everyone()
     context.run.accelerator.print(f"{stage.name}: taken from {shared}, where a run with all the same settings left it")

@@ -16,7 +16,7 @@ from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
-from distill.training.run_folder import save_model
+from distill.utils.files import copy_directory
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
@@ -29,10 +29,13 @@ from teachers.output_cache import stage_targets
 def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification:
     """Take the student through every stage that is not finished, and return it."""
     folder, stages = context.folder, setup.stages
-    finished = [stage for stage in stages if folder.result(stage.name) is not None]
+    names = [stage.name for stage in stages]
+    finished = stages[: len(folder.finished_phases(names))]
     left = stages[len(finished) :]
+    if left and context.run.accelerator.is_main_process:
+        folder.forget(names[len(finished) + 1 :])
     if finished:
-        student = load_student(context, folder.phase(finished[-1].name) / "student")
+        student = load_student(context, folder.checked_model(finished[-1].name))
     else:
         student = build_student(context, setup.teacher, setup, stages[0].attention)
     examples = augmented_train(context, setup) if left else setup.train
@@ -42,13 +45,13 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
             student = build_student(context, student, setup)
         shared = shared_folder(context, setup, stage, examples)
         if take_shared(context, stage, shared):
-            student = load_student(context, folder.phase(stage.name) / "student")
+            student = load_student(context, folder.model(stage.name))
         else:
             run_stage(context, setup, student, stage, examples)
             share(context, stage, shared)
         before = stage
     if context.run.accelerator.is_main_process and not folder.student.exists():
-        save_model(student, setup.tokenizer, folder.student)
+        copy_directory(folder.model(stages[-1].name), folder.student)
     return student
 
 
@@ -90,7 +93,7 @@ def run_stage(
         fidelity = layer_fidelity(source, student, source_layers, unseen)
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)
-    record_phase(context, setup, student, result, folder.phase(stage.name) / "student")
+    record_phase(context, setup, student, result)
 
 
 def packed_texts(
@@ -115,6 +118,6 @@ def stage_teacher(
         freeze(exact)
         return exact, list(range(len(setup.layer_map)))
     source = [each.name for each in setup.stages if each.attention == "softmax"][-1]
-    softmax_student = load_student(context, context.folder.phase(source) / "student")
+    softmax_student = load_student(context, context.folder.checked_model(source))
     freeze(softmax_student)
     return softmax_student, list(range(len(setup.layer_map)))

@@ -17,6 +17,8 @@ from teachers.loading import freeze
 def finetune_teacher(context: RunContext, setup: DistillationSetup) -> DistillationSetup:
     """Fine-tune the teacher unless it is trained, check it on validation, and choose among its layers."""
     if not setup.is_ours:
+        if context.run.accelerator.is_main_process:
+            context.folder.forget([stage.name for stage in setup.stages])
         prepare_teacher(
             context.run, context.config, context.task, setup.source, setup.train, setup.held_out, context.folder
         )

@@ -27,6 +27,10 @@ def _facts(run: Path) -> dict[str, Any]:
         facts[f"{model} logits"] = np.stack(predictions[f"{model}_logits"].to_list()).tobytes()
     for path in run.glob("checkpoints/*/result.json"):  # loss histories, held-out scores, metrics, fidelity
         result = json.loads(path.read_text())
+        # A tokenizer that was used writes down other settings of truncation than one that was just loaded.
+        result["files"] = {
+            name: digest for name, digest in result["files"].items() if not name.startswith("tokenizer")
+        }
         facts |= {f"{name} of {path.parent.name}": result[name] for name in result if name not in TIMES}
     record = json.loads((run / "record.json").read_text())
     facts |= {f"{name} of the record": record[name] for name in ("models", "retention", "agreement")}

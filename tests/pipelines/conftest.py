@@ -1,16 +1,16 @@
 """A run of the whole pipeline that is small enough to be repeated in tests."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers import warm
 from helpers.same_end import differences
@@ -88,7 +88,11 @@ class Tiny:
         killed = False
         while process.poll() is None and not killed:
             if any(run_dir.glob(pattern)):
-                os.killpg(process.pid, signal.SIGKILL)
+                # Not a group: a launcher's workers are in sessions of their own, and would train on as orphans.
+                leader = psutil.Process(process.pid)
+                for each in [leader, *leader.children(recursive=True)]:
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
                 killed = True
             time.sleep(0.002)
         return killed, process.communicate()[1]

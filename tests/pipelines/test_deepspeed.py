@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 from helpers.closeness import TRAINED, assert_close
+from helpers.first_step import first_step
 from transformers import AutoModelForSequenceClassification
 
 pytestmark = [
@@ -26,12 +27,14 @@ def sharded_run(request, tiny, without_chance, tmp_path_factory: pytest.TempPath
     launcher = ("accelerate", "launch", "--config_file", str(configuration))
     folder = tmp_path_factory.mktemp(f"zero{request.param}") / "run"
     started = tiny.start(folder, "--config", str(without_chance.config), launcher=launcher)
-    killed, errors = tiny.kill_when(started, folder, "checkpoints/logits/step-*")
+    killed, errors = tiny.kill_when(started, folder, "checkpoints/logits/step-*/manifest.json")
     assert killed, errors
-    for checkpoint in folder.glob("checkpoints/logits/step-*"):  # it holds every model that DeepSpeed wraps
+    checkpoints = sorted(folder.glob("checkpoints/logits/step-*"))
+    for checkpoint in checkpoints:  # it holds every model that DeepSpeed wraps
         assert [path.name for path in checkpoint.iterdir() if path.is_dir()] == ["pytorch_model"]
     done = tiny.run(folder, "--config", str(without_chance.config), launcher=launcher)
     assert done.returncode == 0, done.stderr
+    assert f"step-{first_step(done.stderr, 'logits'):08d}" == checkpoints[-1].name
     return folder
 
 

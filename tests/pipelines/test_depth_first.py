@@ -105,15 +105,23 @@ def test_what_decides_the_stage_decides_whether_it_is_taken(sharing, tiny, tmp_p
     assert "depth: taken from" not in done.stdout
 
 
-def test_a_torn_shared_stage_is_named(sharing, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("result.json", "{", "result.json is torn"),
+        ("result.json", "[]", "it holds a list"),
+        ("student/model.safetensors", "weights", "model.safetensors was changed since another run left it"),
+    ],
+)
+def test_a_torn_shared_stage_is_named(file, content, expected, sharing, tiny, tmp_path):
     folder, options = sharing
     shutil.copytree(folder / "cache", tmp_path / "cache")
-    for result in (tmp_path / "cache").glob("softmax_students/*/result.json"):
-        result.write_text("{")
+    (shared,) = (tmp_path / "cache" / "softmax_students").iterdir()
+    (shared / file).write_text(content)
     done = tiny.run(tmp_path / "run", *options, "--cache.dir", str(tmp_path / "cache"))
     assert done.returncode == 2, done.stderr
-    assert "is torn" in done.stderr
-    assert "remove it to have depth trained again" in done.stderr
+    assert expected in done.stderr
+    assert f"remove {shared} to have depth trained again" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 import pytest
 from helpers.closeness import TRAINED, assert_close
+from helpers.first_step import first_step
 
 pytestmark = pytest.mark.slow
 
@@ -99,13 +100,15 @@ def test_a_killed_process_ends_the_run_which_then_resumes(
     """Kill -9 one of two processes in mid-training; an uninterrupted run is what ``without_chance`` left."""
     folder = tmp_path / "run"
     started = tiny.start(folder, "--config", str(without_chance.config), launcher=2)
-    while started.poll() is None and not any(folder.glob("checkpoints/logits/step-*")):
+    while started.poll() is None and not any(folder.glob("checkpoints/logits/step-*/manifest.json")):
         time.sleep(0.01)
     os.kill(started.ranks[1].pid, signal.SIGKILL)
     started.communicate(timeout=SECONDS_TO_END)
     assert started.returncode != 0
+    newest = max(path.parent.name for path in folder.glob("checkpoints/logits/step-*/manifest.json"))
     done = tiny.run(folder, "--config", str(without_chance.config), launcher=2)
     assert done.returncode == 0, done.stderr
+    assert f"step-{first_step(done.stderr, 'logits'):08d}" == newest
     same_losses(histories(without_chance.folder), histories(folder))
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.first_step import first_step
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,8 @@ def test_one_line_the_exit_code_and_the_same_end(number, code, pattern, finished
     assert "teacher outputs" in errors
     assert "teacher outputs" not in done.stderr  # those on the disk are used again
     assert ("layers:" in done.stdout) == (pattern == IN_THE_LOOP)  # a finished stage stays finished
+    if pattern == IN_THE_LOOP:
+        assert first_step(done.stderr, "layers") > 0
     same_end(run_dir, finished.folder)
 
 
@@ -48,7 +51,8 @@ def test_several_processes_save_together(tiny, without_chance, tmp_path: Path, s
     _, errors = signal_when(process, run_dir, IN_THE_LOOP, signal.SIGTERM)
     assert process.returncode != 0  # torchrun's own
     assert errors.splitlines().count(HOW_TO_GO_ON.format("SIGTERM")) == 1, errors
-    assert list(run_dir.glob("checkpoints/*/step-*/random_states_1.pkl"))
+    saved = max(run_dir.glob("checkpoints/layers/step-*/random_states_1.pkl")).parent
     done = tiny.run(run_dir, *config, launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
+    assert f"step-{first_step(done.stderr, 'layers'):08d}" == saved.name
     same_losses(histories(without_chance.folder), histories(run_dir))

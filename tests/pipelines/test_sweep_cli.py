@@ -187,6 +187,10 @@ def test_a_summary_of_one_real_run_says_what_its_record_says(finished):
         (["--configs", "[nowhere.yaml]"], "nowhere.yaml, which does not exist"),
         (["--launcher", "[no-such-launcher]"], "'no-such-launcher' is not installed"),
         (["--workerz", "2"], "workerz"),
+        (["--seeds", "[1, 2, 1]"], "seeds names 1 twice"),
+        (["--configs", "[sst2.yaml, ./sst2.yaml]"], "configs names sst2 twice"),
+        (["--overrides", "{seed: 3}"], "overrides sets seed"),
+        (["--students", "{six: {run_dir: elsewhere}}"], "six sets run_dir"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, words):
@@ -202,6 +206,11 @@ def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, word
     [
         ("seeds: [1]\nseeds: [2]\n", "line 2: key 'seeds' stands twice"),
         ("overrides: {class_path: os.system}\n", "'class_path' is not accepted"),
+        ("students:\n  a: {student.attention: lsh}\n  a: {}\n", "line 3: key 'a' stands twice"),
+        (
+            "students:\n  a: {student.attention: abc, student: {attention: lsh}}\n",
+            "line 2: key 'students.a.student.attention' stands twice, in two spellings",
+        ),
     ],
 )
 def test_a_sweeps_file_is_read_as_carefully_as_a_runs(place, monkeypatch, capsys, text, words):

@@ -160,10 +160,15 @@ def test_launchers_that_do_not_fit(name: str) -> None:
 
 def test_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deepspeed = Launcher(2, 2, 0, True, None, "no", "auto")
+    operation = tmp_path / "py311_cpu" / "deepspeed_shm_comm"
+    operation.mkdir(parents=True)
+    assert "takes minutes and prints nothing" in only(checks.check_compiler(deepspeed, tmp_path), WARNING)
+    (operation / "lock").touch()
+    assert "deepspeed_shm_comm/lock" in only(checks.check_compiler(deepspeed, tmp_path), WARNING)
+    (operation / "lock").unlink()
+    (operation / "deepspeed_shm_comm.so").touch()
     only(checks.check_compiler(deepspeed, tmp_path), OK)
-    (tmp_path / "py311_cpu" / "shm").mkdir(parents=True)
-    (tmp_path / "py311_cpu" / "shm" / "lock").touch()
-    assert "shm/lock" in only(checks.check_compiler(deepspeed, tmp_path), WARNING)
+    only(checks.check_compiler(deepspeed, operation.parent), OK)  # as below TORCH_EXTENSIONS_DIR
     only(checks.check_compiler(ALONE, tmp_path), OK)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "g++" in only(checks.check_compiler(deepspeed, tmp_path), ERROR)

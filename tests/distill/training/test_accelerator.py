@@ -39,6 +39,21 @@ GOOD = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "local
 WRONG_VARIABLES = {
     "WORLD_SIZE is 'many'": {"WORLD_SIZE": "many"},
     "WORLD_SIZE is '0'": {"WORLD_SIZE": "0"},
+    "WORLD_SIZE is '-1' in the environment, not a whole number from 1 on": {"WORLD_SIZE": "-1", "LOCAL_RANK": "-1"},
+    "WORLD_SIZE is '٢'": {"WORLD_SIZE": "٢"},
+    "WORLD_SIZE is '1e9'": {"WORLD_SIZE": "1e9"},
+    "LOCAL_WORLD_SIZE is '-1'": GOOD | {"LOCAL_WORLD_SIZE": "-1"},
+    "LOCAL_WORLD_SIZE is 4 in the environment but WORLD_SIZE is 2": GOOD | {"LOCAL_WORLD_SIZE": "4"},
+    "LOCAL_RANK is 1 in the environment but LOCAL_WORLD_SIZE is 1": GOOD | {"LOCAL_WORLD_SIZE": "1"},
+    "LOCAL_RANK is '-2'": {"LOCAL_RANK": "-2"},
+    "LOCAL_RANK is 0 in the environment but WORLD_SIZE is missing": {"LOCAL_RANK": "0"},
+    "LOCAL_RANK is 0 in the environment but RANK is missing": {"LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+    "but RANK is missing": GOOD | {"RANK": "-1"},
+    "but MASTER_ADDR is missing; unset": GOOD | {"MASTER_ADDR": ""},
+    "MASTER_PORT is 65536": GOOD | {"MASTER_PORT": "65536"},
+    "MASTER_PORT is '-1'": GOOD | {"MASTER_PORT": "-1"},
+    "OMPI_COMM_WORLD_SIZE is 'two'": {"OMPI_COMM_WORLD_SIZE": "two"},
+    "OMPI_COMM_WORLD_SIZE is 2 in the environment but WORLD_SIZE is missing": {"OMPI_COMM_WORLD_SIZE": "2"},
     "LOCAL_WORLD_SIZE is ''": {"LOCAL_WORLD_SIZE": ""},
     "LOCAL_RANK is 'cuda:0'": {"LOCAL_RANK": "cuda:0"},
     "MASTER_PORT is 'http'": {"MASTER_PORT": "http"},
@@ -57,7 +72,8 @@ def test_variables_that_no_launcher_writes_are_named(message):
 
 
 @pytest.mark.parametrize(
-    ("environment", "processes"), [({}, 1), (GOOD, 2), ({"WORLD_SIZE": "-1", "LOCAL_RANK": "-1"}, -1)]
+    ("environment", "processes"),
+    [({}, 1), (GOOD, 2), ({"LOCAL_RANK": "-1"}, 1), (GOOD | {"PMI_SIZE": "2"}, 2), ({"PMI_SIZE": "1"}, 1)],
 )
 def test_variables_that_launchers_write_are_read(environment, processes):
     assert read_launcher(environment).processes == processes

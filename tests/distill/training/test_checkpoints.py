@@ -1,12 +1,26 @@
 """Checkpoints are whole or not used."""
 
+import errno
 import json
+from pickle import UnpicklingError
 
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import nn
+from torch.serialization import safe_globals
 
-from distill.training.checkpoints import KEPT, is_whole, keep_best, load_checkpoint, save_checkpoint, write_manifest
+from distill.training.checkpoints import (
+    KEPT,
+    classes_in_shards,
+    is_whole,
+    keep_best,
+    load_checkpoint,
+    save_checkpoint,
+    write_manifest,
+)
 from distill.utils.errors import UserError
 
 
@@ -83,6 +97,53 @@ def test_without_a_good_manifest_a_checkpoint_is_not_whole(content, prepared, tm
         manifest.write_text(content)
     assert not is_whole(manifest.parent)
     assert load(prepared, tmp_path) == (None, -1)
+
+
+class Spy:
+    """Would end the test if it was ever unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was executed",)
+
+
+def test_what_deepspeed_keeps_in_its_shards_is_read_and_nothing_else(tmp_path, monkeypatch):
+    """It loads them with weights_only=False; the commands overrule that."""
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    scaler, dynamic = LossScaler(2.0), DynamicLossScaler(2.0, 10, 1.0, 1, False)
+    shard = {
+        "scaler": [scaler, dynamic],
+        "stage": ZeroStageEnum.weights,
+        "mapping": fragment_address(numel=3, start=1),
+    }
+    torch.save(shard, tmp_path / "shard.pt")
+    with safe_globals(classes_in_shards()):
+        read = torch.load(tmp_path / "shard.pt", weights_only=False)
+    assert [each.cur_scale for each in read["scaler"]] == [2.0, 2.0]
+    assert (read["stage"], read["mapping"]) == (ZeroStageEnum.weights, fragment_address(3, 1))
+    torch.save(shard | {"spy": Spy()}, tmp_path / "shard.pt")
+    with safe_globals(classes_in_shards()), pytest.raises(UnpicklingError, match="Weights only load failed"):
+        torch.load(tmp_path / "shard.pt", weights_only=False)
+
+
+@pytest.mark.parametrize("error", [UnpicklingError("Weights only load failed"), AssertionError("1 != 2"), TypeError()])
+def test_a_whole_checkpoint_that_cannot_be_loaded_is_one_line(error, prepared, tmp_path, monkeypatch):
+    def fail(self, folder):
+        raise error
+
+    folder = save(prepared, tmp_path, 1)
+    monkeypatch.setattr(type(prepared[0]), "load_state", fail)
+    with pytest.raises(UserError, match=rf"{folder.name} does not fit this run .*Remove {tmp_path}"):
+        load(prepared, tmp_path)
+
+
+def test_a_broken_disk_is_no_fault_of_a_checkpoint(prepared, tmp_path, monkeypatch):
+    def fail(self, folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    save(prepared, tmp_path, 1)
+    monkeypatch.setattr(type(prepared[0]), "load_state", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load(prepared, tmp_path)
 
 
 def test_one_that_was_written_with_another_optimizer_is_refused(prepared, make_accelerator, tmp_path):

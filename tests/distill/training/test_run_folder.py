@@ -1,18 +1,36 @@
 """A run folder belongs to one configuration and is never written over."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from transformers import BertForSequenceClassification
 
 from distill.config.parsing import load_config
-from distill.config.schema import Config, StageConfig, StudentSettings
+from distill.config.schema import (
+    BaselineConfig,
+    ComparisonConfig,
+    Config,
+    DataConfig,
+    StageConfig,
+    StudentSettings,
+    TrainingConfig,
+)
 from distill.data.tokenization import train_tokenizer
-from distill.training.run_folder import RunFolder, create_run_folder, find_run_folder, locked, save_model
+from distill.training.run_folder import (
+    RunFolder,
+    create_run_folder,
+    find_run_folder,
+    locked,
+    save_model,
+    update_config,
+)
 from distill.utils.errors import UserError
 
 DATA = {"data of train": "0123", "data of validation": "4567"}
@@ -182,8 +200,10 @@ def test_a_phase_is_finished_once_its_result_is_there(tmp_path):
         (phase / name / "model.safetensors").write_text("weights")
     (phase / "best-epoch-1.safetensors").write_text("weights")
     (phase / "student").mkdir()
+    (phase / "student" / "model.safetensors").write_text("weights")
     folder.finish("one", {"name": "one", "seconds": 1.5, "history": [{"step": 1}]})
-    assert folder.result("one") == {"name": "one", "seconds": 1.5, "history": [{"step": 1}]}
+    result = {"name": "one", "seconds": 1.5, "history": [{"step": 1}]}
+    assert folder.result("one") == result | {"files": {"model.safetensors": sha256(b"weights").hexdigest()}}
     assert sorted(path.name for path in phase.iterdir()) == ["result.json", "student"]
 
 
@@ -195,13 +215,94 @@ def test_a_torn_result_is_named(tmp_path):
         folder.result("one")
 
 
-def test_a_run_is_finished_with_report_and_record(tmp_path):
+def test_a_run_is_finished_with_report_record_and_student(tmp_path):
     folder = RunFolder(tmp_path)
-    assert not folder.finished
-    folder.record.write_text("{}")
-    assert not folder.finished
-    (tmp_path / "report.html").write_text("<html>")
+    folder.student.mkdir()
+    for name in ("record.json", "report.html", "student/config.json", "student/model.safetensors"):
+        assert not folder.finished
+        (tmp_path / name).write_text("{}")
     assert folder.finished
+
+
+def test_a_model_is_what_its_phase_left(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("teacher", "stage", "baseline"):
+        model = folder.model(name)
+        model.mkdir(parents=True)
+        for file in ("model.safetensors", "tokenizer.json"):
+            (model / file).write_text(f"{file} of {name}")
+        folder.finish(name, {"name": name})
+        (model / "README.md").write_text("added later")
+        assert folder.checked_model(name) == model
+        (model / "model.safetensors").write_text(f"model.safetensors of {name[::-1]}")
+        assert folder.checked_model(name, "tokenizer*") == model  # what is not read may be anything
+        with pytest.raises(
+            UserError, match=rf"model.safetensors was changed since phase {name} ended.*remove .*{name} "
+        ):
+            folder.checked_model(name)
+        (model / "tokenizer.json").unlink()
+        with pytest.raises(UserError, match=r"tokenizer.json is missing"):
+            folder.checked_model(name, "tokenizer*")
+
+
+def test_a_model_of_an_earlier_version_has_to_be_there(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.teacher.mkdir()
+    folder.phase("teacher").mkdir(parents=True)
+    (folder.phase("teacher") / "result.json").write_text('{"name": "teacher"}')
+    (folder.teacher / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model.safetensors is missing since phase teacher ended"):
+        folder.checked_model("teacher")
+    (folder.teacher / "model.safetensors").write_text("any")
+    assert folder.checked_model("teacher") == folder.teacher
+
+
+def test_phases_after_one_that_is_not_finished_are_not_finished(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("one", "three"):
+        folder.phase(name).mkdir(parents=True)
+        folder.finish(name, {"name": name})
+    assert folder.finished_phases(["one", "two", "three"]) == ["one"]
+    folder.student.mkdir()
+    folder.forget(["three", "four"])
+    assert folder.result("three") is None
+    assert folder.result("one") is not None
+    assert not folder.student.exists()
+
+
+def test_keys_without_effect_are_written_down_and_the_others_refused(created, config):
+    wanted = replace(config, training=TrainingConfig(log_every=3), comparison=ComparisonConfig(resamples=7))
+    update_config(wanted, find_run_folder(wanted))
+    assert load_config(created.path / "config.yaml") == wanted
+    created.phase("baseline").mkdir()
+    find_run_folder(replace(wanted, comparison=ComparisonConfig(resamples=8)))
+    with pytest.raises(UserError, match=r"different: baseline\.epochs"):
+        find_run_folder(replace(wanted, baseline=BaselineConfig(epochs=2)))
+
+
+def test_inputs_that_are_moved_need_checksums(created, config):
+    """A folder of an earlier version, or one whose run was killed in between, cannot say what it was begun with."""
+    moved = replace(config, data=DataConfig(dir="elsewhere"))
+    create_run_folder(moved, find_run_folder(moved), DATA)
+    (created.path / "checkpoints" / "inputs.json").unlink()
+    with pytest.raises(UserError, match=r"^data\.dir: no longer what run folder"):
+        create_run_folder(moved, created, DATA)
+    create_run_folder(config, created, DATA)
+
+
+@pytest.mark.parametrize("inputs", [{}, DATA | {"teacher.checkpoint": "89ab"}])
+def test_inputs_that_come_or_go_are_named(inputs, created, config):
+    with pytest.raises(UserError, match=r"^(data of train, data of validation|teacher\.checkpoint): no longer what"):
+        create_run_folder(config, created, inputs)
+
+
+def test_a_folder_whose_file_system_has_no_locks_is_named(created, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match="gives no locks"), locked(created):
+        pass
 
 
 def test_a_saved_model_replaces_what_a_kill_left(make_bert, tmp_path):

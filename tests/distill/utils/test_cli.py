@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ STORAGE = {
     "read-only file system": OSError(errno.EROFS, "Read-only", "run/a.json"),
     "permission denied: run/a.json; change its permissions": PermissionError(errno.EACCES, "no", "run/a.json"),
     "no space left on device where": RuntimeError("I/O error: No space left on device (os error 28)"),
+    "read-only file system where the run": shutil.Error([("a", "run/a", "[Errno 30] Read-only file system: 'run/a'")]),
     "no space left on device where the": RuntimeError(
         "[enforce fail at inline_container.cc:672] unexpected pos 1 vs 2"
     ),

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,6 @@ from accelerate.state import AcceleratorState
 
 from distill.utils.cli import run
 from pipelines import finetune_teacher
-
-
-def truncate(path: Path) -> None:
-    """Cut the second half off a file."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
 
 CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown key": (["--student.num_lyers", "2"], ("student.num_lyers", "did you mean 'student.num_layers'")),
@@ -176,6 +169,8 @@ VARIABLES: dict[str, tuple[dict[str, str], str]] = {
     "number of processes that is a word": ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
     "processes without ranks": ({"WORLD_SIZE": "2"}, "RANK is missing"),
     "processes of a machine that are none": ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE is '0'"),
+    "processes that are fewer than none": ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+    "rank of nobody": ({"LOCAL_RANK": "0"}, "LOCAL_RANK is 0 in the environment but WORLD_SIZE is missing"),
     "port that is a word": ({"MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
     "unknown precision": ({"ACCELERATE_MIXED_PRECISION": "fp4"}, "ACCELERATE_MIXED_PRECISION is 'fp4'"),
 }
@@ -187,33 +182,6 @@ def test_environment(name: str, refused: Callable[..., str], monkeypatch: pytest
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert expected in refused()
-
-
-SPOILT_RUNS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "other data": ("checkpoints/inputs.json", lambda path: path.write_text('{"data of train": "0"}'), "data of train"),
-    "torn configuration": ("config.yaml", truncate, "give another --run_dir"),
-    "empty configuration": ("config.yaml", lambda path: path.write_text(""), "torn or of another version"),
-    "newer configuration": (
-        "config.yaml",
-        lambda path: path.write_text(path.read_text() + "x: 1\n"),
-        "unknown key 'x'",
-    ),
-    "torn result": ("checkpoints/teacher/result.json", truncate, "result.json is torn"),
-    "torn teacher": ("teacher/model.safetensors", truncate, "cannot read the weights"),
-    "no configuration": ("config.yaml", Path.unlink, "no config.yaml"),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT_RUNS)
-def test_run_that_cannot_go_on(name: str, refused: Callable[..., str], finished, tmp_path: Path) -> None:
-    """Nothing of what is there is touched."""
-    run_dir = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
-    (run_dir / "report.html").unlink()
-    file, spoil, expected = SPOILT_RUNS[name]
-    spoil(run_dir / file)
-    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
-    assert expected in refused(run_dir=run_dir)
-    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
 
 
 @pytest.mark.parametrize("limit", [20_000, 150_000])
