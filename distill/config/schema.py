@@ -56,6 +56,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list
             object.__setattr__(self, "text_columns", [self.text_columns])
+        if self.label_names is not None:
+            object.__setattr__(self, "label_names", [str(name).strip() for name in self.label_names])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -108,7 +107,7 @@ def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
 
 def _refuse_blank(task: Task, columns: Sequence[pa.ChunkedArray], blank: np.ndarray, where: str) -> None:
     """Refuse the first row in which all texts are missing."""
-    nothing = reduce(np.logical_and, blank)
+    nothing = blank.all(0)
     if nothing.any():
         row = int(np.argmax(nothing))
         names = " and ".join(repr(name) for name in task.text_columns)
