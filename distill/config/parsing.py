@@ -216,7 +216,8 @@ def _write_names(node: yaml.Node | None, loaded: Any) -> None:
         if is_names and _holds_scalars(value):
             loaded[key.value] = [item.value for item in value.value]
         elif is_names and isinstance(value, yaml.ScalarNode) and loaded[key.value] is not None:
-            loaded[key.value] = value.value
+            # One column is a list, too: jsonargparse reads the single values of a sweep a second time.
+            loaded[key.value] = [value.value] if key.value.endswith("text_columns") else value.value
         else:
             _write_names(value, loaded[key.value])
 

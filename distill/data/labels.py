@@ -21,6 +21,10 @@ HIDDEN = -1
 NO_LABEL = ("-1", "-")
 """How sets mark rows whose label is hidden, or on which the annotators did not agree."""
 MAX_CLASS = 2**53
+MANY_CLASSES = 10
+"""Classes from which on it is asked whether they are numbers of rows."""
+MAX_LISTED = 20
+"""Classes that a message lists."""
 
 Key = Decimal | str
 """What two spellings of one label have in common."""
@@ -33,8 +37,10 @@ def find_label_names(tables: Iterable[pa.Table], label_column: str, where: str) 
         UserError: they are no labels, look like scores, or are fewer than two.
     """
     spellings: dict[Key, set[str]] = defaultdict(set)
+    num_rows = 0
     for table in tables:
         _, values = _distinct(table[label_column], label_column, where, 0)
+        num_rows += table.num_rows
         for value in values:
             if not _is_missing(value) and value == value:  # the row is named when the examples are read
                 spellings[label_key(value)].add(str(int(value) if isinstance(value, bool) else value).strip())
@@ -45,6 +51,11 @@ def find_label_names(tables: Iterable[pa.Table], label_column: str, where: str) 
             f"{where}: column {label_column!r} holds {min(spellings[fractions[0]])}, not a class; for numbers to "
             "predict set data.regression to true: did you mean --data.regression true? (for classes of such names "
             "give data.label_names)"
+        )
+    if len(spellings) == num_rows >= MANY_CLASSES:
+        raise UserError(
+            f"{where}: column {label_column!r} holds another label in every row: a row id, or a score "
+            "(--data.regression true)? name another column with --data.label_column NAME"
         )
     if len(spellings) < 2:
         raise UserError(f"{where}: column {label_column!r} holds fewer than two different labels")
@@ -132,10 +143,10 @@ def _class_index(task: Task, names: Mapping[Key, int], value: Any) -> int:
     if key in names:
         return names[key]
     if isinstance(key, str):
-        raise ValueError(_not_a_label(task, value, choices_hint(key, task.label_names)))
+        raise ValueError(_not_a_label(task, value, choices_hint(key, _listed(task))))
     number = f"label {float(key):g}"
     if any(isinstance(name, Decimal) for name in names):
-        raise ValueError(f"{number} is not among {', '.join(task.label_names)}")
+        raise ValueError(f"{number} is not among {', '.join(_listed(task))}")
     if not _is_whole(key):
         raise ValueError(f"{number} is not a whole number; classes are")
     if abs(key) > MAX_CLASS:
@@ -144,6 +155,11 @@ def _class_index(task: Task, names: Mapping[Key, int], value: Any) -> int:
         known = ", ".join(f"{index} = {name}" for index, name in enumerate(task.label_names))
         raise ValueError(f"{number} is outside 0 to {task.num_labels - 1} ({known})")
     return int(key)
+
+
+def _listed(task: Task) -> list[str]:
+    more = len(task.label_names) - MAX_LISTED
+    return [*task.label_names[:MAX_LISTED], *([f"... ({more:,} more)"] if more > 0 else [])]
 
 
 def _score(task: Task, value: Any) -> float:

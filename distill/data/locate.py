@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,7 +78,7 @@ def split_files(data_dir: str | Path, task_name: str, splits: Sequence[str]) -> 
     if task_name == CUSTOM:
         found["train"] = found["train"] or _single_file(folder)
         if "validation" in found:
-            found["validation"] = found["validation"] or _find(folder, LAST_RESORT)
+            found["validation"] = found["validation"] or _last_resort(folder)
         found = {split: files for split, files in found.items() if files is not None or split == "train"}
     return {split: files or _refuse_missing(folder, split) for split, files in found.items()}
 
@@ -121,6 +121,11 @@ def _find(folder: Path, split: str) -> SplitFiles | None:
         if paths:
             return SplitFiles(paths, "" if name == split else paths[0].name)
     return None
+
+
+def _last_resort(folder: Path) -> SplitFiles | None:
+    files = _find(folder, LAST_RESORT)
+    return None if files is None else replace(files, found=files.paths[0].name)
 
 
 def _plain_file(folder: Path, split: str) -> Path | None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 from distill.config.schema import DataConfig
 from distill.data.columns import DataSource, find_columns
 from distill.data.labels import HIDDEN as HIDDEN
-from distill.data.labels import find_label_names
+from distill.data.labels import MANY_CLASSES, find_label_names
 from distill.data.locate import split_files
 from distill.data.rows import Rows, check_rows
+from distill.data.source_errors import in_words
 from distill.data.sources import EMBEDDED as EMBEDDED
 from distill.data.sources import Opened, open_source, read_files
 from distill.tasks import CUSTOM, Task, custom_task, get_task
@@ -25,8 +26,8 @@ from distill.utils.errors import UserError
 
 MIN_HELD_OUT = 200
 """A choice or a score from fewer examples is mostly noise, so a small set gives up to a fifth of train for this."""
-MANY_CLASSES, CLASSES_PER_ROW = 10, 0.1
-"""Classes, and classes per row of train, above which labels look like numbers of rows."""
+CLASSES_PER_ROW = 0.1
+"""Classes per row of train above which labels look like numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _check_classes(task: Task, train: np.ndarray, labels: Mapping[str, np.ndarra
     for name in [] if task.is_regression else task.validation_splits:
         missing = np.setdiff1d(labels[name], train)
         if len(missing):
-            names = ", ".join(repr(task.label_names[label]) for label in missing)
+            names = in_words([repr(task.label_names[label]) for label in missing])
             way_out = "give train some of it"
             if len(np.setdiff1d(missing, labels["train"])) == 0:
                 way_out = "raise data.max_train_examples"

@@ -157,7 +157,8 @@ def form_note(path: Path) -> str | None:
     if (form.encoding if form else find_encoding(path)) == "cp1252":
         said.append("as cp1252, because it is not UTF-8")
     if form and extension(path) == "csv" and form.separator != ",":
-        said.append(f"with {'tabs' if form.separator == chr(9) else form.separator!r} between the fields")
+        separator = "tabs" if form.separator == "\t" else repr(form.separator)
+        said.append(f"with {separator} between the fields")
     if form and form.separator == "\t" and form.quoted:
         said.append("with quotation marks around fields, as pandas writes them")
     return f"{path.name} is read {' and '.join(said)}" if said else None

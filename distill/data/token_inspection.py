@@ -10,6 +10,8 @@ from distill.utils.findings import WARNING, Finding
 
 TOO_MUCH = 0.05
 """Share of texts cut, or of tokens unknown, above which a warning is worth its line."""
+MOST = 0.5
+"""The same of one split, which may be small."""
 
 
 def inspect_tokens(
@@ -54,7 +56,7 @@ def _too_much(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str] | None:
     """
     of_all = (sum(number for number, _ in counts.values()), sum(count for _, count in counts.values()))
     worst = max(counts, key=lambda name: counts[name][0] / max(1, counts[name][1]))
-    for (number, count), where in ((of_all, ""), (counts[worst], f" of {worst}")):
-        if number > TOO_MUCH * count:
+    for (number, count), where, least in ((of_all, "", TOO_MUCH), (counts[worst], f" of {worst}", MOST)):
+        if number > least * count:
             return f"{100 * number / count:.1f} %", where
     return None
