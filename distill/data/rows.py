@@ -67,10 +67,11 @@ def check_rows(
         encoded, unlabelled = encode_labels(task, labels, where, drop_incomplete=drop_incomplete)
     except MemoryError as error:
         raise no_memory(where) from error
-    complete = np.flatnonzero(~unlabelled & ~(blank.any(0) & drop_incomplete))
+    some_blank = np.any(blank, axis=0, keepdims=True)[0]
+    complete = np.flatnonzero(~unlabelled & ~(some_blank & drop_incomplete))
     if len(complete) == 0:
         raise UserError(f"{where}: in every row a text or the label is missing; give a file with both")
-    return Rows(_filled(columns), encoded, complete, int(blank.any(0)[complete].sum()))
+    return Rows(_filled(columns), encoded, complete, int(some_blank[complete].sum()))
 
 
 def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
