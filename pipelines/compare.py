@@ -151,6 +151,7 @@ def open_comparison(
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.benchmark.conditions import Models
     from distill.benchmark.model_copies import softmax_control
+    from distill.data.inspection import print_doubts
     from distill.data.splits import load_data
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable
@@ -161,9 +162,11 @@ def open_comparison(
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
-    texts = load_data(task, data).validation
+    splits = load_data(task, data)
+    texts = splits.validation
     read = partial(tokenize, tokenizer=loaded["teacher"].tokenizer, max_length=data.max_length)
     validation = {name: read(part) for name, part in texts.items()}
+    print_doubts(task, data, splits, validation, loaded["teacher"].tokenizer)
     setup = ComparisonSetup(task, validation, settings, options.device, getattr(options, "seed", 0), options.compile)
     control = softmax_control(models["student"])
     opened = Models(models["teacher"], models["student"], models.get("baseline"), control)

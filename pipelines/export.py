@@ -83,6 +83,7 @@ class Exported:
 def export(options: argparse.Namespace) -> Exported:
     """Export, check and measure, and write the figures into the run's record or into a file of their own."""
     from distill.data.columns import print_found_columns
+    from distill.data.inspection import print_doubts
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
@@ -113,9 +114,11 @@ def export(options: argparse.Namespace) -> Exported:
     student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
-    texts = load_data(task, replace(data, max_train_examples=None)).validation
+    splits = load_data(task, replace(data, max_train_examples=None))
+    texts = splits.validation
     tokenizer, length = student.tokenizer, data.max_length
     validation = {split: tokenize(part, tokenizer, length) for split, part in texts.items()}
+    print_doubts(task, data, splits, validation, tokenizer)
     labels = {split: examples.labels for split, examples in validation.items()}
     expected = predict_validation(student.model, validation)
     if folder:

@@ -16,6 +16,8 @@ def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     def add(name: str, **settings: Any) -> None:
         parser.add_argument(f"--data.{name}", default=argparse.SUPPRESS, **settings)
 
+    # Written as in a configuration, --data.regression true, or without a value.
+    switch: dict[str, Any] = {"type": true_or_false, "nargs": "?", "const": True, "metavar": "true|false"}
     add(
         "dir",
         metavar="PATH",
@@ -32,12 +34,20 @@ def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two columns (default: found by name)")
     add("label_column", metavar="NAME", help="task custom: column to predict (default: label, or found by name)")
     add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order (default: sorted)")
-    add("regression", action="store_true", help="task custom: predict a number")
+    add("regression", **switch, help="task custom: predict a number")
     add(
         "main_metric",
         choices=(*MAIN_METRICS, *REGRESSION_METRICS),
         help="task custom: metric of the verdict (default: accuracy, or pearson)",
     )
+    add("drop_incomplete", **switch, help="leave out rows in which a text or the label is missing")
+
+
+def true_or_false(text: str) -> bool:
+    """Read a switch as YAML writes it."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
 
 
 def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
@@ -47,7 +57,11 @@ def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
         UserError: one that only task ``custom`` reads was given with another ``task``.
     """
     given = {name.removeprefix("data."): value for name, value in vars(options).items() if name.startswith("data.")}
-    given |= {name: _without_brackets(given[name]) for name in ("text_columns", "label_names") if name in given}
+    for name in ("text_columns", "label_names"):
+        if name in given:
+            from distill.config.parsing import read_names  # the parser of files, which most calls do without
+
+            given[name] = read_names(given[name])
     share = given.get("validation_fraction", 0.1)
     if not 0 < share < 0.5:
         raise UserError(f"--data.validation_fraction is {share}: give a share between 0 and 0.5")
@@ -55,10 +69,3 @@ def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
     if useless and task != CUSTOM:
         raise UserError(f"--data.{useless[0]} works only with --task {CUSTOM}; {task} has its own columns and labels")
     return given
-
-
-def _without_brackets(names: list[str]) -> list[str]:
-    """Read a list as the commands with a configuration file do: ``'[a, b]'`` is ``a b``."""
-    if len(names) > 1 or not (names[0].startswith("[") and names[0].endswith("]")):
-        return names
-    return [name.strip().strip("\"'") for name in names[0][1:-1].split(",")]

@@ -6,6 +6,7 @@ This is the one place that reads YAML.
 import argparse
 import dataclasses
 import itertools
+import json
 import re
 import shutil
 import sys
@@ -17,10 +18,11 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from distill.config.parser_messages import parser_message
 from distill.config.reference import help_lines, read_sections
-from distill.config.schema import AUTO, Config, StageConfig
+from distill.config.schema import AUTO, Config
 from distill.config.validation import check_config
-from distill.utils.errors import UserError, choices_hint
+from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
 
 CHECK = "--check"
@@ -36,6 +38,8 @@ SECTIONS_HELP = (
 )
 HELP_WIDTH = 100
 
+NAMES = ("label_names", "text_columns", "label_column")
+"""Keys of names, which are taken as they are written: `no` and `1` are words there."""
 CHECKED_YAML = "checked_yaml"
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
@@ -135,7 +139,7 @@ def make_parser(
 def _parse(
     arguments: Sequence[str] | None, description: str | None = None, more_options: Mapping[str, str] | None = None
 ) -> Config:
-    arguments = _open_stages(sys.argv[1:] if arguments is None else arguments)
+    arguments = _open_stages(names_as_written(sys.argv[1:] if arguments is None else arguments))
     parser = make_parser(Config, description, more_options)
     try:
         namespace = parser.parse_args(arguments)
@@ -150,7 +154,7 @@ def _parse(
         files = ", ".join(value for option, value in itertools.pairwise(arguments) if option == "--config")
         if isinstance(error, UnicodeDecodeError):
             raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
-        raise UserError(_one_line(str(error), files)) from error
+        raise UserError(parser_message(str(error), files)) from error
     return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
 
 
@@ -161,6 +165,59 @@ def _open_stages(arguments: Sequence[str]) -> list[str]:
         is_auto = argument == f"--stages={AUTO}" or (before == "--stages" and argument == AUTO)
         opened.append(argument.replace(AUTO, "[]") if is_auto else argument)
     return opened
+
+
+def names_as_written(arguments: Sequence[str]) -> list[str]:
+    """Let the lists of `NAMES` on a command line be texts, written in brackets or one after the other."""
+    opened: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        option, equals, value = argument.partition("=")
+        opened.append(argument)
+        if not option.startswith("--") or option.rpartition(".")[2] not in NAMES[:2]:
+            continue
+        values = [value] if equals else []
+        while not equals and waiting and not waiting[0].startswith("--"):
+            values.append(waiting.pop(0))
+        if values and values != ["null"]:
+            opened[-1:] = [f"{option}={json.dumps(read_names(values), ensure_ascii=False)}"]
+        elif values:
+            opened += [] if equals else values
+    return opened
+
+
+def read_names(values: Sequence[str]) -> list[str]:
+    """Return names that were given one after the other, or as one list in brackets."""
+    if len(values) == 1 and values[0].lstrip().startswith("["):
+        try:
+            root: Any = yaml.compose(values[0], Loader=yaml.CSafeLoader)
+        except yaml.YAMLError:
+            return list(values)
+        if _holds_scalars(root):
+            return [item.value for item in root.value]
+    return list(values)
+
+
+def _holds_scalars(node: yaml.Node | None) -> bool:
+    return isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value)
+
+
+def _write_names(node: yaml.Node | None, loaded: Any) -> None:
+    """Put what is written in the place of what YAML made of it, in all `NAMES` below a node."""
+    if not isinstance(node, yaml.MappingNode) or not isinstance(loaded, dict):
+        return
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value not in loaded:
+            continue
+        is_names = key.value.rpartition(".")[2] in NAMES
+        if is_names and _holds_scalars(value):
+            loaded[key.value] = [item.value for item in value.value]
+        elif is_names and isinstance(value, yaml.ScalarNode) and loaded[key.value] is not None:
+            # One column is a list, too: jsonargparse reads the single values of a sweep a second time.
+            loaded[key.value] = [value.value] if key.value.endswith("text_columns") else value.value
+        else:
+            _write_names(value, loaded[key.value])
 
 
 def _load_yaml(text: str) -> Any:
@@ -193,6 +250,7 @@ def _load_yaml(text: str) -> Any:
         _refuse_yaml(path in known, node, f"key {path!r} stands twice, in two spellings; keep one")
         known.add(path)
     loaded = jsonargparse.get_loader("yaml")(text)
+    _write_names(root, loaded)
     if isinstance(loaded, dict) and loaded.get("stages") == AUTO:
         loaded["stages"] = []
     return loaded
@@ -228,53 +286,6 @@ def _check_mapping(node: yaml.MappingNode) -> None:
 def _refuse_yaml(condition: Any, where: Any, problem: str) -> None:
     if condition:
         raise UserError(f"configuration, line {where.start_mark.line + 1}: {problem}")
-
-
-def _one_line(message: str, files: str) -> str:
-    """Turn a parser message into one line that names the key and, for an unknown one, the nearest match."""
-    message = message.replace("Problems parsing config", f"cannot read {files}")
-    unknown = re.search(
-        r"Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|arguments: --([\w.]+)", message
-    )
-    group = re.search(r"Group '([\w.]+)' does not accept", message)
-    in_stages = 'key "stages"' in message
-    if unknown:
-        name = next(part for part in unknown.groups() if part)
-        in_stage = f"stages.{name.partition('.')[0]}"  # the parser flattens what an unknown key holds
-        key = f"{group.group(1)}.{name}" if group else in_stage if in_stages else name
-        return f"unknown key {key!r}: {_keys_hint(key)}"
-    if "Unexpected config" in message:
-        return f"{files} holds no keys; see configs/ for examples"
-    missing = re.search(r"arguments are required: ([\w., ]+)", message)
-    if missing and in_stages:
-        return f"missing key stages.{missing.group(1)}: give it to every stage"
-    if missing:
-        return f"missing key {missing.group(1)}: give it in the --config file or as --{missing.group(1)} VALUE"
-    message = re.sub(r"Problem with given class_path '[\w.]+':", "", message)
-    message = re.sub(r"Parser key \"([\w.]+)\":", r"\1:", message)
-    message = message.replace("<class 'tuple'>", "list")  # YAML knows no tuples
-    return "configuration: " + re.sub(r"<class .(\w+).>", r"\1", " ".join(message.split()))
-
-
-def _keys_hint(key: str) -> str:
-    """Name the keys of the section that ``key`` was looked for in, and the nearest match of all."""
-    keys = list(_all_keys(Config))
-    section = key.rpartition(".")[0]
-    siblings = [name for name in keys if name.rpartition(".")[0] == section] or [n for n in keys if "." not in n]
-    hint = choices_hint(key, keys)
-    nearest = hint[hint.index(";") :] if ";" in hint else ""
-    return f"choose one of {', '.join(siblings)}{nearest}"
-
-
-def _all_keys(section: type, prefix: str = "") -> list[str]:
-    keys = []
-    for entry in dataclasses.fields(section):
-        keys.append(prefix + entry.name)
-        if entry.name == "stages":
-            keys += _all_keys(StageConfig, "stages.")
-        elif dataclasses.is_dataclass(entry.type) and isinstance(entry.type, type):
-            keys += _all_keys(entry.type, f"{prefix}{entry.name}.")
-    return keys
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:

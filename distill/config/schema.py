@@ -49,10 +49,15 @@ class DataConfig:
     main_metric: str | None = None
     """Task custom: the metric that the verdict speaks of; null: accuracy, or pearson for regression. macro_f1 or
     matthews_correlation suit data with a rare class; f1 is that of the second of two classes."""
+    drop_incomplete: bool = False
+    """Leave out rows in which a text or the label is missing (-1 and - too, unless they are in label_names), and say
+    how many; false: such a row is an error."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list
             object.__setattr__(self, "text_columns", [self.text_columns])
+        if self.label_names is not None:
+            object.__setattr__(self, "label_names", [str(name).strip() for name in self.label_names])
 
 
 @dataclass(frozen=True)

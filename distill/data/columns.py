@@ -8,7 +8,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from distill.data.readers import column_names, in_words, is_text, read_file, require_columns
+from distill.data.readers import column_names, is_text, read_file
+from distill.data.source_errors import in_words, match_columns, plain
 from distill.tasks import CUSTOM, Task
 from distill.utils.errors import UserError
 
@@ -91,10 +92,10 @@ def print_found_columns(task: Task, data: DataSource) -> None:
 
 def _find_label(path: Path, present: Sequence[str], texts: Sequence[str], wanted: str) -> str:
     if wanted != LABEL or wanted in present:
-        require_columns((wanted,), present, path)
+        match_columns((wanted,), present, path)
         return wanted
-    found = [name for name in present if name.strip().lower() in LABELS and name not in texts]
-    plainest = [name for name in found if name.strip().lower() == LABEL]
+    found = [name for name in present if plain(name) in LABELS and name not in texts]
+    plainest = [name for name in found if plain(name) == LABEL]
     if len(plainest or found) == 1:
         return (plainest or found)[0]
     raise UserError(
@@ -104,7 +105,7 @@ def _find_label(path: Path, present: Sequence[str], texts: Sequence[str], wanted
 
 
 def _find_texts(path: Path, present: Sequence[str]) -> tuple[str, ...]:
-    by_name = {name.strip().lower(): name for name in present}
+    by_name = {plain(name): name for name in present}
     found: list[tuple[str, ...]] = [pair for pair in PAIRS if set(pair) <= set(by_name)]
     in_pairs = {name for pair in found for name in pair}
     found += [(name,) for name in TEXTS if name in by_name and name not in in_pairs]

@@ -1,96 +1,202 @@
-"""Labels as a source writes them, turned into class indices or scores, with every way they can be wrong named."""
+"""Labels as a source writes them, turned into class indices or scores, with every way they can be wrong named.
 
-from collections.abc import Sequence
+A label is a number or a text without outer spaces. What is equal as a number is one label: ``1``, ``1.0``, ``"01"``.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from distill.data.readers import is_text, is_whole_number
+from distill.data.readers import is_text
 from distill.tasks import Task
 from distill.utils.errors import UserError, choices_hint
 
+HIDDEN = -1
+"""Stands where a label is not known; also how the Hub marks the labels of GLUE's test splits."""
+NO_LABEL = ("-1", "-")
+"""How sets mark rows whose label is hidden, or on which the annotators did not agree."""
+MAX_CLASS = 2**53
+MANY_CLASSES = 10
+"""Classes from which on it is asked whether they are numbers of rows."""
+MAX_LISTED = 20
+"""Classes that a message lists."""
 
-def encode_labels(task: Task, chunks: Sequence[pa.ChunkedArray], where: str) -> np.ndarray:
-    """Return int64 (n,) class indices, or float32 (n,) scores for regression.
+Key = Decimal | str
+"""What two spellings of one label have in common."""
 
-    A class may be written as its index or as its name; where all names are whole numbers (stars 1 to 5), a number
-    is a name.
+
+def find_label_names(tables: Iterable[pa.Table], label_column: str, where: str) -> list[str]:
+    """Return the distinct labels of a source, sorted: as numbers where all are numbers, else as text.
+
+    Raises:
+        UserError: they are no labels, look like scores, or are fewer than two.
+    """
+    spellings: dict[Key, set[str]] = defaultdict(set)
+    num_rows = 0
+    for table in tables:
+        _, values = _distinct(table[label_column], label_column, where, 0)
+        num_rows += table.num_rows
+        for value in values:
+            if not _is_missing(value) and value == value:  # the row is named when the examples are read
+                spellings[label_key(value)].add(str(int(value) if isinstance(value, bool) else value).strip())
+    numbers = sorted(key for key in spellings if isinstance(key, Decimal))
+    fractions = [key for key in numbers if not _is_whole(key)]
+    if fractions and 2 * len(numbers) > len(spellings):
+        raise UserError(
+            f"{where}: column {label_column!r} holds {min(spellings[fractions[0]])}, not a class; for numbers to "
+            "predict set data.regression to true: did you mean --data.regression true? (for classes of such names "
+            "give data.label_names)"
+        )
+    if len(spellings) == num_rows >= MANY_CLASSES:
+        raise UserError(
+            f"{where}: column {label_column!r} holds another label in every row: a row id, or a score "
+            "(--data.regression true)? name another column with --data.label_column NAME"
+        )
+    if len(spellings) < 2:
+        raise UserError(f"{where}: column {label_column!r} holds fewer than two different labels")
+    in_order = numbers if len(numbers) == len(spellings) else list(spellings)
+    names = [_name(key, spellings[key]) for key in in_order]
+    return names if in_order is numbers else sorted(names)
+
+
+def _name(key: Key, spellings: set[str]) -> str:
+    """Return what a label is called: as it is written, but ``1.0`` and what is written in several ways is ``1``."""
+    only = min(spellings)
+    plain = len(spellings) == 1 and (isinstance(key, str) or only.lstrip("+-").isdecimal())
+    return only if plain or isinstance(key, str) or not _is_whole(key) or abs(key) > MAX_CLASS else str(int(key))
+
+
+def label_key(value: Any) -> Key:
+    """Return a label as an exact number if it is a finite one, else as text without outer spaces."""
+    if not isinstance(value, str):
+        return Decimal(value) if math.isfinite(value) else str(value)
+    text = value.strip()
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return text
+    return number if number.is_finite() and "_" not in text else text  # 1_000 is a number to Python alone
+
+
+def _is_whole(number: Decimal) -> bool:
+    return number == number.to_integral_value()
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def encode_labels(
+    task: Task, chunks: Sequence[pa.ChunkedArray], where: str, *, drop_incomplete: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 (n,) class indices or float32 (n,) scores, and which rows have none, bool (n,).
+
+    A class may be written as its name or, where no name is a number, as its index.
+
+    Args:
+        drop_incomplete: a row without a label, or with one of `NO_LABEL` that is no class, has none: its index is
+            `HIDDEN`, its score NaN. Otherwise every row has a label.
 
     Raises:
         UserError: a label is missing, unknown, not whole or outside its range, or all are GLUE's hidden -1.
     """
-    numbers, first_row = [], 0
+    names = {label_key(name): index for index, name in enumerate(task.label_names)}
+    if len(names) < len(task.label_names):
+        raise UserError(f"data.label_names: of {', '.join(task.label_names)} two are the same number; keep one")
+    hides = bool(task.label_names or task.label_range) and Decimal(HIDDEN) not in names
+    parts, first_row = [], 0
     for chunk in chunks:
-        numbers.append(_numbers(task, chunk, where, first_row))
+        parts.append((*_distinct(chunk, task.label_column, where, first_row), first_row))
         first_row += len(chunk)
-    labels = np.concatenate(numbers)
-    _refuse_where(~np.isfinite(labels), labels, where, "is not a number")
-    if np.all(labels == -1) and "-1" not in task.label_names and (task.label_names or task.label_range):
+    distinct = (value for _, values, _ in parts for value in values)
+    if hides and all(not _is_missing(value) and label_key(value) == HIDDEN for value in distinct):
         raise UserError(f"{where}: every label is -1, the mark of a hidden test label; give a labelled file")
-    if task.is_regression:
-        if task.label_range is not None:
-            low, high = task.label_range
-            _refuse_where((labels < low) | (labels > high), labels, where, f"is outside {low:g} to {high:g}")
-        return labels.astype(np.float32)
-    _refuse_where(labels != np.floor(labels), labels, where, "is not a whole number; classes are")
-    _refuse_where(np.abs(labels) > 2**53, labels, where, "is too large for a class")
-    return _class_indices(task, labels.astype(np.int64), where)
+    marks = {label_key(mark) for mark in NO_LABEL if hides or mark != str(HIDDEN)} - set(names)
+    labels, incomplete = [], []
+    for indices, values, first_row in parts:
+        encoded, unlabelled = np.full(len(values), np.nan), np.zeros(len(values), bool)
+        for position, value in enumerate(values):  # in the order in which they first occur
+            if drop_incomplete and (_is_missing(value) or value != value or label_key(value) in marks):
+                unlabelled[position] = True
+                continue
+            try:
+                encoded[position] = _score(task, value) if task.is_regression else _class_index(task, names, value)
+            except ValueError as error:
+                row = first_row + int(np.argmax(indices == position)) + 1
+                raise UserError(f"{where}, row {row}: {error}") from error
+        encoded[unlabelled] = np.nan if task.is_regression else HIDDEN
+        labels.append(encoded[indices].astype(np.float32 if task.is_regression else np.int64))
+        incomplete.append(unlabelled[indices])
+    return np.concatenate(labels), np.concatenate(incomplete)
 
 
-def _class_indices(task: Task, labels: np.ndarray, where: str) -> np.ndarray:
-    if all(is_whole_number(name) for name in task.label_names):
-        names = np.array([int(name) for name in task.label_names])
-        _refuse_where(~np.isin(labels, names), labels, where, f"is not among {', '.join(task.label_names)}")
-        order = np.argsort(names)
-        return order[np.searchsorted(names, labels, sorter=order)]
-    highest = task.num_labels - 1
-    known = ", ".join(f"{index} = {name}" for index, name in enumerate(task.label_names))
-    _refuse_where((labels < 0) | (labels > highest), labels, where, f"is outside 0 to {highest} ({known})")
-    return labels
+def _class_index(task: Task, names: Mapping[Key, int], value: Any) -> int:
+    """Return the index of a label's class; ValueError says what is wrong with it."""
+    key = label_key(value) if value is not None else ""
+    if isinstance(value, bool) and str(value) in names:
+        return names[str(value)]
+    if key in names:
+        return names[key]
+    if isinstance(key, str):
+        raise ValueError(_not_a_label(task, value, choices_hint(key, _listed(task))))
+    number = f"label {float(key):g}"
+    if any(isinstance(name, Decimal) for name in names):
+        raise ValueError(f"{number} is not among {', '.join(_listed(task))}")
+    if not _is_whole(key):
+        raise ValueError(f"{number} is not a whole number; classes are")
+    if abs(key) > MAX_CLASS:
+        raise ValueError(f"{number} is too large for a class")
+    if not 0 <= key < task.num_labels:
+        known = ", ".join(f"{index} = {name}" for index, name in enumerate(task.label_names))
+        raise ValueError(f"{number} is outside 0 to {task.num_labels - 1} ({known})")
+    return int(key)
 
 
-def _refuse_where(wrong: np.ndarray, labels: np.ndarray, where: str, reason: str) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(f"{where}, row {row + 1}: label {labels[row]:g} {reason}")
+def _listed(task: Task) -> list[str]:
+    more = len(task.label_names) - MAX_LISTED
+    return [*task.label_names[:MAX_LISTED], *([f"... ({more:,} more)"] if more > 0 else [])]
 
 
-def _numbers(task: Task, chunk: pa.ChunkedArray, where: str, first_row: int) -> np.ndarray:
-    """Return a chunk of labels as float64, which holds every whole number below 2^53 exactly."""
-    if chunk.null_count:
-        row = first_row + pc.index(chunk.is_null(), True).as_py() + 1
-        raise UserError(f"{where}, row {row}: column {task.label_column!r} is missing; every row needs its label")
-    kind = chunk.type.value_type if pa.types.is_dictionary(chunk.type) else chunk.type
-    if pa.types.is_boolean(kind):
-        return np.array(chunk.to_pylist(), dtype=np.float64)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return chunk.to_numpy().astype(np.float64)
-    if is_text(kind):
-        return _numbers_from_text(task, chunk.to_pylist(), where, first_row)
-    raise UserError(f"{where}, row {first_row + 1}: column {task.label_column!r} holds {kind} values, not labels")
+def _score(task: Task, value: Any) -> float:
+    """Return a score as a number; ValueError says what is wrong with it."""
+    try:
+        score = float("" if value is None or "_" in str(value) else value)
+    except ValueError as error:
+        raise ValueError(_not_a_label(task, value, "not a number")) from error
+    if not math.isfinite(score):
+        raise ValueError(f"label {score:g} is not a number")
+    if task.label_range is not None and not task.label_range[0] <= score <= task.label_range[1]:
+        low, high = task.label_range
+        raise ValueError(f"label {score:g} is outside {low:g} to {high:g}")
+    return score
 
 
-def _numbers_from_text(task: Task, values: list[str], where: str, first_row: int) -> np.ndarray:
-    # The whole-number names are looked up later, together with labels that came as numbers.
-    number_of = {} if all(map(is_whole_number, task.label_names)) else {n: i for i, n in enumerate(task.label_names)}
-    numbers = np.empty(len(values))
-    for position, value in enumerate(values):
-        try:
-            numbers[position] = number_of[value] if value in number_of else _number(value)
-        except ValueError as error:
-            row = first_row + position + 1
-            if not value.strip():
-                reason = "is missing; every row needs its label"
-            elif task.is_regression:
-                reason = f"holds {value!r}, not a number"
-            else:
-                reason = f"holds {value!r}; {choices_hint(value, task.label_names)}"
-            raise UserError(f"{where}, row {row}: column {task.label_column!r} {reason}") from error
-    return numbers
+def _not_a_label(task: Task, value: Any, hint: str) -> str:
+    if _is_missing(value):
+        return (
+            f"column {task.label_column!r} is missing; every row needs its label, or give --data.drop_incomplete true "
+            "to leave such rows out"
+        )
+    if not isinstance(value, str):
+        return f"label {value} is not a number"
+    return f"column {task.label_column!r} holds {value!r}{', ' if hint == 'not a number' else '; '}{hint}"
 
 
-def _number(text: str) -> float:
-    if "_" in text:
-        raise ValueError(text)  # 1_000 is a number to Python alone
-    return float(text)
+def _distinct(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> tuple[np.ndarray, list[Any]]:
+    """Return the position (n,) of every row's label among the distinct ones, and these in the order they occur.
+
+    Raises:
+        UserError: the column holds lists, objects, dates or something else that is no label.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    numbers = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if not (numbers or is_text(kind) or pa.types.is_null(kind)):
+        nested = "; every row must have one label" if pa.types.is_nested(kind) else ""
+        raise UserError(f"{where}, row {first_row + 1}: column {name!r} holds {kind} values, not labels{nested}")
+    encoded = column.cast(kind).combine_chunks().dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()

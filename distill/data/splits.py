@@ -6,31 +6,28 @@ else is. Duplicates inside the official sets are kept as they are.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from distill.config.schema import DataConfig
 from distill.data.columns import DataSource, find_columns
-from distill.data.labels import encode_labels
+from distill.data.labels import HIDDEN as HIDDEN
+from distill.data.labels import MANY_CLASSES, find_label_names
 from distill.data.locate import split_files
-from distill.data.readers import find_label_names, is_text, read_embedded, read_file, read_hub
+from distill.data.rows import Rows, check_rows
+from distill.data.source_errors import in_words
+from distill.data.sources import EMBEDDED as EMBEDDED
+from distill.data.sources import Opened, open_source, read_files
 from distill.tasks import CUSTOM, Task, custom_task, get_task
-from distill.utils.errors import UserError, first_line
+from distill.utils.errors import UserError
 
-EMBEDDED = "embedded"
-MAX_TEXT_BYTES = 1_000_000
-"""Far above any text that a model reads, and what half a file looks like whose quotation mark is left open."""
 MIN_HELD_OUT = 200
 """A choice or a score from fewer examples is mostly noise, so a small set gives up to a fifth of train for this."""
-
-
-HIDDEN = -1
-"""Stands where a label is not known; also how the Hub marks the labels of GLUE's test splits."""
+CLASSES_PER_ROW = 0.1
+"""Classes per row of train above which labels look like numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,12 @@ class Splits:
     validation: dict[str, Examples]
     other: Examples | None = None
     """Unlabelled texts of other tasks, which the stages read as well."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the way in which they were read."""
+    num_half_blank: Mapping[str, int] = field(default_factory=dict)
+    """Source of a split to its pairs of which one text is missing."""
+    class_counts: np.ndarray | None = None
+    """(C,) rows of each class in all of train, those included that are not used; of a classification."""
 
 
 def data_checksums(splits: Splits) -> dict[str, str]:
@@ -74,18 +77,6 @@ def _checksum(examples: Examples) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One split as read: texts still in Arrow, so that Python strings are made only for the rows that are used."""
-
-    texts: tuple[pa.ChunkedArray, ...]
-    labels: np.ndarray
-
-    def select(self, indices: np.ndarray) -> Examples:
-        columns = [column.take(pa.array(indices)).to_pylist() for column in self.texts]
-        return Examples(indices, list(zip(*columns, strict=True)), self.labels[indices])
-
-
 def resolve_task(name: str, data: DataSource) -> Task:
     """Return the task called ``name``; ``custom`` is built from ``data``, its columns and labels found in its file.
 
@@ -96,11 +87,11 @@ def resolve_task(name: str, data: DataSource) -> Task:
         return get_task(name)
     if data.dir is None:
         raise UserError("data.dir: task custom needs its file, or the folder of its files")
-    train_file = split_files(data.dir, CUSTOM, ("train",))["train"]
-    text_columns, label_column = find_columns(train_file, data.text_columns, data.label_column)
+    train = split_files(data.dir, CUSTOM, ("train",))["train"]
+    text_columns, label_column = find_columns(train.paths[0], data.text_columns, data.label_column)
     label_names = data.label_names
     if label_names is None and not data.regression:
-        label_names = find_label_names(train_file, label_column)
+        label_names = find_label_names(read_files(train, (label_column,)), label_column, train.where)
     return custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
 
 
@@ -113,6 +104,7 @@ def load_data(task: Task, data: DataConfig) -> Splits:
         max_train_examples=data.max_train_examples,
         held_out_fraction=data.held_out_fraction,
         validation_fraction=data.validation_fraction,
+        drop_incomplete=data.drop_incomplete,
     )
 
 
@@ -124,6 +116,7 @@ def load_splits(
     max_train_examples: int | None,
     held_out_fraction: float,
     validation_fraction: float = DataConfig.validation_fraction,
+    drop_incomplete: bool = False,
 ) -> Splits:
     """Read, check and split the data of ``task``; the same arguments give the same examples.
 
@@ -137,6 +130,7 @@ def load_splits(
             more than a fifth of train unless the share itself is larger.
         validation_fraction: of task custom without a validation file, the share of all rows that is split off for it
             by the same rule; which rows depends on nothing else but ``seed``.
+        drop_incomplete: leave rows out in which a text or the label is missing, instead of refusing them.
 
     Raises:
         UserError: the source or a row of it cannot be used; the message names it.
@@ -144,20 +138,40 @@ def load_splits(
     if not 0 < held_out_fraction < 0.5:
         raise UserError(f"data.held_out_fraction: {held_out_fraction} is not between 0 and 0.5")
     names = ("train", *task.validation_splits)
-    columns = (*task.text_columns, task.label_column)
-    opened = _open_source(task, source, seed, names, columns)
-    sources = {name: _checked(task, tables, where) for name, tables, where in opened}
-    train, rows = sources["train"], {name: np.arange(len(split.labels)) for name, split in sources.items()}
+    opened = open_source(task, source, seed, names)
+    sources = {
+        name: check_rows(task, each.tables, each.where, drop_incomplete=drop_incomplete)
+        for name, each in opened.items()
+    }
+    notes = _notes(opened, sources)
+    num_half_blank = {name: read.num_half_blank for name, read in sources.items()}
+    train, rows = sources["train"], {name: read.complete for name, read in sources.items()}
     for name in task.validation_splits:
         if name not in sources:  # only of task custom
             sources[name], order = train, np.random.default_rng((seed, 1)).permutation(rows["train"])
             rows["train"], rows[name] = _split_off(train.labels, order, validation_fraction)
     labels = {name: sources[name].labels[chosen] for name, chosen in rows.items()}
     _check_labels(task, labels)
+    counts = None if task.is_regression else np.bincount(labels["train"], minlength=task.num_labels)
     used, held_out = _split_train(train.labels, rows.pop("train"), seed, max_train_examples, held_out_fraction)
     _check_classes(task, train.labels[np.concatenate([used, held_out])], labels)
-    validation = {name: sources[name].select(chosen) for name, chosen in rows.items()}
-    return Splits(train.select(used), train.select(held_out), validation)
+    validation = {name: _select(sources[name], chosen) for name, chosen in rows.items()}
+    return Splits(_select(train, used), _select(train, held_out), validation, None, notes, num_half_blank, counts)
+
+
+def _select(rows: Rows, indices: np.ndarray) -> Examples:
+    columns = [column.take(pa.array(indices)).to_pylist() for column in rows.texts]
+    return Examples(indices, list(zip(*columns, strict=True)), rows.labels[indices])
+
+
+def _notes(opened: Mapping[str, Opened], sources: Mapping[str, Rows]) -> tuple[str, ...]:
+    notes = [note for each in opened.values() for note in each.notes]
+    for name, read in sources.items():
+        dropped = len(read.labels) - len(read.complete)
+        if dropped:
+            share = f"{100 * dropped / len(read.labels):.1f} %"
+            notes.append(f"{name}: {dropped:,} of {len(read.labels):,} rows ({share}) have no text or label: left out")
+    return tuple(notes)
 
 
 def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
@@ -176,11 +190,26 @@ def _check_classes(task: Task, train: np.ndarray, labels: Mapping[str, np.ndarra
     for name in [] if task.is_regression else task.validation_splits:
         missing = np.setdiff1d(labels[name], train)
         if len(missing):
-            names = ", ".join(repr(task.label_names[label]) for label in missing)
+            names = in_words([repr(task.label_names[label]) for label in missing])
             way_out = "give train some of it"
             if len(np.setdiff1d(missing, labels["train"])) == 0:
                 way_out = "raise data.max_train_examples"
-            raise UserError(f"{name} holds examples of class {names}, train none; {way_out}")
+            doubt = row_id_doubt(task, len(labels["train"]))
+            raise UserError(f"{name} holds examples of class {names}, train none; {doubt or way_out}")
+
+
+def row_id_doubt(task: Task, num_rows: int) -> str | None:
+    """Ask whether a label is one of which hardly any occurs twice, or return None.
+
+    Args:
+        num_rows: of train.
+    """
+    if task.num_labels < MANY_CLASSES or task.num_labels <= CLASSES_PER_ROW * num_rows:
+        return None
+    return (
+        f"column {task.label_column!r} holds {task.num_labels:,} classes in {num_rows:,} rows: a row id, or a score "
+        "(--data.regression true)? name another column with --data.label_column NAME"
+    )
 
 
 def load_unlabelled(task: Task, source: str | None, names: tuple[str, ...]) -> dict[str, Examples]:
@@ -192,80 +221,9 @@ def load_unlabelled(task: Task, source: str | None, names: tuple[str, ...]) -> d
     Raises:
         UserError: the source or a row of it cannot be used; the message names it.
     """
-    opened = _open_source(task, source, 0, names, task.text_columns)
-    splits = {name: _checked(task, tables, where, labelled=False) for name, tables, where in opened}
-    return {name: split.select(np.arange(len(split.labels))) for name, split in splits.items()}
-
-
-def _open_source(
-    task: Task, source: str | None, seed: int, names: tuple[str, ...], columns: tuple[str, ...]
-) -> list[tuple[str, Iterable[pa.Table], str]]:
-    """Return (split, tables, name for messages) for each wanted split; files are looked for before any is read."""
-    if source == EMBEDDED:
-        tables = read_embedded(task.name, seed, columns)
-        return [(name, [tables[name]], f"embedded {task.name} {name}") for name in names]
-    if source is not None:
-        files = split_files(source, task.name, names)
-        return [(name, read_file(path, columns), str(path)) for name, path in files.items()]
-    if task.name == CUSTOM or task.hub is None:
-        raise UserError(f"data.dir: task {task.name!r} is not on the Hub; give the folder of its files")
-    repository, configuration = task.hub
-    return [(name, read_hub(repository, configuration, name, columns), f"{task.name} {name}") for name in names]
-
-
-def _checked(task: Task, tables: Iterable[pa.Table], where: str, labelled: bool = True) -> _Source:
-    """Check every row of a split and keep texts and encoded labels."""
-    texts: list[list[pa.Array]] = [[] for _ in task.text_columns]
-    labels: list[pa.ChunkedArray] = []
-    num_rows = 0
-    for table in tables:
-        for chunks, name in zip(texts, task.text_columns, strict=True):
-            chunks.extend(_text_column(table[name], name, where, num_rows).chunks)
-        if labelled:
-            labels.append(table[task.label_column])
-        num_rows += table.num_rows
-    if num_rows == 0:
-        raise UserError(f"{where} holds no rows")
-    columns = tuple(pa.chunked_array(chunks, type=pa.large_string()) for chunks in texts)
-    if labelled:
-        _refuse_blank(columns, where)
-    return _Source(columns, encode_labels(task, labels, where) if labelled else np.full(num_rows, HIDDEN))
-
-
-def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
-    """Return a column as text; a null, a number or bytes that are not UTF-8 are refused with their row."""
-    if column.null_count:
-        row = first_row + pc.index(column.is_null(), True).as_py() + 1
-        raise UserError(f"{where}, row {row}: column {name!r} is missing; every row needs its text")
-    value_type = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not is_text(value_type):
-        raise UserError(f"{where}, row {first_row + 1}: column {name!r} holds {value_type} values, not text")
-    try:
-        column = column.cast(pa.large_string())
-        column.validate(full=True)
-    except pa.ArrowException as error:
-        raise UserError(f"{where}: column {name!r} is not UTF-8 text ({first_line(error)})") from error
-    sizes = pc.binary_length(column)
-    if (pc.max(sizes).as_py() or 0) > MAX_TEXT_BYTES:
-        row = pc.index(pc.greater(sizes, MAX_TEXT_BYTES), True).as_py()
-        raise UserError(
-            f"{where}, row {first_row + row + 1}: column {name!r} holds {sizes[row].as_py() / 1e6:.0f} MB of text; "
-            "is a quotation mark left open, or a line break missing?"
-        )
-    zeros = pc.match_substring(column, "\0")
-    if pc.any(zeros).as_py():
-        row = first_row + pc.index(zeros, True).as_py() + 1
-        raise UserError(f"{where}, row {row}: column {name!r} holds a NUL character; fetch the file again")
-    return column
-
-
-def _refuse_blank(columns: Sequence[pa.ChunkedArray], where: str) -> None:
-    """Refuse a row in which no column has a character that is not white space; of a pair one text may have none."""
-    blank = [pc.equal(pc.binary_length(pc.utf8_trim_whitespace(column)), 0) for column in columns]
-    nothing = reduce(pc.and_, blank)
-    row = pc.index(nothing, True).as_py()
-    if row >= 0:
-        raise UserError(f"{where}, row {row + 1}: there is no text; write one, or leave the row out")
+    opened = open_source(task, source, 0, names, labelled=False)
+    splits = {name: check_rows(task, each.tables, each.where, labelled=False) for name, each in opened.items()}
+    return {name: _select(split, split.complete) for name, split in splits.items()}
 
 
 def _split_train(

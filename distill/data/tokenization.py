@@ -16,6 +16,8 @@ from distill.utils.progress import progress_bar
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PROBES = ("The quick brown fox doesn't jump, 3 times!", "Ünïcödé ß 한국어 données № 5")
 """Two tokenizers that agree on these and have the same vocabulary size are taken for the same one."""
+LONGEST_WORD = 100
+"""Characters; WordPiece takes what is longer for unknown, and a trainer needs time quadratic in it."""
 TEXTS_PER_CALL = 1000
 PROGRESS_BAR_FROM = 20_000
 
@@ -32,10 +34,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     distinct_words: set[str] = set()
-    lines = list(texts)
-    for line in lines:
+    lines = []
+    for line in texts:
         normal = tokenizer.normalizer.normalize_str(line)
-        distinct_words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+        words = [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
+        known = [word for word in words if len(word) <= LONGEST_WORD]
+        distinct_words.update(known)
+        lines.append(line if len(known) == len(words) else " ".join(known))
     # The trainer numbers the ##-characters in the order of a randomly seeded hash map and breaks ties
     # between merges by those numbers (huggingface/tokenizers#1794); named beforehand, they are fixed.
     inner_characters = sorted({f"##{character}" for word in distinct_words for character in word[1:]})

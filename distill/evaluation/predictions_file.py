@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from distill.data.batching import TokenizedExamples
-from distill.data.readers import first_line, require_columns
-from distill.utils.errors import UserError
+from distill.data.source_errors import require_columns
+from distill.utils.errors import UserError, first_line
 from distill.utils.files import write_atomically
 
 Logits = Mapping[str, Mapping[str, np.ndarray]]

@@ -93,13 +93,13 @@ def quality(task: Task, logits: Logits, labels: Mapping[str, np.ndarray], resamp
     split = task.validation_splits[0]
     teacher, student = (predictions(task, logits[role][split]) for role in ("teacher", "student"))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    found: dict[str, Any] = {
-        "retention": retention_over_splits(task, logits, labels, **options),
-        "agreement": significance.agreement(teacher, student),
-    }
+    found: dict[str, Any] = {"retention": retention_over_splits(task, logits, labels, **options)}
     if "baseline" in logits:
         found["baseline_retention"] = retention_over_splits(task, logits, labels, "baseline", **options)
         found["gain"] = gain_over_splits(task, logits, labels, **options)
+    count = len(labels[split])
+    found = {name: significance.without_false_certainty(intervals, count) for name, intervals in found.items()}
+    found["agreement"] = significance.agreement(teacher, student)
     if task.is_regression:
         return Quality(**found, williams=_williams(task, labels[split], teacher, student))
     test = significance.mcnemar(labels[split], teacher, student)
@@ -130,9 +130,10 @@ def linear_form_quality(
     split = task.validation_splits[0]
     roles = {"teacher": logits["teacher"], "linear": linear}
     answers = (predictions(task, of_form[split]) for of_form in (logits["student"], linear))
+    retention = retention_over_splits(task, roles, labels, "linear", resamples=resamples, seed=seed)
     return LinearForm(
         metrics_over_splits(task, linear, labels),
-        retention_over_splits(task, roles, labels, "linear", resamples=resamples, seed=seed),
+        significance.without_false_certainty(retention, len(labels[split])),
         None if task.is_regression else significance.agreement(*answers),
     )
 

@@ -1,11 +1,12 @@
 """How sure a retention is: paired bootstrap over examples, McNemar, Williams, agreement, KL, calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
 from distill.benchmark.points import Interval
+from distill.data.inspection import FEW_EXAMPLES
 from distill.evaluation.bootstrap import Metric, bootstrap_metric, correlation, divide
 from distill.evaluation.record_parts import WilliamsTest
 
@@ -58,6 +59,21 @@ def _share(ratios: np.ndarray, teacher: np.ndarray) -> Interval:
         reason = f"the teacher's score is not above 0 in {1 - defined.mean():.0%} of the resamples: too few examples"
         return Interval(value, None, None, reason)
     return Interval(value, *percentile_interval(ratios[1:][defined]))
+
+
+def without_false_certainty(found: Mapping[str, Interval], num_examples: int) -> dict[str, Interval]:
+    """Take the ends from intervals of no width where examples are few: they look certain and are not.
+
+    With 20 right of 20, up to 14 % may still be wrong.
+    """
+    reason = f"no resample differs, and {num_examples} examples are too few for that to say anything"
+    few = num_examples < FEW_EXAMPLES
+    return {
+        name: Interval(each.value, None, None, reason)
+        if few and each.low is not None and each.low == each.high
+        else each
+        for name, each in found.items()
+    }
 
 
 def retention_over_seeds(

@@ -82,9 +82,10 @@ def _quality(setup: ComparisonSetup, logits: Splits, teacher: Splits) -> dict[st
     both = {"teacher": teacher, "alternative": logits}
     first = task.validation_splits[0]
     options: dict[str, Any] = {"resamples": setup.settings.resamples, "seed": setup.seed}
+    retention = retention_over_splits(task, both, labels, "alternative", **options)
     return {
         "metrics": metrics_over_splits(task, logits, labels),
-        "retention": retention_over_splits(task, both, labels, "alternative", **options),
+        "retention": significance.without_false_certainty(retention, len(labels[first])),
         "agreement": significance.agreement(*(predictions(task, each[first]) for each in both.values())),
     }
 

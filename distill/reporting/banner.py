@@ -7,6 +7,7 @@ import numpy as np
 
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN
+from distill.data.token_inspection import inspect_tokens, unknown_tokens
 from distill.reporting.formatting import percent
 from distill.reporting.tables import Table, text_table
 from distill.tasks import Task
@@ -14,8 +15,6 @@ from distill.tasks import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOO_MUCH = 0.05
-"""Share of texts cut, or of tokens unknown, above which a warning is worth its line."""
 MAX_CLASSES = 12
 """Classes with a row of their own; of more, the most frequent ones in the first split."""
 MAX_NAME = 40
@@ -34,7 +33,7 @@ def data_banner(
     Args:
         splits: by the names that are shown; one without known labels has no part in the second table.
         max_length: what texts were cut at.
-        found: a line about columns that nobody named.
+        found: lines about columns that nobody named and about the files.
     """
     labelled = {name: part.labels for name, part in splits.items() if _is_labelled(part.labels)}
     tables = [
@@ -43,7 +42,7 @@ def data_banner(
     ]
     lines = [] if found is None else [found, ""]
     lines += "\n\n".join(text_table(cells) for cells in tables).split("\n")
-    warnings = _warnings(splits, tokenizer, max_length)
+    warnings = [f"warning: {finding.line}" for finding in inspect_tokens(splits, tokenizer, max_length)]
     return [*lines, *(["", *warnings] if warnings else []), ""]
 
 
@@ -58,30 +57,29 @@ def _token_cells(
     rows = []
     for name, part in splits.items():
         median, high = np.percentile(part.lengths, (50, 95))
-        unknown, count = _unknown_tokens(part, tokenizer)
+        unknown, count = unknown_tokens(part, tokenizer)
         cut = percent(part.num_cut / len(part))
         rows.append((name, f"{len(part):,}", f"{median:.0f}", f"{high:.0f}", cut, percent(unknown / max(1, count))))
     return Table("data", headers, tuple(rows))
 
 
-def _unknown_tokens(part: TokenizedExamples, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
-    """Return how many tokens stand for what the tokenizer does not know, and how many tokens stand for text."""
-    unknown = 0 if tokenizer.unk_token_id is None else int(np.sum(part.token_ids == tokenizer.unk_token_id))
-    added = [token for token in tokenizer.all_special_ids if token != tokenizer.unk_token_id]
-    return unknown, int(np.sum(~np.isin(part.token_ids, added)))
-
-
 def _class_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Table:
-    """Return the share of each class in each split, in label order or, of many classes, the most frequent first."""
-    shares = np.stack([np.bincount(given, minlength=task.num_labels) / len(given) for given in labels.values()])
+    """Return share and rows of each class in each split, in label order or, of many, the most frequent first."""
+    counts = np.stack([np.bincount(given, minlength=task.num_labels) for given in labels.values()])
+    shares = counts / counts.sum(1, keepdims=True)
     order = np.arange(task.num_labels)
     if task.num_labels > MAX_CLASSES:
         order = np.argsort(-shares[0], kind="stable")[: MAX_CLASSES - 1]
-    rows = [(_shown(task.label_names[index]), *map(percent, shares[:, index])) for index in order]
+    rows = [(_shown(task.label_names[index]), *map(_share, shares[:, index], counts[:, index])) for index in order]
     others = np.setdiff1d(np.arange(task.num_labels), order)
     if len(others):
-        rows.append((f"{len(others)} others", *map(percent, shares[:, others].sum(1))))
+        of_others = shares[:, others].sum(1), counts[:, others].sum(1)
+        rows.append((f"{len(others)} others", *map(_share, *of_others)))
     return Table("classes", ("class", *labels), tuple(rows))
+
+
+def _share(share: float, count: int) -> str:
+    return f"{percent(share)} ({count:,})"
 
 
 def _shown(name: str) -> str:
@@ -97,22 +95,3 @@ def _score_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Table:
         figures = (given.mean(dtype=np.float64), given.std(dtype=np.float64), given.min(), given.max())
         rows.append((name, *(f"{figure:.4g}" for figure in figures)))
     return Table(f"scores ({task.label_column})", headers, tuple(rows))
-
-
-def _warnings(
-    splits: Mapping[str, TokenizedExamples], tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> list[str]:
-    cut = sum(part.num_cut for part in splits.values()) / sum(map(len, splits.values()))
-    unknown, count = np.sum([_unknown_tokens(part, tokenizer) for part in splits.values()], axis=0)
-    lines = []
-    if cut > TOO_MUCH:
-        lines.append(
-            f"warning: {percent(cut)} of the texts are longer than {max_length} tokens and lose their end; "
-            "raise data.max_length if what matters may stand there"
-        )
-    if unknown > TOO_MUCH * count:
-        lines.append(
-            f"warning: {percent(unknown / count)} of the tokens are unknown to the teacher's tokenizer; "
-            "give a teacher.checkpoint that was trained on texts of this language and kind"
-        )
-    return lines

@@ -1,5 +1,6 @@
 """The tables of a comparison: models, stages, environment; and all of them as text."""
 
+from distill.data.inspection import FEW_EXAMPLES
 from distill.evaluation.record import MODELS, Record, dataset, model_metrics
 from distill.evaluation.record_parts import LinearForm, StageEntry
 from distill.reporting.formatting import (
@@ -92,6 +93,8 @@ def _retention_text(record: Record, model: str, name: str) -> str:
 def _retention_notes(record: Record, names: list[str]) -> list[str]:
     """Explain the intervals, name what is missing, and add the tests of teacher against student."""
     notes = ["retention = student / teacher, with its 95 % interval (paired bootstrap over examples)"] if names else []
+    if names and record.num_examples < FEW_EXAMPLES:
+        notes.append(f"{record.num_examples} validation examples are too few: these intervals are not to be trusted")
     for name in names:
         entry = record.retention[name]
         if entry.value is None or entry.low is None:

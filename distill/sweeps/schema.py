@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonargparse
 
-from distill.config.parsing import SECTIONS, make_parser
+from distill.config.parsing import SECTIONS, make_parser, names_as_written
 from distill.training.finished import is_finished
 from distill.utils.errors import UserError, choices_hint
 
@@ -86,7 +86,7 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
     """
     parser = make_parser(SweepConfig, description)
     try:
-        namespace = parser.parse_args(arguments)
+        namespace = parser.parse_args(names_as_written(sys.argv[1:] if arguments is None else arguments))
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
         sweep = replace(sweep, overrides=_dotted(sweep.overrides))

@@ -26,16 +26,19 @@ class NotReadyError(Exception):
 
 
 def raise_on_error(findings: Iterable[Finding]) -> None:
-    """Print warnings and go on; the first error ends the run.
+    """Print warnings and go on; the first error ends the run, and is told alone.
 
     Raises:
         UserError: with the line of the first error.
     """
+    warnings = []
     for finding in findings:
         if finding.level == ERROR:
             raise UserError(finding.line)
         if finding.level == WARNING and is_rank_zero():
-            print(f"warning: {finding.line}", file=sys.stderr, flush=True)
+            warnings.append(f"warning: {finding.line}")
+    for line in warnings:
+        print(line, file=sys.stderr, flush=True)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
@@ -15,6 +16,7 @@ from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, Sta
 from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
+from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
@@ -99,7 +101,8 @@ def prepare_run(
     print_banner(context, setup)
     context, setup, replaced = apply_recipe(context, setup)
     report(replaced)
-    report(look_at_models(context, setup))
+    # Behind one another: where a model is refused, a command says that alone.
+    report(chain(inspect_data(context.task, config.data, context.splits), look_at_models(context, setup)))
     print_plan(context, setup, teacher_alone=teacher_alone)
     return context, setup
 
@@ -246,7 +249,8 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
     if setup.other is not None:
         splits["other tasks"] = setup.other
     found = found_in_words(context.task, data.text_columns, data.label_column)
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, found)
+    notes = [*([] if found is None else [found]), *context.splits.notes]
+    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None)
     context.run.accelerator.print("\n".join(lines))
 
 

@@ -82,8 +82,9 @@ def test_rows_are_counted_across_chunks(tmp_path, monkeypatch):
         (b"PAR1 torn", "parquet", "cannot read"),
         (b'{"sentence": "a", "label": 1}\n{"sentence": "b"', "jsonl", "line 2 is not JSON"),
         (b'["a", 1]\n', "jsonl", "line 1 is not a JSON object"),
-        ("sentence,label\né,1\n".encode("latin-1"), "csv", "not UTF-8 text"),
-        ('{"sentence": "é", "label": 1}\n'.encode("latin-1"), "jsonl", "not UTF-8 text"),
+        ("sentence,label\nхорошо,1\n".encode("cp1251"), "csv", "not UTF-8 text"),
+        ('{"sentence": "좋아요", "label": 1}\n'.encode("euc-kr"), "jsonl", "not UTF-8 text"),
+        ("sentence,label\nsch\u00f6n, sch\u00f6n,1\n".encode()[:-10] + b"\xc3", "csv", "not UTF-8 text"),
     ],
 )
 def test_unusable_files(tmp_path, content, extension, message):

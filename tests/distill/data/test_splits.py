@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.data_folders import MANY, folder_with, load, write
 
+from distill.data.splits import load_splits
 from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError
 
@@ -71,6 +72,50 @@ def test_a_text_of_no_length_is_refused_and_half_a_pair_is_not(tmp_path):
     write(tmp_path / "qqp" / "validation.jsonl", PAIRS | {"question1": ["a", " "], "question2": ["b", ""]})
     with pytest.raises(UserError, match="row 2: there is no text"):
         load(tmp_path, TASKS["qqp"])
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("blank", ["", " \t ", None, float("nan")])
+def test_a_missing_text_is_told_alike_in_all_formats(tmp_path, extension, blank):
+    if blank is None or blank != blank:
+        blank = "" if extension in ("csv", "tsv") else None if extension == "parquet" else blank
+    texts = ["a", "b", " " if blank == " \t " and extension == "tsv" else blank, "d", "e"]
+    columns = {"sentence": texts, "label": [0, 1, 0, 1, 0]}
+    write(tmp_path / "sst2" / "train.csv", MANY)
+    write(tmp_path / "sst2" / f"validation.{extension}", columns)
+    message = r"row 3: (column 'sentence' is missing|there is no text in column 'sentence'); write one, leave the row"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+    splits = load_splits(
+        TASKS["sst2"],
+        source=str(tmp_path),
+        seed=0,
+        max_train_examples=None,
+        held_out_fraction=0.1,
+        drop_incomplete=True,
+    )
+    assert splits.validation["validation"].ids.tolist() == [0, 1, 3, 4]
+    assert splits.notes == ("validation: 1 of 5 rows (20.0 %) have no text or label: left out",)
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_half_a_pair_is_taken_alike_and_counted(tmp_path, nothing):
+    columns = {"question1": ["a", "b", nothing], "question2": ["c", nothing, "d"], "label": [0, 1, 1]}
+    for split in ("train", "validation"):
+        write(tmp_path / "qqp" / f"{split}.jsonl", columns)
+    settings = {"source": str(tmp_path), "seed": 0, "max_train_examples": None, "held_out_fraction": 0.1}
+    splits = load_splits(TASKS["qqp"], **settings)
+    assert splits.validation["validation"].texts == [("a", "c"), ("b", ""), ("", "d")]
+    assert splits.num_half_blank == {"train": 2, "validation": 2}
+    write(tmp_path / "qqp" / "train.jsonl", PAIRS | {"question1": ["a", "b"], "question2": ["c", "d"]})
+    write(tmp_path / "qqp" / "validation.jsonl", columns | {"label": [0, 1, 0], "question2": ["c", "e", "d"]})
+    assert len(load_splits(TASKS["qqp"], **settings, drop_incomplete=True).validation["validation"]) == 2
+
+
+def test_nothing_left_is_refused(tmp_path):
+    write(tmp_path / "mine.jsonl", {"sentence": ["a", ""], "label": [None, 1]})
+    with pytest.raises(UserError, match="in every row a text or the label is missing"):
+        load(tmp_path / "mine.jsonl", SENTENCES, drop_incomplete=True)
 
 
 SENTENCES = custom_task(["sentence"], "label", ["0", "1"], False)

@@ -43,6 +43,13 @@ def test_the_vocabulary_size_is_a_limit():
     assert len(train_tokenizer(TEXTS, 50)) <= 50
 
 
+def test_a_word_that_wordpiece_does_not_read_teaches_nothing(monkeypatch):
+    expected = train_tokenizer(TEXTS, 200).get_vocab()
+    assert train_tokenizer([*TEXTS, "q" * 101, "z" * 300_000], 200).get_vocab() == expected
+    monkeypatch.setattr("distill.data.tokenization.LONGEST_WORD", 101)
+    assert train_tokenizer([*TEXTS, "q" * 101], 200).get_vocab() != expected
+
+
 def test_the_order_of_the_texts_does_not_matter(tokenizer):
     again = train_tokenizer(reversed(TEXTS), 200)
     assert again.get_vocab() == tokenizer.get_vocab()

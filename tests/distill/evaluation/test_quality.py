@@ -65,3 +65,15 @@ def test_quality_without_baseline_has_no_gain():
     with_baseline = quality(TASKS["sst2"], {**both, "baseline": wrong_on(4)}, {"validation": LABELS}, 50, 0)
     assert with_baseline.gain["accuracy"].value == 0
     assert with_baseline.never_answered == {"teacher": (), "student": (), "baseline": ()}
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_few_examples_give_no_interval_of_no_width(count):
+    labels = np.arange(count) % 2
+    logits = {role: {"validation": answers(labels)} for role in ("teacher", "student", "baseline")}
+    found = quality(TASKS["sst2"], logits, {"validation": labels}, resamples=50, seed=0)
+    for interval in (found.retention["accuracy"], found.baseline_retention["accuracy"], found.gain["accuracy"]):
+        assert (interval.low is None) == (count < 100)
+        assert ("20 examples are too few" in (interval.reason or "")) == (count < 100)
+    worse = logits | {"student": {"validation": answers(np.where(np.arange(count) < 5, 1 - labels, labels))}}
+    assert quality(TASKS["sst2"], worse, {"validation": labels}, 50, 0).retention["accuracy"].low is not None

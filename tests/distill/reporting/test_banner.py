@@ -33,8 +33,8 @@ def test_rows_tokens_and_classes():
     lines = data_banner(TASK, {"train": train, "validation": validation}, TOKENIZER, 8)
     assert row(lines, "train") == [["train", "20", "5", "5", "5.0 %", "0.0 %"]]
     assert row(lines, "validation") == [["validation", "2", "4", "4", "0.0 %", "25.0 %"]]
-    assert row(lines, "ham") == [["ham", "75.0 %", "50.0 %"]]
-    assert row(lines, "spam") == [["spam", "25.0 %", "50.0 %"]]
+    assert row(lines, "ham") == [["ham", "75.0 % (15)", "50.0 % (1)"]]
+    assert row(lines, "spam") == [["spam", "25.0 % (5)", "50.0 % (1)"]]
     assert not any("warning" in line for line in lines)
     assert all("\n" not in line for line in lines)
 
@@ -56,6 +56,14 @@ def test_much_that_is_cut_or_unknown_is_warned_of():
     assert "teacher.checkpoint" in warning
 
 
+def test_a_small_split_that_is_all_cut_or_unknown_is_named():
+    train = tokens(["a"] * 100, [0, 1] * 50)
+    lines = data_banner(TASK, {"train": train, "validation": tokens(["a " * 50] * 4, [0, 1] * 2)}, TOKENIZER, 8)
+    assert [line for line in lines if "100.0 % of the texts of validation are longer" in line]
+    lines = data_banner(TASK, {"train": train, "validation": tokens(["x"] * 4, [0, 1] * 2)}, TOKENIZER, 8)
+    assert [line for line in lines if "100.0 % of the tokens of validation are unknown" in line]
+
+
 def test_scores():
     task = custom_task(["text"], "stars", None, True)
     train = tokens(["a"] * 4, np.array([1, 2, 3, 4], np.float32))
@@ -73,7 +81,7 @@ def test_of_many_classes_the_most_frequent_are_shown(extra):
     assert len(shown) == (MAX_CLASSES - 1 if extra else MAX_CLASSES)
     assert shown[0 if extra else -1].startswith(f"class {count - 1} ")
     others = row(lines, "21 others")
-    assert others == ([["21 others", f"{100 * 21 / 33:.1f} %"]] if extra else [])
+    assert others == ([["21 others", f"{100 * 21 / 33:.1f} % (21)"]] if extra else [])
 
 
 def test_names_from_a_file_move_no_cursor_and_fill_no_line():
@@ -87,7 +95,7 @@ def test_unlabelled_texts_have_no_classes():
     lines = data_banner(TASK, {"train": train, "other tasks": other}, TOKENIZER, 8, "columns found: …")
     assert lines[0] == "columns found: …"
     assert row(lines, "other tasks")[0][1] == "1"
-    assert row(lines, "ham") == [["ham", "50.0 %"]]
+    assert row(lines, "ham") == [["ham", "50.0 % (1)"]]
 
 
 def test_tokens_that_hold_no_text():

@@ -100,6 +100,13 @@ def test_a_retention_without_meaning_gives_its_reason(record):
     assert "scores 89.3 % accuracy on sst2 (the teacher scores 0)" in verdict(typed(record))
 
 
+def test_intervals_of_few_examples_are_not_to_be_trusted(record):
+    assert not any("too few" in note for note in model_cells(typed(record)).notes)
+    record["num_examples"] = 99
+    note = "99 validation examples are too few: these intervals are not to be trusted"
+    assert note in model_cells(typed(record)).notes
+
+
 def test_alternatives_stand_beside_the_student(record):
     cells = alternative_cells(typed(record))
     assert cells.headers[-4:] == ("at 24 tokens", "at 32 tokens", "at 128 tokens", "at 512 tokens")

@@ -42,7 +42,7 @@ DATA: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "missing column": ("csv", "text,label\na,0\n", ("no column 'sentence'", "text, label")),
     "no header": ("csv", "a,0\nb,1\n", ("no column 'sentence'", "a, 0")),
     "column twice": ("csv", "sentence,sentence,label\na,b,1\n", ("'sentence' more than once",)),
-    "semicolons": ("csv", "sentence;label\na;1\n", ("no column 'sentence'", "sentence;label")),
+    "colons": ("csv", "sentence:label\na:1\n", ("no column 'sentence'", "sentence:label")),
     "web page": ("csv", "<!DOCTYPE html><html>Not found</html>", ("no column 'sentence'", "<!DOCTYPE html>")),
     "pointer of git LFS": ("csv", "version https://git-lfs.github.com/spec/v1\nsize 9\n", ("no column", "git-lfs")),
     "zeros": ("csv", bytes(5000), ("no column 'sentence'", r"\x00")),
@@ -55,7 +55,7 @@ DATA: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "quotation mark left open": ("csv", GOOD_CSV.replace(b"text 3,", b'"text 3,'), ("train.csv", "EOF inside string")),
     "line of 100 MB": ("csv", b"sentence,label\na," + b"x" * 100_000_000, ("row 1", "'label'", " ... ")),
     "text of half a file": ("csv", b'sentence,label\n"' + b"x,1\n" * 500_000 + b'",1\nb,0\n', ("row 1", "2 MB")),
-    "not UTF-8": ("csv", "sentence,label\nsch\xf6n,1\n".encode("latin-1"), ("not UTF-8",)),
+    "not UTF-8": ("csv", "sentence,label\nхорошо,1\n".encode("cp1251"), ("not UTF-8",)),
     "UTF-16": ("csv", GOOD_CSV.decode().encode("utf-16"), ("not UTF-8", "looks like UTF-16")),
     "compressed": ("csv", gzip.compress(GOOD_CSV), ("not UTF-8", "looks like gzip")),
     "Excel": ("csv", b"PK\x03\x04\xff\xfe" + bytes(99), ("looks like a zip or Excel file",)),
@@ -158,7 +158,9 @@ OWN: dict[str, tuple[str, tuple[str, ...]]] = {
         "text,label\n" + "a,x\n" * 50 + "b,y\n",
         ("validation: every label is x",),
     ),
-    "row without text": ('text,label\na,x\n"",y\na,y\n', ("mine.csv, row 2", "there is no text")),
+    "row without text": ('text,label\na,x\n"",y\na,y\n', ("mine.csv, row 2", "there is no text in column 'text'")),
+    "scores": ("text,label\n" + "a,3.5\nb,1\n" * 20, ("mine.csv", "3.5", "did you mean --data.regression true?")),
+    "row ids": ("text,label\n" + "".join(f"a {row},{row}\n" for row in range(40)), ("'label'", "a row id")),
 }
 
 
@@ -185,6 +187,9 @@ def write_windows(place: Place) -> None:
 LEGAL: dict[str, Callable[[Place], object]] = {
     "byte order mark and CRLF": write_windows,
     "blank lines": lambda place: write_train(place, GOOD_CSV.replace(b"\n", b"\n\n")),
+    "semicolons": lambda place: write_train(place, GOOD_CSV.replace(b",", b";")),
+    "cp1252": lambda place: write_train(place, GOOD_CSV.replace(b"text 3,", b"sch\xf6n,")),
+    "a list of objects": lambda place: write_train(place, b"[" + b",".join(GOOD_LINES.splitlines()) + b"]", "json"),
     "line breaks in quoted texts": lambda place: write_train(place, GOOD_CSV.replace(b"text 3,", b'"te\nxt, 3",')),
     "emoji and combining marks": lambda place: write_train(
         place, GOOD_CSV.replace(b"text 3,", "👩\u200d🚀 e\u0301,".encode())
