@@ -195,6 +195,11 @@ def _check_options(student: StudentSettings, mechanism: Any) -> None:
     for name in student.attention_options:
         hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
         require(name in mechanism.options, "student.attention_options", name, hint)
+    if mechanism.options:
+        try:
+            mechanism.resolve_options(student.attention_options)
+        except ValueError as error:
+            raise UserError(f"student.attention_options: {error}") from error
 
 
 def require(condition: bool, key: str, value: Any, expected: str) -> None:

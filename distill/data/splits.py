@@ -7,7 +7,7 @@ else is. Duplicates inside the official sets are kept as they are.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -101,7 +101,8 @@ def resolve_task(name: str, data: DataSource) -> Task:
     label_names = data.label_names
     if label_names is None and not data.regression:
         label_names = find_label_names(train_file, label_column)
-    return custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
+    task = custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
+    return replace(task, order_is_given=data.label_names is not None)
 
 
 def load_data(task: Task, data: DataConfig) -> Splits:

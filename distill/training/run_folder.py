@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.parsing import differing_keys, load_config, save_config
 from distill.config.schema import Config
+from distill.models.saving import save_pretrained
 from distill.training.checkpoints import remove_checkpoints
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, clean_up, is_leftover, replace_directory, write_atomically
@@ -166,6 +167,5 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """Write a checkpoint with its tokenizer so that it is whole or not there."""
     temporary = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    save_pretrained(model, tokenizer, temporary)
     replace_directory(temporary, folder)
