@@ -48,7 +48,8 @@ def test_attention_maps_are_what_mixes_the_values(attention):
             mixed = (weights @ value).transpose(1, 2).flatten(2)
             expected = mechanism.mix(states, mask)
         torch.testing.assert_close(mixed[mask], expected[mask], rtol=0, atol=1e-6)
-    assert torch.equal(output.logits, model(**inputs, output_hidden_states=True).logits)
+    with torch.no_grad():
+        assert torch.equal(output.logits, model(**inputs, output_hidden_states=True).logits)
 
 
 def test_maps_of_the_softmax_student_are_berts():
