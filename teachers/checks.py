@@ -114,9 +114,7 @@ def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray, *, mat
     gain = reordered - np.trace(confusion) / len(labels)
     if gain > PERMUTATION_MARGIN and reordered > confusion.sum(1).max() / len(labels) + PERMUTATION_MARGIN / 2:
         pairs = sorted(zip(columns, rows, strict=True))
-        start = (
-            f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points are lost"
-        )
+        start = f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points are lost"
         if matched_by_name:
             wrong = ", ".join(f"{task.label_names[c]} is {task.label_names[r]}" for c, r in pairs if c != r)
             raise UserError(

@@ -100,7 +100,7 @@ def test_the_way_out_names_the_outputs_as_they_are():
 
 def test_names_that_are_wrong_in_the_configuration_are_told_apart():
     labels = np.array([0, 1] * 30)
-    with pytest.raises(UserError, match="what it calls negative is positive, positive is negative$"):
+    with pytest.raises(UserError, match=r"what it calls negative is positive, positive is negative$"):
         check_teacher(SST2, logits_for(1 - labels, 2), labels, margin=0.02, matched_by_name=True)
 
 
