@@ -18,6 +18,9 @@ ADAPTER = re.compile(r"\.lora_|\.base_layer\.|^base_model\.model\.")
 HARMLESS = re.compile(r"(?:^|\.)(?:pooler\..*|position_ids|token_type_ids)$")
 """Weights of an encoder that a classifier can do without, or makes anew."""
 PROJECTIONS = re.compile(r"\.attention\.self\.(?:query|key|value)\.weight$")
+SMALL = 2**26
+MOST_LAYERS = 1000
+"""What a configuration may describe, in weights and in layers, without harm if they turn out not to be there."""
 SIZED_BY_CONFIG = ("bert", "efficient_bert", "frozen_bert_lstm")
 """Models whose layers have weights of their own, so that a configuration says how many there are at least."""
 
@@ -54,9 +57,9 @@ def _step(path: Path) -> int:
 
 
 def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
-    """Refuse a configuration of more weights than the files of ``folder`` can hold, before they are allocated.
+    """Refuse a configuration of far more weights than the files of ``folder`` can hold, before they are allocated.
 
-    Every weight takes at least a byte. A folder without weights passes here, and so does a name of the Hub.
+    Every weight takes at least a byte. What is small, or has no weights here, passes: loading says what is wrong.
     """
     held = sum(path.stat().st_size for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
     if not held or config.model_type not in SIZED_BY_CONFIG:
@@ -69,8 +72,8 @@ def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
         )
     }
     *tables, width, inner, layers = sizes.values()
-    described = width * sum(tables) + 2 * layers * width * inner + layers
-    if described > held:
+    described = width * sum(tables) + 2 * layers * width * inner
+    if described > max(held, SMALL) or layers > MOST_LAYERS:
         listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise UserError(
             f"{who}: its config.json describes {described:,} weights or more ({listed}), but its files hold "

@@ -55,7 +55,7 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "negative learning rate": (["--teacher.learning_rate", "-1"], ("teacher.learning_rate is -1",)),
     "heads that do not divide": (["--teacher.scratch.num_heads", "3"], ("num_heads is 3", "hidden_size 32")),
     "millions of layers": (["--teacher.scratch.num_layers", "10000000"], ("num_layers is 10000000", "at most 1,000")),
-    "more layers than the teacher": (["--student.num_layers", "10000000"], ("num_layers",)),
+    "millions of layers of a student": (["--student.num_layers", "10000000"], ("student.num_layers", "the teacher's")),
     "millions of features": (["--student.num_features", "10000000"], ("num_features must be at most 65,536",)),
     "a negative window": (
         ["--student.attention", "longformer", "--student.attention_options", "{window: -3}"],
