@@ -13,6 +13,7 @@ from distill.utils.errors import UserError, choices_hint
 CUSTOM = "custom"
 MAIN_METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearmanr")
+SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Task:
     """Splits that are reported; the first carries the main metric."""
     label_range: tuple[float, float] | None = None
     """Lowest and highest score of a regression task, where it has them."""
+    order_is_given: bool = False
+    """Whether the user wrote `label_names`, which then is the order of a finished model's outputs too."""
 
     @property
     def is_regression(self) -> bool:
@@ -42,6 +45,16 @@ class Task:
     def num_labels(self) -> int:
         """Width of the classifier: one output for regression."""
         return len(self.label_names) or 1
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of a classifier's outputs, in order; a score is called after its column, unless that says nothing."""
+        return self.label_names or (SCORE if self.label_column == "label" else self.label_column,)
+
+    @property
+    def problem_type(self) -> str:
+        """Kind of the task, as transformers calls it."""
+        return "regression" if self.is_regression else "single_label_classification"
 
     @property
     def main_metric(self) -> str:

@@ -158,7 +158,7 @@ def open_comparison(
     from distill.models.loading import check_max_length, load_comparable
 
     roles = {role: getattr(options, role, None) for role in ("teacher", "student", "baseline")}
-    loaded = load_comparable(roles, trust_remote_code=options.trust_remote_code)
+    loaded = load_comparable(roles, task, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
     check_comparable(task, models)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)

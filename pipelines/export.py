@@ -98,7 +98,7 @@ def export(options: argparse.Namespace) -> Exported:
         with_deployments,
     )
     from distill.export.onnx import check_packages
-    from distill.models.loading import check_max_length, load_classifier
+    from distill.models.loading import check_max_length, load_for_task
     from distill.utils.files import write_atomically
     from distill.utils.record_json import to_json
     from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
@@ -111,7 +111,7 @@ def export(options: argparse.Namespace) -> Exported:
     name, data = task_and_data(folder, options)
     task = resolve_task(name, data)
     print_found_columns(task, data)
-    student = load_classifier(options.student, "student", trust_remote_code=options.trust_remote_code)
+    student = load_for_task(options.student, "student", task, trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
     splits = load_data(task, replace(data, max_train_examples=None))

@@ -10,9 +10,12 @@ from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from .attention import ATTENTIONS
-from .attention.base import SelfAttention, resolve_options
+from .attention.base import SelfAttention
 
 FEATURES = ("fixed", "redrawn", "learned")
+MOST_FEATURES = 2**16
+MOST_LAYERS = 1000
+"""Above what any student has: more is a slip of the pen, which would take all memory before it failed."""
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -82,7 +85,7 @@ class StudentConfig(BertConfig):
             raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
         if self.num_features is None and self.mechanism.uses_num_features:
             self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
-        self.attention_options = resolve_options(self.mechanism, self.attention_options or {})
+        self.attention_options = self.mechanism.resolve_options(self.attention_options or {})
         if self.exact_up_to and (problem := self.mechanism.why_not_exact(self.attention_options)):
             raise ValueError(f"exact_up_to {self.exact_up_to}: {self.attention} attention {problem}; leave it out")
         if self.softmax_layers is None:
@@ -96,6 +99,10 @@ class StudentConfig(BertConfig):
         ):
             if not all(0 < value < math.inf for value in values):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if any(count > MOST_FEATURES for count in counts if count is not None):
+            raise ValueError(f"num_features must be at most {MOST_FEATURES:,}, got {self.num_features}")
+        if not 0 < self.num_hidden_layers <= MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers must be 1 to {MOST_LAYERS:,}, got {self.num_hidden_layers}")
         if self.exact_up_to < 0:
             raise ValueError(f"exact_up_to must not be negative, got {self.exact_up_to}")
         if isinstance(self.num_features, list):
@@ -105,6 +112,8 @@ class StudentConfig(BertConfig):
         if outside:
             raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {count - 1}, or -1, the last")
         self.softmax_layers = sorted({layer % count for layer in self.softmax_layers})
+        if problem := self.mechanism.sizes_problem(self):
+            raise ValueError(problem)
 
     def _check_layer_counts(self, counts: list[int]) -> None:
         if not self.mechanism.features_per_layer:

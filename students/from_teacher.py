@@ -14,7 +14,7 @@ from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
-# Describe the teacher's checkpoint rather than its architecture.
+# Describe the teacher's checkpoint, or how somebody calls it, rather than its architecture.
 _NOT_INHERITED = (
     "model_type",
     "architectures",
@@ -23,6 +23,10 @@ _NOT_INHERITED = (
     "dtype",
     "torch_dtype",
     "_name_or_path",
+    "custom_pipelines",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
 )
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"

@@ -4,7 +4,7 @@ Everything but the attention mechanism is transformers' own BERT code, and every
 weights copy by name and one forward hook serves teacher and student.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
+from .attention.ops.masking import makes_graph
 from .configuration import StudentConfig
 from .remote_code import write_source
 
@@ -81,6 +82,12 @@ class StudentEncoder(nn.Module):
             all_hidden_states.append(hidden_states)
         return tuple(all_hidden_states)
 
+    def attention_maps(self, all_hidden_states: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the map (B, H, N, N) of every layer, of what ``forward`` returned; ValueError where one has none."""
+        layers: Sequence[Any] = list(self.layer)
+        inputs = all_hidden_states[:-1]
+        return tuple(layer.attention.self.weights(states, mask) for layer, states in zip(layers, inputs, strict=True))
+
 
 class StudentPreTrainedModel(PreTrainedModel):
     """Initialisation, saving and redraws, common to the encoder and to the classifier."""
@@ -98,6 +105,11 @@ class StudentPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
     # Temperatures, projections and their scales define the random features, which half precision would change.
     _keep_in_fp32_modules_strict = ["projection", "log_temperature", "row_scale"]  # noqa: RUF012
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        # Clients name BERT's kernels by habit; which one attends is the mechanism's own choice.
+        requested_attention = "eager" if requested_attention in (None, "sdpa") else requested_attention
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For custom code transformers takes modules without parameters of their own for initialised, and would skip a
@@ -160,13 +172,15 @@ class StudentModel(StudentPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         first_token_only: bool = False,
     ) -> BaseModelOutputWithPooling:
         """Encode (B, N) tokens; ``attention_mask`` is (B, N), nonzero at real tokens.
 
         With ``first_token_only`` the last layer computes what a classifier reads, (B, 1, D), and no other token; not
-        where hidden states are to be returned.
+        where hidden states are to be returned. Attentions are one map (B, H, N, N) per layer, without dropout, at a
+        quadratic cost; ValueError where a mechanism has none.
         """
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -184,12 +198,16 @@ class StudentModel(StudentPreTrainedModel):
         )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         first_token_only = first_token_only and not output_hidden_states
-        all_hidden_states = self.encoder(hidden_states, real_tokens(attention_mask), first_token_only)
+        mask = real_tokens(attention_mask)
+        all_hidden_states = self.encoder(hidden_states, mask, first_token_only)
         return BaseModelOutputWithPooling(
             last_hidden_state=all_hidden_states[-1],
             pooler_output=None if self.pooler is None else self.pooler(all_hidden_states[-1]),
             hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=self.encoder.attention_maps(all_hidden_states, mask) if output_attentions else None,
         )
 
 
@@ -214,6 +232,7 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:
         """Return (B, C) logits, and the loss where (B,) labels are given; inputs as in ``StudentModel``.
@@ -226,13 +245,16 @@ class StudentForSequenceClassification(StudentPreTrainedModel):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             first_token_only=self.config.reads_first_token,
             return_dict=True,
         )
         logits = self.classifier(self.dropout(self.summarise(outputs, attention_mask)))
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
-        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
 
     def summarise(self, outputs: BaseModelOutputWithPooling, attention_mask: Tensor | None) -> Tensor:
         """Return what the classifier reads of each example: the pooled first token (B, D)."""
@@ -247,8 +269,8 @@ def real_tokens(attention_mask: Tensor | None) -> Tensor | None:
     if attention_mask.dim() != 2:
         raise ValueError(f"attention_mask must be (batch, length), got shape {tuple(attention_mask.shape)}")
     mask = attention_mask.bool()
-    # Looking into the mask would make a GPU wait and break a compiled or exported graph.
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+    # Looking into the mask would make a GPU wait and break a graph.
+    if mask.device.type == "cpu" and not makes_graph() and bool(mask.all()):
         return None
     return mask
 

@@ -1,5 +1,6 @@
 """Checks of a teacher before anything is distilled from it."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,9 @@ SAME_SCORE = 1e-4
 """Of the range of the labels: scores that differ by less are one answer."""
 
 
-def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: float) -> None:
+def check_teacher(
+    task: Task, logits: np.ndarray, labels: np.ndarray, margin: float, *, matched_by_name: bool = False
+) -> None:
     """Refuse a teacher whose outputs are not finite, whose labels are permuted or who has not learned the task.
 
     Chance and one answer for every text have no correlation with the labels, and are refused at every margin of 0 or
@@ -30,6 +33,7 @@ def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: fl
         labels: (n,).
         margin: what its correlation with the labels must exceed, that of chance and of a constant answer being 0;
             where this is negative any teacher passes.
+        matched_by_name: as in :func:`check_label_order`.
 
     Raises:
         UserError: in one line, with the way out.
@@ -37,7 +41,7 @@ def check_teacher(task: Task, logits: np.ndarray, labels: np.ndarray, margin: fl
     if not np.isfinite(logits).all():
         raise UserError("the teacher's outputs are not finite; fine-tune it again with a lower teacher.learning_rate")
     if not task.is_regression:
-        check_label_order(task, logits, labels)
+        check_label_order(task, logits, labels, matched_by_name=matched_by_name)
     answers = predictions(task, logits)
     same = SAME_SCORE * np.ptp(labels) if task.is_regression else 0
     if margin >= 0 and np.ptp(answers) <= same:
@@ -88,12 +92,17 @@ def progress_warning(scores: Sequence[float]) -> str | None:
     )
 
 
-def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> None:
+def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray, *, matched_by_name: bool = False) -> None:
     """Detect a teacher that was trained with its labels in another order than the data's.
 
     The confusion matrix is matched as an assignment problem: a permutation that explains the labels much
     better than the identity means that the order is wrong — unless it explains no more than the most frequent class
     does, for a teacher that answers one class only has learned nothing rather than another order.
+
+    Args:
+        logits: (n, C).
+        labels: (n,).
+        matched_by_name: whether the outputs were put into this order by the names in its configuration.
 
     Raises:
         UserError: names the order that fits.
@@ -104,10 +113,19 @@ def check_label_order(task: Task, logits: np.ndarray, labels: np.ndarray) -> Non
     reordered = confusion[rows, columns].sum() / len(labels)
     gain = reordered - np.trace(confusion) / len(labels)
     if gain > PERMUTATION_MARGIN and reordered > confusion.sum(1).max() / len(labels) + PERMUTATION_MARGIN / 2:
+        pairs = sorted(zip(columns, rows, strict=True))
+        start = f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points are lost"
+        if matched_by_name:
+            wrong = ", ".join(f"{task.label_names[c]} is {task.label_names[r]}" for c, r in pairs if c != r)
+            raise UserError(
+                f"{start}): id2label in its config.json, by which they were matched, names them wrongly; correct it: "
+                f"what it calls {wrong}"
+            )
         order = ", ".join(
             f"{task.label_names[row]} = output {column}" for row, column in zip(rows, columns, strict=True)
         )
+        names = json.dumps({str(column): task.label_names[row] for column, row in pairs}, ensure_ascii=False)
         raise UserError(
-            f"the teacher's labels stand in another order than the data's ({100 * gain:.0f} points of accuracy are "
-            f"lost; it fits {order}); give a teacher of this label order or reorder the rows of its classifier"
+            f"{start}; it fits {order}); name its outputs in its config.json, by which they are then put in order: "
+            f'"id2label": {names}'
         )

@@ -22,6 +22,8 @@ from transformers import (
 from distill.config.schema import ScratchConfig
 from distill.data.batching import padded_length
 from distill.data.tokenization import is_empty, train_tokenizer
+from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
+from distill.models.labels import settle_labels
 from distill.models.windowed_bert import WindowedBert
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
@@ -36,6 +38,8 @@ class Teacher:
     is_trained: bool
     new_pooler: bool = False
     """Whether the pooler that came with the encoder was replaced by one drawn anew."""
+    label_note: str | None = None
+    """What to tell of its labels, where they were put into the task's order."""
 
 
 def weights_checksum(checkpoint: str) -> str:
@@ -57,11 +61,13 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
     Raises:
         UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
     """
+    who = f"teacher {checkpoint}"
     config = _load_config(checkpoint)
+    check_size(config, Path(checkpoint), who)
     is_trained = "BertForSequenceClassification" in (config.architectures or [])
     if is_trained and config.num_labels != task.num_labels:
         raise UserError(
-            f"teacher {checkpoint} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
+            f"{who} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
             "give a teacher of this task, or its encoder without the classifier"
         )
     tokenizer = load_tokenizer(checkpoint)
@@ -70,17 +76,26 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
             f"the tokenizer of {checkpoint} has {len(tokenizer)} entries but the model knows {config.vocab_size}; "
             "put the tokenizer that the model was trained with beside it"
         )
+    check_token_types(config, tokenizer, who, pairs=len(task.text_columns) > 1)
     set_seed(seed)
     extra = {} if is_trained else _label_settings(task)
     try:
         loaded: Any = WindowedBert.from_pretrained(
-            checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **extra
+            checkpoint,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
+            key_mapping=WRAPPERS,
+            **CALLS,
+            **extra,
         )
     except Exception as error:  # a damaged file makes transformers fail in any way there is
         raise UserError(
             f"cannot read the weights of {checkpoint}: {loading_problem(error)}; fetch it again"
         ) from error
     model, info = loaded
+    if problem := weights_problem(model, info):
+        raise UserError(f"{who} {problem}")
     allowed = () if is_trained else ("classifier.", "bert.pooler.")
     absent = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     missing = sorted(key for key in absent if not key.startswith(allowed or ("\0",)))
@@ -96,7 +111,8 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
         set_seed(seed)
         nn.init.normal_(pooler.weight, std=config.initializer_range)
         nn.init.zeros_(pooler.bias)
-    return Teacher(model, tokenizer, is_trained, bool(replaced))
+    note = settle_labels(model, task, who) if is_trained else None
+    return Teacher(model, tokenizer, is_trained, bool(replaced), note)
 
 
 def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:
@@ -151,6 +167,8 @@ def is_classifier(checkpoint: str) -> bool:
 
 
 def _load_config(checkpoint: str) -> BertConfig:
+    if problem := folder_problem(Path(checkpoint)):
+        raise UserError(f"teacher.checkpoint {checkpoint} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # as above
@@ -162,11 +180,15 @@ def _load_config(checkpoint: str) -> BertConfig:
         raise UserError(
             f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'"
         )
+    if config.is_decoder or config.add_cross_attention:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "
+            "give a BERT encoder"
+        )
     return config
 
 
 def _label_settings(task: Task) -> dict:
-    if task.is_regression:
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(task.label_names))
-    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    names = dict(enumerate(task.output_names))
+    settings: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    return settings | ({"problem_type": task.problem_type} if task.is_regression else {})

@@ -28,6 +28,7 @@ from distill.utils.errors import UserError, choices_hint
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MOST_OF_SCRATCH = {"num_layers": 1000, "hidden_size": 2**14, "intermediate_size": 2**16, "vocabulary_size": 10**6}
 TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
 """Names under `checkpoints/` that no stage may have."""
 
@@ -142,6 +143,9 @@ def _check_teacher(teacher: TeacherConfig) -> None:
     )
     scratch = teacher.scratch
     require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
+    for name, most in MOST_OF_SCRATCH.items():
+        size = getattr(scratch, name)
+        require(size <= most, f"teacher.scratch.{name}", size, f"give at most {most:,}")
     divisible = scratch.hidden_size % scratch.num_heads == 0
     require(
         divisible, "teacher.scratch.num_heads", scratch.num_heads, f"must divide hidden_size {scratch.hidden_size}"
@@ -195,6 +199,11 @@ def _check_options(student: StudentSettings, mechanism: Any) -> None:
     for name in student.attention_options:
         hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
         require(name in mechanism.options, "student.attention_options", name, hint)
+    if mechanism.options:
+        try:
+            mechanism.resolve_options(student.attention_options)
+        except ValueError as error:
+            raise UserError(f"student.attention_options: {error}") from error
 
 
 def require(condition: bool, key: str, value: Any, expected: str) -> None:

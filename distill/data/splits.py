@@ -7,7 +7,7 @@ else is. Duplicates inside the official sets are kept as they are.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -92,7 +92,8 @@ def resolve_task(name: str, data: DataSource) -> Task:
     label_names = data.label_names
     if label_names is None and not data.regression:
         label_names = find_label_names(read_files(train, (label_column,)), label_column, train.where)
-    return custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
+    task = custom_task(text_columns, label_column, label_names, data.regression, data.main_metric)
+    return replace(task, order_is_given=data.label_names is not None)
 
 
 def load_data(task: Task, data: DataConfig) -> Splits:

@@ -1,14 +1,24 @@
 """Any two sequence classifiers to compare: load them, and refuse a pair that no number could compare."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from distill.data.tokenization import PROBES, is_empty
+from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
+from distill.models.labels import settle_labels
 from distill.models.windowed_bert import WindowedBert, reading_windows
+from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
 
 TEACHER = "teacher"
@@ -31,10 +41,15 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
         UserError: no such folder, not a checkpoint, torn, without a trained head, or with code nobody trusted.
     """
     folder = Path(folder)
+    who = f"--{role} {folder}"
+    if problem := folder_problem(folder, role):
+        raise UserError(f"{who} {problem}")
     if not (folder / "config.json").is_file():
         problem = "is no checkpoint: it has no config.json" if folder.is_dir() else "does not exist"
-        raise UserError(f"--{role} {folder} {problem}; give the folder of a saved model")
+        raise UserError(f"{who} {problem}; give the folder of a saved model")
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        check_size(config, folder, who)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -42,34 +57,57 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with their names
+            key_mapping=WRAPPERS,
+            **CALLS,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except UserError:
+        raise
     except Exception as error:
         # A damaged file makes transformers fail in any way there is.
         problem = loading_problem(error)
         way_out = "read that code, then pass --trust-remote-code" if "code of its own" in problem else "save it again"
-        raise UserError(f"--{role} {folder} cannot be loaded: {problem}; {way_out}") from error
+        raise UserError(f"{who} cannot be loaded: {problem}; {way_out}") from error
+    if problem := weights_problem(model, info):
+        raise UserError(f"{who} {problem}")
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
         raise UserError(
-            f"--{role} {folder} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or "
+            f"{who} is torn or not fine-tuned: {len(missing)} weights such as {missing[0]} are missing or "
             "of another size; save it again"
         )
     if is_empty(tokenizer):
-        raise UserError(
-            f"--{role} {folder} has no tokenizer; put the tokenizer it was trained with beside the weights"
-        )
+        raise UserError(f"{who} has no tokenizer; put the tokenizer it was trained with beside the weights")
     return Classifier(role, (reading_windows(model) if role == TEACHER else model).eval(), tokenizer)
 
 
-def load_comparable(folders: Mapping[str, str | None], *, trust_remote_code: bool = False) -> dict[str, Classifier]:
-    """Load the models of all roles that have a folder and refuse those that read other tokens than the first.
+def load_for_task(folder: Path | str, role: str, task: Task, *, trust_remote_code: bool = False) -> Classifier:
+    """Load a classifier whose outputs are a task's, in its order; what had to be put in order is said on stderr.
+
+    Raises:
+        UserError: as :func:`load_classifier`, or its labels are of another set than the task's; their number is for
+            `distill.evaluation.comparison.check_comparable`.
+    """
+    loaded = load_classifier(folder, role, trust_remote_code=trust_remote_code)
+    config, who = loaded.model.config, f"--{role} {folder}"
+    check_token_types(config, loaded.tokenizer, who, pairs=len(task.text_columns) > 1)
+    if config.num_labels == task.num_labels and (note := settle_labels(loaded.model, task, who)):
+        print(note, file=sys.stderr)
+    return loaded
+
+
+def load_comparable(
+    folders: Mapping[str, str | None], task: Task, *, trust_remote_code: bool = False
+) -> dict[str, Classifier]:
+    """Load the models of all roles that have a folder for a task, and refuse those that read other tokens.
+
+    Those of the first are meant.
 
     Raises:
         UserError: as :func:`load_classifier`, or names the two roles whose tokenizers differ.
     """
     loaded = {
-        role: load_classifier(folder, role, trust_remote_code=trust_remote_code)
+        role: load_for_task(folder, role, task, trust_remote_code=trust_remote_code)
         for role, folder in folders.items()
         if folder is not None
     }

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distill.config.parsing import load_config, save_config
 from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config
+from distill.models.saving import save_pretrained
 from distill.training.checkpoints import remove_checkpoints
 from distill.training.finished import is_finished
 from distill.utils.errors import UserError
@@ -280,6 +281,5 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """Write a checkpoint with its tokenizer so that it is whole or not there."""
     temporary = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    save_pretrained(model, tokenizer, temporary)
     replace_directory(temporary, folder)

@@ -88,6 +88,8 @@ def make_setup(context: RunContext) -> DistillationSetup:
     layer_map = student_layer_map(config, source.model)
     if source.new_pooler:
         accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
+    if source.label_note:
+        accelerator.print(source.label_note)
     positions = source.model.config.max_position_embeddings
     if config.data.max_length > positions:
         accelerator.print(

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from distill.data.batching import collate, padded_length
+from distill.utils.errors import UserError, first_line
 from pipelines.run.context import DistillationSetup, RunContext
 from students import (
     STUDENTS,
@@ -32,26 +33,32 @@ def build_student(
         source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
         attention: other than the configured one: softmax.
         quiet: print nothing, for a student that is only looked at.
+
+    Raises:
+        UserError: the settings do not fit the teacher's sizes.
     """
     settings = context.config.student
     if attention is not None:
         settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
     temperature = settings.initial_temperature
     same_depth = isinstance(source, StudentForSequenceClassification)
-    student, report = student_from_teacher(
-        source,
-        layer_map=list(range(settings.num_layers)) if same_depth else setup.layer_map,
-        attention=settings.attention,
-        num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
-        features=settings.features,
-        seed=context.config.seed,
-        softmax_layers=settings.softmax_layers,
-        initial_temperature=1.0 if isinstance(temperature, str) else temperature,
-        redraw_interval=settings.redraw_interval,
-        exact_up_to=settings.exact_up_to,
-        positions=padded_length(context.config.data.max_length),
-        attention_options=settings.attention_options,
-    )
+    try:
+        student, report = student_from_teacher(
+            source,
+            layer_map=list(range(settings.num_layers)) if same_depth else setup.layer_map,
+            attention=settings.attention,
+            num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
+            features=settings.features,
+            seed=context.config.seed,
+            softmax_layers=settings.softmax_layers,
+            initial_temperature=1.0 if isinstance(temperature, str) else temperature,
+            redraw_interval=settings.redraw_interval,
+            exact_up_to=settings.exact_up_to,
+            positions=padded_length(context.config.data.max_length),
+            attention_options=settings.attention_options,
+        )
+    except ValueError as error:  # what does not fit the teacher's sizes, which the configuration does not know
+        raise UserError(f"student: {first_line(error)}") from error
     if context.run.label_scale is not None and any(name.startswith("classifier.") for name in report.new):
         context.run.label_scale.restore_head(student)
     student.config.layer_map = setup.layer_map

@@ -41,8 +41,9 @@ def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
     task, margin = context.task, context.config.teacher.margin_over_majority
     logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.validation)
     context.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
+    by_name = setup.source.label_note is not None
     for name, split_logits in logits.items():
-        check_teacher(task, split_logits, setup.validation[name].labels, margin)
+        check_teacher(task, split_logits, setup.validation[name].labels, margin, matched_by_name=by_name)
 
 
 def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:

@@ -27,6 +27,7 @@ class AFTAttention(HeadAttention):
     has_context = False
     row_stochastic = False
     options = {"variant": ("simple", "local", "full"), "window": 32, "rank": 64}  # noqa: RUF012
+    limits = {"window": (1, 1024), "rank": (1, 4096)}  # noqa: RUF012
     small_options = {"window": 4, "rank": 4}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -36,8 +37,6 @@ class AFTAttention(HeadAttention):
         self.seed = config.projection_seed
         if self.variant == "simple":
             return
-        if min(self.window, options["rank"]) < 1:
-            raise ValueError("attention options window and rank must be at least 1")
         self.permutation_equivariant = False
         self.complexity = "quadratic" if self.variant == "full" else "linear"
         self.rows = nn.Parameter(torch.empty(config.max_position_embeddings, options["rank"]))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertIntermediate
 
-from .ops.by_length import attend_by_length
+from .ops.by_length import attend_by_length, map_by_length
+from .ops.masking import blank_pads
+from .options import Limits, Option, resolve
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
-
-Option = bool | int | float | str | tuple[str, ...]
 
 
 class SelfAttention(nn.Module, ABC):
@@ -68,6 +68,8 @@ class SelfAttention(nn.Module, ABC):
     """Whether BERT's output projection W_o follows."""
     options: ClassVar[Mapping[str, Option]] = {}
     """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
+    limits: ClassVar[Mapping[str, Limits]] = {}
+    """The lowest and the highest value of the options that are numbers, where they are not 0 and ``LARGEST``."""
     small_options: ClassVar[Mapping[str, bool | int | float | str]] = {}
     """Options for sequences of a dozen tokens, at which the contract tests look: a window of 4, say."""
 
@@ -129,6 +131,24 @@ class SelfAttention(nn.Module, ABC):
         return False
 
     @classmethod
+    def resolve_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options, those not given at their defaults; ValueError for one that cannot be."""
+        options = resolve(cls.options, cls.limits, given)
+        if problem := cls.options_problem(options):
+            raise ValueError(problem)
+        return options
+
+    @classmethod
+    def options_problem(cls, options: Mapping[str, Any]) -> str | None:
+        """Return why options do not fit each other, each of them being in its range; None where they do."""
+        return None
+
+    @classmethod
+    def sizes_problem(cls, config: Any) -> str | None:
+        """Return why the mechanism, with the options of ``config``, does not fit the model's sizes; or None."""
+        return None
+
+    @classmethod
     def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:
         """Whether it ``estimates_softmax`` with these options, those not given at their defaults."""
         return cls.estimates_softmax
@@ -153,6 +173,18 @@ class SelfAttention(nn.Module, ABC):
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         """Return the weights (B, H, N, N) that ``attend`` gives to the values; only if ``has_attention_map``."""
         raise ValueError(f"{type(self).__name__} has no attention map; distil its output instead")
+
+    def weights(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the weights (B, H, N, N) that mix the values of (B, N, D) hidden states.
+
+        Raises:
+            ValueError: the mechanism has no such map.
+        """
+        if not self.has_attention_map:
+            raise ValueError(f"{type(self).__name__} has no attention map to return; leave output_attentions out")
+        states = blank_pads(hidden_states, mask)
+        query, key = self.split_heads(self.query(states)), self.split_heads(self.key(states))
+        return map_by_length(self.attention_map, self.exact_up_to, query, key, mask)
 
     def receptive_field(self, length: int) -> Tensor | None:
         """Which tokens' values (N, N) each of N real tokens can see, True at [to, from]; None where it sees all."""
@@ -261,32 +293,3 @@ class HeadAttention(SelfAttention):
     def works_on_heads(cls) -> bool:
         """Whether ``attend`` is all there is to ``mix``, but for the projections."""
         return cls.mix is HeadAttention.mix
-
-
-def resolve_options(attention: type[SelfAttention], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option of a mechanism, the given ones checked and the others at their defaults.
-
-    Raises:
-        ValueError: an option that the mechanism does not have, or a value of the wrong type or outside the choices.
-    """
-    unknown = [name for name in given if name not in attention.options]
-    if unknown:
-        known = ", ".join(attention.options) or "none"
-        raise ValueError(f"attention option {unknown[0]!r} is unknown; the mechanism's options: {known}")
-    return {name: _resolve(name, default, given.get(name)) for name, default in attention.options.items()}
-
-
-def _resolve(name: str, default: Option, value: Any) -> Any:
-    if isinstance(default, tuple):
-        if value is not None and value not in default:
-            raise ValueError(f"attention option {name} {value!r} is unknown; choose one of {', '.join(default)}")
-        return default[0] if value is None else value
-    if value is None:
-        return default
-    kind = type(default)
-    fits = isinstance(value, int | float) and not isinstance(value, bool) if kind is float else type(value) is kind
-    if not fits:
-        raise ValueError(f"attention option {name} must be {kind.__name__}, got {value!r}")
-    if kind is not bool and kind is not str and value < 0:
-        raise ValueError(f"attention option {name} must not be negative, got {value}")
-    return kind(value)

@@ -20,6 +20,7 @@ from .ops.banded import (
 from .ops.masking import masked_softmax
 from .ops.pattern import PatternAttention
 from .ops.random_blocks import draw_blocks
+from .options import LARGEST
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -35,6 +36,7 @@ class BigBirdAttention(PatternAttention):
 
     complexity = "linear"
     options = {"block": 16, "global_blocks": 1, "random_blocks": 3}  # noqa: RUF012
+    limits = {"block": (1, LARGEST), "random_blocks": (0, 64)}  # noqa: RUF012
     small_options = {"block": 2, "random_blocks": 1}  # noqa: RUF012
 
     plan: Tensor
@@ -43,8 +45,6 @@ class BigBirdAttention(PatternAttention):
         super().__init__(config, layer)
         options = config.attention_options or {}
         self.block, self.num_global, self.num_random = (options[name] for name in self.options)
-        if self.block < 1:
-            raise ValueError(f"attention option block must be positive, got {self.block}")
         self.seed = config.projection_seed
         # Persistent: from_pretrained leaves buffers that no checkpoint fills uninitialised.
         shape = self.num_heads, 2 ** self._num_powers(config.max_position_embeddings) - 1, self.num_random

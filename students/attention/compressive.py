@@ -1,6 +1,7 @@
 """Compressive Transformer as an encoder: beyond the memory of Transformer-XL, an older one of compressed tokens."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from .ops.banded import (
 from .ops.compression import Compression
 from .ops.masking import blank_pads, masked_softmax
 from .ops.relative import RelativeAttention, relative_flops
+from .options import LARGEST
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -34,17 +36,23 @@ class CompressiveAttention(RelativeAttention):
     """
 
     options = {"segment": 64, "memory": 64, "compressed": 16, "rate": 4}  # noqa: RUF012
+    limits = {"segment": (1, LARGEST), "rate": (1, 64)}  # noqa: RUF012
     small_options = {"segment": 4, "memory": 4, "compressed": 2, "rate": 2}  # noqa: RUF012
+
+    @classmethod
+    def options_problem(cls, options: Mapping[str, Any]) -> str | None:
+        segment, rate, slots = (options[name] for name in ("segment", "rate", "compressed"))
+        if segment % rate or slots * rate % segment:
+            return (
+                f"attention options rate {rate} and compressed {slots} must fit the segment of {segment}: a multiple "
+                "of the rate, and a divisor of rate times compressed"
+            )
+        return super().options_problem(options)
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         options = config.attention_options or {}
         self.num_slots, self.rate = options["compressed"], options["rate"]
-        if self.rate < 1 or self.segment % self.rate or self.num_slots * self.rate % self.segment:
-            raise ValueError(
-                f"attention options rate {self.rate} and compressed {self.num_slots} must fit the segment of "
-                f"{self.segment}: a multiple of the rate, and a divisor of rate times compressed"
-            )
         self.slots_per_segment = self.segment // self.rate
         self.compression = Compression(config.hidden_size, self.rate)
 

@@ -33,10 +33,13 @@ class LSRAttention(SelfAttention):
     projections = ()
     options = {"convolution": ("light", "dynamic")}  # noqa: RUF012
 
+    @classmethod
+    def sizes_problem(cls, config: Any) -> str | None:
+        heads = config.num_attention_heads
+        return f"lsra splits the heads in two halves; num_attention_heads {heads} is odd" if heads % 2 else None
+
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
-        if self.num_heads % 2:
-            raise ValueError(f"lsra splits the heads in two halves; num_attention_heads {self.num_heads} is odd")
         self.seed = config.projection_seed
         self.num_kernels = self.num_heads // 2
         self.half_size = half = config.hidden_size // 2

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .ops.masking import blank_pads
+from .options import LARGEST
 from .softmax import SoftmaxAttention
 
 if TYPE_CHECKING:
@@ -22,13 +23,12 @@ class MemoryEfficientAttention(SoftmaxAttention):
     is_softmax = True
     takes_single_queries = False
     options = {"chunk": 128}  # noqa: RUF012
+    limits = {"chunk": (1, LARGEST)}  # noqa: RUF012
     small_options = {"chunk": 16}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.chunk = (config.attention_options or {})["chunk"]
-        if self.chunk < 1:
-            raise ValueError(f"attention option chunk must be positive, got {self.chunk}")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return chunked_attention(query, key, value, mask, self.chunk, self.chunk)

@@ -1,5 +1,6 @@
 """Nyströmformer: softmax attention through means of queries and keys, and the inverse of their own map."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers import initialization
 
 from .base import HeadAttention
 from .ops.banded import token_positions
-from .ops.masking import blank_pads, full_precision, masked_softmax, widen
+from .ops.masking import blank_pads, full_precision, makes_graph, masked_softmax, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -21,7 +22,8 @@ class NystromAttention(HeadAttention):
     """softmax(q k̃ᵀ) softmax(q̃ k̃ᵀ)⁺ softmax(q̃ kᵀ) v with L landmarks q̃ and k̃; 12NLd operations and 48L³ per head.
 
     https://arxiv.org/abs/2102.03902. Landmarks are means over L equal segments of an example's real tokens; up to L
-    tokens, they are the tokens. ``convolution`` is the size of the paper's depthwise convolution on the values, of
+    tokens, they are the tokens, and the map is softmax attention's but for the error of the iterated inverse, a few
+    percent. ``convolution`` is the size of the paper's depthwise convolution on the values, of
     which there is one kernel per head, starting at 0; 0 leaves it out.
     """
 
@@ -37,8 +39,6 @@ class NystromAttention(HeadAttention):
         super().__init__(config, layer)
         self.num_landmarks = config.features_per_head
         size = (config.attention_options or {})["convolution"]
-        if size and size % 2 == 0:
-            raise ValueError(f"attention option convolution must be odd, or 0 for none, got {size}")
         self.convolution = nn.Parameter(torch.empty(self.num_heads, 1, size, 1)) if size else None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -67,7 +67,7 @@ class NystromAttention(HeadAttention):
         """
         length = key.shape[2]
         # An exported graph is for all lengths.
-        num_landmarks = self.num_landmarks if torch.compiler.is_compiling() else min(self.num_landmarks, length)
+        num_landmarks = self.num_landmarks if makes_graph() else min(self.num_landmarks, length)
         positions = token_positions(mask, length, key.device).long()
         num_real = length if mask is None else mask.sum(-1, keepdim=True)
         num_real = torch.as_tensor(num_real, device=key.device).clamp(min=self.num_landmarks)
@@ -106,6 +106,13 @@ class NystromAttention(HeadAttention):
                         context[:, index] = context[:, index] + tap * v[:, other]
             contexts[example][:, real] = context
         return contexts
+
+    @classmethod
+    def options_problem(cls, options: Mapping[str, Any]) -> str | None:
+        size = options["convolution"]
+        return (
+            f"attention option convolution must be odd, or 0 for none, got {size}" if size and size % 2 == 0 else None
+        )
 
     def initialize_features(self) -> None:
         if self.convolution is not None:

@@ -1,5 +1,6 @@
 """Reformer: tokens are sorted by a hash of what they ask for, and attend to those sorted next to them."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from .base import SelfAttention
 from .ops.banded import from_blocks, mask_or_ones, to_blocks, with_neighbours
 from .ops.masking import blank_pads
 from .ops.random_features import seeded_generator
+from .options import LARGEST
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -32,18 +34,19 @@ class ReformerAttention(SelfAttention):
     selects_by_content = True
     projections = ("query", "value")
     options = {"chunk": 64, "buckets": 16, "rounds": 2}  # noqa: RUF012
+    limits = {"chunk": (1, LARGEST), "buckets": (2, 1024), "rounds": (1, 64)}  # noqa: RUF012
     small_options = {"chunk": 4, "buckets": 4}  # noqa: RUF012
 
     projection: Tensor
 
+    @classmethod
+    def options_problem(cls, options: Mapping[str, Any]) -> str | None:
+        buckets = options["buckets"]
+        return f"attention option buckets must be even, got {buckets}" if buckets % 2 else None
+
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         self.chunk, self.num_buckets, self.rounds = ((config.attention_options or {})[name] for name in self.options)
-        if self.chunk < 1 or self.rounds < 1 or self.num_buckets < 2 or self.num_buckets % 2:
-            raise ValueError(
-                "attention options chunk and rounds must be positive and buckets even, "
-                f"got {self.chunk}, {self.rounds} and {self.num_buckets}"
-            )
         self.seed = config.projection_seed
         # Persistent: from_pretrained leaves buffers that no checkpoint fills uninitialised.
         shape = (self.rounds, 1, self.num_heads, self.head_size, self.num_buckets // 2)

@@ -11,6 +11,7 @@ from .ops.masking import blank_pads
 from .ops.random_features import seeded_generator
 from .ops.reference import naive_softmax_attention
 from .ops.sparse_feed_forward import SparseIntermediate, controller_rank
+from .options import LARGEST
 from .softmax import SoftmaxAttention
 
 if TYPE_CHECKING:
@@ -72,13 +73,23 @@ class ScalingAttention(SoftmaxAttention):
 
     permutation_equivariant = False
     options = {"modules": 16, "feed_forward_block": 0}  # noqa: RUF012
+    limits = {"modules": (1, LARGEST)}  # noqa: RUF012
     small_options = {"modules": 8}  # noqa: RUF012
+
+    @classmethod
+    def sizes_problem(cls, config: Any) -> str | None:
+        modules, block = (config.attention_options[name] for name in ("modules", "feed_forward_block"))
+        if config.hidden_size % modules:
+            return f"attention option modules {modules} must divide hidden_size {config.hidden_size}"
+        if block and config.intermediate_size % block:
+            return (
+                f"attention option feed_forward_block {block} must divide intermediate_size {config.intermediate_size}"
+            )
+        return None
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         num_modules = (config.attention_options or {})["modules"]
-        if num_modules < 1 or config.hidden_size % num_modules:
-            raise ValueError(f"attention option modules {num_modules} must divide hidden_size {config.hidden_size}")
         self.seed = config.projection_seed
         for name in self.projections:
             setattr(self, name, MultiplicativeDense(config.hidden_size, num_modules))

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from .base import HeadAttention
-from .ops.masking import softmax_attention
+from .ops.masking import softmax_attention, softmax_map
 from .ops.reference import naive_softmax_attention
 
 if TYPE_CHECKING:
@@ -29,11 +28,7 @@ class SoftmaxAttention(HeadAttention):
         return softmax_attention(query, key, value, mask, self.dropout.p if self.training else 0.0)
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-        logits = query @ key.mT * self.head_size**-0.5
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, None, None, :], torch.finfo(logits.dtype).min)
-        weights = logits.softmax(-1)
-        return weights if mask is None else weights.masked_fill(~mask[:, None, None, :], 0)
+        return softmax_map(query, key, mask)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return naive_softmax_attention(query, key, value, mask)

@@ -18,6 +18,7 @@ from .ops.banded import (
     to_blocks,
 )
 from .ops.pattern import PatternAttention
+from .options import LARGEST
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -33,6 +34,7 @@ class SparseAttention(PatternAttention):
 
     complexity = "subquadratic"
     options = {"pattern": ("strided", "fixed"), "stride": 0, "summary_tokens": 4}  # noqa: RUF012
+    limits = {"summary_tokens": (1, LARGEST)}  # noqa: RUF012
     small_options = {"summary_tokens": 1}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -41,10 +43,13 @@ class SparseAttention(PatternAttention):
         self.strided = options["pattern"] == "strided"
         self.stride = stride_of(config)
         self.num_summary = options["summary_tokens"]
-        if not 0 < self.num_summary <= self.stride:
-            raise ValueError(
-                f"attention option summary_tokens must be 1 to the stride, {self.stride}, got {self.num_summary}"
-            )
+
+    @classmethod
+    def sizes_problem(cls, config: Any) -> str | None:
+        stride, count = stride_of(config), config.attention_options["summary_tokens"]
+        if count <= stride:
+            return None
+        return f"attention option summary_tokens must be 1 to the stride, {stride}, got {count}"
 
     def pattern(self, position: Tensor, num_real: Tensor) -> Tensor:
         rows, columns = position[:, None, :, None], position[:, None, None, :]

@@ -22,6 +22,10 @@ from students.attention.performer import PerformerAttention
         ({"softmax_layers": [-3]}, r"softmax_layers \[-3\] do not exist: layers are 0 to 1"),
         ({"hidden_size": 30}, "not a multiple"),
         ({"is_decoder": True}, "encoders"),
+        ({"num_features": 10**7}, "num_features must be at most 65,536"),
+        ({"num_features": [10**7, 8]}, "num_features must be at most 65,536"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers must be 1 to 1,000"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be 1 to 1,000"),
     ],
 )
 def test_configuration_refuses(options, message):

@@ -71,6 +71,7 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "remote_code.py",
         "attention.py",
         "attention_base.py",
+        "attention_options.py",
         "attention_ops_by_length.py",
         "attention_ops_favor.py",
         "attention_ops_masking.py",

@@ -1,5 +1,8 @@
 """Teachers that nothing should be distilled from."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
@@ -85,6 +88,20 @@ def test_two_swapped_labels_are_named():
     with pytest.raises(UserError, match="fits negative = output 1, positive = output 0") as refusal:
         check_teacher(SST2, logits_for(1 - labels, 2), labels, margin=0.02)
     assert "100 points" in str(refusal.value)
+
+
+def test_the_way_out_names_the_outputs_as_they_are():
+    labels = np.array([0, 1, 2] * 20)
+    with pytest.raises(UserError) as refusal:
+        check_teacher(MNLI, logits_for((labels + 1) % 3, 3), labels, margin=0.02)
+    found = re.search(r'"id2label": (\{.*\})$', str(refusal.value))
+    assert json.loads(found[1]) == {"0": "contradiction", "1": "entailment", "2": "neutral"}
+
+
+def test_names_that_are_wrong_in_the_configuration_are_told_apart():
+    labels = np.array([0, 1] * 30)
+    with pytest.raises(UserError, match=r"what it calls negative is positive, positive is negative$"):
+        check_teacher(SST2, logits_for(1 - labels, 2), labels, margin=0.02, matched_by_name=True)
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .masking import blank_pads
+from .masking import blank_pads, makes_graph
 
 
 class Columns(NamedTuple):
@@ -138,7 +138,7 @@ def in_order(mix: Callable[..., Tensor], mask: Tensor | None, *tensors: Tensor) 
 
 def _pads_are_last(mask: Tensor) -> bool:
     # Looking into the mask would make a GPU wait and break a compiled or exported graph.
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+    if mask.device.type != "cpu" or makes_graph():
         return False
     return not bool((mask[:, 1:] & ~mask[:, :-1]).any())
 

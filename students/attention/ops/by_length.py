@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .masking import softmax_attention
+from .masking import makes_graph, softmax_attention, softmax_map
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -40,7 +40,7 @@ def attend_by_length(
     if mask is None:
         return attend(query, key, value, None)
     is_short = mask.sum(-1) <= exact_up_to
-    if torch.compiler.is_compiling():
+    if makes_graph():
         return _attend_in_graph(attend, is_short, query, key, value, mask)
     short, long = is_short.nonzero().squeeze(-1), (~is_short).nonzero().squeeze(-1)
     if len(long) == 0:
@@ -51,6 +51,27 @@ def attend_by_length(
     estimated = attend(query[long], key[long], value[long], mask[long])
     place = torch.cat([short, long]).argsort()
     return torch.cat([exact, estimated.to(exact.dtype)])[place]
+
+
+def map_by_length(
+    attention_map: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    exact_up_to: int,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """Return the weights (B, H, N, N) by which :func:`attend_by_length` mixes the values.
+
+    Args:
+        attention_map: the mechanism's own.
+        exact_up_to, query, key, mask: as there.
+    """
+    weights = attention_map(query, key, mask)
+    if exact_up_to == 0:
+        return weights
+    real = torch.ones(query.shape[0], key.shape[2], dtype=torch.bool, device=key.device) if mask is None else mask
+    is_short = (real.sum(-1) <= exact_up_to)[:, None, None, None]
+    return torch.where(is_short, softmax_map(query, key, mask).to(weights.dtype), weights)
 
 
 def _attend_exactly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -68,6 +89,7 @@ def _attend_in_graph(
     """The same in a compiled or exported graph, whose shapes may not depend on the mask: two conditions.
 
     A batch of one kind of texts computes that kind alone, a mixed one computes both for all and takes its own of each.
+    A trace knows no conditions and always computes both.
     """
 
     def exactly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, is_short: Tensor) -> Tensor:
@@ -83,4 +105,6 @@ def _attend_in_graph(
     def some_long(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, is_short: Tensor) -> Tensor:
         return torch.cond(is_short.any(), both, estimated, (query, key, value, mask, is_short))
 
+    if torch.jit.is_tracing():
+        return both(query, key, value, mask, is_short)
     return torch.cond(is_short.all(), exactly, some_long, (query, key, value, mask, is_short))

@@ -8,6 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def makes_graph() -> bool:
+    """Tell whether torch compiles, exports or traces: what is read of a tensor now would hold for all later inputs."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def blank_pads(tensor: Tensor, mask: Tensor | None) -> Tensor:
     """Set the pads of (B, H, N, d) or (B, N, D) to zero; multiplying would keep their NaN."""
     if mask is None:
@@ -63,6 +68,12 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     # An example without real tokens attends to its zeroed values: a row of -inf alone is NaN in some kernels.
     mask = mask | ~mask.any(-1, keepdim=True)
     return fused_attention(query, key, value, mask[:, None, None, :], dropout)
+
+
+def softmax_map(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the (B, H, M, N) weights that :func:`softmax_attention` gives to the values."""
+    logits = query @ key.mT * query.shape[-1] ** -0.5
+    return masked_softmax(logits, None if mask is None else mask[:, None, None, :])
 
 
 def feature_attention(

@@ -1,6 +1,7 @@
 """Segments that see themselves and others on one side, by relative positions: what both memory Transformers share."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from ..base import SelfAttention
+from ..options import LARGEST
 
 if TYPE_CHECKING:
     from ...configuration import StudentConfig
@@ -23,19 +25,23 @@ class RelativeAttention(SelfAttention):
 
     complexity = "linear"
     permutation_equivariant = False
+    limits = {"segment": (1, LARGEST)}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
         options = config.attention_options or {}
         self.segment, self.memory = options["segment"], options["memory"]
-        if self.segment < 1 or self.memory % self.segment:
-            raise ValueError(
-                f"attention option memory must be a multiple of the segment, got {self.memory} and {self.segment}"
-            )
         self.looks_left = layer % 2 == 0
         self.content_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.position_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.relative = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    @classmethod
+    def options_problem(cls, options: Mapping[str, Any]) -> str | None:
+        segment, memory = options["segment"], options["memory"]
+        if memory % segment:
+            return f"attention option memory must be a multiple of the segment, got {memory} and {segment}"
+        return None
 
     def initialize_features(self) -> None:
         for parameter in (self.content_bias, self.position_bias, self.relative.weight):

@@ -22,10 +22,6 @@ class SparseIntermediate(BertIntermediate):
 
     def __init__(self, config: "StudentConfig", block: int) -> None:
         super().__init__(config)
-        if block < 1 or config.intermediate_size % block:
-            raise ValueError(
-                f"attention option feed_forward_block {block} must divide intermediate_size {config.intermediate_size}"
-            )
         self.block = block
         rank = controller_rank(config.hidden_size, block)
         self.reduce = nn.Linear(config.hidden_size, rank, bias=False)

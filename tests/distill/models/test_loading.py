@@ -16,8 +16,10 @@ from transformers import (
 import students
 from distill.benchmark.model_copies import saved_copies, softmax_control
 from distill.models.loading import load_classifier, load_comparable
+from distill.tasks import get_task
 from distill.utils.errors import UserError
 
+SST2 = get_task("sst2")
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "fox", "!", ",", "3"]
 
@@ -103,9 +105,9 @@ def test_tokenizers_must_agree(bert, tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "same")
     save(bert, tmp_path / "other", [*WORDS[:-2], "3", ","])
     same = {"teacher": str(tmp_path / "one"), "student": str(tmp_path / "same"), "baseline": None}
-    assert list(load_comparable(same)) == ["teacher", "student"]
+    assert list(load_comparable(same, SST2)) == ["teacher", "student"]
     other = same | {"student": str(tmp_path / "other")}
-    assert "--teacher and --student have different tokenizers" in error_of(lambda: load_comparable(other))
+    assert "--teacher and --student have different tokenizers" in error_of(lambda: load_comparable(other, SST2))
 
 
 def test_control_is_the_student_with_softmax(student, bert):

@@ -47,6 +47,14 @@ def not_finite(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def relative_positions(folder: Path) -> None:
+    """Make a checkpoint one of relative positions, which transformers 5 leaves out without a word."""
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.encoder.layer.0.attention.self.distance_embedding.weight"] = torch.ones(9, 8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(position_embedding_type="relative_key")(folder)
+
+
 def nothing(folder: Path) -> None:
     """Leave a checkpoint as it is."""
 
@@ -109,6 +117,12 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "unknown activation": ("teacher", change_config(hidden_act="swoosh"), ("swoosh",)),
     "torn tokenizer": ("teacher", lambda folder: truncate(folder / "tokenizer.json"), ("tokenizer",)),
     "tokenizer that is a list": ("teacher", replace_with("tokenizer_config.json", "[]"), ("tokenizer",)),
+    "an adapter": ("teacher", lambda folder: (folder / "adapter_config.json").write_text("{}") and None, ("adapter",)),
+    "relative positions": ("teacher", relative_positions, ("relative_key", "absolute")),
+    "a decoder": ("teacher", change_config(is_decoder=True), ("decoder",)),
+    "several labels at once": ("teacher", change_config(problem_type="multi_label_classification"), ("multi_label",)),
+    "labels of another task": ("teacher", change_config(id2label={"0": "a", "1": "b"}), ("'a', 'b'", "id2label")),
+    "millions of layers": ("teacher", change_config(num_hidden_layers=10**7), ("num_hidden_layers 10,000,000",)),
     "no such folder": ("nowhere", nothing, ("nowhere",)),
     "folder of something else": ("data", nothing, ("teacher.checkpoint",)),
 }

@@ -47,6 +47,25 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "negative learning rate": (["--teacher.learning_rate", "-1"], ("teacher.learning_rate is -1",)),
     "heads that do not divide": (["--teacher.scratch.num_heads", "3"], ("num_heads is 3", "hidden_size 32")),
+    "millions of layers": (["--teacher.scratch.num_layers", "10000000"], ("num_layers is 10000000", "at most 1,000")),
+    "millions of layers of a student": (["--student.num_layers", "10000000"], ("student.num_layers", "the teacher's")),
+    "millions of features": (["--student.num_features", "10000000"], ("num_features must be at most 65,536",)),
+    "a negative window": (
+        ["--student.attention", "longformer", "--student.attention_options", "{window: -3}"],
+        ("student.attention_options", "window must be a whole number from 0", "got -3"),
+    ),
+    "an unknown kernel": (
+        ["--student.attention_options", "{kernel: foo}"],
+        ("student.attention_options", "kernel 'foo'", "favor+, hyperbolic"),
+    ),
+    "options that do not fit each other": (
+        ["--student.attention", "transformer_xl", "--student.attention_options", "{segment: 3, memory: 4}"],
+        ("student.attention_options", "memory must be a multiple of the segment"),
+    ),
+    "options that do not fit the teacher": (
+        ["--student.attention", "scaling", "--student.attention_options", "{modules: 7}"],
+        ("student: attention option modules 7 must divide hidden_size 32",),
+    ),
     "odd held-out share": (["--data.held_out_fraction", "0.9"], ("data.held_out_fraction is 0.9",)),
     "custom without a folder": (["--task", "custom", "--data.dir", "null"], ("data.dir", "custom")),
     "custom without files": (["--task", "custom", "--data.dir", "."], ("data.dir", "no train.<")),

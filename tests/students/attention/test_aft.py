@@ -86,5 +86,5 @@ def test_what_a_student_keeps_of_the_teacher():
 def test_limits_are_named():
     with pytest.raises(ValueError, match="33 tokens are more than the 32 positions"):
         aft("full").attend(*inputs(33), None)
-    with pytest.raises(ValueError, match="window and rank must be at least 1"):
+    with pytest.raises(ValueError, match="window must be a whole number from 1 to 1,024, got 0"):
         aft("local", window=0)

@@ -104,9 +104,16 @@ def test_reconstruction_loss_ignores_pads_on_either_side():
     torch.testing.assert_close(left, expected)
 
 
-@pytest.mark.parametrize("options", [{"rate": 3}, {"compressed": 3}, {"rate": 0}])
-def test_sizes_must_fit(options):
-    with pytest.raises(ValueError, match="must fit the segment of 4"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 3}, "must fit the segment of 4"),
+        ({"compressed": 3}, "must fit the segment of 4"),
+        ({"rate": 0}, "rate must be a whole number from 1 to 64, got 0"),
+    ],
+)
+def test_sizes_must_fit(options, message):
+    with pytest.raises(ValueError, match=message):
         compressive(**options)
 
 

@@ -84,7 +84,14 @@ def test_seed_and_layer_decide_the_hash():
     assert not torch.equal(first, reformer(seed=1).projection)
 
 
-@pytest.mark.parametrize("options", [{"buckets": 7}, {"chunk": 0}, {"rounds": 0}])
-def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match="buckets even"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"buckets": 7}, "buckets must be even, got 7"),
+        ({"chunk": 0}, "chunk must be a whole number from 1 to"),
+        ({"rounds": 0}, "rounds must be a whole number from 1 to"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         reformer(**options)
