@@ -9,7 +9,7 @@ from distill.utils.errors import UserError
 
 
 def data(**given):
-    empty = dict.fromkeys(("dir", "text_columns", "label_names"))
+    empty = dict.fromkeys(("dir", "text_columns", "label_names", "main_metric"))
     return SimpleNamespace(**(empty | {"label_column": "label", "regression": False} | given))
 
 
