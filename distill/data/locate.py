@@ -172,7 +172,9 @@ def _only(present: Sequence[Path]) -> Path | None:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and _is_readable(path))
+    """Return the files whose names say that they are tables, which those of txt do not."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _is_readable(path))
+    return [path for path in files if ".txt" not in path.name.lower()]
 
 
 def _single_file(folder: Path) -> SplitFiles | None:

@@ -61,7 +61,8 @@ def test_a_test_file_that_hides_its_labels_is_no_validation(tmp_path, columns):
 
 def test_the_only_table_of_a_folder_is_train(tmp_path):
     write(tmp_path / "tickets.csv", TRAIN)
-    (tmp_path / "README.md").write_text("about it")
+    for name in ("README.md", "licence.txt"):
+        (tmp_path / name).write_text("about it")
     _, splits = open_folder(tmp_path)
     assert len(splits.validation["validation"]) == 8
     assert splits.notes == ("train is read from tickets.csv",)
