@@ -12,6 +12,8 @@ from distill.utils.errors import UserError
 
 NAMELESS = re.compile(r"(?:label|class)?(\d+)")
 SEPARATORS = re.compile(r"[\s_-]+")
+SHORTEST = 3
+"""Letters of the shortest name that stands for a longer one."""
 MAX_NAMES = 8
 """Names that a message lists."""
 
@@ -32,7 +34,7 @@ def check_problem_type(config: PreTrainedConfig, task: Task, who: str) -> None:
 def settle_labels(model: PreTrainedModel, task: Task, who: str) -> str | None:
     """Put the outputs of a classifier into the order of the task's labels, and call them by the task's names.
 
-    Names are matched without regard to case, spaces, hyphens and underscores. Outputs that have none (LABEL_0) are
+    Names are matched without regard to case, spaces, hyphens and underscores, and neg is negative. Outputs that have none (LABEL_0) are
     taken in the order in which they stand, and so is every other one where the user gave ``data.label_names``. Where
     the labels of the data are bare indices, the model's names say more and stay.
 
@@ -85,7 +87,22 @@ def matching_order(names: Sequence[str], wanted: Sequence[str]) -> list[int] | N
         found, sought = [form(name) for name in names], [form(name) for name in wanted]
         if sorted(found) == sorted(sought) and len(set(found)) == len(found):
             return [found.index(name) for name in sought]
-    return None
+    return _abbreviated_order([_folded(name) for name in names], [_folded(name) for name in wanted])
+
+
+def _abbreviated_order(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Match names of which one is the beginning of the other, as neg and negative; None where that is ambiguous."""
+    order = []
+    for name in wanted:
+        alike = [
+            index
+            for index, other in enumerate(names)
+            if min(len(name), len(other)) >= SHORTEST and (name.startswith(other) or other.startswith(name))
+        ]
+        if len(alike) != 1:
+            return None
+        order += alike
+    return order if len(set(order)) == len(names) == len(wanted) else None
 
 
 @torch.no_grad()

@@ -50,6 +50,8 @@ def save(model, folder):
         (MNLI, ["contradiction", "entailment", "neutral"], [1, 2, 0]),
         (MNLI, ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"], [2, 1, 0]),
         (OWN, ["other", "refund", "billing"], [2, 1, 0]),
+        (get_task("imdb"), ["POSITIVE", "NEGATIVE"], [1, 0]),
+        (MNLI, ["contra", "entail", "neutral"], [1, 2, 0]),
         (custom_task(["text"], "stars", ["1", "2", "3"], False), ["3", "1", "2"], [1, 2, 0]),
         (custom_task(["text"], "label", ["a", "A"], False), ["A", "a"], [1, 0]),
     ],
