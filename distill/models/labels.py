@@ -34,9 +34,10 @@ def check_problem_type(config: PreTrainedConfig, task: Task, who: str) -> None:
 def settle_labels(model: PreTrainedModel, task: Task, who: str) -> str | None:
     """Put the outputs of a classifier into the order of the task's labels, and call them by the task's names.
 
-    Names are matched without regard to case, spaces, hyphens and underscores, and neg is negative. Outputs that have none (LABEL_0) are
-    taken in the order in which they stand, and so is every other one where the user gave ``data.label_names``. Where
-    the labels of the data are bare indices, the model's names say more and stay.
+    Names are matched without regard to case, spaces, hyphens and underscores, and where one begins with the other, as
+    negative with neg. Outputs that have none (LABEL_0) are taken in the order in which they stand, and so is every
+    other one where the user gave ``data.label_names``. Where the labels of the data are bare indices, the names of the
+    model say more and stay.
 
     Args:
         model: with as many outputs as the task has; its classifier and its configuration are changed in place.
