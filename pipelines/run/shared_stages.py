@@ -21,7 +21,7 @@ from distill.utils.files import UNFINISHED, copy_directory, find_damage, replace
 from pipelines.run.context import DistillationSetup, RunContext
 from teachers.output_cache import teacher_fingerprint
 
-VERSION = 1
+VERSION = 2
 """Part of the name: raised whenever the same settings would come to mean other weights."""
 
 

@@ -14,7 +14,13 @@ OPTIONS = {"modules": 4, "feed_forward_block": 4}
 
 def layer(block=4):
     torch.manual_seed(0)
-    config = StudentConfig(hidden_size=24, num_attention_heads=4, intermediate_size=32, attention="scaling")
+    config = StudentConfig(
+        hidden_size=24,
+        num_attention_heads=4,
+        intermediate_size=32,
+        attention="scaling",
+        attention_options={"modules": 4},
+    )
     return SparseIntermediate(config, block).double()
 
 
