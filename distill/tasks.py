@@ -13,6 +13,8 @@ from distill.utils.errors import UserError, choices_hint
 CUSTOM = "custom"
 MAIN_METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearmanr")
+FEW_EXAMPLES = 100
+"""Validation rows below which an interval says little: with 99 right of 99, up to 3 % may still be wrong."""
 SCORE = "score"
 
 

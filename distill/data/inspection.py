@@ -13,11 +13,9 @@ from distill.data.batching import TokenizedExamples
 from distill.data.labels import NO_LABEL
 from distill.data.splits import Splits, row_id_doubt
 from distill.data.token_inspection import inspect_tokens
-from distill.tasks import CUSTOM, Task
+from distill.tasks import CUSTOM, FEW_EXAMPLES, Task
 from distill.utils.findings import WARNING, Finding, raise_on_error
 
-FEW_EXAMPLES = 100
-"""Validation rows below which an interval says little: with 99 right of 99, up to 3 % may still be wrong."""
 MUCH_OVERLAP = 0.01
 """Share of validation that may stand in train, as some of GLUE's sets do."""
 MAX_NAMED = 5

@@ -6,9 +6,9 @@ import numpy as np
 from scipy import stats
 
 from distill.benchmark.points import Interval
-from distill.data.inspection import FEW_EXAMPLES
 from distill.evaluation.bootstrap import Metric, bootstrap_metric, correlation, divide
 from distill.evaluation.record_parts import WilliamsTest
+from distill.tasks import FEW_EXAMPLES
 
 MAX_UNDEFINED = 0.01  # share of resamples in which the ratio may be undefined before the interval is
 

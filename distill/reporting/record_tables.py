@@ -1,6 +1,5 @@
 """The tables of a comparison: models, stages, environment; and all of them as text."""
 
-from distill.data.inspection import FEW_EXAMPLES
 from distill.evaluation.record import MODELS, Record, dataset, model_metrics
 from distill.evaluation.record_parts import LinearForm, StageEntry
 from distill.reporting.formatting import (
@@ -17,6 +16,7 @@ from distill.reporting.formatting import (
 from distill.reporting.measurement_tables import alternative_cells, memory_cells, speed_cells
 from distill.reporting.tables import Table, markdown_cells, text_table
 from distill.reporting.verdict import verdict
+from distill.tasks import FEW_EXAMPLES
 
 
 def comparison_table(record: Record) -> str:

@@ -5,7 +5,7 @@ import pytest
 from helpers.data_folders import write
 
 from distill.config.schema import DataConfig
-from distill.data.inspection import FEW_EXAMPLES, inspect_data
+from distill.data.inspection import inspect_data
 from distill.data.splits import load_data, resolve_task
 from distill.utils.errors import UserError
 from distill.utils.findings import WARNING
