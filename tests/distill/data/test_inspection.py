@@ -7,6 +7,7 @@ from helpers.data_folders import write
 from distill.config.schema import DataConfig
 from distill.data.inspection import inspect_data
 from distill.data.splits import load_data, resolve_task
+from distill.tasks import FEW_EXAMPLES
 from distill.utils.errors import UserError
 from distill.utils.findings import WARNING
 
