@@ -46,7 +46,7 @@ def distil(make_bert, make_examples, make_accelerator, tmp_path):
 
         teacher = make_bert(num_layers=3, num_labels=1, problem_type="regression")
         scale.restore_head(teacher)
-        progress = train(teacher, replace(LABELS, epochs=5, learning_rate=0.002), StageInputs(scored))
+        progress = train(teacher, replace(LABELS, epochs=12, learning_rate=0.002), StageInputs(scored))
         student = student_from_teacher(teacher, layer_map=[0, 2], attention="performer", num_features=8)[0]
         plan = plan_stage(BOTH, [0, 2], 3)
         train(student, BOTH, StageInputs(scored, plan, OnlineTeacherOutputs(teacher, plan)))
