@@ -142,6 +142,8 @@ def test_a_page_is_short(page):
 def test_every_link_and_path_exists(page):
     text = page.read_text()
     links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    # GitHub finds its runs of a workflow from a page at the top, two levels up, whoever owns the repository.
+    links = [re.sub(r"^\.\./\.\./actions/(workflows/\w+\.yml)(/badge\.svg)?$", r".github/\1", link) for link in links]
     missing = [target for target in links if not (page.parent / target.partition("#")[0]).exists()]
     assert missing == []
     named = re.findall(r"(?<![\w/])(?:configs|pipelines|distill|students|teachers|notebooks|tests)/[\w./-]*\w", text)
