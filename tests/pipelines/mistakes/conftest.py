@@ -54,9 +54,12 @@ def place(in_order: Place, tmp_path: Path) -> Place:
 def refused(
     tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., str]:
-    """Return a function that runs the command, checks how it was refused and returns the message."""
+    """Return a function that runs the command, checks how it was refused and returns the message.
 
-    def command(*arguments: str, run_dir: Path | None = None, config: Path | None = None) -> str:
+    What is refused once the data is read may have warnings about the data before it: ``warned`` takes them for granted.
+    """
+
+    def command(*arguments: str, run_dir: Path | None = None, config: Path | None = None, warned: bool = False) -> str:
         folder = run_dir or tmp_path / "run"
         existed = os.path.exists(folder)  # False for a name that no file can have
         options = ["--config", str(config or tiny.config), "--run_dir", str(folder), *arguments]
@@ -65,6 +68,8 @@ def refused(
             run(main)
         errors = capsys.readouterr().err
         assert stopped.value.code == 2, errors
+        if warned:
+            errors = "".join(f"{line}\n" for line in errors.splitlines() if not line.startswith("warning: data: "))
         assert errors.startswith("error: "), errors
         assert errors.count("\n") == 1, errors
         assert os.path.exists(folder) == existed, "a run folder was left behind"
