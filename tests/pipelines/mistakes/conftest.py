@@ -56,7 +56,7 @@ def refused(
 ) -> Callable[..., str]:
     """Return a function that runs the command, checks how it was refused and returns the message.
 
-    What is refused once the data is read may have warnings about the data before it: ``warned`` takes them for granted.
+    What is refused once the data is read may have warnings about the data before it; ``warned`` leaves these out.
     """
 
     def command(*arguments: str, run_dir: Path | None = None, config: Path | None = None, warned: bool = False) -> str:
