@@ -97,3 +97,9 @@ def test_gain_as_a_gate(record):
     assert unmet_requirements(typed(record), {"gain": 0.0}) == [
         "gain: no student trained on labels alone was compared"
     ]
+
+
+@pytest.mark.parametrize(("correlation", "leads"), [(0.0, True), (-0.2, True), (0.5, False), (None, False)])
+def test_a_teacher_that_has_learned_nothing_leads(record, correlation, leads):
+    record["models"]["teacher"]["label_correlation"] = correlation
+    assert verdict(typed(record)).startswith("The teacher has not learned sst2") == leads
