@@ -31,7 +31,8 @@ from distill.utils.record_json import to_json
 
 if TYPE_CHECKING:
     from distill.benchmark.conditions import Models
-    from distill.config.schema import ComparisonConfig, DataConfig
+    from distill.config.data_schema import DataConfig
+    from distill.config.schema import ComparisonConfig
     from distill.data.batching import TokenizedExamples
     from distill.data.splits import Examples
     from distill.evaluation.comparison import ComparisonSetup

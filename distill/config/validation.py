@@ -4,33 +4,27 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from distill.config.choices import CHOICES
+from distill.config.require import require, require_choice, require_positive
 from distill.config.schema import (
     AUGMENTATIONS,
-    EXACT_FORM,
-    FIRST_TOKEN,
-    LOSSES,
-    PACKED,
-    SOFTMAX_STUDENT,
     AugmentationConfig,
     ComparisonConfig,
     Config,
     ScratchConfig,
-    StageConfig,
     StudentSettings,
     TeacherConfig,
 )
+from distill.config.stage_validation import check_losses, check_stage_settings
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOST_OF_SCRATCH = {"num_layers": 1000, "hidden_size": 2**14, "intermediate_size": 2**16, "vocabulary_size": 10**6}
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
-"""Names under `checkpoints/` that no stage may have."""
 
 
 def check_config(config: Config, attentions: Mapping[str, Any] | None = None) -> None:
@@ -204,96 +198,3 @@ def _check_options(student: StudentSettings, mechanism: Any) -> None:
             mechanism.resolve_options(student.attention_options)
         except ValueError as error:
             raise UserError(f"student.attention_options: {error}") from error
-
-
-def require(condition: bool, key: str, value: Any, expected: str) -> None:
-    """Raise UserError with the key, its value and what is expected, unless the condition holds."""
-    if not condition:
-        raise UserError(f"{key} is {value!r}: {expected}")
-
-
-def require_choice(key: str, value: str, choices: Collection[str]) -> None:
-    """Raise UserError, with the nearest choice, unless the value is one of them."""
-    require(value in choices, key, value, choices_hint(value, choices))
-
-
-def require_positive(section: str, values: Any, keys: Sequence[str]) -> None:
-    """Raise UserError unless each of the section's keys is null or above 0."""
-    for key in keys:
-        value = getattr(values, key)
-        require(value is None or value > 0, f"{section}.{key}", value, "give a number above 0")
-
-
-def check_stage_settings(stages: Sequence[StageConfig]) -> None:
-    """Refuse what no attention mechanism makes work."""
-    require(len(stages) > 0, "stages", [], "give at least one stage")
-    names = [stage.name.casefold() for stage in stages]  # some file systems do not tell A from a
-    require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
-    _check_order(stages)
-    for stage in stages:
-        _check_stage(stage)
-
-
-def _check_stage(stage: StageConfig) -> None:
-    section = f"stages.{stage.name}"
-    short = bool(re.fullmatch(r"[\w-]{1,100}", stage.name))
-    require(short, "stages.name", stage.name, "use letters, digits, _ and -, at most 100")
-    require(stage.name.casefold() not in TAKEN, "stages.name", stage.name, "this name is taken by the run itself")
-    require_positive(section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size"))
-    require_positive(section, stage, ("patience", "average_epochs"))
-    one_end = stage.average_epochs == 1 or not stage.keep_best_epoch
-    require(one_end, f"{section}.average_epochs", stage.average_epochs, "leave out keep_best_epoch, or this")
-    require(0 < stage.layer_decay <= 1, f"{section}.layer_decay", stage.layer_decay, "give a share above 0, at most 1")
-    require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
-    for name, weight in stage.losses.items():
-        require_choice(f"{section}.losses", name, LOSSES)
-        require(weight > 0, f"{section}.losses.{name}", weight, "give a weight above 0, or leave the loss out")
-    require_positive(section, stage, ("final_temperature",))
-    for name, weight in (stage.final_losses or {}).items():
-        require(name in stage.losses, f"{section}.final_losses", name, "name only losses of the stage")
-        require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
-    require_choice(f"{section}.train", stage.train, CHOICES["stages.train"])
-    require_choice(f"{section}.inputs", stage.inputs, CHOICES["stages.inputs"])
-    require_choice(f"{section}.texts", stage.texts, CHOICES["stages.texts"])
-    labelled = stage.texts != PACKED or "labels" not in stage.losses
-    require(labelled, f"{section}.losses", "labels", "packed texts have no labels; use another loss")
-    allowed = {"attention_output", "attention_context", "attention_map"}
-    only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
-    require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
-    key = f"{section}.last_layer"
-    require_choice(key, stage.last_layer, CHOICES["stages.last_layer"])
-    alone = {"attention_output", "attention_context", "hidden_states", "logits", "labels"}
-    per_token = stage.last_layer == "all" or set(stage.losses) <= alone
-    require(per_token, key, FIRST_TOKEN, f"works only with the losses {', '.join(sorted(alone))}")
-
-
-def _check_order(stages: Sequence[StageConfig]) -> None:
-    """Refuse softmax attention in a stage behind the mechanism's own, and targets that no stage has left."""
-    for before, stage in zip((None, *stages), stages, strict=False):
-        key = f"stages.{stage.name}"
-        is_first = before is None or before.attention == "softmax"
-        require_choice(f"{key}.targets", stage.targets, CHOICES["stages.targets"])
-        if stage.attention is not None:
-            require_choice(f"{key}.attention", stage.attention, CHOICES["stages.attention"])
-            require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
-            require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
-    if any(stage.targets == SOFTMAX_STUDENT for stage in stages):
-        left = stages[0].attention == "softmax"
-        require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
-
-
-def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
-    """Refuse a loss that nothing stands in for; `distill.objectives.loss_fallbacks` replaces the others.
-
-    And refuse to fit an attention mechanism to softmax attention that does not estimate it.
-    """
-    fits = stage.targets != EXACT_FORM or mechanism.estimates_softmax
-    advice = f"{attention} attention does not estimate softmax attention; choose another"
-    require(fits, f"stages.{stage.name}.targets", stage.targets, advice)
-    key = f"stages.{stage.name}.losses"
-    for name in stage.losses:
-        if not mechanism.trains_layers:
-            way_out = f"{attention} keeps its layers as they are; use logits or labels"
-            require(name in ("logits", "labels"), key, name, way_out)
-        compresses = name != "compression" or hasattr(mechanism, "compression_loss")
-        require(compresses, key, name, f"{attention} attention has none; leave it out")

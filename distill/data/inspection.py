@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.labels import NO_LABEL
 from distill.data.splits import Splits, row_id_doubt

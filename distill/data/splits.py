@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.columns import DataSource, find_columns
 from distill.data.labels import HIDDEN as HIDDEN
 from distill.data.labels import MANY_CLASSES, find_label_names

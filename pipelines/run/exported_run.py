@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from distill.config.data_options import data_options
+from distill.config.data_schema import DataConfig
 from distill.config.parsing import load_config
-from distill.config.schema import DataConfig
 from distill.data.splits import Examples
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import read_predictions

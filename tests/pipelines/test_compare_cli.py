@@ -12,7 +12,7 @@ from helpers import warm
 from helpers.records import SAMPLE, typed
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.splits import load_splits, resolve_task
 from distill.evaluation.record import parse_record, read_record
 from distill.utils.cli import run

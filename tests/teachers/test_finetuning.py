@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from distill.config.schema import SCRATCH, BaselineConfig, Config, DataConfig, StageConfig, TeacherConfig
+from distill.config.data_schema import DataConfig
+from distill.config.schema import SCRATCH, BaselineConfig, Config, StageConfig, TeacherConfig
 from distill.tasks import get_task
 from distill.utils.errors import UserError
 from pipelines.run.baseline import baseline_stage

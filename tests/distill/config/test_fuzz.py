@@ -11,8 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill.config.data_schema import DataConfig
 from distill.config.parsing import parse_config
-from distill.config.schema import Config, DataConfig, TeacherConfig
+from distill.config.schema import Config, TeacherConfig
 from distill.config.validation import check_config
 from distill.data.splits import Splits, load_splits
 from distill.tasks import TASKS

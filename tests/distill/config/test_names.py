@@ -98,6 +98,6 @@ def test_switches_are_written_as_in_a_file(values, expected):
 
 
 def test_classes_from_python_are_texts():
-    from distill.config.schema import DataConfig
+    from distill.config.data_schema import DataConfig
 
     assert DataConfig(label_names=[1, " b "]).label_names == ["1", "b"]  # type: ignore[list-item]

@@ -4,8 +4,9 @@ from dataclasses import fields, replace
 
 import pytest
 
+from distill.config.data_schema import DataConfig
 from distill.config.resume import BY_CONTENT, OF_ONE_PHASE, WITHOUT_EFFECT, moved_inputs, refused_keys
-from distill.config.schema import BaselineConfig, CacheConfig, ComparisonConfig, Config, DataConfig, TrainingConfig
+from distill.config.schema import BaselineConfig, CacheConfig, ComparisonConfig, Config, TrainingConfig
 
 CONFIG = Config("sst2", run_dir="a")
 FREE = replace(

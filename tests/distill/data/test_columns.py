@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.data_folders import write
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.columns import find_columns, found_in_words
 from distill.data.splits import resolve_task
 from distill.utils.errors import UserError

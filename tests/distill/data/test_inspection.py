@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.data_folders import write
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.inspection import inspect_data
 from distill.data.splits import load_data, resolve_task
 from distill.tasks import FEW_EXAMPLES

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.data_folders import folder_with, load, write
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.splits import load_data, resolve_task
 from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError

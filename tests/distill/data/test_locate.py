@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.data_folders import write
 
-from distill.config.schema import DataConfig
+from distill.config.data_schema import DataConfig
 from distill.data.splits import load_data, resolve_task
 from distill.tasks import TASKS
 from distill.utils.errors import UserError

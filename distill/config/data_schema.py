@@ -1,0 +1,43 @@
+"""The section `data` of a configuration."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The examples: where they come from and how long they may be."""
+
+    dir: str | None = None
+    """Source of the examples: a folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>, embedded (miniature
+    GLUE) or null (the Hub). Task custom: also a single file, or a folder that holds the files of the splits."""
+    max_length: int = 128
+    """Longest sequence in tokens; longer texts are truncated."""
+    max_train_examples: int | None = None
+    """Train on a random subset of this size; null: on everything."""
+    held_out_fraction: float = 0.05
+    """Share of the training set held out to select epochs; validation is only ever reported."""
+    seed: int = 0
+    """Seed of the subset, the splits and the embedded data; not of training."""
+    validation_fraction: float = 0.1
+    """Task custom without a validation file: share of the rows split off as one, stratified by class; at least 200
+    rows, unless that is more than a fifth."""
+    text_columns: list[str] | str | None = None
+    """Task custom: the text column, or a list of two; null: found by common names."""
+    label_column: str = "label"
+    """Task custom: the column to predict; without a column `label`, one with another common name is found."""
+    label_names: list[str] | None = None
+    """Task custom: class names in label order; null: those of the training file, sorted."""
+    regression: bool = False
+    """Task custom: predict a number instead of a class."""
+    main_metric: str | None = None
+    """Task custom: the metric that the verdict speaks of; null: accuracy, or pearson for regression. macro_f1 or
+    matthews_correlation suit data with a rare class; f1 is that of the second of two classes."""
+    drop_incomplete: bool = False
+    """Leave out rows in which a text or the label is missing (-1 and - too, unless they are in label_names), and say
+    how many; false: such a row is an error."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list
+            object.__setattr__(self, "text_columns", [self.text_columns])
+        if self.label_names is not None:
+            object.__setattr__(self, "label_names", [str(name).strip() for name in self.label_names])

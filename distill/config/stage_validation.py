@@ -1,0 +1,87 @@
+"""Refuse a list of stages that cannot work, in one line that names the key."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from distill.config.choices import CHOICES
+from distill.config.require import require, require_choice, require_positive
+from distill.config.schema import EXACT_FORM, FIRST_TOKEN, LOSSES, PACKED, SOFTMAX_STUDENT, StageConfig
+
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
+"""Names under `checkpoints/` that no stage may have."""
+
+
+def check_stage_settings(stages: Sequence[StageConfig]) -> None:
+    """Refuse what no attention mechanism makes work."""
+    require(len(stages) > 0, "stages", [], "give at least one stage")
+    names = [stage.name.casefold() for stage in stages]  # some file systems do not tell A from a
+    require(len(set(names)) == len(names), "stages", names, "give every stage a name of its own")
+    _check_order(stages)
+    for stage in stages:
+        _check_stage(stage)
+
+
+def _check_stage(stage: StageConfig) -> None:
+    section = f"stages.{stage.name}"
+    short = bool(re.fullmatch(r"[\w-]{1,100}", stage.name))
+    require(short, "stages.name", stage.name, "use letters, digits, _ and -, at most 100")
+    require(stage.name.casefold() not in TAKEN, "stages.name", stage.name, "this name is taken by the run itself")
+    require_positive(section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size"))
+    require_positive(section, stage, ("patience", "average_epochs"))
+    one_end = stage.average_epochs == 1 or not stage.keep_best_epoch
+    require(one_end, f"{section}.average_epochs", stage.average_epochs, "leave out keep_best_epoch, or this")
+    require(0 < stage.layer_decay <= 1, f"{section}.layer_decay", stage.layer_decay, "give a share above 0, at most 1")
+    require(len(stage.losses) > 0, f"{section}.losses", {}, f"give at least one of {', '.join(LOSSES)}")
+    for name, weight in stage.losses.items():
+        require_choice(f"{section}.losses", name, LOSSES)
+        require(weight > 0, f"{section}.losses.{name}", weight, "give a weight above 0, or leave the loss out")
+    require_positive(section, stage, ("final_temperature",))
+    for name, weight in (stage.final_losses or {}).items():
+        require(name in stage.losses, f"{section}.final_losses", name, "name only losses of the stage")
+        require(weight >= 0, f"{section}.final_losses.{name}", weight, "give 0 or more")
+    require_choice(f"{section}.train", stage.train, CHOICES["stages.train"])
+    require_choice(f"{section}.inputs", stage.inputs, CHOICES["stages.inputs"])
+    require_choice(f"{section}.texts", stage.texts, CHOICES["stages.texts"])
+    labelled = stage.texts != PACKED or "labels" not in stage.losses
+    require(labelled, f"{section}.losses", "labels", "packed texts have no labels; use another loss")
+    allowed = {"attention_output", "attention_context", "attention_map"}
+    only_attention = stage.inputs == "student" or set(stage.losses) <= allowed
+    require(only_attention, f"{section}.inputs", "teacher", f"works only with the losses {', '.join(sorted(allowed))}")
+    key = f"{section}.last_layer"
+    require_choice(key, stage.last_layer, CHOICES["stages.last_layer"])
+    alone = {"attention_output", "attention_context", "hidden_states", "logits", "labels"}
+    per_token = stage.last_layer == "all" or set(stage.losses) <= alone
+    require(per_token, key, FIRST_TOKEN, f"works only with the losses {', '.join(sorted(alone))}")
+
+
+def _check_order(stages: Sequence[StageConfig]) -> None:
+    """Refuse softmax attention in a stage behind the mechanism's own, and targets that no stage has left."""
+    for before, stage in zip((None, *stages), stages, strict=False):
+        key = f"stages.{stage.name}"
+        is_first = before is None or before.attention == "softmax"
+        require_choice(f"{key}.targets", stage.targets, CHOICES["stages.targets"])
+        if stage.attention is not None:
+            require_choice(f"{key}.attention", stage.attention, CHOICES["stages.attention"])
+            require(is_first, f"{key}.attention", "softmax", "put it before the stages without it")
+            require(stage.targets == "teacher", f"{key}.targets", stage.targets, "works only after such a stage")
+    if any(stage.targets == SOFTMAX_STUDENT for stage in stages):
+        left = stages[0].attention == "softmax"
+        require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
+
+
+def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
+    """Refuse a loss that nothing stands in for; `distill.objectives.loss_fallbacks` replaces the others.
+
+    And refuse to fit an attention mechanism to softmax attention that does not estimate it.
+    """
+    fits = stage.targets != EXACT_FORM or mechanism.estimates_softmax
+    advice = f"{attention} attention does not estimate softmax attention; choose another"
+    require(fits, f"stages.{stage.name}.targets", stage.targets, advice)
+    key = f"stages.{stage.name}.losses"
+    for name in stage.losses:
+        if not mechanism.trains_layers:
+            way_out = f"{attention} keeps its layers as they are; use logits or labels"
+            require(name in ("logits", "labels"), key, name, way_out)
+        compresses = name != "compression" or hasattr(mechanism, "compression_loss")
+        require(compresses, key, name, f"{attention} attention has none; leave it out")
