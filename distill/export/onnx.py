@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distill.data.batching import MODEL_INPUTS
 from distill.models.flops import attention_name
+from distill.models.positions import positions_of
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """
     import onnx
 
-    positions = model.config.max_position_embeddings
+    positions = positions_of(model)
     input_ids = torch.ones(2, max(2, positions // 2), dtype=torch.int64)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
