@@ -1,6 +1,7 @@
 """BERT's embeddings, in the form of every family whose layers are BERT's."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ class StudentEmbeddings(BertEmbeddings):
             )
         if position_ids is None and self.first:
             position_ids = self._positions_behind_padding(input_ids, tokens)
-        states = super().forward(
+        embed: Any = super().forward  # declared for tensors of one type
+        states = embed(
             input_ids=input_ids,
             token_type_ids=token_type_ids if self.has_token_types else None,
             position_ids=position_ids,

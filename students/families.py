@@ -136,12 +136,12 @@ def encoder_layers(model: Any) -> list[Any]:
     One whose weights serve several layers, as ALBERT's do, stands there as often. Raises ValueError for a model of
     another family.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     family = BERT if config is None else find_family(config)
-    encoder = None if family is None else getattr(model, family.prefix, model)
+    encoder: Any = None if family is None else getattr(model, family.prefix, model)
     try:
         if family is None or family.layers == BERT.layers:
-            return list(encoder.encoder.layer)  # type: ignore[union-attr]
+            return list(encoder.encoder.layer)
         return [encoder.get_submodule(_layer_path(config, layer)) for layer in range(config.num_hidden_layers)]
     except AttributeError:
         raise ValueError(

@@ -64,7 +64,9 @@ def only_layers(model: PreTrainedModel, kept: Set[int]) -> Iterator[None]:
             del module.forward  # that of the object; its class's is seen again
 
 
-def _forward(forward: Any, wanted: list[bool], calls: Iterator[int], hidden_states: Tensor, *more: Any, **how: Any) -> Any:
+def _forward(
+    forward: Any, wanted: list[bool], calls: Iterator[int], hidden_states: Tensor, *more: Any, **how: Any
+) -> Any:
     """Compute a layer the times it is wanted; a module that several layers share is called for each in turn."""
     return forward(hidden_states, *more, **how) if wanted[next(calls) % len(wanted)] else hidden_states
 

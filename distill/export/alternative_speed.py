@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import extend_positions, is_speed_only, make_inputs, prepare_model

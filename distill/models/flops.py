@@ -41,9 +41,8 @@ def model_flops(config: Any, length: int) -> int:
         inner = config.hidden_dim if kind == "distilbert" else config.intermediate_size
         last = 1 if getattr(config, "reads_first_token", False) else length
         feed_forward = 4 * ((layers - 1) * length + last) * hidden * inner
-        width = getattr(config, "embedding_size", None)
-        is_projected = width is not None and not (kind == "electra" and width == hidden)
-        embeddings = 2 * length * width * hidden if is_projected else 0
+        width: int = getattr(config, "embedding_size", None) or 0
+        embeddings = 0 if kind == "electra" and width == hidden else 2 * length * width * hidden
         has_own_head = hasattr(config, "head_flops")
         head = config.head_flops(length) if has_own_head else 2 * hidden**2 + 2 * hidden * config.num_labels
         if hasattr(config, "attention_flops"):

@@ -1,7 +1,7 @@
 """Layer outputs of a model whose layers are BERT's, taken by forward hooks.
 
-The same hooks work on teachers of every family and on the student: `students.families` says what each calls the modules
-of BERT. Hooks keep the teacher on its fast attention (``output_attentions`` is empty under SDPA).
+The same hooks work on teachers of every family and on the student: `students.families` says what each calls BERT's
+modules. Hooks keep the teacher on its fast attention (``output_attentions`` is empty under SDPA).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -145,19 +145,19 @@ class WindowedBert(ReadsWindows, BertForSequenceClassification):
 
 
 @cache
-def windowed_class(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
+def windowed_class(plain: Any) -> Any:
     """Return the class of a family's classifiers that read windows, for that of those that do not."""
     if plain is BertForSequenceClassification:
         return WindowedBert
     return type(f"Windowed{plain.__name__}", (ReadsWindows, plain), {"__module__": __name__})
 
 
-def plain_class(model: PreTrainedModel) -> type[PreTrainedModel]:
+def plain_class(model: PreTrainedModel) -> Any:
     """Return transformers' own class of a classifier that may read windows."""
     return next(each for each in type(model).__mro__ if not issubclass(each, ReadsWindows))
 
 
-def classifier_class(config: Any) -> type[PreTrainedModel]:
+def classifier_class(config: Any) -> Any:
     """Return the class of the classifiers of a family that read windows."""
     return windowed_class(getattr(transformers, FAMILIES[config.model_type].classifier))
 
@@ -172,7 +172,7 @@ def reading_windows(model: PreTrainedModel) -> PreTrainedModel:
         return model
     windowed: Any = windowed_class(type(model))(model.config)
     windowed.load_state_dict(model.state_dict())
-    return windowed.to(model.dtype)
+    return windowed.to(model.dtype).train(model.training)
 
 
 def pad_of(model: Any) -> int:

@@ -1,13 +1,15 @@
 """A tiny random classifier of every family whose layers are BERT's, a batch for it, and a tokenizer of its kind."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import transformers
 from helpers.tiny_bert import SIZES
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -77,20 +79,17 @@ def byte_level(texts: list[str], size: int) -> PreTrainedTokenizerBase:
 
 
 def unigram(
-    texts: list[str], size: int, special: list[str], unknown: str, make: Callable[..., PreTrainedTokenizerBase]
+    texts: list[str], size: int, special: list[str], make: Callable[..., PreTrainedTokenizerBase]
 ) -> PreTrainedTokenizerBase:
-    """Return SentencePiece's kind of tokenizer, as XLM-R, CamemBERT and ALBERT have it."""
-    trained = Tokenizer(models.Unigram())
-    trained.normalizer = normalizers.Lowercase()
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=special, unk_token=unknown, show_progress=False
-    )
-    trained.train_from_iterator(texts, trainer)
-    state = json.loads(trained.to_str())["model"]
-    return make(vocab=[(piece, score) for piece, score in state["vocab"]])
+    """Return SentencePiece's kind of tokenizer, as XLM-R, CamemBERT and ALBERT have it: frequent words and letters."""
+    words = Counter(word for text in texts for word in text.split())
+    letters = sorted(set("".join(words)) | {SPACE})
+    frequent = words.most_common(size - len(special) - len(letters))
+    pieces = [(f"{SPACE}{word}", math.log(count / words.total())) for word, count in frequent]
+    return make(vocab=[*((each, 0.0) for each in special), *pieces, *((letter, -20.0) for letter in letters)])
 
 
+SPACE = "\u2581"
 FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 CAMEMBERT = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>", "<mask>"]
 ALBERT = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
@@ -101,9 +100,9 @@ def tiny_tokenizer(kind: str, texts: list[str], size: int = 300) -> PreTrainedTo
     if kind == "roberta":
         return byte_level(texts, size)
     if kind == "xlm-roberta":
-        return unigram(texts, size, FAIRSEQ, "<unk>", transformers.XLMRobertaTokenizer)
+        return unigram(texts, size, FAIRSEQ, transformers.XLMRobertaTokenizer)
     if kind == "camembert":
-        return unigram(texts, size, CAMEMBERT, "<unk>", transformers.CamembertTokenizer)
+        return unigram(texts, size, CAMEMBERT, transformers.CamembertTokenizer)
     if kind == "albert":
-        return unigram(texts, size, ALBERT, "<unk>", transformers.AlbertTokenizer)
+        return unigram(texts, size, ALBERT, transformers.AlbertTokenizer)
     return wordpiece(texts, size)

@@ -92,12 +92,18 @@ def test_a_real_encoder_distils_alike_in_every_form(tiny, shared, tmp_path):
     torch.manual_seed(0)
     bert = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
     records = {}
-    for kind, model in {"bert": bert, "roberta": as_family(bert, "roberta"), "electra": as_family(bert, "electra")}.items():
+    for kind, model in {
+        "bert": bert,
+        "roberta": as_family(bert, "roberta"),
+        "electra": as_family(bert, "electra"),
+    }.items():
         model.save_pretrained(tmp_path / kind)
         AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path / kind)
         options = {"data.dir": shared / "data", "data.max_train_examples": 64, "teacher.checkpoint": tmp_path / kind}
         options |= {"baseline.epochs": 0, "student.num_layers": 2, "comparison.lengths": "[]"}
-        done = tiny.run(tmp_path / f"run-{kind}", *(part for key, value in options.items() for part in (f"--{key}", str(value))))
+        done = tiny.run(
+            tmp_path / f"run-{kind}", *(part for key, value in options.items() for part in (f"--{key}", str(value)))
+        )
         assert done.returncode == 0, done.stderr
         records[kind] = json.loads((tmp_path / f"run-{kind}" / "record.json").read_text())
     for kind in ("roberta", "electra"):

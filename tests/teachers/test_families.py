@@ -137,7 +137,9 @@ def test_learning_rates_fall_from_the_head_to_the_embeddings(kind):
     depths = [rate(layer) for layer in encoder_layers(model)]
     assert depths == ([3, 3, 1, 1] if kind == "albert" else [4, 3, 2, 1])
     projection = getattr(model.base_model, "embeddings_project", None)
-    projection = getattr(model.base_model.encoder, "embedding_hidden_mapping_in", None) if kind == "albert" else projection
+    projection = (
+        getattr(model.base_model.encoder, "embedding_hidden_mapping_in", None) if kind == "albert" else projection
+    )
     assert projection is None or rate(projection) == 5
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert {found[id(module.weight)][1] for module in norms} == {0.0}
@@ -157,13 +159,13 @@ def silence(teacher, layer):
 def test_silent_layers_go_first(kind, make_examples):
     groups = {"num_hidden_groups": 4} if kind == "albert" else {}
     teacher, examples = tiny_classifier(kind, vocab_size=60, num_hidden_layers=4, **groups), make_examples()
-    for layer in (0, 2):
+    for layer in (1, 3):  # a first one would normalise embeddings that are projected, which are not yet
         silence(teacher, layer)
     inputs = batch_for(teacher)
     before = teacher(**inputs).logits
     if getattr(teacher.config, "type_vocab_size", 0) < 2:
         examples.token_type_ids[:] = 0
-    assert most_needed_layers(teacher, examples, 2) == [1, 3]
+    assert most_needed_layers(teacher, examples, 2) == [0, 2]
     assert torch.equal(teacher(**inputs).logits, before)
 
 
@@ -207,7 +209,7 @@ def test_words_are_found_whatever_marks_them(kind):
     assert not words[tokenizer.all_special_ids].any()
     where = replaceable(examples, tokenizer)
     found = {tokenizer.decode([token]).strip() for token in examples.token_ids[where]}
-    assert {"film", "bright", "and", "plot"} <= found | {"plot"}
+    assert {"film", "bright", "and", "plot"} <= found
     assert "," not in found
     settings = AugmentationConfig(copies=2, kinds=["replace", "cut"], share=0.5, candidates=2)
     embeddings = torch.randn(len(tokenizer), 8, generator=torch.Generator().manual_seed(0))
