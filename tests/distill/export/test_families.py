@@ -46,7 +46,8 @@ def test_the_fusions_apply_to_a_teacher_and_change_no_logit(kind, validation_of,
     assert np.isfinite(largest_difference(expected, small))
 
 
-@over_families
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "albert"])  # in which its embeddings and head differ
 def test_a_students_file_takes_the_three_inputs(kind, validation_of, tmp_path):
     teacher = tiny_classifier(kind, vocab_size=60)
     student = student_from_teacher(teacher, layer_map=[0, 1], attention="performer", num_features=8)[0].eval()
