@@ -25,9 +25,9 @@ MOST_LAYERS = 1000
 """What a configuration may describe, in weights and in layers, without harm if they turn out not to be there."""
 SIZED_BY_CONFIG = (
     *("bert", "efficient_bert", "frozen_bert_lstm"),
-    *("roberta", "xlm-roberta", "camembert", "electra", "distilbert"),
+    *("roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert"),
 )
-"""Models whose layers have weights of their own, so that a configuration says how many there are at least."""
+"""Models of which a configuration says how many weights there are at least."""
 
 
 def folder_problem(folder: Path, wanted: str = "") -> str | None:
@@ -77,7 +77,8 @@ def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
         )
     }
     *tables, width, inner, layers = sizes.values()
-    described = (getattr(config, "embedding_size", None) or width) * sum(tables) + 2 * layers * width * inner
+    separate = int(getattr(config, "num_hidden_groups", layers))
+    described = (getattr(config, "embedding_size", None) or width) * sum(tables) + 2 * separate * width * inner
     if described > max(held, SMALL) or layers > MOST_LAYERS:
         listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise UserError(

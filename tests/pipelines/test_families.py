@@ -49,7 +49,7 @@ def test_a_run(kind, texts, tiny, tmp_path, monkeypatch, capsys):
     assert record["models"]["teacher"]["flops"] > record["models"]["student"]["flops"] > 0
     fp32, int8 = record["alternatives"][:2]
     assert fp32["metrics"] == record["models"]["teacher"]["metrics"], fp32
-    assert fp32["fused"]["Attention"] == 2
+    assert fp32["fused"]["Attention"] >= 1
     assert int8["metrics"], int8
     teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher")
     assert type(teacher).__name__ == FAMILIES[kind].classifier

@@ -1,5 +1,6 @@
 """Teachers of every family whose layers are BERT's: loaded, fine-tuned by the same groups, read and refused alike."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_heads_that_were_pruned(kind, tmp_path):
     query = next(name for name in weights if name.endswith(("query.weight", "q_lin.weight")))
     save_file(weights | {query: weights[query][:8].clone()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert f"has pruned attention heads ({query})" in refusal(folder)
+
+
+@over_families
+@pytest.mark.parametrize("key", ["vocab_size", "intermediate_size", "num_hidden_layers"])
+def test_a_configuration_far_larger_than_its_weights(kind, key, tmp_path, monkeypatch):
+    folder = save(tmp_path, kind)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[FAMILIES[kind].settings.get(key, key)] = 10**7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("torch.nn.Linear.__init__", lambda *_, **__: pytest.fail("a layer was made"))
+    assert "its config.json describes" in refusal(folder)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "distilbert"])
