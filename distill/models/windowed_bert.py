@@ -170,7 +170,8 @@ def reading_windows(model: PreTrainedModel) -> PreTrainedModel:
     family = FAMILIES.get(model.config.model_type)
     if family is None or type(model).__name__ != family.classifier:
         return model
-    windowed: Any = windowed_class(type(model))(model.config)
+    plain: Any = type(model)
+    windowed: Any = windowed_class(plain)(model.config)
     windowed.load_state_dict(model.state_dict())
     return windowed.to(model.dtype).train(model.training)
 
