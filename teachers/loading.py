@@ -23,15 +23,25 @@ from transformers import (
 from distill.config.schema import ScratchConfig
 from distill.data.batching import padded_length
 from distill.data.tokenization import is_empty, train_tokenizer
-from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
+from distill.models.checkpoints import (
+    CALLS,
+    WRAPPERS,
+    check_size,
+    check_token_types,
+    checkpoint_problem,
+    weights_problem,
+)
 from distill.models.labels import settle_labels
 from distill.models.windowed_bert import classifier_class, plain_class
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
+from distill.utils.files import file_checksum
 from students.families import FAMILIES, OURS, own_name, why_not
 
 OTHER_STUDENT = "name a BERT-like encoder for the student as student.checkpoint"
 """What to do with a teacher whose layers no student can be made of."""
+SETTINGS = ("config.json", "tokenizer*", "vocab*", "*.model", "added_tokens.json", "special_tokens_map.json")
+"""Files of a checkpoint beside its weights that decide what it answers."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,15 @@ def weights_checksum(checkpoint: str) -> str:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest() if files else checkpoint
+
+
+def settings_checksum(checkpoint: str) -> str | None:
+    """Return a checksum of what else in a folder decides the answers, configuration and tokenizer; None for a name."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return None
+    files = sorted({path for kind in SETTINGS for path in folder.glob(kind) if path.is_file()})
+    return hashlib.sha256("".join(f"{path.name} {file_checksum(path)}\n" for path in files).encode()).hexdigest()
 
 
 def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False) -> Teacher:
@@ -182,11 +201,13 @@ def _names_classifier(config: PreTrainedConfig) -> bool:
 
 
 def _load_config(checkpoint: str) -> PreTrainedConfig:
-    if problem := folder_problem(Path(checkpoint)):
+    if problem := checkpoint_problem(checkpoint):
         raise UserError(f"teacher.checkpoint {checkpoint} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # as above
+        if problem := checkpoint_problem(checkpoint, fetch=True):
+            raise UserError(f"teacher.checkpoint {checkpoint} {problem}") from error
         kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
         raise UserError(
             f"teacher.checkpoint {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"

@@ -19,7 +19,7 @@ from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
+from distill.utils.files import UNFINISHED, read_object, remove, replace_file, write_atomically
 from distill.utils.progress import progress_bar
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
 
@@ -91,10 +91,11 @@ def build_cache(
     missing = {kind: layers for kind, layers in missing.items() if layers}
     timing = folder / "seconds.json"
     if not missing and (folder / "logits.npy").exists() and timing.exists():
-        try:
-            return float(json.loads(timing.read_text())["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{timing} is torn; remove it to have the teacher's outputs computed again") from error
+        way_out = "remove it to have the teacher's outputs computed again"
+        seconds = read_object(timing, way_out).get("seconds")
+        if not isinstance(seconds, int | float):
+            raise UserError(f"{timing} is torn; {way_out}")
+        return float(seconds)
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(len(layers) for layers in missing.values()) * len(examples.token_ids) * teacher.config.hidden_size * 2
     free = shutil.disk_usage(folder).free

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill.data.official_glue import FOLDERS
-from distill.data.readers import EXTENSIONS, MORE_EXTENSIONS, SAVED_DATASET
+from distill.data.readers import ARROW, EXTENSIONS, MORE_EXTENSIONS, SAVED_DATASET
 from distill.data.source_errors import reason
+from distill.data.text_files import extension
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
 
@@ -26,7 +27,6 @@ SHARD = re.compile(r"(.+?)-(\d+)-of-(\d+)\.parquet")
 CONVERTED = {
     "an Excel file": (("xlsx", "xls", "xlsm", "ods"), "save its sheet as csv (UTF-8)"),
     "an archive": (("zip", "tar", "tgz", "7z", "rar", "bz2", "xz", "zst"), "unpack it"),
-    "a feather or arrow file": (("feather", "arrow"), "write it again with pandas' to_parquet"),
     "a pickle": (("pkl", "pickle"), "write it again with pandas' to_parquet"),
     "a page or a document": (("xml", "html", "docx", "pdf"), "save its table as csv (UTF-8)"),
     "a database": (("sqlite", "db", "h5", "hdf5", "orc", "avro"), "write its table with pandas' to_parquet"),
@@ -178,8 +178,9 @@ def _tables_in(folder: Path) -> list[Path]:
 
 
 def _single_file(folder: Path) -> SplitFiles | None:
-    """Return the only table in a folder, whatever its name."""
+    """Return the only table in a folder, whatever its name; beside another one, Arrow's format holds a copy."""
     tables = _tables_in(folder)
+    tables = [path for path in tables if extension(path) not in ARROW] or tables
     return SplitFiles((tables[0],), tables[0].name) if len(tables) == 1 else None
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from distill.data.labels import HIDDEN, label_key
 from distill.data.locate import LAST_RESORT, SplitFiles, split_files
 from distill.data.official_glue import COLUMNS, official_header
-from distill.data.readers import column_names, extension, read_embedded, read_file, read_hub
+from distill.data.readers import NO_TEXT, column_names, read_embedded, read_file, read_hub
 from distill.data.source_errors import match_columns, told_in_one_line
-from distill.data.text_files import form_note
+from distill.data.text_files import extension, form_note
 from distill.tasks import CUSTOM, Task
 from distill.utils.errors import UserError
 
@@ -60,7 +60,7 @@ def read_files(files: SplitFiles, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def _open_files(task: Task, name: str, files: SplitFiles, columns: Sequence[str]) -> Opened:
     path, names = files.paths[0], COLUMNS.get(task.name)
-    is_text = path.is_file() and path.stat().st_size > 0 and extension(path) != "parquet"
+    is_text = path.is_file() and path.stat().st_size > 0 and extension(path) not in NO_TEXT
     header = official_header(column_names(path)) if task.name == "cola" and is_text else None
     tables = chain.from_iterable(read_file(each, columns, names, header) for each in files.paths)
     notes = [f"{name} is read from {files.found}"] if files.found else []

@@ -1,14 +1,16 @@
 """What is wrong with a checkpoint that transformers would load, or say little about: one judge for all models."""
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from distill.utils.errors import UserError
+from distill.utils.files import read_json
 
 WRAPPERS = {r"^(?:(?:module|_orig_mod)\.)+": ""}
 """What DistributedDataParallel and torch.compile put before the names of weights, for ``from_pretrained``."""
@@ -30,6 +32,21 @@ SIZED_BY_CONFIG = (
 """Models of which a configuration says how many weights there are at least."""
 
 
+def checkpoint_problem(checkpoint: str, *, fetch: bool = False) -> str | None:
+    """Say what a checkpoint is that is no model, as :func:`folder_problem`; of a name of the Hub, by its files.
+
+    Args:
+        checkpoint: a folder, or a name of the Hub.
+        fetch: look on the Hub for what its cache lacks.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        with suppress(OSError, ValueError):  # no name that the Hub can have, or nothing is known of it
+            adapter = find_adapter_config_file(checkpoint, local_files_only=not fetch)
+            folder = Path(adapter).parent if adapter else folder
+    return folder_problem(folder)
+
+
 def folder_problem(folder: Path, wanted: str = "") -> str | None:
     """Say what a folder is that holds no model, and what to give instead; None where it may hold one.
 
@@ -39,7 +56,7 @@ def folder_problem(folder: Path, wanted: str = "") -> str | None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         try:
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+            base = read_json(adapter).get("base_model_name_or_path")
         except (OSError, ValueError, AttributeError):
             base = None
         return (

@@ -10,6 +10,7 @@ from distill.reporting.base_model import UNKNOWN_LICENCE, BaseModel
 from distill.reporting.formatting import metric_label, metric_text, percent
 from distill.reporting.tables import escape_markdown
 from distill.tasks import Task
+from distill.utils.files import read_json
 
 MAX_LABELS = 30
 """Labels that are listed; of more, the configuration has the list."""
@@ -94,6 +95,6 @@ def limits_section(record: Record, folder: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON file of the student's folder, empty where it has none."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError):
         return {}

@@ -28,7 +28,7 @@ from distill.training.checkpoints import (
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.dropout import set_dropout
 from distill.training.loss_meter import LossMeter
-from distill.training.progress import Progress
+from distill.training.progress import Progress, state_problem
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.training.stepper import Stepper
 from distill.utils.errors import UserError
@@ -98,7 +98,7 @@ class StageTrainer:
         Raises:
             UserError: it is of a version that trained scores in another unit.
         """
-        saved = load_checkpoint(self.accelerator, self.folder)
+        saved = load_checkpoint(self.accelerator, self.folder, state_problem)
         if saved is not None:
             self.progress = Progress.from_checkpoint(saved)
             if self.label_scale is not None and not self.progress.is_standardised:

@@ -17,11 +17,11 @@ from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
 from distill.training.context import TrainingContext
 from distill.training.label_scale import measure_label_scale
-from distill.training.run_folder import RunFolder, create_run_folder, locked, update_config
+from distill.training.run_folder import SETTINGS_OF, RunFolder, create_run_folder, locked, update_config
 from distill.utils.errors import UserError
 from students import resolve_layer_map
 from teachers.finetuning import starting_teacher
-from teachers.loading import Teacher, weights_checksum
+from teachers.loading import Teacher, settings_checksum, weights_checksum
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,13 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
                 "teacher.checkpoint": config.teacher.checkpoint,
                 "baseline.checkpoint": config.baseline.checkpoint,
             }
-            weights = {name: weights_checksum(path) for name, path in checkpoints.items() if path is not None}
-            create_run_folder(config, folder, data_checksums(context.splits) | weights)
+            inputs = data_checksums(context.splits)
+            for name, path in checkpoints.items():
+                if path is not None:
+                    inputs[name] = weights_checksum(path)
+                    if settings := settings_checksum(path):
+                        inputs[SETTINGS_OF + name] = settings
+            create_run_folder(config, folder, inputs)
             stack.enter_context(locked(folder))
             update_config(config, folder)
         accelerator.wait_for_everyone()

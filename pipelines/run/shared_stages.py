@@ -55,7 +55,7 @@ def take_shared(context: RunContext, stage: StageConfig, shared: Path | None) ->
     if context.run.accelerator.is_main_process:
         way_out = f"remove {shared} to have {stage.name} trained again"
         result = read_result(shared / "result.json", way_out)
-        damage = find_damage(shared / "student", result.get("files", {"model.safetensors": None}))
+        damage = find_damage(shared / "student", result.get("files") or {"model.safetensors": None})
         if damage:
             raise UserError(f"{damage} since another run left it; {way_out}")
         copy_directory(shared / "student", context.folder.model(stage.name))

@@ -50,7 +50,7 @@ def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:
     """Say what of a teacher that was fine-tuned here makes it a worse one than it could be."""
     metric = context.task.main_metric
     result = context.folder.result("teacher") or {}
-    lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", [])])]
+    lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", []) if metric in metrics])]
     if not context.task.is_regression:
         logits = logits_of(context.run, setup.teacher, setup.held_out)
         lines.append(calibration_warning(logits, setup.held_out.labels))

@@ -14,7 +14,14 @@ from distill.data.tokenization import train_tokenizer
 from distill.tasks import get_task
 from distill.utils.errors import UserError
 from students import student_from_teacher
-from teachers.loading import freeze, is_classifier, load_teacher, teacher_from_scratch, weights_checksum
+from teachers.loading import (
+    freeze,
+    is_classifier,
+    load_teacher,
+    settings_checksum,
+    teacher_from_scratch,
+    weights_checksum,
+)
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 TEXTS = ["a good film", "a bad film", "no plot at all"]
@@ -279,3 +286,17 @@ def test_the_checksum_is_that_of_the_weights(encoder):
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert weights_checksum(str(encoder)) != before
     assert weights_checksum("bert-base-uncased") == "bert-base-uncased"
+
+
+def test_what_decides_answers_beside_the_weights_has_a_checksum(encoder):
+    before = settings_checksum(str(encoder))
+    for name in ("README.md", "trainer_state.json", "optimizer.pt"):
+        (encoder / name).write_text("other words")
+    assert settings_checksum(str(encoder)) == before
+    seen = {before}
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        path = encoder / name
+        path.write_text((path.read_text() if path.exists() else "") + "\n")
+        seen.add(settings_checksum(str(encoder)))
+    assert len(seen) == 6
+    assert settings_checksum("bert-base-uncased") is None

@@ -148,6 +148,16 @@ def test_what_was_lost_is_computed_again(lost, teacher, examples, tmp_path):
     assert path.suffix == ".json" or path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": "3"}', '{"seconds": null}', "[" * 100_000])
+def test_seconds_that_are_no_number_are_named(content, teacher, examples, tmp_path):
+    build_cache(teacher, examples, PLAN.teacher, tmp_path)
+    (tmp_path / "seconds.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"seconds\.json is torn.*remove it to have the teacher's outputs computed again"
+    ):
+        build_cache(teacher, examples, PLAN.teacher, tmp_path)
+
+
 def test_a_full_disk_is_said_before_anything_is_computed(teacher, examples, tmp_path, monkeypatch):
     needed = bytes_needed(PLAN, examples, 32)
     batches = count_passes(monkeypatch)
