@@ -32,7 +32,10 @@ TESTS = {
     "distill/training/stepper.py": ("distill/training/test_stepper.py", "distill/training/test_loop.py"),
     "distill/training/schedules.py": ("distill/training/test_loop.py",),
     "distill/training/optimizer.py": ("distill/objectives/test_stage_losses.py",),
-    "distill/data/splits.py": ("distill/data/test_splits.py",),
+    "distill/data/splits.py": (
+        *("distill/data/test_splits.py", "distill/data/test_labels.py", "distill/data/test_inspection.py"),
+        "distill/data/test_auxiliary_tasks.py",
+    ),
     "distill/data/batching.py": ("distill/data/test_batching.py",),
     "teachers/output_cache.py": ("teachers/test_outputs.py",),
     **{

@@ -60,7 +60,7 @@ def memory_problem(error: BaseException) -> str | None:
         cause = cause.__cause__
     if cause is None:
         return None
-    wanted = re.search(r"allocate ([\d.]+) ?([a-z]+)", str(cause), re.IGNORECASE)
+    wanted = re.search(r"allocate (\d+(?:\.\d+)?) ?([a-z]+)", str(cause), re.IGNORECASE)
     amount = f"{float(wanted[1]):,.10g}" if wanted else ""
     more = f" ({amount} {wanted[2]} more were wanted)" if wanted else ""
     return (
