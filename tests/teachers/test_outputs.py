@@ -16,7 +16,7 @@ from distill.objectives.capture_plan import CapturePlan, plan_stage
 from distill.utils.errors import UserError
 from teachers import output_cache
 from teachers.loading import freeze
-from teachers.output_cache import build_cache, bytes_needed, stage_targets, teacher_fingerprint
+from teachers.output_cache import build_cache, bytes_needed, disk_needed, stage_targets, teacher_fingerprint
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
 
 STAGE = StageConfig(
@@ -64,6 +64,20 @@ def test_room_on_disk_is_what_was_announced(teacher, examples, tmp_path):
     assert len(arrays) == 8
     header = 128
     assert sum(path.stat().st_size - header for path in arrays) == bytes_needed(PLAN, examples, 32)
+
+
+def test_the_disk_that_stages_will_take_counts_what_they_share_once_and_what_is_there_not_at_all(
+    teacher, examples, tmp_path
+):
+    one = bytes_needed(PLAN, examples, 32) // 8
+    more = CapturePlan(teacher={"hidden_states": PLAN.teacher["hidden_states"][:1], "attention_output": [9]})
+    plans = [PLAN, more]
+    assert disk_needed(teacher, plans, examples, 1.0, None) == 9 * one
+    assert disk_needed(teacher, plans, examples, 2.5e-9 * one, None) == 2 * one  # of the larger plan nothing is kept
+    build_cache(teacher, examples, PLAN.teacher, tmp_path / teacher_fingerprint(teacher, examples, None))
+    assert disk_needed(teacher, plans, examples, 1.0, tmp_path) == one
+    assert disk_needed(teacher, plans, examples, 1.0, tmp_path, torch.bfloat16) == 9 * one
+    assert disk_needed(teacher, plans, examples, 1.0, tmp_path / "nowhere") == 9 * one
 
 
 def test_other_weights_tokens_or_precision_have_another_folder(teacher, examples, make_bert, make_examples):
