@@ -34,7 +34,7 @@ def call(monkeypatch, command, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_run(kind, texts, tiny, tmp_path, monkeypatch, capsys):
+def test_a_run(kind, texts, tiny, tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer(kind, texts, 400)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 40, "initializer_range": 0.05}
     pad = {"pad_token_id": tokenizer.pad_token_id}
@@ -59,8 +59,8 @@ def test_a_run(kind, texts, tiny, tmp_path, monkeypatch, capsys):
     assert tokenizer_config["model_max_length"] == 40
     data = ["--task", "sst2", "--data.dir", "embedded", "--data.max_length", "32"]
     names = ["--teacher", folder / "teacher", "--student", folder / "student"]
-    assert call(monkeypatch, compare, *names, *data, "--format", "json") == 0
-    again = json.loads(capsys.readouterr().out)
+    assert call(monkeypatch, compare, *names, *data, "--output", tmp_path / "again") == 0
+    again = json.loads((tmp_path / "again" / "record.json").read_text())
     assert again["models"]["student"]["metrics"] == pytest.approx(record["models"]["student"]["metrics"])
     assert call(monkeypatch, export, "--student", folder / "student", "--output", tmp_path / "student.onnx") == 0
     assert torch.isfinite(student(torch.full((1, 40), 7)).logits).all()
