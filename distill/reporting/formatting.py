@@ -10,6 +10,7 @@ METRIC_LABELS = {
     "spearmanr": "Spearman",
     "f1": "F1",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
     "accuracy_mismatched": "accuracy (mismatched)",
 }
 
