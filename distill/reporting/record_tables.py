@@ -85,7 +85,7 @@ def _threshold_notes(record: Record) -> list[str]:
         return []
     return [
         f"a text has the labels whose probability reaches the threshold: {', '.join(said)} (chosen on held-out train)",
-        "right, and the same answer, is a text all of whose labels are",
+        "an answer is right, or the same as another, if all of its labels are",
     ]
 
 

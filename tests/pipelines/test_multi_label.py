@@ -48,7 +48,7 @@ def test_a_run_leaves_a_student_of_label_sets(finished, monkeypatch, capsys):
     folder, table, output = finished
     record = read_record(folder)
     assert (record.main_metric, set(record.retention)) == ("micro_f1", {"micro_f1", "macro_f1"})
-    assert record.models.teacher.metrics["micro_f1"] > 0.6
+    assert record.models.teacher.metrics["micro_f1"] > 0.5, "with every label for every text it is 0.44"
     assert "no label" in output, "the banner counts rows without any"
     config = json.loads((folder / "student" / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
