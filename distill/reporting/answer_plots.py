@@ -83,7 +83,7 @@ def f1_by_label(record: Record, answers: Answers | None) -> Figure | None:
     places = np.arange(len(shown))
     for role, color, shift in zip(ROLES, (TEACHER, STUDENT), (-0.2, 0.2), strict=True):
         axes.barh(places + shift, np.nan_to_num(counts[role].f1[shown]), 0.38, color=color, label=_title(record, role))
-    names = [f"{_tick(answers.task.label_names[index], index)} ({present[index]:,})" for index in shown]
+    names = [f"{_tick(answers.task.label_names[index], int(index))} ({present[index]:,})" for index in shown]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
