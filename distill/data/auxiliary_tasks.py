@@ -37,7 +37,8 @@ def texts_of_other_tasks(
         known.update(found)
     if not found:
         raise UserError(f"augmentation.tasks: {', '.join(names)} hold no text that {task.name} lacks; leave them out")
-    return Examples(np.arange(len(found)), found, hidden_like(own.train.labels, len(found)))
+    like = own.train.labels.astype(np.float32) if task.is_regression else own.train.labels
+    return Examples(np.arange(len(found)), found, hidden_like(like, len(found)))
 
 
 def _in_form_of(task: Task, other: Task, examples: Examples) -> list[tuple[str, ...]]:
