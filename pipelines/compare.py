@@ -156,6 +156,7 @@ def open_comparison(
     from distill.data.splits import load_data
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable
+    from distill.evaluation.predict import settle_threshold
     from distill.models.loading import check_max_length, load_comparable
 
     roles = {role: getattr(options, role, None) for role in ("teacher", "student", "baseline")}
@@ -168,6 +169,10 @@ def open_comparison(
     read = partial(tokenize, tokenizer=loaded["teacher"].tokenizer, max_length=data.max_length)
     validation = {name: read(part) for name, part in texts.items()}
     print_doubts(task, data, splits, validation, loaded["teacher"].tokenizer)
+    if task.multi_label:
+        held_out = read(splits.held_out)
+        for model in models.values():
+            settle_threshold(task, model.to(options.device), held_out, options.device)
     setup = ComparisonSetup(task, validation, settings, options.device, getattr(options, "seed", 0), options.compile)
     control = softmax_control(models["student"])
     opened = Models(models["teacher"], models["student"], models.get("baseline"), control)

@@ -87,8 +87,10 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
-    from distill.evaluation.metrics import metrics_over_splits
+    from distill.evaluation.metrics import HALF, metrics_over_splits
+    from distill.evaluation.predict import settle_threshold
     from distill.evaluation.record import model_metrics, plain, read_record, write_record
+    from distill.evaluation.thresholds import threshold_of
     from distill.export.companions import companions_of
     from distill.export.deployment import (
         deploy_onnx,
@@ -115,6 +117,9 @@ def export(options: argparse.Namespace) -> Exported:
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
     splits = load_data(task, replace(data, max_train_examples=None))
+    if task.multi_label:  # one that was chosen elsewhere stays
+        held_out = tokenize(splits.held_out, student.tokenizer, data.max_length)
+        settle_threshold(task, student.model, held_out, "cpu")
     texts = splits.validation
     tokenizer, length = student.tokenizer, data.max_length
     validation = {split: tokenize(part, tokenizer, length) for split, part in texts.items()}
@@ -129,7 +134,8 @@ def export(options: argparse.Namespace) -> Exported:
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
     files = {each.dtype: each.model for each in deployments}
     speed = measure_latency(student.model, files, grid, options.seconds_per_point)
-    entries = describe_deployments(task, deployments, labels, expected, speed)
+    threshold = threshold_of(student.model) if task.multi_label else HALF
+    entries = describe_deployments(task, deployments, labels, expected, speed, threshold)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:
         names = (output.name, f"{output.stem}.int8{output.suffix}")
@@ -138,7 +144,7 @@ def export(options: argparse.Namespace) -> Exported:
         write_record(record, folder.record)
         written += [folder.record, rewrite_report(folder, record, task, texts)]
         return Exported(model_metrics(record, "student"), record.deployments, written)
-    described = describe_model(student.model, metrics_over_splits(task, expected, labels))
+    described = describe_model(student.model, metrics_over_splits(task, expected, labels, threshold))
     figures = {"task": task.name, "models": {"student": described}, "deployments": entries}
     written.append(output.with_suffix(".json"))
     write_atomically(written[-1], json.dumps(plain(to_json(figures)), indent=1) + "\n")

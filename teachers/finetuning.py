@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
-from distill.evaluation.predict import held_out_scorer
+from distill.evaluation.predict import held_out_scorer, settle_threshold
 from distill.models.positions import positions_of
 from distill.tasks import Task
 from distill.training.context import StageInputs, TrainingContext
@@ -39,6 +39,7 @@ def prepare_teacher(
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
         inputs = StageInputs(train_examples)
         progress = StageTrainer(run, teacher.model, stage, inputs, folder.phase("teacher"), scorer).run()
+    settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.models.hooks import encoder_layers
 from distill.objectives.losses import logits_loss
+from distill.tasks import MULTI_LABEL
 
 NUM_EXAMPLES = 512
 BATCH_SIZE = 64
@@ -33,12 +34,13 @@ def most_needed_layers(teacher: PreTrainedModel, examples: TokenizedExamples, nu
     """
     batches = _inputs(teacher, examples)
     kept = list(range(len(encoder_layers(teacher))))
+    several = teacher.config.problem_type == MULTI_LABEL
     whole = [teacher(**inputs).logits for inputs in batches]
 
     def missed(layer: int) -> float:
         with only_layers(teacher, {index for index in kept if index != layer}):
             return sum(
-                logits_loss(teacher(**inputs).logits, logits, 1.0).sum().item()
+                logits_loss(teacher(**inputs).logits, logits, 1.0, multi_label=several).sum().item()
                 for inputs, logits in zip(batches, whole, strict=True)
             )
 

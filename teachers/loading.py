@@ -222,4 +222,4 @@ def _load_config(checkpoint: str) -> PreTrainedConfig:
 def _label_settings(task: Task) -> dict:
     names = dict(enumerate(task.output_names))
     settings: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-    return settings | ({"problem_type": task.problem_type} if task.is_regression else {})
+    return settings | ({"problem_type": task.problem_type} if task.is_regression or task.multi_label else {})

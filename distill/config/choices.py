@@ -3,6 +3,7 @@
 from distill.config.schema import (
     AUGMENTATIONS,
     AUTO,
+    BALANCED,
     FIRST_TOKEN,
     IMPORTANCE,
     LOSSES,
@@ -11,7 +12,7 @@ from distill.config.schema import (
     TARGETS,
     TRAINABLE,
 )
-from distill.tasks import MAIN_METRICS, REGRESSION_METRICS
+from distill.tasks import MAIN_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS
 
 ATTENTIONS = (
     *("abc", "aft", "bigbird", "compressive", "cosformer", "fastformer", "fnet", "hedgehog", "hybrid", "knn"),
@@ -20,7 +21,7 @@ ATTENTIONS = (
 )
 """Names in `students.STUDENTS`, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.main_metric": (*MAIN_METRICS, *REGRESSION_METRICS),
+    "data.main_metric": tuple(dict.fromkeys((*MAIN_METRICS, *REGRESSION_METRICS, *MULTI_LABEL_METRICS))),
     "student.attention": ATTENTIONS,
     "student.layer_map": ("even", "first", "last", IMPORTANCE),
     "student.features": ("fixed", "redrawn", "learned"),
@@ -33,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stages.last_layer": ("all", FIRST_TOKEN),
     "augmentation.kinds": AUGMENTATIONS,
     "training.mixed_precision": (AUTO, *PRECISIONS),
+    "training.class_weights": (BALANCED,),
     "comparison.dtype": ("float32", "bfloat16", "float16"),
 }
-"""Dotted key to its values; layer_map also takes a list of layers."""
+"""Dotted key to its values; layer_map and class_weights also take a list of numbers."""

@@ -12,6 +12,7 @@ LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
+BALANCED = "balanced"
 FIRST_TOKEN = "first_token"
 AUTO = "auto"
 PRECISIONS = ("no", "bf16", "fp16")
@@ -206,6 +207,11 @@ class TrainingConfig:
     """Optimizer steps between checkpoints."""
     log_every: int = 20
     """Optimizer steps between entries in TensorBoard."""
+    class_weights: str | list[float] | None = None
+    """How much an example of each class counts in the loss labels, wherever it is used: balanced (as much as the
+    class is rare in train), a list of numbers in label order, or null, all alike. For classes alone."""
+    label_smoothing: float = 0.0
+    """Share of the probability that the loss labels asks for spread evenly over all classes. For classes alone."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from distill.config.schema import (
     StudentSettings,
     TeacherConfig,
 )
-from distill.config.stage_validation import check_losses, check_stage_settings
+from distill.config.stage_validation import check_label_loss, check_losses, check_stage_settings
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
@@ -51,6 +51,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     )
     if training.mixed_precision is not None:
         require_choice("training.mixed_precision", training.mixed_precision, CHOICES["training.mixed_precision"])
+    check_label_loss(config)
     check_comparison(config.comparison)
     require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
     epochs = config.baseline.epochs
@@ -106,12 +107,17 @@ def _check_data(config: Config) -> None:
         fits = columns is None or len(columns) in (1, 2)
         require(fits, "data.text_columns", columns, "task custom reads one or two text columns")
         require(0 < fraction < 0.5, "data.validation_fraction", fraction, "give a share between 0 and 0.5")
+        kinds = [name for name in ("regression", "multi_label") if getattr(data, name)]
+        require(len(kinds) < 2, "data.multi_label", True, "a regression has no labels; set one of the two to false")
+        several = isinstance(data.label_column, list) and not data.multi_label
+        way_out = "one column holds the label; for a 0/1 column per label give --data.multi_label true"
+        require(not several, "data.label_column", data.label_column, way_out)
         both = data.regression and data.label_names is not None
         require(
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
         )
     else:
-        given = any((data.text_columns, data.label_names, data.regression, data.main_metric))
+        given = any((data.text_columns, data.label_names, data.regression, data.main_metric, data.multi_label))
         require(not given, "task", config.task, "columns, labels and main_metric are given only with task custom")
 
 

@@ -6,6 +6,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from distill.data.label_sets import has_label_sets
 from distill.data.labels import HIDDEN, label_key
 from distill.data.locate import LAST_RESORT, SplitFiles, split_files
 from distill.data.official_glue import COLUMNS, official_header
@@ -39,7 +40,7 @@ def open_source(
         seed: of the embedded grammar.
         labelled: False leaves the column of the labels out.
     """
-    columns = (*task.text_columns, *([task.label_column] if labelled else []))
+    columns = (*task.text_columns, *(task.columns_of_labels if labelled else ()))
     if source == EMBEDDED:
         tables = read_embedded(task.name, seed, columns)
         return {name: Opened([tables[name]], f"embedded {task.name} {name}") for name in names}
@@ -76,8 +77,10 @@ def _has_labels(task: Task, files: SplitFiles) -> bool:
     if task.name != CUSTOM or not files.found.lower().startswith(LAST_RESORT):
         return True
     try:
-        match_columns((*task.text_columns, task.label_column), column_names(path), path)
-        tables = read_files(files, (task.label_column,))
+        match_columns((*task.text_columns, *task.columns_of_labels), column_names(path), path)
+        tables = read_files(files, task.columns_of_labels)
+        if task.multi_label:
+            return has_label_sets(task, tables)
         values = {value for table in tables for value in table[task.label_column].unique().to_pylist()}
     except (UserError, TypeError):  # no such column, or lists
         return False

@@ -48,6 +48,8 @@ class ModelEntry(JsonObject):
     """Expected calibration error of a classifier."""
     label_correlation: float | None = None
     """Of the answers with the labels, Matthews' or Pearson's: 0 for chance and for one answer to all."""
+    threshold: float | None = None
+    """Probability from which on a text has a label, chosen on held-out train; of a multi-label task alone."""
     reason: str | None = None
 
 
@@ -97,7 +99,7 @@ class Quality:
 
     retention: Intervals
     agreement: float | None
-    """Share of the examples that teacher and student answer alike, or their correlation."""
+    """Share of the examples that teacher and student answer alike, with all labels of a set, or their correlation."""
     baseline_retention: Intervals | None = None
     gain: Intervals | None = None
     """Student's score minus the baseline's."""

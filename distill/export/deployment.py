@@ -30,7 +30,7 @@ from distill.benchmark.timing import (
     typical_seconds,
 )
 from distill.data.batching import TokenizedExamples
-from distill.evaluation.metrics import metrics_over_splits
+from distill.evaluation.metrics import HALF, metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.record import Record, finish_record
 from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
@@ -118,6 +118,7 @@ def describe_deployments(
     labels: Mapping[str, np.ndarray],
     expected: Logits,
     speed: Mapping[str, tuple[DeploymentPoint, ...]],
+    threshold: float = HALF,
 ) -> list[DeploymentEntry]:
     """Return the entries ``deployments`` of a record.
 
@@ -127,6 +128,7 @@ def describe_deployments(
         labels: split -> (n,).
         expected: of the student in torch.
         speed: of `measure_latency`.
+        threshold: of the student, for a multi-label task.
     """
     environment = {**describe_environment("cpu"), "onnxruntime": version("onnxruntime")}
     return [
@@ -136,7 +138,7 @@ def describe_deployments(
             file=deployment.path.name,
             megabytes=deployment.path.stat().st_size / 1e6,
             parity=largest_difference(expected, deployment.logits),
-            metrics=metrics_over_splits(task, deployment.logits, labels),
+            metrics=metrics_over_splits(task, deployment.logits, labels, threshold),
             speed=speed[deployment.dtype],
             environment=environment,
         )

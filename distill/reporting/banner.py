@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.data.batching import TokenizedExamples
+from distill.data.label_stratification import count_labels
 from distill.data.splits import HIDDEN
 from distill.data.token_inspection import inspect_tokens, unknown_tokens
 from distill.reporting.formatting import percent
@@ -64,14 +65,19 @@ def _token_cells(
 
 
 def _class_cells(task: Task, labels: Mapping[str, np.ndarray]) -> Table:
-    """Return share and rows of each class in each split, in label order or, of many, the most frequent first."""
-    counts = np.stack([np.bincount(given, minlength=task.num_labels) for given in labels.values()])
-    shares = counts / counts.sum(1, keepdims=True)
+    """Return share and rows of each class or label in each split, in label order; of many, the most frequent first."""
+    counts = np.stack([count_labels(task, given) for given in labels.values()])
+    shares = counts / np.array([[len(given)] for given in labels.values()])
     order = np.arange(task.num_labels)
     if task.num_labels > MAX_CLASSES:
         order = np.argsort(-shares[0], kind="stable")[: MAX_CLASSES - 1]
     rows = [(_shown(task.label_names[index]), *map(_share, shares[:, index], counts[:, index])) for index in order]
     others = np.setdiff1d(np.arange(task.num_labels), order)
+    if task.multi_label:
+        without = np.array([(given == 0).all(1).sum() for given in labels.values()])
+        rows += [(f"{len(others)} others", *[""] * len(labels))] if len(others) else []
+        rows.append(("no label", *map(_share, without / [len(given) for given in labels.values()], without)))
+        return Table("labels", ("label", *labels), tuple(rows))
     if len(others):
         of_others = shares[:, others].sum(1), counts[:, others].sum(1)
         rows.append((f"{len(others)} others", *map(_share, *of_others)))

@@ -23,21 +23,32 @@ folder = $folder  # the folder of this page
 tokenizer = $tokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
 answer = pipeline("text-classification", model=model, tokenizer=tokenizer$options)
-print(answer($example, truncation=True))
+$show
 ```
 
 `trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the tokenizer
 needs none. Besides transformers and torch nothing has to be installed.""")
 
+SHOW = Template("print(answer($example, truncation=True))")
+SHOW_LABELS = Template("""threshold = $threshold  # chosen on held-out train; config.json has it too
+scores = answer($example, top_k=None, truncation=True)
+print([score["label"] for score in scores if score["score"] >= threshold])""")
+HALF = 0.5
+
 
 def use_section(folder: Path, task: Task | None) -> str:
     """Return an example that loads the student from ``folder`` and prints an answer."""
     pair = task is not None and len(task.text_columns) == 2
+    several = task is not None and task.multi_label
+    apply = "sigmoid" if several else "none" if task is not None and task.is_regression else ""
     return USE.substitute(
         tokenizer=_read(folder / "tokenizer_config.json").get("tokenizer_class") or "PreTrainedTokenizerFast",
         folder=json.dumps(folder.resolve().name),
-        options=', function_to_apply="none"' if task is not None and task.is_regression else "",
-        example='{"text": "a text", "text_pair": "its pair"}' if pair else '"a text"',
+        options=f', function_to_apply="{apply}"' if apply else "",
+        show=(SHOW_LABELS if several else SHOW).substitute(
+            example='{"text": "a text", "text_pair": "its pair"}' if pair else '"a text"',
+            threshold=_read(folder / "config.json").get("threshold", HALF),
+        ),
     )
 
 
@@ -52,7 +63,8 @@ def labels_section(folder: Path, task: Task | None) -> str:
         names = list(task.label_names) if task is not None else []
     listed = "\n".join(f"* {index}: {escape_markdown(name)}" for index, name in enumerate(names[:MAX_LABELS]))
     more = "" if len(names) <= MAX_LABELS else f"\n\n{len(names) - MAX_LABELS} more stand in `config.json`."
-    return f"## Labels\n\n{listed}{more}"
+    several = "\n\nA text may have several of them, or none." if task is not None and task.multi_label else ""
+    return f"## Labels\n\n{listed}{more}{several}"
 
 
 def data_section(record: Record, name: str, task: Task | None) -> str:

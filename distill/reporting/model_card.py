@@ -84,7 +84,8 @@ def _eval_result(record: Record, source: str | None, name: str, value: float) ->
 
 def _hub_metric(name: str) -> str:
     """Name a metric as the Hub does."""
-    return {"macro_f1": "f1", "accuracy_mismatched": "accuracy"}.get(name, name)
+    hub = {"macro_f1": "f1", "micro_f1": "f1", "accuracy_mismatched": "accuracy", "subset_accuracy": "accuracy"}
+    return hub.get(name, name)
 
 
 def _dataset_slug(record: Record, source: str | None) -> str:

@@ -85,7 +85,8 @@ def _never_answered(record: Record) -> list[str]:
         names = missing.get(role, ())
         if names:
             more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            classes = "class" if len(names) == 1 else "classes"
+            kind = "label" if record.models[role].threshold is not None else "class"
+            classes = kind if len(names) == 1 else {"class": "classes", "label": "labels"}[kind]
             sentences.append(f"The {role} never answers {classes} {', '.join(names[:MAX_NAMES])}{more}.")
     return sentences
 

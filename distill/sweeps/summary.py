@@ -10,8 +10,8 @@ import pandas as pd
 
 from distill.config.parsing import load_config
 from distill.data.splits import resolve_task
-from distill.evaluation.metrics import predictions, scored_values, split_suffixes
-from distill.evaluation.predictions_file import read_predictions
+from distill.evaluation.metrics import scored_values, split_suffixes
+from distill.evaluation.predictions_file import answers_of, labels_of, read_predictions
 from distill.evaluation.record import MODELS, Record, model_metrics, plain, read_record
 from distill.evaluation.record_parts import Interval, SpeedupPoint
 from distill.evaluation.significance import gain_over_seeds, retention_over_seeds, without_false_certainty
@@ -102,8 +102,8 @@ def gain_over_student(
         return None
     task = runs[0].task
     rows = [run.predicted[run.predicted["split"] == task.validation_splits[0]] for run in students]
-    truth = scored_values(task, task.main_metric, rows[0]["label"].to_numpy())
-    scored = [scored_values(task, task.main_metric, _answers(task, frame, "student")) for frame in rows]
+    truth = scored_values(task, task.main_metric, labels_of(rows[0]))
+    scored = [scored_values(task, task.main_metric, answers_of(task, frame, "student")) for frame in rows]
     better, than = scored[: len(runs)], scored[len(runs) :]
     gain = gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed)
     return to_json(_honest(gain, len(truth)))
@@ -118,18 +118,14 @@ def _examples(run: SeedRun) -> pd.DataFrame:
     return run.predicted[["split", "id", "label"]]
 
 
-def _answers(task: Task, predicted: pd.DataFrame, role: str) -> np.ndarray:
-    return predictions(task, np.stack(predicted[f"{role}_logits"].to_list()))
-
-
 def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every metric of every split under the name it has in the record."""
     task = runs[0].task
     for split, suffix in split_suffixes(task).items():
         rows = [run.predicted[run.predicted["split"] == split] for run in runs]
-        labels = rows[0]["label"].to_numpy()
+        labels = labels_of(rows[0])
         answers = {
-            role: [_answers(task, frame, role) for frame in rows]
+            role: [answers_of(task, frame, role) for frame in rows]
             for role in MODELS
             if all(f"{role}_logits" in frame for frame in rows)
         }

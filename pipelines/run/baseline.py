@@ -1,7 +1,7 @@
 """The baseline: the same student, trained on labels alone."""
 
 from distill.config.schema import PACKED, SCRATCH, Config, StageConfig
-from distill.evaluation.predict import held_out_scorer, validation_metrics
+from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
 from distill.training.accelerator import main_process_first
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
@@ -33,6 +33,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     scorer = held_out_scorer(context.run, context.task, setup.held_out)
     inputs = StageInputs(setup.train)
     progress = StageTrainer(context.run, baseline, stage, inputs, folder.phase("baseline"), scorer).run()
+    settle_threshold(context.task, baseline, setup.held_out, context.device, anew=True)
     _, metrics = validation_metrics(context.run, context.task, baseline, setup.validation)
     record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics))
     return baseline

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples
+from distill.data.labels import class_weights
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
 from distill.models.positions import positions_of
@@ -77,7 +78,9 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
 
     task, splits = main_process_first(accelerator, read)
     scale = measure_label_scale(splits.train.labels) if task.is_regression else None
-    return RunContext(config, TrainingContext(accelerator, config.training, config.seed, scale), folder, task, splits)
+    weights = class_weights(config.training.class_weights, task, splits.train.labels)
+    training = TrainingContext(accelerator, config.training, config.seed, scale, weights)
+    return RunContext(config, training, folder, task, splits)
 
 
 def make_setup(context: RunContext) -> DistillationSetup:

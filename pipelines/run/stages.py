@@ -9,7 +9,7 @@ from distill.config.schema import EXACT_FORM, PACKED, StageConfig
 from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
-from distill.evaluation.predict import held_out_scorer, validation_metrics
+from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
 from distill.objectives.capture_plan import plan_stage
@@ -92,6 +92,7 @@ def run_stage(
         source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
         fidelity = layer_fidelity(source, student, source_layers, unseen)
+    settle_threshold(context.task, student, setup.held_out, context.device, anew=True)
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)
     record_phase(context, setup, student, result)
