@@ -35,6 +35,9 @@ class DataConfig:
     drop_incomplete: bool = False
     """Leave out rows in which a text or the label is missing (-1 and - too, unless they are in label_names), and say
     how many; false: such a row is an error."""
+    unlabelled: str | None = None
+    """A file of texts without labels (txt: one text a line; csv, tsv, jsonl or parquet with the task's text columns;
+    also .gz), or a folder of such files. The stages read them, labelled by the teacher."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list

@@ -72,16 +72,21 @@ def augment(
 def join(parts: Sequence[TokenizedExamples]) -> TokenizedExamples:
     """Put the first part's examples, and behind them those of the others with hidden labels, into one."""
     first, *others = parts
-    unknown = np.nan if first.labels.dtype.kind == "f" else HIDDEN
     lengths = np.concatenate([part.lengths for part in parts])
     return replace(
         first,
         token_ids=np.concatenate([part.token_ids for part in parts]),
         token_type_ids=np.concatenate([part.token_type_ids for part in parts]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=np.concatenate([first.labels, *(np.full_like(part.labels, unknown) for part in others)]),
+        labels=np.concatenate([first.labels, *(hidden_labels(first.labels, len(part)) for part in others)]),
         ids=np.concatenate([part.ids for part in parts]),
     )
+
+
+def hidden_labels(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` labels, like ``labels`` (n, ...), that the loss of the labels reads nothing of."""
+    unknown = np.nan if labels.dtype.kind == "f" else HIDDEN
+    return np.full((count, *labels.shape[1:]), unknown, labels.dtype)
 
 
 def cut_span(

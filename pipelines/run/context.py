@@ -12,6 +12,7 @@ from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
+from distill.data.unlabelled import UnlabelledTexts, find_unlabelled
 from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
 from distill.training.context import TrainingContext
@@ -32,6 +33,8 @@ class RunContext:
     folder: RunFolder
     task: Task
     splits: Splits
+    unlabelled: UnlabelledTexts | None = None
+    """Texts without labels, for the stages alone; they stay on disk."""
 
     @property
     def device(self) -> Any:
@@ -54,6 +57,8 @@ class DistillationSetup:
     """What the student is taken through: :func:`stages_at_depth`, once the recipe is known."""
     other: TokenizedExamples | None = None
     """Texts of other tasks, for the stages alone."""
+    unlabelled: TokenizedExamples | None = None
+    """A sample of the texts without labels."""
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -75,8 +80,12 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
         return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
+    place, unlabelled = config.data.unlabelled, None
+    if place is not None:
+        unlabelled = on_main_process(accelerator, lambda: find_unlabelled(task, place, splits))
     scale = measure_label_scale(splits.train.labels) if task.is_regression else None
-    return RunContext(config, TrainingContext(accelerator, config.training, config.seed, scale), folder, task, splits)
+    training = TrainingContext(accelerator, config.training, config.seed, scale)
+    return RunContext(config, training, folder, task, splits, unlabelled)
 
 
 def make_setup(context: RunContext) -> DistillationSetup:
@@ -99,12 +108,15 @@ def make_setup(context: RunContext) -> DistillationSetup:
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
     if splits.other is not None:
         parts["other"] = splits.other
+    if context.unlabelled is not None:
+        parts["unlabelled"] = context.unlabelled.sample
     tokens = on_main_process(
         accelerator,
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
-    own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
-    return DistillationSetup(source, is_ours, *own, tokens, layer_map, other=other)
+    own = tokens.pop("train"), tokens.pop("held_out")
+    others: dict[str, Any] = {name: tokens.pop(name, None) for name in ("other", "unlabelled")}
+    return DistillationSetup(source, is_ours, *own, tokens, layer_map, **others)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -136,7 +148,8 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
                 "baseline.checkpoint": config.baseline.checkpoint,
             }
             weights = {name: weights_checksum(path) for name, path in checkpoints.items() if path is not None}
-            create_run_folder(config, folder, data_checksums(context.splits) | weights)
+            texts = {} if context.unlabelled is None else {"texts of data.unlabelled": context.unlabelled.checksum}
+            create_run_folder(config, folder, data_checksums(context.splits) | texts | weights)
             stack.enter_context(locked(folder))
             update_config(config, folder)
         accelerator.wait_for_everyone()

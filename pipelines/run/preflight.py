@@ -17,6 +17,7 @@ from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
+from distill.data.unlabelled import unlabelled_in_words
 from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
@@ -54,16 +55,17 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
-from pipelines.run.baseline import baseline_stage, more_text
+from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
 from pipelines.run.recipe import apply_recipe
+from pipelines.run.stage_texts import count_stage_texts, count_unlabelled, disk_of_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.output_cache import disk_needed
+from teachers.output_cache import READ_IN_PART, disk_needed
 
 TEXTS_FOR_TOKENIZERS = 100
 
@@ -119,7 +121,7 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
         for stage, model in training_phases(context, setup, student)
         if stage.name not in finished and (stage.name == "teacher" or not teacher_alone)
     ]
-    texts = round(len(setup.train) * more_text(context.config, setup))
+    texts = count_stage_texts(context, setup).rows
     stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
@@ -226,7 +228,10 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
+    parts = [setup.train] if setup.unlabelled is None else [setup.train, setup.unlabelled]
+    longest = max(part.lengths.max() for part in parts)
+    if stage.texts == PACKED:
+        longest = int(model.config.max_position_embeddings or 0)
     length = padded_length(int(longest))
     set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
@@ -250,7 +255,13 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
         splits["other tasks"] = setup.other
     found = found_in_words(context.task, data.text_columns, data.label_column)
     notes = [*([] if found is None else [found]), *context.splits.notes]
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None)
+    rows = {}
+    if context.unlabelled is not None and setup.unlabelled is not None:
+        splits["without labels"] = setup.unlabelled
+        rows["without labels"] = len(context.unlabelled)
+        tokens = round(count_unlabelled(context, setup).tokens)
+        notes += [*context.unlabelled.notes, unlabelled_in_words(context.unlabelled, tokens)]
+    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None, rows)
     context.run.accelerator.print("\n".join(lines))
 
 
@@ -271,13 +282,16 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
         with trainable(model, stage):
             best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
             lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
+    depth = int(setup.teacher.config.num_hidden_layers)
+    plans = [plan_stage(stage, setup.layer_map, depth) for stage in setup.stages if stage.epochs >= READ_IN_PART]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if setup.source.is_trained else None
     dtype = autocast_dtype(context.run.accelerator)
     others = [] if setup.other is None else [setup.other]
     copies = config.augmentation.copies or 0
-    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read
-    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
+    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read of their own
+    more = round(count_unlabelled(context, setup).tokens)
+    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype, more_tokens=more)
+    cache += disk_of_stage_texts(context, setup)
     models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}
