@@ -15,9 +15,7 @@ from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
 from distill.data.augmentation import join
 from distill.data.batching import padded_length
-from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
-from distill.data.unlabelled import unlabelled_in_words
 from distill.models.linear_form import linear_form
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
@@ -45,7 +43,6 @@ from distill.preflight.memory_estimate import (
 )
 from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
-from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.checkpoints import KEPT
 from distill.training.dropout import set_dropout
@@ -55,6 +52,7 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
+from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
@@ -245,24 +243,6 @@ def phase_memory(
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
-
-
-def print_banner(context: RunContext, setup: DistillationSetup) -> None:
-    """Print what the run is about to learn from."""
-    data = context.config.data
-    splits = {"train": setup.train, "held-out train": setup.held_out, **setup.validation}
-    if setup.other is not None:
-        splits["other tasks"] = setup.other
-    found = found_in_words(context.task, data.text_columns, data.label_column)
-    notes = [*([] if found is None else [found]), *context.splits.notes]
-    rows = {}
-    if context.unlabelled is not None and setup.unlabelled is not None:
-        splits["without labels"] = setup.unlabelled
-        rows["without labels"] = len(context.unlabelled)
-        tokens = round(count_unlabelled(context, setup).tokens)
-        notes += [*context.unlabelled.notes, unlabelled_in_words(context.unlabelled, tokens)]
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None, rows)
-    context.run.accelerator.print("\n".join(lines))
 
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:

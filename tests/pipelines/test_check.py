@@ -117,7 +117,7 @@ def test_texts_without_labels_are_counted_and_nothing_is_written(
     assert rows == ["20,000"] * 2
     assert int(plan[0].split()[1].replace(",", "")) == 633, "20,240 texts in batches of 32"
     assert any(line.startswith("texts without labels: 20,000 (about ") for line in lines)
-    assert needed[1] > needed[2] > needed[0]
+    assert needed[1] > needed[2] >= needed[0]  # to ten megabytes
     assert not (tmp_path / "run").exists()
 
 
