@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
@@ -66,7 +67,8 @@ def read_stage_texts(context: RunContext, setup: DistillationSetup) -> Tokenized
     texts = context.unlabelled
     if texts is None:
         return own
-    return open_tokens(on_main_process(context.run.accelerator, lambda: keep_tokens(context, setup, own, texts)))
+    reader = Reader(setup.tokenizer, context.config.data.max_length)
+    return open_tokens(on_main_process(context.run.accelerator, lambda: keep_tokens(context, reader, own, texts)))
 
 
 def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
@@ -82,7 +84,16 @@ def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedE
     return on_main_process(context.run.accelerator, read)
 
 
-def keep_tokens(context: RunContext, setup: DistillationSetup, own: TokenizedExamples, texts: UnlabelledTexts) -> Path:
+@dataclass(frozen=True)
+class Reader:
+    """For whom texts are tokenised."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    """In tokens; longer texts are cut."""
+
+
+def keep_tokens(context: RunContext, reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> Path:
     """Write the tokens of all that the stages read, unless they are there, and return their folder.
 
     It is whole or not there; in a shared cache, the first of two runs that write it at the same time does.
@@ -92,11 +103,11 @@ def keep_tokens(context: RunContext, setup: DistillationSetup, own: TokenizedExa
     """
     config, checkpoints = context.config, context.folder.path / "checkpoints"
     root = checkpoints / STAGE_TOKENS if config.cache.dir is None else Path(config.cache.dir) / STAGE_TOKENS
-    folder = root / _name(context, setup, own, texts)
+    folder = root / _name(reader, own, texts)
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         workshop = make_workshop(root)
-        write_tokens(workshop, own, _tokenised(context, setup, texts), len(setup.tokenizer))
+        write_tokens(workshop, own, _tokenised(reader, texts), len(reader.tokenizer))
         if folder.exists():
             remove(workshop)
         else:
@@ -107,21 +118,21 @@ def keep_tokens(context: RunContext, setup: DistillationSetup, own: TokenizedExa
     return folder
 
 
-def _name(context: RunContext, setup: DistillationSetup, own: TokenizedExamples, texts: UnlabelledTexts) -> str:
+def _name(reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> str:
     """Return a name that changes with the texts, with which of them are used, and with how they are tokenised."""
-    tokenizer = setup.tokenizer
+    tokenizer = reader.tokenizer
     reads = [sorted(tokenizer.get_vocab().items()), [tokenizer(probe)["input_ids"] for probe in PROBES]]
-    digest = hashlib.sha256(f"{texts.checksum} {context.config.data.max_length} {json.dumps(reads)}".encode())
+    digest = hashlib.sha256(f"{texts.checksum} {reader.max_length} {json.dumps(reads)}".encode())
     digest.update(np.packbits(texts.kept).data)
     for array in (own.token_ids, own.token_type_ids, own.offsets, own.labels):
         digest.update(np.ascontiguousarray(array).reshape(-1).data)
     return digest.hexdigest()[:20]
 
 
-def _tokenised(context: RunContext, setup: DistillationSetup, texts: UnlabelledTexts) -> Iterator[TokenizedExamples]:
+def _tokenised(reader: Reader, texts: UnlabelledTexts) -> Iterator[TokenizedExamples]:
     with progress_bar(name="tokenise texts without labels", unit="text", total=len(texts)) as bar:
         for examples in texts.chunks():
-            yield tokenize(examples, setup.tokenizer, context.config.data.max_length)
+            yield tokenize(examples, reader.tokenizer, reader.max_length)
             bar.update(len(examples))
 
 
