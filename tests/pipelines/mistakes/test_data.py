@@ -194,7 +194,8 @@ def test_texts_without_labels_that_are_none(name: str, refused: Callable[..., st
     put(place / "texts.txt")
     options = ("--data.dir", str(place / "data"), "--data.unlabelled", str(place / "texts.txt"))
     message = refused(*options)
-    assert message.startswith(f"error: data.unlabelled: {'folder ' if 'folder' in name else ''}{place}")
+    assert message.startswith("error: data.unlabelled: ")
+    assert str(place / "texts.txt") in message
     assert expected in message
 
 
