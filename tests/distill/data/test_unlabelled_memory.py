@@ -14,9 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = int(os.environ.get("DISTILL_ROWS", "200000"))
-BYTES_PER_ROW = 200
-"""Keys, lengths and orders of rows, eight bytes each, and five bytes of every token where its page was read."""
-BUFFERS = 250e6
+BYTES_PER_ROW = 100
+"""Keys, lengths and orders of rows, eight bytes each, and the pages of the tokens that were read."""
+BUFFERS = 100e6
 """A sample of texts and parts of the file, whatever the number of rows."""
 LIMIT = 2e9
 BATCHES = 2000
