@@ -54,13 +54,26 @@ class UnlabelledTexts:
         return len(self.sample) < len(self)
 
     def chunks(self) -> Iterator[Examples]:
-        """Read the files again and yield the used texts, in their order, with their rows as ids; labels are hidden."""
-        row = 0
+        """Read the files again and yield the used texts, in their order, with their rows as ids; labels are hidden.
+
+        Raises:
+            UserError: at the end, if the texts are no longer those that were looked through.
+        """
+        row, digest = 0, hashlib.sha256()
         for texts in read_texts(self.files, self.task):
+            digest.update(_as_bytes(texts))
             rows = row + np.flatnonzero(self.kept[row : row + len(texts)])
             if len(rows):
                 yield _without_labels(rows, [texts[index] for index in rows - row])
             row += len(texts)
+        if digest.hexdigest() != self.checksum:
+            place = self.files[0] if len(self.files) == 1 else self.files[0].parent
+            raise UserError(f"{KEY}: {place} was changed since the run began; put back what it was")
+
+
+def _as_bytes(texts: Texts) -> bytes:
+    """Return texts as they are counted in a checksum: alike, whatever parts they are read in."""
+    return b"".join("\0".join((*row, "")).encode() for row in texts)
 
 
 def find_unlabelled(task: Task, place: str, own: Splits) -> UnlabelledTexts:
@@ -86,7 +99,7 @@ def find_unlabelled(task: Task, place: str, own: Splits) -> UnlabelledTexts:
     all_keys, all_reasons = [_NO_KEYS], [np.zeros(0, np.uint8)]
     with progress_bar(name="read texts without labels", unit="text", leave=False, delay=BAR_AFTER) as bar:
         for texts in read_texts(files, task):
-            digest.update("\0".join("\0".join(row) for row in texts).encode() + b"\0")
+            digest.update(_as_bytes(texts))
             keys = text_keys(texts)
             reasons = _reasons(texts, keys, known)
             sampler.add(texts, keys, reasons == USED)

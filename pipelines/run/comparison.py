@@ -54,7 +54,7 @@ def compare_and_report(
         stages=[from_json(StageEntry, results[stage.name], f"stage {stage.name}") for stage in setup.stages],
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
-        unlabelled=unlabelled_entry(context),
+        unlabelled=unlabelled_entry(context, setup),
     )
     if not context.run.accelerator.is_main_process:
         return

@@ -136,11 +136,12 @@ def _tokenised(reader: Reader, texts: UnlabelledTexts) -> Iterator[TokenizedExam
             bar.update(len(examples))
 
 
-def unlabelled_entry(context: RunContext) -> UnlabelledEntry | None:
+def unlabelled_entry(context: RunContext, setup: DistillationSetup) -> UnlabelledEntry | None:
     """Return what the record says of the texts without labels, None where there are none."""
     texts = context.unlabelled
     if texts is None:
         return None
     path = context.folder.path / "checkpoints" / COUNTED
-    counted = read_object(path, "give another --run_dir")
+    last = context.folder.phase(setup.stages[-1].name)
+    counted = read_object(path, f"remove {last} too, and start the same command again to have it written")
     return UnlabelledEntry(texts=len(texts), dropped=texts.dropped, **counted)

@@ -154,6 +154,15 @@ def test_the_checksum_is_of_the_texts(tmp_path):
     assert sums[0] == sums[1] != sums[2]
 
 
+@pytest.mark.parametrize("change", ["Two", "two more", ""])
+def test_texts_that_change_while_the_teacher_is_trained_are_not_taken(tmp_path, change):
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    found = find_unlabelled(SINGLE, str(tmp_path / "texts.txt"), OWN)
+    (tmp_path / "texts.txt").write_text(f"one\n{change}\n")
+    with pytest.raises(UserError, match=r"texts\.txt was changed since the run began"):
+        list(found.chunks())
+
+
 REFUSED = {
     "nothing there": ("texts.txt", None, "there is no file or folder"),
     "an empty file": ("texts.txt", b"", "is empty; it must hold one text a line"),
