@@ -24,6 +24,9 @@ from distill.utils.progress import progress_bar
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
 
 CACHE_BATCH_SIZE = 64
+READ_IN_PART = 0.5
+"""Passes of a stage below which its teacher is asked batch by batch: most of what a cache holds would never be read.
+Of two stages that share a cache either one may read half."""
 CACHE_VERSION = 1
 """Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
 
@@ -37,14 +40,14 @@ def teacher_fingerprint(
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for array in (examples.token_ids, examples.token_type_ids, examples.offsets):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)  # in place: it may be a map of a file larger than memory
     return digest.hexdigest()[:20]
 
 
-def bytes_needed(plan: CapturePlan, examples: TokenizedExamples, hidden_size: int) -> int:
-    """Return the bytes that a stage's layer outputs take on disk in half precision."""
+def bytes_needed(plan: CapturePlan, examples: TokenizedExamples, hidden_size: int, more_tokens: int = 0) -> int:
+    """Return the bytes that a stage's layer outputs take on disk in half precision; ``more_tokens``: of others too."""
     arrays = sum(len(layers) for layers in plan.teacher.values())
-    return arrays * len(examples.token_ids) * hidden_size * 2
+    return arrays * (len(examples.token_ids) + more_tokens) * hidden_size * 2
 
 
 def disk_needed(
@@ -54,19 +57,21 @@ def disk_needed(
     max_gigabytes: float,
     folder: Path | None,
     autocast_dtype: torch.dtype | None = None,
+    more_tokens: int = 0,
 ) -> int:
     """Return the bytes that the stages' caches will still take: an output that several stages read counts once.
 
     Args:
         folder: the shared cache, to leave out what it holds already; None where it holds nothing of this teacher.
+        more_tokens: of texts that the stages read beside ``examples`` and that are not tokenised yet.
     """
     hidden_size = int(teacher.config.hidden_size or 0)
-    cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size) <= max_gigabytes * 1e9]
+    cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size, more_tokens) <= max_gigabytes * 1e9]
     wanted = {(kind, layer) for plan in cached for kind, layers in plan.teacher.items() for layer in layers}
-    if folder is not None and folder.is_dir():
+    if folder is not None and folder.is_dir() and not more_tokens:
         there = folder / teacher_fingerprint(teacher, examples, autocast_dtype)
         wanted = {name for name in wanted if not array_path(there, *name).exists()}
-    return len(wanted) * len(examples.token_ids) * hidden_size * 2
+    return len(wanted) * (len(examples.token_ids) + more_tokens) * hidden_size * 2
 
 
 def build_cache(
@@ -193,14 +198,20 @@ def stage_targets(
     examples: TokenizedExamples,
     cache: CacheConfig,
     default_folder: Path,
+    epochs: float = 1.0,
 ) -> TeacherTargets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
 
     The main process computes what is missing while the others wait; all of them read.
+
+    Args:
+        epochs: passes of the stage over the examples; of few, the outputs are computed as they are read.
     """
     if not plan.needs_logits and not plan.teacher:
         return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
+    if epochs < READ_IN_PART:
+        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
     gigabytes = bytes_needed(plan, examples, teacher.config.hidden_size) / 1e9
     if gigabytes > cache.max_gigabytes:
         accelerator.print(

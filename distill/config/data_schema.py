@@ -41,6 +41,9 @@ class DataConfig:
     """Task custom: a text has any number of labels. They stand in label_column, as a list of names or as one text
     with commas, semicolons or bars between them, or in 0/1 columns: those of label_names, or all that the file has
     beside the texts."""
+    unlabelled: str | None = None
+    """A file of texts without labels (txt: one text a line; csv, tsv, jsonl or parquet with the task's text columns;
+    also .gz), or a folder of such files. The stages read them, labelled by the teacher."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list

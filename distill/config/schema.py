@@ -127,8 +127,8 @@ class StageConfig:
     """Whose outputs are matched: teacher, softmax_student (the result of the last stage with attention softmax,
     layer by layer) or exact_form (the student itself with softmax attention, at every text length)."""
     texts: str = "train"
-    """What is read: train (with the copies of augmentation) or packed (texts of all lengths up to the student's
-    positions, joined from those of train)."""
+    """What is read: train (with the copies of augmentation and data.unlabelled) or packed (texts of all lengths up to
+    the student's positions, joined from those of train)."""
     inputs: str = "student"
     """What each layer reads: the student's own activations, or, in attention blocks, the teacher's."""
     last_layer: str = "all"

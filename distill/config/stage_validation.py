@@ -9,7 +9,7 @@ from distill.config.require import require, require_choice, require_positive
 from distill.config.schema import EXACT_FORM, FIRST_TOKEN, LOSSES, PACKED, SOFTMAX_STUDENT, Config, StageConfig
 from distill.tasks import TASKS
 
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens")
 """Names under `checkpoints/` that no stage may have."""
 
 

@@ -100,6 +100,8 @@ def _check_data(config: Config) -> None:
     require_positive("data", data, ("max_train_examples",))
     fits = 8 <= data.max_length <= MAX_LENGTH
     require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
+    empty = data.unlabelled is not None and not data.unlabelled.strip()
+    require(not empty, "data.unlabelled", data.unlabelled, "give a file or a folder of texts, or null for none")
     require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
     if config.task == "custom":
         require(data.dir is not None, "data.dir", None, "task custom needs its file, or the folder of its files")

@@ -52,7 +52,7 @@ def check_rows(
     try:
         for table in tables:
             for chunks, name in zip(texts, task.text_columns, strict=True):
-                chunks.extend(_text_column(table[name], name, where, num_rows).chunks)
+                chunks.extend(text_column(table[name], name, where, num_rows).chunks)
             if labelled:
                 labels.append(table.select(list(task.columns_of_labels)))
             num_rows += table.num_rows
@@ -79,7 +79,7 @@ def check_rows(
     return Rows(_filled(columns), encoded, complete, int(some_blank[complete].sum()))
 
 
-def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
+def text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
     """Return a column as text, nulls kept; a number or bytes that are not UTF-8 are refused with their row."""
     value_type = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (is_text(value_type) or pa.types.is_null(value_type)):

@@ -30,6 +30,7 @@ from distill.evaluation.record_parts import (
     ModelEntries,
     ModelEntry,
     StageEntry,
+    UnlabelledEntry,
     WindowsRead,
 )
 from distill.evaluation.thresholds import Thresholds, thresholds_of
@@ -86,6 +87,7 @@ def compare_models(
     stages: Sequence[StageEntry] = (),
     source: str | None = None,
     training_precision: str | None = None,
+    unlabelled: UnlabelledEntry | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -99,6 +101,7 @@ def compare_models(
         stages: what each stage of the distillation bought.
         source: where the examples came from, as ``data.dir`` says it; None is the Hub.
         training_precision: in which the student was trained, where that is known.
+        unlabelled: the texts without labels that the stages read.
     """
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared)
@@ -127,6 +130,7 @@ def compare_models(
         environment=describe_environment(setup.device, training_precision),
         median_length=median_length(setup.validation),
         linear_form=linear,
+        unlabelled=unlabelled,
         source={None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder"),
         data_name=None
         if source in (None, EMBEDDED)

@@ -18,6 +18,7 @@ from distill.evaluation.record_parts import (
     ModelEntries,
     Quality,
     StageEntry,
+    UnlabelledEntry,
 )
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
@@ -60,6 +61,8 @@ class Record(Quality, JsonObject):
     """Of the file or folder that they were read from."""
     deployments: tuple[DeploymentEntry, ...] = ()
     """What pipelines/export.py added."""
+    unlabelled: UnlabelledEntry | None = None
+    """Texts without labels that the stages read, where there were any."""
 
 
 def parse_record(value: Any, where: str = "record") -> Record:

@@ -152,6 +152,19 @@ class StageEntry(JsonObject):
     teacher_cache: TeacherCache | None = None
 
 
+@dataclass(frozen=True)
+class UnlabelledEntry(JsonObject):
+    """Texts without labels that the stages read beside those of train."""
+
+    texts: int
+    tokens: int
+    """Special ones included."""
+    dropped: Mapping[str, int]
+    """Why others in the same place were not used, to their number."""
+    share_of_stage_texts: float
+    """Of all texts that the stages draw from."""
+
+
 # ---------------------------------------------------------------- other formats and other choices
 
 

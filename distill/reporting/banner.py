@@ -28,6 +28,7 @@ def data_banner(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     found: str | None = None,
+    rows: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Return the lines about the data: rows and tokens per split, then classes or scores per split, then warnings.
 
@@ -35,10 +36,11 @@ def data_banner(
         splits: by the names that are shown; one without known labels has no part in the second table.
         max_length: what texts were cut at.
         found: lines about columns that nobody named and about the files.
+        rows: of splits of which ``splits`` has a sample, the number of all rows.
     """
     labelled = {name: part.labels for name, part in splits.items() if _is_labelled(part.labels)}
     tables = [
-        _token_cells(splits, tokenizer, max_length),
+        _token_cells(splits, tokenizer, max_length, rows or {}),
         (_score_cells if task.is_regression else _class_cells)(task, labelled),
     ]
     lines = [] if found is None else [found, ""]
@@ -52,7 +54,10 @@ def _is_labelled(labels: np.ndarray) -> bool:
 
 
 def _token_cells(
-    splits: Mapping[str, TokenizedExamples], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    splits: Mapping[str, TokenizedExamples],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    all_rows: Mapping[str, int],
 ) -> Table:
     headers = ("split", "rows", "tokens, median", "95th percentile", f"cut at {max_length}", "unknown tokens")
     rows = []
@@ -60,7 +65,8 @@ def _token_cells(
         median, high = np.percentile(part.lengths, (50, 95))
         unknown, count = unknown_tokens(part, tokenizer)
         cut = percent(part.num_cut / len(part))
-        rows.append((name, f"{len(part):,}", f"{median:.0f}", f"{high:.0f}", cut, percent(unknown / max(1, count))))
+        count_rows = f"{all_rows.get(name, len(part)):,}"
+        rows.append((name, count_rows, f"{median:.0f}", f"{high:.0f}", cut, percent(unknown / max(1, count))))
     return Table("data", headers, tuple(rows))
 
 

@@ -70,9 +70,11 @@ def labels_section(folder: Path, task: Task | None) -> str:
 def data_section(record: Record, name: str, task: Task | None) -> str:
     """Return what the student was trained and measured on; ``name`` is that of the data."""
     columns = "" if task is None else f" Text: {escape_markdown(', '.join(task.text_columns))}."
+    read = record.unlabelled
+    more = "" if read is None else f" and on {read.texts:,} texts without labels, which the teacher labelled"
     return (
-        f"## Data\n\nThe student was distilled on the training split of {escape_markdown(name)}.{columns} All figures "
-        f"here are of its {record.split} split, {record.num_examples:,} examples, which it was not trained on."
+        f"## Data\n\nThe student was distilled on the training split of {escape_markdown(name)}{more}.{columns} All "
+        f"figures here are of its {record.split} split, {record.num_examples:,} examples, which it was not trained on."
     )
 
 

@@ -147,7 +147,18 @@ def stage_cells(record: Record) -> Table:
             )
         )
     headers = ("after stage", *(metric_label(name) for name in names), "attention fidelity", "time", "examples")
-    return Table("What each stage bought", headers, tuple(rows))
+    return Table("What each stage bought", headers, tuple(rows), unlabelled_notes(record))
+
+
+def unlabelled_notes(record: Record) -> tuple[str, ...]:
+    """Say how many texts without labels the stages read, if they did."""
+    read = record.unlabelled
+    if read is None:
+        return ()
+    return (
+        f"the stages also read {read.texts:,} texts without labels ({read.tokens:,} tokens), labelled by the teacher: "
+        f"{percent(read.share_of_stage_texts)} of all that they draw from",
+    )
 
 
 def fidelity_by_layer(stage: StageEntry, kind: str = "attention_output") -> list[float]:

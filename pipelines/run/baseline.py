@@ -13,7 +13,7 @@ from teachers.finetuning import label_free_start
 
 
 def more_text(config: Config, setup: DistillationSetup) -> float:
-    """Return how many texts the stages read for every one that the baseline does."""
+    """Return how many texts the stages read for every one that the baseline does; those without labels aside."""
     others = 0 if setup.other is None else len(setup.other)
     return 1 + (config.augmentation.copies or 0) + others / len(setup.train)
 

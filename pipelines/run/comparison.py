@@ -23,6 +23,7 @@ from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
 from distill.utils.record_json import from_json
 from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.stage_texts import STAGE_TOKENS, unlabelled_entry
 from pipelines.run.student import load_student
 from students import StudentForSequenceClassification
 
@@ -53,6 +54,7 @@ def compare_and_report(
         stages=[from_json(StageEntry, results[stage.name], f"stage {stage.name}") for stage in setup.stages],
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
+        unlabelled=unlabelled_entry(context, setup),
     )
     if not context.run.accelerator.is_main_process:
         return
@@ -67,7 +69,8 @@ def compare_and_report(
     )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
-        shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
+        for name in ("teacher_outputs", STAGE_TOKENS):
+            shutil.rmtree(folder.path / "checkpoints" / name, ignore_errors=True)
     disagreements = find_disagreements(context.task, frame, context.splits.validation)
     report = write_report(record, folder.path, disagreements, history, Answers(context.task, frame))
     for path in sorted((folder.path / "plots").glob("*.png")):

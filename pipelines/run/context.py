@@ -13,6 +13,7 @@ from distill.data.batching import TokenizedExamples
 from distill.data.labels import class_weights
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
+from distill.data.unlabelled import UnlabelledTexts, find_unlabelled
 from distill.models.positions import positions_of
 from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
@@ -34,6 +35,8 @@ class RunContext:
     folder: RunFolder
     task: Task
     splits: Splits
+    unlabelled: UnlabelledTexts | None = None
+    """Texts without labels, for the stages alone; they stay on disk."""
 
     @property
     def device(self) -> Any:
@@ -56,6 +59,8 @@ class DistillationSetup:
     """What the student is taken through: :func:`stages_at_depth`, once the recipe is known."""
     other: TokenizedExamples | None = None
     """Texts of other tasks, for the stages alone."""
+    unlabelled: TokenizedExamples | None = None
+    """A sample of the texts without labels."""
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -77,10 +82,13 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
         return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
+    place, unlabelled = config.data.unlabelled, None
+    if place is not None:
+        unlabelled = on_main_process(accelerator, lambda: find_unlabelled(task, place, splits))
     scale = measure_label_scale(splits.train.labels) if task.is_regression else None
     weights = class_weights(config.training.class_weights, task, splits.train.labels)
     training = TrainingContext(accelerator, config.training, config.seed, scale, weights)
-    return RunContext(config, training, folder, task, splits)
+    return RunContext(config, training, folder, task, splits, unlabelled)
 
 
 def make_setup(context: RunContext) -> DistillationSetup:
@@ -103,12 +111,15 @@ def make_setup(context: RunContext) -> DistillationSetup:
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
     if splits.other is not None:
         parts["other"] = splits.other
+    if context.unlabelled is not None:
+        parts["unlabelled"] = context.unlabelled.sample
     tokens = on_main_process(
         accelerator,
         lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
     )
-    own, other = (tokens.pop("train"), tokens.pop("held_out")), tokens.pop("other", None)
-    return DistillationSetup(source, is_ours, *own, tokens, layer_map, other=other)
+    own = tokens.pop("train"), tokens.pop("held_out")
+    others: dict[str, Any] = {name: tokens.pop(name, None) for name in ("other", "unlabelled")}
+    return DistillationSetup(source, is_ours, *own, tokens, layer_map, **others)
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -140,6 +151,8 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
                 "baseline.checkpoint": config.baseline.checkpoint,
             }
             inputs = data_checksums(context.splits)
+            if context.unlabelled is not None:
+                inputs["texts of data.unlabelled"] = context.unlabelled.checksum
             for name, path in checkpoints.items():
                 if path is not None:
                     inputs[name] = weights_checksum(path)

@@ -15,7 +15,6 @@ from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
 from distill.data.augmentation import join
 from distill.data.batching import padded_length
-from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
@@ -45,7 +44,6 @@ from distill.preflight.memory_estimate import (
 )
 from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
-from distill.reporting.banner import data_banner
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.checkpoints import KEPT
 from distill.training.dropout import set_dropout
@@ -55,16 +53,18 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
-from pipelines.run.baseline import baseline_stage, more_text
+from pipelines.run.banner import print_banner
+from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
 from pipelines.run.recipe import apply_recipe
+from pipelines.run.stage_texts import count_stage_texts, count_unlabelled, disk_of_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.output_cache import disk_needed
+from teachers.output_cache import READ_IN_PART, disk_needed
 
 TEXTS_FOR_TOKENIZERS = 100
 
@@ -120,7 +120,7 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
         for stage, model in training_phases(context, setup, student)
         if stage.name not in finished and (stage.name == "teacher" or not teacher_alone)
     ]
-    texts = round(len(setup.train) * more_text(context.config, setup))
+    texts = count_stage_texts(context, setup).rows
     stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
@@ -227,7 +227,10 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    longest = positions_of(model) if stage.texts == PACKED else setup.train.lengths.max()
+    parts = [setup.train] if setup.unlabelled is None else [setup.train, setup.unlabelled]
+    longest = max(part.lengths.max() for part in parts)
+    if stage.texts == PACKED:
+        longest = positions_of(model)
     length = padded_length(int(longest))
     set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
@@ -241,18 +244,6 @@ def phase_memory(
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
-
-
-def print_banner(context: RunContext, setup: DistillationSetup) -> None:
-    """Print what the run is about to learn from."""
-    data = context.config.data
-    splits = {"train": setup.train, "held-out train": setup.held_out, **setup.validation}
-    if setup.other is not None:
-        splits["other tasks"] = setup.other
-    found = found_in_words(context.task, data.text_columns, data.label_column)
-    notes = [*([] if found is None else [found]), *context.splits.notes]
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None)
-    context.run.accelerator.print("\n".join(lines))
 
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
@@ -272,13 +263,16 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
         with trainable(model, stage):
             best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
             lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
+    depth = int(setup.teacher.config.num_hidden_layers)
+    plans = [plan_stage(stage, setup.layer_map, depth) for stage in setup.stages if stage.epochs >= READ_IN_PART]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if setup.source.is_trained else None
     dtype = autocast_dtype(context.run.accelerator)
     others = [] if setup.other is None else [setup.other]
     copies = config.augmentation.copies or 0
-    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read
-    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
+    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read of their own
+    more = round(count_unlabelled(context, setup).tokens)
+    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype, more_tokens=more)
+    cache += disk_of_stage_texts(context, setup)
     models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
     return {path: models + cache} if shared is None else {path: models, shared: cache}

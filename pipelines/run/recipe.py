@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from distill.config.recipe import Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
@@ -24,13 +26,14 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
     """
     settings, teacher = context.config.student, setup.teacher
     student = build_student(context, teacher, setup, quiet=True)
-    lengths = setup.train.lengths
+    lengths = np.concatenate([part.lengths for part in (setup.train, setup.unlabelled) if part is not None])
     facts = Facts(
         rows=len(setup.train),
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=int(teacher.config.hidden_size),
         longest=int(lengths.max()),
+        unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))

@@ -1,12 +1,10 @@
 """The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
 
 from contextlib import nullcontext
-from typing import Any
 
 from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, PACKED, StageConfig
-from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
@@ -14,13 +12,13 @@ from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
 from distill.objectives.capture_plan import plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
-from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
 from distill.utils.files import copy_directory
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
+from pipelines.run.stage_texts import read_stage_texts
 from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification, exact_form
 from teachers.loading import freeze
@@ -39,7 +37,7 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
         student = load_student(context, folder.checked_model(finished[-1].name))
     else:
         student = build_student(context, setup.teacher, setup, stages[0].attention)
-    examples = augmented_train(context, setup) if left else setup.train
+    examples = read_stage_texts(context, setup) if left else setup.train
     before = finished[-1] if finished else stages[0]
     for stage in left:
         if stage.attention != before.attention:
@@ -54,19 +52,6 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
     if context.run.accelerator.is_main_process and not folder.student.exists():
         copy_directory(folder.model(stages[-1].name), folder.student)
     return student
-
-
-def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
-    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks."""
-    config = context.config
-    words: Any = setup.teacher.get_input_embeddings().weight
-
-    def read() -> TokenizedExamples:
-        settings, checkpoint = config.augmentation, config.teacher.checkpoint
-        own = augment(setup.train, settings, setup.tokenizer, words, checkpoint, config.data.seed)
-        return own if setup.other is None else join([own, setup.other])
-
-    return on_main_process(context.run.accelerator, read)
 
 
 def run_stage(
@@ -84,7 +69,9 @@ def run_stage(
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
         seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
-        targets = stage_targets(run.accelerator, teacher, plan, seen, context.config.cache, cache_folder)
+        targets = stage_targets(
+            run.accelerator, teacher, plan, seen, context.config.cache, cache_folder, epochs=stage.epochs
+        )
         scorer = held_out_scorer(run, context.task, setup.held_out)
         inputs = StageInputs(seen, plan, targets.outputs)
         progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()

@@ -222,6 +222,20 @@ def test_where_a_stage_reads_from(teacher, examples, tmp_path, make_accelerator,
     assert "above cache.max_gigabytes" in capsys.readouterr().out
 
 
+def test_a_stage_that_reads_little_asks_the_teacher_as_it_goes(teacher, examples, tmp_path, make_accelerator):
+    for epochs, kind in ((0.49, OnlineTeacherOutputs), (0.5, CachedTeacherOutputs)):
+        found = stage_targets(make_accelerator(), teacher, PLAN, examples, CacheConfig(), tmp_path, epochs=epochs)
+        assert isinstance(found.outputs, kind)
+    assert found.gigabytes > 0
+
+
+def test_texts_that_are_not_tokenised_yet_count(teacher, examples):
+    tokens = len(examples.token_ids)
+    alone = disk_needed(teacher, [PLAN], examples, 1.0, None)
+    assert disk_needed(teacher, [PLAN], examples, 1.0, None, more_tokens=3 * tokens) == 4 * alone > 0
+    assert disk_needed(teacher, [PLAN], examples, 2 * alone / 1e9, None, more_tokens=3 * tokens) == 0
+
+
 def foreign(rows, dtype=np.float16):
     return lambda path: np.save(path, np.zeros((rows, 8), dtype))
 
