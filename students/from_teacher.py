@@ -14,8 +14,7 @@ from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
-# Describe the teacher's checkpoint, or how somebody calls it, rather than its architecture.
-_NOT_INHERITED = (
+NOT_INHERITED = (
     "model_type",
     "architectures",
     "auto_map",
@@ -28,6 +27,7 @@ _NOT_INHERITED = (
     "output_hidden_states",
     "return_dict",
 )
+"""Keys of a configuration that describe a checkpoint, or how somebody calls it, rather than an architecture."""
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
 
@@ -84,7 +84,7 @@ def student_from_teacher(
         kind = "a decoder" if teacher.config.model_type == "bert" else repr(teacher.config.model_type)
         raise ValueError(f"the teacher must be a BERT encoder, this one is {kind}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
-    inherited = {key: value for key, value in teacher.config.to_dict().items() if key not in _NOT_INHERITED}
+    inherited = {key: value for key, value in teacher.config.to_dict().items() if key not in NOT_INHERITED}
     student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
     config = student_class.config_class(
         **inherited

@@ -9,6 +9,7 @@ from distill.config.schema import (
     PACKED,
     PRECISIONS,
     TARGETS,
+    TENSORBOARD,
     TRAINABLE,
 )
 from distill.tasks import MAIN_METRICS, REGRESSION_METRICS
@@ -19,6 +20,8 @@ ATTENTIONS = (
     *("reformer", "rfa", "scaling", "scatterbrain", "softmax", "sparse", "t2r", "transformer_xl", "lstm"),
 )
 """Names in `students.STUDENTS`, which is not imported here because it needs torch."""
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", TENSORBOARD, "trackio", "wandb")
+"""Those of accelerate, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.main_metric": (*MAIN_METRICS, *REGRESSION_METRICS),
     "student.attention": ATTENTIONS,
@@ -34,5 +37,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augmentation.kinds": AUGMENTATIONS,
     "training.mixed_precision": (AUTO, *PRECISIONS),
     "comparison.dtype": ("float32", "bfloat16", "float16"),
+    "trackers": TRACKERS,
 }
 """Dotted key to its values; layer_map also takes a list of layers."""

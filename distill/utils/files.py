@@ -83,7 +83,7 @@ def checksums(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            found[path.relative_to(folder).as_posix()] = _checksum(path)
+            found[path.relative_to(folder).as_posix()] = checksum(path)
     return found
 
 
@@ -101,12 +101,13 @@ def find_damage(folder: Path, expected: Mapping[str, str | None], pattern: str =
             continue
         if not path.is_file():
             return f"{path} is missing"
-        if digest is not None and _checksum(path) != digest:
+        if digest is not None and checksum(path) != digest:
             return f"{path} was changed"
     return None
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """Return the SHA-256 sum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

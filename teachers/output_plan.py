@@ -1,0 +1,73 @@
+"""Which outputs of which teacher the stages of a run read, and which of them are worth their place on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill.config.schema import EXACT_FORM, StageConfig
+from distill.objectives.capture_plan import CapturePlan, plan_stage
+from teachers.output_format import Output, outputs_of
+
+Group = tuple[str, str]
+"""Whose outputs, on which texts: stages of one group read the same arrays."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one stage reads of its teacher."""
+
+    group: Group
+    outputs: frozenset[Output]
+    needs_logits: bool
+    epochs: float
+
+
+def plan_for(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers: int) -> CapturePlan:
+    """Return what a stage captures, whoever its targets are: a student is matched layer by layer.
+
+    Args:
+        stage: any of the run's.
+        layer_map: the teacher's layer behind each of the student's.
+        num_teacher_layers: of the teacher.
+    """
+    if stage.targets == "teacher":
+        return plan_stage(stage, layer_map, num_teacher_layers)
+    return plan_stage(stage, range(len(layer_map)), len(layer_map))
+
+
+def plan_readings(stages: Sequence[StageConfig], layer_map: Sequence[int], num_teacher_layers: int) -> list[Reading]:
+    """Return what every stage reads, in order; arguments as in :func:`plan_for`."""
+    return [_reading(stage, plan_for(stage, layer_map, num_teacher_layers)) for stage in stages]
+
+
+def _reading(stage: StageConfig, plan: CapturePlan) -> Reading:
+    # The student's own exact form is another teacher in every stage.
+    whose = f"{EXACT_FORM} of {stage.name}" if stage.targets == EXACT_FORM else stage.targets
+    outputs = {output for layers in outputs_of(plan).values() for output in layers}
+    return Reading((whose, stage.texts), frozenset(outputs), plan.needs_logits, stage.epochs)
+
+
+def is_worth_storing(readings: Sequence[Reading], group: Group) -> bool:
+    """Tell whether layer outputs on disk spare the teacher a part of its work.
+
+    Reading is hundreds of times as fast as computing on a CPU, so that passes of the teacher over the texts are
+    counted: with outputs on disk it makes one. Without them it makes as many as the stages have epochs, and one more
+    for stages that read logits alone, which are kept in any case. It is a rule and no clock: a run that is resumed
+    has to decide as it did.
+    """
+    own = [reading for reading in readings if reading.group == group]
+    others = any(reading.needs_logits and not reading.outputs for reading in own)
+    return sum(reading.epochs for reading in own if reading.outputs) + others > 1
+
+
+def read_later(readings: Sequence[Reading], index: int) -> frozenset[Output]:
+    """Return what stages behind number ``index`` read of the same teacher, for one pass to compute all."""
+    group = readings[index].group
+    return frozenset().union(*(reading.outputs for reading in readings[index + 1 :] if reading.group == group))
+
+
+def is_read_later(readings: Sequence[Reading], index: int) -> bool:
+    """Tell whether a stage behind number ``index`` reads anything of the same teacher."""
+    group = readings[index].group
+    return any(
+        reading.group == group and (reading.outputs or reading.needs_logits) for reading in readings[index + 1 :]
+    )
