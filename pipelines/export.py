@@ -121,7 +121,7 @@ def export(options: argparse.Namespace) -> Exported:
     splits = load_data(task, replace(data, max_train_examples=None))
     texts = splits.validation
 
-    def tokens(length: int) -> dict[str, TokenizedExamples]:
+    def tokens(length: int) -> "dict[str, TokenizedExamples]":
         return {split: tokenize(part, student.tokenizer, length) for split, part in texts.items()}
 
     validation = tokens(data.max_length)

@@ -82,5 +82,6 @@ def pack(states: Tensor) -> np.ndarray:
 
 def unpack(rows: np.ndarray, device: torch.device) -> Tensor:
     """Return the states (T, D), float32, of rows (T,) that :func:`pack` made."""
-    low, step, levels = (torch.from_numpy(np.ascontiguousarray(rows[name])).to(device) for name in rows.dtype.names)
+    names = ("low", "step", "levels")
+    low, step, levels = (torch.from_numpy(np.ascontiguousarray(rows[name])).to(device) for name in names)
     return torch.addcmul(low[:, None], levels.float(), step[:, None])

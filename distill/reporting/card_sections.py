@@ -26,8 +26,8 @@ print(answer($example, truncation=True))
 ```
 
 $code Besides transformers and torch nothing has to be installed.""")
-OWN_CODE = """`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the
-tokenizer needs none."""
+OWN_CODE = """`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else;
+the tokenizer needs none."""
 NO_CODE = (
     """It is a plain `BertForSequenceClassification`, without code of its own: servers of BERT classifiers take it."""
 )
@@ -58,8 +58,8 @@ def export_section(folder: Path, attention: str, parity: float) -> str:
     positions = _read(folder / "config.json").get("max_position_embeddings") or 0
     return (
         f"## Export\n\nWritten by `export.py --format bert` from a student with {escape_markdown(attention)} "
-        f"attention, which is exact in all texts that this folder reads, up to {positions:,} tokens. On the validation texts its "
-        f"logits are within {parity:.1e} of the student's."
+        f"attention, which is exact in all texts that this folder reads, up to {positions:,} tokens. On the "
+        f"validation texts its logits are within {parity:.1e} of the student's."
     )
 
 

@@ -71,7 +71,7 @@ def outputs_on_disk(context: RunContext, setup: DistillationSetup, student: PreT
         return total if total <= cache.max_gigabytes * 1e9 else 0
 
     def alive(index: int) -> int:
-        """Return the bytes of layer outputs while a stage runs: its own, and of later stages of teachers known by then."""
+        """Return the bytes of layer outputs while a stage runs: its own, and what later ones read of its teachers."""
         known = {reading.group for reading in readings[: index + 1]}
         return sum(size(group, [each for each in readings[index:] if each.group == group]) for group in known)
 
