@@ -95,7 +95,6 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import metrics_over_splits
     from distill.evaluation.record import model_metrics, plain, read_record, write_record
-    from distill.export.bert_folder import PROVENANCE
     from distill.export.deployment import (
         describe_deployments,
         measure_latency,
@@ -103,7 +102,6 @@ def export(options: argparse.Namespace) -> Exported:
         with_deployments,
     )
     from distill.models.loading import check_max_length, load_for_task
-    from distill.utils.files import read_object, write_atomically
     from distill.utils.record_json import to_json
     from pipelines.run.exported_run import check_same_student, find_run, length_of_run, rewrite_report, task_and_data
     from pipelines.run.exports import Source, deploy, prepare_form
@@ -142,19 +140,33 @@ def export(options: argparse.Namespace) -> Exported:
     entries = describe_deployments(task, deployments, labels, expected, speed)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:
-        names = (output.name, f"{output.stem}.int8{output.suffix}")
-        removed = [name for name in names if not output.with_name(name).exists()]
+        removed = [name for name in names_of(output) if not output.with_name(name).exists()]
         record = with_deployments(record, entries, removed)
         write_record(record, folder.record)
         written += [folder.record, rewrite_report(folder, record, task, texts)]
         return Exported(model_metrics(record, "student"), record.deployments, written)
     described = describe_model(student.model, metrics_over_splits(task, expected, labels))
-    figures: dict[str, Any] = {"task": task.name, "models": {"student": described}, "deployments": entries}
-    written.append(output / PROVENANCE if options.format == "bert" else output.with_suffix(".json"))
-    if options.format == "bert":
-        figures = read_object(written[-1], "export again") | figures
-    write_atomically(written[-1], json.dumps(plain(to_json(figures)), indent=1) + "\n")
+    figures = to_json({"task": task.name, "models": {"student": described}, "deployments": entries})
+    written.append(write_figures(output, options.format, plain(figures)))
     return Exported(described.metrics or {}, entries, written)
+
+
+def names_of(output: Path) -> tuple[str, str]:
+    """Return the names under which an export to ``output`` is known."""
+    return output.name, f"{output.stem}.int8{output.suffix}"
+
+
+def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
+    """Write the figures of a student outside a run beside its file, or into its folder, and return where."""
+    from distill.export.bert_folder import PROVENANCE
+    from distill.utils.files import read_object, write_atomically
+
+    path = output.with_suffix(".json")
+    if form == "bert":
+        path = output / PROVENANCE
+        figures = read_object(path, "export again") | figures
+    write_atomically(path, json.dumps(figures, indent=1) + "\n")
+    return path
 
 
 def writable_output(options: argparse.Namespace) -> Path:
