@@ -58,10 +58,11 @@ def hub_problem(error: Exception) -> str:
     """Say in one line why the Hub did not take the files; no token stands in it."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
+    line = publishable(first_line(error)).rstrip(" .:")
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return ANSWERS.get(status, f"the Hub answered {status}: {publishable(first_line(error))}")
-    return f"the Hub cannot be reached: {publishable(first_line(error))}"
+        return ANSWERS.get(status, f"the Hub answered {status}: {line}")
+    return f"the Hub cannot be reached: {line}"
 
 
 def later(repo: str, folder: RunFolder) -> str:

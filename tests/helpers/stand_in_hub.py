@@ -65,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             for line in lines:
                 if line["key"] == "file":
                     hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            return {"commitUrl": f"{hub.url}/commit/{'a' * 40}", "commitOid": "a" * 40, "hookOutput": ""}
+            repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+            return {"commitUrl": f"{hub.url}/{repo}/commit/{'a' * 40}", "commitOid": "a" * 40, "hookOutput": ""}
         return {"errors": [], "warnings": []}
 
     def log_message(self, format: str, *args: Any) -> None:
