@@ -62,6 +62,8 @@ def deploy_bert(
         with tempfile.TemporaryDirectory(suffix=UNFINISHED, prefix=".export-", dir=output.parent) as folder:
             aside = Path(folder) / output.name
             save_pretrained(bert, tokenizer, aside)
+            # safetensors writes for this user alone; a server is often another one.
+            (aside / "model.safetensors").chmod((aside / "config.json").stat().st_mode)
             model = BertForSequenceClassification.from_pretrained(aside).eval()
             logits = predict_validation(model, validation)
             largest = max(float(np.abs(each).max()) for each in expected.values())

@@ -57,8 +57,8 @@ def export_section(folder: Path, attention: str, parity: float) -> str:
     """
     positions = _read(folder / "config.json").get("max_position_embeddings") or 0
     return (
-        f"## Export\n\nWritten by `export.py --format bert` from a student with {escape_markdown(attention)} "
-        f"attention, which is exact in all texts that this folder reads, up to {positions:,} tokens. On the "
+        f"## Export\n\nWritten by `export.py --format bert`. The student's attention is {escape_markdown(attention)}, "
+        f"and the same as BERT's in all texts that this folder reads, up to {positions:,} tokens. On the "
         f"validation texts its logits are within {parity:.1e} of the student's."
     )
 

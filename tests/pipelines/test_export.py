@@ -351,6 +351,7 @@ def test_a_bert_folder_needs_nothing_of_ours(place, tmp_path, monkeypatch, stude
     config = json.loads((output / "config.json").read_text())
     assert (config["model_type"], config["max_position_embeddings"]) == ("bert", positions)
     assert "auto_map" not in config
+    assert len({path.stat().st_mode for path in output.iterdir()}) == 1, "a server may read all or nothing"
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, "served"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
