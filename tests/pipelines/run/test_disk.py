@@ -74,7 +74,7 @@ def test_a_shared_cache_keeps_everything_up_to_its_limit(run, tmp_path):
     build_cache(setup.teacher, setup.train, depth, folder)
     taken = sum(path.stat().st_size - 192 for path in folder.glob("*-layer-*.npy"))
     assert outputs_on_disk(context, setup, student) == everything - taken
-    context.config = replace(context.config, cache=CacheConfig(str(tmp_path), 6 * tokens * ROW / 1e9))
+    context.config = replace(context.config, cache=CacheConfig(str(tmp_path / "new"), 6 * tokens * ROW / 1e9))
     assert outputs_on_disk(context, setup, student) == pytest.approx(6 * tokens * ROW + logits, abs=1)
 
 
