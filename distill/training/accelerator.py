@@ -53,7 +53,7 @@ def make_accelerator(config: Config) -> RunAccelerator:
         mixed_precision=training_precision(config, launcher),
         # As a plugin, because a number is overruled by what the launcher exports, even by DeepSpeed's "auto".
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.gradient_accumulation),
-        log_with=list(config.trackers),
+        log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
         kwargs_handlers=handlers,
     )

@@ -291,7 +291,7 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
         (("--student", "teacher", "--run_dir", "run"), "the student of this run"),
         (("--student", "alone", "--run_dir", "data"), "record.json does not exist"),
         (("--student", "alone", "--format", "tflite"), "onnx"),
-        (("--student", "alone", "--format", "bert"), "is not BERT's at any length; use --format onnx"),
+        (("--student", "run/student", "--format", "bert"), "is not BERT's at any length; use --format onnx"),
         (("--student", "softmax", "--format", "bert", "--int8"), "--int8 works only with --format onnx"),
         (("--student", "softmax", "--format", "bert", "--output", "teacher"), "no export to bert left there"),
         (("--student", "softmax", "--format", "bert", "--output", "run/config.yaml"), "is a file"),

@@ -83,7 +83,7 @@ def start(make_accelerator, run_dir, trackers):
     (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     config = Config("sst2", run_dir=str(run_dir), trackers=trackers)
     places = ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir))
-    accelerator = make_accelerator(log_with=list(trackers), project_config=places)
+    accelerator = make_accelerator(log_with=list(trackers) or None, project_config=places)
     start_trackers(accelerator, config)
     return accelerator
 
