@@ -36,6 +36,8 @@ def plain_bert(student: StudentForSequenceClassification) -> BertForSequenceClas
         bert = BertForSequenceClassification(BertConfig(**inherited | {"max_position_embeddings": positions}))
     weights = student.state_dict()
     weights[POSITIONS] = weights[POSITIONS][:positions]
+    if any(weights.get(name, tensor.new_empty(0)).shape != tensor.shape for name, tensor in bert.state_dict().items()):
+        raise ValueError("the student has embeddings or layers of another shape than BERT's")
     bert.load_state_dict({name: weights[name] for name in bert.state_dict()})
     bert.to(device=student.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
     return bert.eval()

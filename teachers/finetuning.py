@@ -6,6 +6,7 @@ from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.predict import held_out_scorer
+from distill.models.positions import positions_of
 from distill.tasks import Task
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.label_scale import measure_label_scale
@@ -66,7 +67,7 @@ def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
     """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
-    positions, max_length = int(teacher.model.config.max_position_embeddings or 0), config.data.max_length
+    positions, max_length = positions_of(teacher.model), config.data.max_length
     if max_length <= positions:
         return
     start = f"data.max_length is {max_length} but the teacher has {positions} positions"

@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -24,16 +25,20 @@ from distill.data.batching import padded_length
 from distill.data.tokenization import is_empty, train_tokenizer
 from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
 from distill.models.labels import settle_labels
-from distill.models.windowed_bert import WindowedBert
+from distill.models.windowed_bert import classifier_class, plain_class
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
+from students.families import FAMILIES, OURS, own_name, why_not
+
+OTHER_STUDENT = "name a BERT-like encoder for the student as student.checkpoint"
+"""What to do with a teacher whose layers no student can be made of."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A BERT classifier with its tokenizer, and whether its head is already trained."""
+    """A classifier whose layers are BERT's, with its tokenizer, and whether its head is already trained."""
 
-    model: BertForSequenceClassification
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     is_trained: bool
     new_pooler: bool = False
@@ -59,12 +64,13 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
     where its own was never trained.
 
     Raises:
-        UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
+        UserError: it cannot be read, is of no family whose layers are BERT's, is torn, or belongs to another task or
+            tokenizer.
     """
     who = f"teacher {checkpoint}"
     config = _load_config(checkpoint)
     check_size(config, Path(checkpoint), who)
-    is_trained = "BertForSequenceClassification" in (config.architectures or [])
+    is_trained = _names_classifier(config)
     if is_trained and config.num_labels != task.num_labels:
         raise UserError(
             f"{who} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
@@ -80,7 +86,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
     set_seed(seed)
     extra = {} if is_trained else _label_settings(task)
     try:
-        loaded: Any = WindowedBert.from_pretrained(
+        loaded: Any = classifier_class(config).from_pretrained(
             checkpoint,
             dtype=torch.float32,
             output_loading_info=True,
@@ -96,7 +102,9 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
     model, info = loaded
     if problem := weights_problem(model, info):
         raise UserError(f"{who} {problem}")
-    allowed = () if is_trained else ("classifier.", "bert.pooler.")
+    # Of RoBERTa and its like the pooler is a layer of the head, which no encoder brings along.
+    pooler_name, *head = (own_name(config, f"{name}.", ()) for name in ("bert.pooler.dense", "classifier"))
+    allowed = () if is_trained else (pooler_name, *head)
     absent = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     missing = sorted(key for key in absent if not key.startswith(allowed or ("\0",)))
     if missing:
@@ -104,9 +112,11 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
             f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
             "size; fetch it again"
         )
-    pooler = model.bert.pooler.dense
-    came_along = not any(key.startswith("bert.pooler.") for key in absent)
-    replaced = not is_trained and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
+    pooler = model.get_submodule(pooler_name.rstrip("."))
+    came_along = not any(key.startswith(pooler_name) for key in absent)
+    is_encoders = pooler_name.startswith(f"{model.base_model_prefix}.")
+    wanted = came_along and not pooler.bias.any() if new_pooler is None else new_pooler
+    replaced = is_encoders and not is_trained and wanted
     if replaced:
         set_seed(seed)
         nn.init.normal_(pooler.weight, std=config.initializer_range)
@@ -132,9 +142,10 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
 
 
 def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Build the BERT that a teacher from scratch once was: its size, with weights drawn from ``seed``."""
+    """Build what a teacher from scratch once was: its family and size, with weights drawn from ``seed``."""
     set_seed(seed)
-    return BertForSequenceClassification(BertConfig.from_dict(teacher.config.to_dict()))
+    plain: Any = plain_class(teacher)
+    return plain(type(teacher.config).from_dict(teacher.config.to_dict()))
 
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
@@ -163,10 +174,14 @@ def freeze(model: nn.Module) -> nn.Module:
 
 def is_classifier(checkpoint: str) -> bool:
     """Tell whether a checkpoint already is a classifier rather than an encoder."""
-    return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
+    return _names_classifier(_load_config(checkpoint))
 
 
-def _load_config(checkpoint: str) -> BertConfig:
+def _names_classifier(config: PreTrainedConfig) -> bool:
+    return FAMILIES[config.model_type].classifier in (config.architectures or [])
+
+
+def _load_config(checkpoint: str) -> PreTrainedConfig:
     if problem := folder_problem(Path(checkpoint)):
         raise UserError(f"teacher.checkpoint {checkpoint} {problem}")
     try:
@@ -176,15 +191,10 @@ def _load_config(checkpoint: str) -> BertConfig:
         raise UserError(
             f"teacher.checkpoint {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
         ) from error
-    if config.model_type != "bert":
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'"
-        )
-    if config.is_decoder or config.add_cross_attention:
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "
-            "give a BERT encoder"
-        )
+    if config.model_type in OURS:
+        raise UserError(f"teacher.checkpoint {checkpoint} is a student; give the teacher that it was distilled from")
+    if problem := why_not(config):
+        raise UserError(f"teacher.checkpoint {checkpoint} {problem}; {OTHER_STUDENT}")
     return config
 
 

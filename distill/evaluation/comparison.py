@@ -34,6 +34,7 @@ from distill.evaluation.record_parts import (
 )
 from distill.models.flops import attention_name, model_flops
 from distill.models.linear_form import linear_form
+from distill.models.positions import positions_of
 from distill.models.windowed_bert import window_lengths
 from distill.tasks import Task
 from distill.utils.environment import describe_environment
@@ -183,7 +184,7 @@ def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExa
     several = np.array([len(window_lengths(teacher, int(length))) > 1 for length in lengths])
     if not several.any():
         return None
-    return WindowsRead(int(teacher.config.max_position_embeddings), float(several.mean()))
+    return WindowsRead(positions_of(teacher), float(several.mean()))
 
 
 def check_comparable(task: Task, models: Mapping[str, PreTrainedModel]) -> None:

@@ -16,6 +16,7 @@ from distill.data.splits import Examples
 from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import compute_metrics, metrics_over_splits
 from distill.models.loading import Classifier
+from distill.models.positions import positions_of
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
 from distill.training.context import TrainingContext
@@ -60,7 +61,7 @@ def predict(
         raise UserError("texts has entries of different kinds; give strings alone, or pairs of strings alone")
     model, numbers = classifier.model, np.arange(len(columns))
     examples = Examples(numbers, columns, np.zeros(len(columns), np.int64))
-    tokens = tokenize(examples, classifier.tokenizer, model.config.max_position_embeddings)
+    tokens = tokenize(examples, classifier.tokenizer, positions_of(model))
     logits = torch.from_numpy(predict_logits(model, tokens, device=model.device, batch_size=batch_size, alone=True))
     if logits.shape[1] == 1:
         return [Prediction(None, float(value), {}) for value in logits[:, 0]]

@@ -21,10 +21,11 @@ from distill.evaluation.metrics import metrics_over_splits, predictions
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.quality import retention_over_splits
 from distill.evaluation.record_parts import AlternativeEntry
-from distill.export.alternative_speed import Alternative, Splits, measure_alternative_speed, positions_of
+from distill.export.alternative_speed import UNLIMITED, Alternative, Splits, measure_alternative_speed
 from distill.export.deployment import largest_difference, predict_extremes, predict_validation
 from distill.export.fused_onnx import export_fused, quantize_fused
 from distill.export.onnx import OnnxClassifier, check_packages, short_reason
+from distill.models.positions import find_positions
 from distill.models.windowed_bert import window_lengths
 from distill.utils.errors import UserError
 from distill.utils.record_json import unmeasured
@@ -58,7 +59,7 @@ def measure_alternatives(
     found = _teacher_in_onnx(models.teacher, validation, teacher_logits, setup.device)
     if softmax_student is not None:
         found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
-    longest = min(LONGEST, positions_of(models.teacher))
+    longest = min(LONGEST, find_positions(models.teacher) or UNLIMITED)
     lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
     lengths = lengths if settings.lengths and settings.batch_sizes else []
     speed = measure_alternative_speed(setup, models, found, lengths)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.models.positions import positions_of
 from distill.utils.files import write_atomically
 
 
@@ -27,7 +28,7 @@ def companions_of(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTok
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
         own = Tokenizer.from_str(backend.to_str())
-        own.enable_truncation(model.config.max_position_embeddings)
+        own.enable_truncation(positions_of(model))
         own.no_padding()
         files[output.with_name(f"{output.stem}.tokenizer.json")] = own.to_str(pretty=True) + "\n"
     return files

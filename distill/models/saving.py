@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.models.positions import positions_of
+
 FOREIGN_CODE = ("auto_map", "custom_pipelines")
 """Keys by which a configuration names code that loading with ``trust_remote_code`` runs, of other repositories too."""
 
@@ -34,7 +36,7 @@ def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def for_model(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that cuts texts, on request, at the model's positions, and of itself not at all."""
     own = copy.deepcopy(tokenizer)
-    own.model_max_length = int(model.config.max_position_embeddings)
+    own.model_max_length = positions_of(model)
     backend: Any = getattr(own, "backend_tokenizer", None)
     if backend is not None:  # it remembers how it was last called, and would be saved so
         backend.no_truncation()

@@ -104,7 +104,8 @@ def limits_section(record: Record, folder: Path) -> str:
         f"Measured on one data set only ({metric_label(name)} {score}); on texts of another kind it may do far worse.",
         "It knows what its teacher knew: mistakes and biases of teacher and base model are its own.",
     ]
-    if positions := _read(folder / "config.json").get("max_position_embeddings"):
+    config = _read(folder / "config.json")
+    if positions := config.get("max_position_embeddings", 0) - config.get("position_offset", 0):
         lines.append(f"It reads at most {positions:,} tokens; `truncation=True` cuts the rest off.")
     if missing := (record.never_answered or {}).get("student"):
         lines.append(f"It never answers {escape_markdown(', '.join(missing))}.")

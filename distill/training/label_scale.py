@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from distill.utils.errors import UserError
+from students.families import last_linear
 
 REFERENCE_MEAN, REFERENCE_DEVIATION = 2.7, 1.5
 """Of train scores in standard units: those of STS-B, on which learning rates were chosen. With mean 0 and deviation 1,
@@ -46,8 +47,7 @@ class LabelScale:
 
     @torch.no_grad()
     def _scale_head(self, model: Any, factor: float, shift: float) -> None:
-        head: Any = model.classifier
-        head = head[-1] if isinstance(head, nn.Sequential) else head
+        head = last_linear(model)
         head.weight.copy_(head.weight.double() * factor)
         head.bias.copy_(head.bias.double() * factor + shift)
 

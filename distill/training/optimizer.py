@@ -1,6 +1,5 @@
 """What a stage trains, and at which learning rate."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from torch import nn
 from distill.config.schema import StageConfig
 from distill.models.hooks import encoder_layers
 
-NO_DECAY = ("bias", "LayerNorm")
+NO_DECAY = ("bias", "LayerNorm", "layer_norm")
 
 
 def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -80,15 +79,16 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
     they learn faster, by the mechanism's ``feature_rate``, unless ``feature_learning_rate`` says otherwise. Biases,
     LayerNorm and features are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the
-    embeddings at L + 1.
+    embeddings at L + 1; weights that several layers share learn as the last of these.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    num_layers = len(encoder_layers(model))
+    layers = encoder_layers(model)
+    of_layer = {id(weights): index for index, layer in enumerate(layers) for weights in layer.parameters()}
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
         is_plain = any(part in name for part in NO_DECAY)
         kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
-        depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
+        depth = 0 if stage.layer_decay == 1 else _layers_above(name, of_layer.get(id(parameter)), len(layers))
         groups.setdefault((kind, depth), []).append(parameter)
     feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
     settings = {
@@ -104,9 +104,12 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     return found
 
 
-def _layers_above(name: str, num_layers: int) -> int:
-    """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own."""
-    layer = re.search(r"encoder\.layer\.(\d+)\.", name)
-    if layer:
-        return num_layers - int(layer[1])
-    return num_layers + 1 if ".embeddings." in name else 0
+def _layers_above(name: str, layer: int | None, num_layers: int) -> int:
+    """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own.
+
+    Args:
+        layer: the parameter's own, if it is a layer's.
+    """
+    if layer is not None:
+        return num_layers - layer
+    return num_layers + 1 if ".embedding" in name else 0

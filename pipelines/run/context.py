@@ -12,6 +12,7 @@ from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
+from distill.models.positions import positions_of
 from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process
 from distill.training.context import TrainingContext
@@ -91,7 +92,7 @@ def make_setup(context: RunContext) -> DistillationSetup:
         accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
     if source.label_note:
         accelerator.print(source.label_note)
-    positions = source.model.config.max_position_embeddings
+    positions = positions_of(source.model)
     if config.data.max_length > positions:
         accelerator.print(
             f"teacher: reads texts of more than {positions} tokens in windows; the student reads up to "

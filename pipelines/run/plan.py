@@ -14,6 +14,7 @@ from distill.config.schema import PACKED, StageConfig
 from distill.data.augmentation import join
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
+from distill.models.positions import positions_of
 from distill.training.accelerator import autocast_dtype
 from distill.training.dropout import set_dropout
 from distill.training.optimizer import parameter_groups
@@ -79,7 +80,7 @@ def plan_phases(
         examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
         rows, tokens = len(examples), float(examples.lengths.mean())
         if stage.texts == PACKED:
-            positions = int(model.config.max_position_embeddings or 0)
+            positions = positions_of(model)
             rows, tokens = PACKED_TEXTS, mean_packed_length(positions)
         steps = math.ceil(math.ceil(rows / stage.batch_size) * stage.epochs)
         on_device = step * tokens * stage.batch_size / context.run.accelerator.num_processes

@@ -16,6 +16,7 @@ from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
+from distill.models.positions import positions_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
@@ -235,7 +236,7 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
+    longest = positions_of(model) if stage.texts == PACKED else setup.train.lengths.max()
     length = padded_length(int(longest))
     set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():

@@ -11,6 +11,7 @@ from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.evaluation.predict import held_out_scorer, validation_metrics
 from distill.models.linear_form import linear_form
+from distill.models.positions import positions_of
 from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
@@ -120,7 +121,7 @@ def packed_texts(
     context: RunContext, student: StudentForSequenceClassification, examples: TokenizedExamples
 ) -> TokenizedExamples:
     """Return texts of all lengths up to the student's positions, put together from ``examples``."""
-    return pack(examples, int(student.config.max_position_embeddings), PACKED_TEXTS, context.config.data.seed)
+    return pack(examples, positions_of(student), PACKED_TEXTS, context.config.data.seed)
 
 
 def stage_teacher(
