@@ -15,8 +15,7 @@ from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
-# Describe the teacher's checkpoint, or how somebody calls it, rather than its architecture.
-_NOT_INHERITED = (
+NOT_INHERITED = (
     "model_type",
     "architectures",
     "auto_map",
@@ -29,6 +28,7 @@ _NOT_INHERITED = (
     "output_hidden_states",
     "return_dict",
 )
+"""Keys of a configuration that describe a checkpoint, or how somebody calls it, rather than an architecture."""
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
 TOKEN_TYPES = "bert.embeddings.token_type_embeddings.weight"
@@ -89,7 +89,7 @@ def student_from_teacher(
         raise ValueError(f"the teacher must be a BERT encoder, this one {problem}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
     source = _weights_of(teacher)
-    inherited = {key: value for key, value in bert_settings(teacher.config).items() if key not in _NOT_INHERITED}
+    inherited = {key: value for key, value in bert_settings(teacher.config).items() if key not in NOT_INHERITED}
     projection = source.get(own_name(teacher.config, PROJECTION, layers))
     first = inherited.get("position_offset") or 0
     student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification

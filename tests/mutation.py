@@ -37,7 +37,10 @@ TESTS = {
         "distill/data/test_auxiliary_tasks.py",
     ),
     "distill/data/batching.py": ("distill/data/test_batching.py",),
+    "teachers/cache_folder.py": ("teachers/test_cache_folder.py", "teachers/test_outputs.py"),
     "teachers/output_cache.py": ("teachers/test_outputs.py",),
+    "teachers/output_format.py": ("teachers/test_outputs.py", "teachers/test_output_plan.py"),
+    "teachers/output_plan.py": ("teachers/test_output_plan.py",),
     **{
         f"students/attention/ops/{path.name}": ("students/attention/ops", "students/contract", "students/attention")
         for path in sorted((ROOT / "students/attention/ops").glob("[a-z]*.py"))

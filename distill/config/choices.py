@@ -10,6 +10,7 @@ from distill.config.schema import (
     PACKED,
     PRECISIONS,
     TARGETS,
+    TENSORBOARD,
     TRAINABLE,
 )
 from distill.tasks import MAIN_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS
@@ -20,6 +21,8 @@ ATTENTIONS = (
     *("reformer", "rfa", "scaling", "scatterbrain", "softmax", "sparse", "t2r", "transformer_xl", "lstm"),
 )
 """Names in `students.STUDENTS`, which is not imported here because it needs torch."""
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", TENSORBOARD, "trackio", "wandb")
+"""Those of accelerate, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.main_metric": tuple(dict.fromkeys((*MAIN_METRICS, *REGRESSION_METRICS, *MULTI_LABEL_METRICS))),
     "student.attention": ATTENTIONS,
@@ -36,5 +39,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "training.mixed_precision": (AUTO, *PRECISIONS),
     "training.class_weights": (BALANCED,),
     "comparison.dtype": ("float32", "bfloat16", "float16"),
+    "trackers": TRACKERS,
 }
 """Dotted key to its values; layer_map and class_weights also take a list of numbers."""

@@ -12,6 +12,9 @@ WITHOUT_EFFECT = (
     "training.log_every",
     "cache.dir",
     "cache.max_gigabytes",
+    "hub.repo",
+    "hub.private",
+    "trackers",
 )
 """Keys that change nothing that any phase computes. ``training.gradient_accumulation`` is none of them: every part of
 a batch draws its own dropout."""

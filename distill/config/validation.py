@@ -24,6 +24,8 @@ from distill.utils.errors import UserError, choices_hint
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+HUB_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$|[.-]$|[.-]/))(?=.{1,96}$)(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+"""What the Hub takes as the name of a repository: OWNER/NAME, or NAME for one's own."""
 MOST_OF_SCRATCH = {"num_layers": 1000, "hidden_size": 2**14, "intermediate_size": 2**16, "vocabulary_size": 10**6}
 
 
@@ -58,6 +60,17 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
     require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
     require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
+    _check_services(config)
+
+
+def _check_services(config: Config) -> None:
+    repo = config.hub.repo
+    named = repo is None or HUB_NAME.fullmatch(repo) is not None
+    require(named, "hub.repo", repo, "give the name of a repository, such as me/my-student")
+    for name in config.trackers:
+        require_choice("trackers", name, CHOICES["trackers"])
+    once = len(set(config.trackers)) == len(config.trackers)
+    require(once, "trackers", config.trackers, "name each of them once")
 
 
 def check_comparison(settings: ComparisonConfig) -> None:

@@ -21,13 +21,17 @@ from transformers import AutoModelForSequenceClassification, $tokenizer, pipelin
 
 folder = $folder  # the folder of this page
 tokenizer = $tokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForSequenceClassification.from_pretrained(folder$trust)
 answer = pipeline("text-classification", model=model, tokenizer=tokenizer$options)
 $show
 ```
 
-`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the tokenizer
-needs none. Besides transformers and torch nothing has to be installed.""")
+$code Besides transformers and torch nothing has to be installed.""")
+OWN_CODE = """`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else;
+the tokenizer needs none."""
+NO_CODE = (
+    """It is a plain `BertForSequenceClassification`, without code of its own: servers of BERT classifiers take it."""
+)
 
 SHOW = Template("print(answer($example, truncation=True))")
 SHOW_LABELS = Template("""threshold = $threshold  # chosen on held-out train; config.json has it too
@@ -41,7 +45,10 @@ def use_section(folder: Path, task: Task | None) -> str:
     pair = task is not None and len(task.text_columns) == 2
     several = task is not None and task.multi_label
     apply = "sigmoid" if several else "none" if task is not None and task.is_regression else ""
+    brings_code = _read(folder / "config.json").get("model_type") != "bert"
     return USE.substitute(
+        trust=", trust_remote_code=True" if brings_code else "",
+        code=OWN_CODE if brings_code else NO_CODE,
         tokenizer=_read(folder / "tokenizer_config.json").get("tokenizer_class") or "PreTrainedTokenizerFast",
         folder=json.dumps(folder.resolve().name),
         options=f', function_to_apply="{apply}"' if apply else "",
@@ -49,6 +56,22 @@ def use_section(folder: Path, task: Task | None) -> str:
             example='{"text": "a text", "text_pair": "its pair"}' if pair else '"a text"',
             threshold=_read(folder / "config.json").get("threshold", HALF),
         ),
+    )
+
+
+def export_section(folder: Path, attention: str, parity: float) -> str:
+    """Return what a folder is that a student was exported to.
+
+    Args:
+        folder: with the configuration.
+        attention: the student's, as its record says it.
+        parity: largest difference of a logit from the student.
+    """
+    positions = _read(folder / "config.json").get("max_position_embeddings") or 0
+    return (
+        f"## Export\n\nWritten by `export.py --format bert`. The student's attention is {escape_markdown(attention)}, "
+        f"and the same as BERT's in all texts that this folder reads, up to {positions:,} tokens. On the "
+        f"validation texts its logits are within {parity:.1e} of the student's."
     )
 
 

@@ -16,10 +16,11 @@ from distill.data.tokenization import tokenize
 from distill.data.unlabelled import UnlabelledTexts, find_unlabelled
 from distill.models.positions import positions_of
 from distill.tasks import Task
-from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
+from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process
 from distill.training.context import TrainingContext
 from distill.training.label_scale import measure_label_scale
 from distill.training.run_folder import SETTINGS_OF, RunFolder, create_run_folder, locked, update_config
+from distill.training.trackers import start_trackers
 from distill.utils.errors import UserError
 from students import resolve_layer_map
 from teachers.finetuning import starting_teacher
@@ -138,7 +139,7 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
 
 @contextmanager
 def open_run_folder(context: RunContext) -> Iterator[None]:
-    """Make the run folder, open TensorBoard in it, and keep other runs out of it while the block runs.
+    """Make the run folder, open the trackers, and keep other runs out of it while the block runs.
 
     Everything that can be refused without training has been looked at by now: a folder left behind by a mistake would
     refuse the corrected command.

@@ -1,6 +1,5 @@
 """The start of every run: open it and look for what would go wrong; with ``--check`` that is all."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -13,12 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
-from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
-from distill.objectives.capture_plan import plan_stage
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
@@ -39,13 +36,12 @@ from distill.preflight.memory_estimate import (
     available_host_memory,
     available_memory,
     count,
-    run_disk,
     state_memory,
 )
 from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
+from distill.preflight.services import check_hub, check_trackers
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
-from distill.training.checkpoints import KEPT
 from distill.training.dropout import set_dropout
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
 from distill.training.optimizer import trainable
@@ -56,27 +52,36 @@ from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_find
 from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
+from pipelines.run.disk import disk_by_folder
 from pipelines.run.plan import plan_lines
+from pipelines.run.publish import publish
 from pipelines.run.recipe import apply_recipe
-from pipelines.run.stage_texts import count_stage_texts, count_unlabelled, disk_of_stage_texts
+from pipelines.run.stage_texts import count_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.output_cache import READ_IN_PART, disk_needed
+from teachers.output_plan import plan_for
 
 TEXTS_FOR_TOKENIZERS = 100
 
 
 def prepare_run(
-    config: Config, report: Callable[[Iterable[Finding]], None], *, teacher_alone: bool = False
+    config: Config,
+    report: Callable[[Iterable[Finding]], None],
+    *,
+    teacher_alone: bool = False,
+    only_check: bool = False,
 ) -> tuple[RunContext, DistillationSetup] | None:
     """Open a run for its first phase, with everything looked at on the way; nothing is written.
+
+    A finished run is pushed to ``hub.repo``, if that was not possible when it ended.
 
     Args:
         report: takes the findings of every step before the next one is taken; it raises to end the run.
         teacher_alone: no other phase follows now, and the plan that is printed leaves them out.
+        only_check: whether a look is all.
 
     Returns:
         None if the run is finished.
@@ -94,6 +99,8 @@ def prepare_run(
     if folder.finished:
         accelerator = make_accelerator(config)
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
+        if accelerator.is_main_process and not (teacher_alone or only_check):
+            publish(config, folder)
         return None
     accelerator = make_accelerator(config)
     check_same_precision(accelerator)
@@ -134,7 +141,7 @@ def finished_stages(context: RunContext, stages: Iterable[StageConfig]) -> list[
 def check_run(config: Config, *, teacher_alone: bool = False) -> int:
     """Print what every check found and return the exit code, 2 if there is an error; nothing is trained."""
     try:
-        opened = prepare_run(config, print_findings, teacher_alone=teacher_alone)
+        opened = prepare_run(config, print_findings, teacher_alone=teacher_alone, only_check=True)
         if opened is not None:
             print_memory_table(*opened)
     except UserError as error:  # data or weights that cannot be read end the list
@@ -153,6 +160,8 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from precision
     yield from check_compiler(launcher, Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
     yield from check_write_permission(config)
+    yield from check_trackers(config)
+    yield from check_hub(config)
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
 
@@ -168,7 +177,7 @@ def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Fi
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
     if context.run.accelerator.is_main_process:
-        yield from check_disk(disk_by_folder(context, setup, student))
+        yield from check_disk(disk_by_folder(context, setup, student, training_phases(context, setup, student)))
 
 
 def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
@@ -236,7 +245,7 @@ def phase_memory(
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
         parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
-    plan = plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
+    plan = plan_for(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
     targets = sum(map(len, plan.teacher.values())) * length * int(setup.teacher.config.hidden_size or 0) * FLOAT
 
     def needs(sharding: Sharding) -> Memory:
@@ -252,27 +261,3 @@ def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     name, needs = largest_phase(context, setup, student)
     half = context.run.accelerator.mixed_precision != "no"
     context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
-
-
-def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> dict[Path, int]:
-    """Return what the run will still write, by folder."""
-    config, path = context.config, context.folder.path
-    lengths = []
-    for stage, model in training_phases(context, setup, student):
-        weights = stage.average_epochs if stage.average_epochs > 1 else 0
-        with trainable(model, stage):
-            best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
-            lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    depth = int(setup.teacher.config.num_hidden_layers)
-    plans = [plan_stage(stage, setup.layer_map, depth) for stage in setup.stages if stage.epochs >= READ_IN_PART]
-    shared = Path(config.cache.dir) if config.cache.dir is not None else None
-    known = shared if setup.source.is_trained else None
-    dtype = autocast_dtype(context.run.accelerator)
-    others = [] if setup.other is None else [setup.other]
-    copies = config.augmentation.copies or 0
-    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read of their own
-    more = round(count_unlabelled(context, setup).tokens)
-    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype, more_tokens=more)
-    cache += disk_of_stage_texts(context, setup)
-    models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
-    return {path: models + cache} if shared is None else {path: models, shared: cache}

@@ -10,11 +10,10 @@ from distill.data.packing import PACKED_TEXTS, pack
 from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
-from distill.objectives.capture_plan import plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
-from distill.utils.files import copy_directory
+from distill.utils.files import copy_directory, remove
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
@@ -22,7 +21,8 @@ from pipelines.run.stage_texts import read_stage_texts
 from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification, exact_form
 from teachers.loading import freeze
-from teachers.output_cache import stage_targets
+from teachers.output_cache import keep_outputs, stage_targets
+from teachers.output_plan import is_read_later, is_worth_storing, plan_for, plan_readings, read_later
 
 
 def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification:
@@ -47,7 +47,7 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
             student = load_student(context, folder.model(stage.name))
         else:
             run_stage(context, setup, student, stage, examples)
-            share(context, stage, shared)
+            share(context, setup, stage, shared)
         before = stage
     if context.run.accelerator.is_main_process and not folder.student.exists():
         copy_directory(folder.model(stages[-1].name), folder.student)
@@ -64,13 +64,24 @@ def run_stage(
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = context.run, context.folder
     teacher, layer_map = stage_teacher(context, setup, student, stage)
-    plan = plan_stage(stage, layer_map, int(teacher.config.num_hidden_layers))
+    num_layers, index = int(setup.teacher.config.num_hidden_layers), setup.stages.index(stage)
+    plan = plan_for(stage, setup.layer_map, num_layers)
+    readings = plan_readings(setup.stages, setup.layer_map, num_layers)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
         seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
         targets = stage_targets(
-            run.accelerator, teacher, plan, seen, context.config.cache, cache_folder, epochs=stage.epochs
+            run.accelerator,
+            teacher,
+            plan,
+            seen,
+            context.config.cache,
+            cache_folder,
+            epochs=stage.epochs,
+            later=read_later(readings, index),
+            worth_storing=is_worth_storing(readings, readings[index].group),
+            owner=str(folder.path),
         )
         scorer = held_out_scorer(run, context.task, setup.held_out)
         inputs = StageInputs(seen, plan, targets.outputs)
@@ -83,6 +94,12 @@ def run_stage(
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)
     record_phase(context, setup, student, result)
+    targets.end()
+    if run.accelerator.is_main_process and context.config.cache.dir is None and targets.folder is not None:
+        if is_read_later(readings, index):
+            keep_outputs(targets.folder, read_later(readings, index))
+        else:
+            remove(targets.folder)
 
 
 def packed_texts(
