@@ -31,9 +31,9 @@ from distill.utils.errors import UserError, loading_problem
 
 @dataclass(frozen=True)
 class Teacher:
-    """A BERT classifier with its tokenizer, and whether its head is already trained."""
+    """A classifier with its tokenizer, and whether its head is already trained."""
 
-    model: BertForSequenceClassification
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     is_trained: bool
     new_pooler: bool = False
@@ -52,17 +52,19 @@ def weights_checksum(checkpoint: str) -> str:
     return digest.hexdigest() if files else checkpoint
 
 
-def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False) -> Teacher:
-    """Load ``checkpoint`` as a classifier for ``task``.
+def load_teacher(
+    checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False, key: str = "teacher.checkpoint"
+) -> Teacher:
+    """Load ``checkpoint`` as a BERT classifier for ``task``.
 
     A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
-    where its own was never trained.
+    where its own was never trained. ``key`` names the checkpoint in messages.
 
     Raises:
         UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
     """
-    who = f"teacher {checkpoint}"
-    config = _load_config(checkpoint)
+    who = f"{key.removesuffix('.checkpoint')} {checkpoint}"
+    config = _load_config(checkpoint, key)
     check_size(config, Path(checkpoint), who)
     is_trained = "BertForSequenceClassification" in (config.architectures or [])
     if is_trained and config.num_labels != task.num_labels:
@@ -78,7 +80,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
         )
     check_token_types(config, tokenizer, who, pairs=len(task.text_columns) > 1)
     set_seed(seed)
-    extra = {} if is_trained else _label_settings(task)
+    extra = {} if is_trained else label_settings(task)
     try:
         loaded: Any = WindowedBert.from_pretrained(
             checkpoint,
@@ -126,7 +128,7 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
         num_attention_heads=size.num_heads,
         intermediate_size=size.intermediate_size,
         max_position_embeddings=max(padded_length(max_length), 128),
-        **_label_settings(task),
+        **label_settings(task),
     )
     return Teacher(BertForSequenceClassification(config), tokenizer, is_trained=False)
 
@@ -137,14 +139,14 @@ def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
     return BertForSequenceClassification(BertConfig.from_dict(teacher.config.to_dict()))
 
 
-def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer beside a checkpoint.
+def load_tokenizer(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer beside a checkpoint; code of its own runs only if that is trusted.
 
     Raises:
         UserError: there is none.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above
         raise UserError(
             f"no tokenizer for {checkpoint}: {loading_problem(error)}; put its files beside the weights"
@@ -166,29 +168,31 @@ def is_classifier(checkpoint: str) -> bool:
     return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
 
 
-def _load_config(checkpoint: str) -> BertConfig:
+def _load_config(checkpoint: str, key: str = "teacher.checkpoint") -> BertConfig:
     if problem := folder_problem(Path(checkpoint)):
-        raise UserError(f"teacher.checkpoint {checkpoint} {problem}")
+        raise UserError(f"{key} {checkpoint} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # as above
         kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
         raise UserError(
-            f"teacher.checkpoint {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
+            f"{key} {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
         ) from error
     if config.model_type != "bert":
+        more = "" if key != "teacher.checkpoint" else ", or name the BERT encoder of the student as student.checkpoint"
         raise UserError(
-            f"teacher.checkpoint {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'"
+            f"{key} {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'{more}"
         )
     if config.is_decoder or config.add_cross_attention:
         raise UserError(
-            f"teacher.checkpoint {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "
+            f"{key} {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "
             "give a BERT encoder"
         )
     return config
 
 
-def _label_settings(task: Task) -> dict:
+def label_settings(task: Task) -> dict:
+    """Return what the configuration of a classifier says of a task: its labels, and that it is a regression."""
     names = dict(enumerate(task.output_names))
     settings: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
     return settings | ({"problem_type": task.problem_type} if task.is_regression else {})

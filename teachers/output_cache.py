@@ -16,12 +16,13 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.models.summaries import SUMMARY
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
 from distill.utils.progress import progress_bar
-from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path, num_heads_of, num_rows
 
 CACHE_BATCH_SIZE = 64
 CACHE_VERSION = 1
@@ -43,8 +44,8 @@ def teacher_fingerprint(
 
 def bytes_needed(plan: CapturePlan, examples: TokenizedExamples, hidden_size: int) -> int:
     """Return the bytes that a stage's layer outputs take on disk in half precision."""
-    arrays = sum(len(layers) for layers in plan.teacher.values())
-    return arrays * len(examples.token_ids) * hidden_size * 2
+    rows = sum(len(layers) * num_rows(kind, examples) for kind, layers in plan.teacher.items())
+    return rows * hidden_size * 2
 
 
 def disk_needed(
@@ -66,7 +67,7 @@ def disk_needed(
     if folder is not None and folder.is_dir():
         there = folder / teacher_fingerprint(teacher, examples, autocast_dtype)
         wanted = {name for name in wanted if not array_path(there, *name).exists()}
-    return len(wanted) * len(examples.token_ids) * hidden_size * 2
+    return sum(num_rows(kind, examples) for kind, _ in wanted) * hidden_size * 2
 
 
 def build_cache(
@@ -96,7 +97,7 @@ def build_cache(
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{timing} is torn; remove it to have the teacher's outputs computed again") from error
     folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(len(layers) for layers in missing.values()) * len(examples.token_ids) * teacher.config.hidden_size * 2
+    needed = bytes_needed(CapturePlan(teacher=missing), examples, teacher.config.hidden_size)
     free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise UserError(
@@ -118,11 +119,14 @@ def _compute(
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """Run the teacher once over all examples and write logits and wanted outputs."""
-    shape = (len(examples.token_ids), int(teacher.config.hidden_size or 0))
+    width = int(teacher.config.hidden_size or 0)
     paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
     workshop = make_workshop(folder)
     arrays = {
-        name: np.lib.format.open_memmap(workshop / path.name, "w+", np.float16, shape) for name, path in paths.items()
+        name: np.lib.format.open_memmap(
+            workshop / path.name, "w+", np.float16, (num_rows(name[0], examples), width)
+        )
+        for name, path in paths.items()
     }
     for path in paths.values():
         _reserve(workshop / path.name)
@@ -138,11 +142,12 @@ def _compute(
             mask = inputs["attention_mask"].bool()
             rows = np.concatenate([np.arange(examples.offsets[i], examples.offsets[i + 1]) for i in indices])
             for kind, layers in wanted.items():
+                of_texts = kind == SUMMARY
                 for layer, states in zip(layers, outputs[kind], strict=True):
-                    packed = states[mask].half()
+                    packed = (states[:, 0] if of_texts else states[mask]).half()
                     if not torch.isfinite(packed).all():
                         raise UserError(f"the teacher's {kind} of layer {layer} is not finite in half precision")
-                    arrays[kind, layer][rows] = packed.cpu().numpy()
+                    arrays[kind, layer][indices if of_texts else rows] = packed.cpu().numpy()
     for name, array in arrays.items():
         array.flush()
         replace_file(workshop / paths[name].name, paths[name])
@@ -192,10 +197,16 @@ def stage_targets(
     examples: TokenizedExamples,
     cache: CacheConfig,
     default_folder: Path,
+    *,
+    own_tokens: bool = False,
 ) -> TeacherTargets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
 
     The main process computes what is missing while the others wait; all of them read.
+
+    Args:
+        examples: in the teacher's tokens.
+        own_tokens: whether the student reads the same rows in other tokens.
     """
     if not plan.needs_logits and not plan.teacher:
         return TeacherTargets(None)
@@ -206,9 +217,9 @@ def stage_targets(
             f"teacher outputs need {gigabytes:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
             "computed anew in every step"
         )
-        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
+        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype, examples if own_tokens else None))
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / teacher_fingerprint(teacher, examples, dtype)
     seconds = on_main_process(accelerator, lambda: build_cache(teacher, examples, plan.teacher, folder, dtype))
-    outputs = CachedTeacherOutputs(folder, plan, examples, teacher.config.num_attention_heads)
+    outputs = CachedTeacherOutputs(folder, plan, examples, num_heads_of(teacher))
     return TeacherTargets(outputs, seconds, gigabytes)

@@ -13,23 +13,37 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, collate
 from distill.models.hooks import read_teacher
+from distill.models.summaries import SUMMARY
 from distill.objectives.capture_plan import CapturePlan
 from distill.utils.errors import UserError, first_line
 
 
 class OnlineTeacherOutputs:
-    """Runs the teacher on every batch: for layer outputs that do not fit on the disk."""
+    """Runs the teacher on every batch: for layer outputs that do not fit on the disk.
 
-    def __init__(self, teacher: PreTrainedModel, plan: CapturePlan, autocast_dtype: torch.dtype | None = None) -> None:
-        self.teacher, self.plan, self.autocast_dtype = teacher, plan, autocast_dtype
-        self.num_heads: int = teacher.config.num_attention_heads
+    Args:
+        examples: the rows in the teacher's tokens, where the batches hold another model's; None: they hold its own.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        plan: CapturePlan,
+        autocast_dtype: torch.dtype | None = None,
+        examples: TokenizedExamples | None = None,
+    ) -> None:
+        self.teacher, self.plan, self.autocast_dtype, self.examples = teacher, plan, autocast_dtype, examples
+        self.num_heads = num_heads_of(teacher)
 
     def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return captured kinds (lists of (B, N, D)) and ``logits`` (B, C)."""
+        """Return captured kinds (lists of (B, N, D), of summaries (B, 1, D)) and ``logits`` (B, C)."""
         assert not self.teacher.training, "the teacher must be in eval mode"
-        device_type = next(self.teacher.parameters()).device.type
+        device = next(self.teacher.parameters()).device
+        if self.examples is not None:
+            inputs, _ = collate(self.examples, indices, device)
+        device_type = device.type
         enabled = self.autocast_dtype is not None
         autocast = torch.autocast(device_type, self.autocast_dtype, enabled=enabled)
         with torch.no_grad(), autocast:
@@ -44,7 +58,7 @@ class CachedTeacherOutputs:
         self.logits = _read_array(folder / "logits.npy", np.float32, len(examples))
         self.arrays = {
             kind: [
-                _read_array(array_path(folder, kind, layer), np.float16, len(examples.token_ids)) for layer in layers
+                _read_array(array_path(folder, kind, layer), np.float16, num_rows(kind, examples)) for layer in layers
             ]
             for kind, layers in plan.teacher.items()
         }
@@ -56,8 +70,22 @@ class CachedTeacherOutputs:
         rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in indices])
         outputs: dict[str, Any] = {"logits": torch.from_numpy(self.logits[indices]).to(mask.device)}
         for kind, arrays in self.arrays.items():
-            outputs[kind] = [_pad(torch.from_numpy(array[rows]), mask) for array in arrays]
+            if kind == SUMMARY:  # of a text, whatever its tokens: the batch may hold another model's
+                read = (torch.from_numpy(array[indices]) for array in arrays)
+                outputs[kind] = [states[:, None].to(mask.device, torch.float32) for states in read]
+            else:
+                outputs[kind] = [_pad(torch.from_numpy(array[rows]), mask) for array in arrays]
         return outputs
+
+
+def num_heads_of(teacher: PreTrainedModel) -> int:
+    """Return the attention heads of a teacher; 1 of one that does not say, whose heads nothing compares."""
+    return getattr(teacher.config, "num_attention_heads", None) or 1
+
+
+def num_rows(kind: str, examples: TokenizedExamples) -> int:
+    """Return the rows of an array of ``kind``: one for every token, or of summaries for every text."""
+    return len(examples) if kind == SUMMARY else len(examples.token_ids)
 
 
 def _read_array(path: Path, dtype: type, num_rows: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Copies of models for measuring: on another device, with more positions, as a softmax control, on disk."""
 
 import copy
-import inspect
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.data.batching import MODEL_INPUTS
+from distill.models.inputs import accepted_inputs, first_position, position_tables
 from distill.models.windowed_bert import WindowedBert
 
 
@@ -33,25 +32,14 @@ def _copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(table): nn.Parameter(table.detach(), requires_grad=False) for table in tables})
 
 
-def _position_tables(model: nn.Module) -> list[tuple[nn.Module, nn.Embedding]]:
-    """Find every module with learned absolute positions, as BERT and its relatives name them."""
-    found = ((module, getattr(module, "position_embeddings", None)) for module in model.modules())
-    return [(module, table) for module, table in found if isinstance(table, nn.Embedding)]
-
-
-def _first_position(table: nn.Embedding) -> int:
-    """Return the row of the first token: RoBERTa-like tables start behind their padding row."""
-    return 0 if table.padding_idx is None else table.padding_idx + 1
-
-
 def is_speed_only(models: Iterable[nn.Module], length: int) -> bool:
     """Tell whether ``length`` is beyond what one of the models' position tables has room for.
 
     A model that reads windows is never why: where the others have the positions, it reads windows.
     """
     in_one_piece = (model for model in models if not isinstance(model, WindowedBert))
-    tables = (table for model in in_one_piece for _, table in _position_tables(model))
-    return any(length > table.num_embeddings - _first_position(table) for table in tables)
+    tables = (table for model in in_one_piece for _, table in position_tables(model))
+    return any(length > table.num_embeddings - first_position(table) for table in tables)
 
 
 def extend_positions(model: nn.Module, length: int) -> nn.Module:
@@ -61,8 +49,8 @@ def extend_positions(model: nn.Module, length: int) -> nn.Module:
     """
     model = _copy(model)
     config = getattr(model, "config", None)
-    for module, table in _position_tables(model):
-        start = _first_position(table)
+    for module, table in position_tables(model):
+        start = first_position(table)
         usable = table.weight.data[start:]
         tiled = usable.repeat(-(-length // len(usable)), 1)[:length]
         weight = torch.cat([table.weight.data[:start], tiled])
@@ -89,13 +77,6 @@ def make_inputs(
     ids = torch.randint(first, vocabulary_size, (batch_size, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return {name: tensor.to(device) for name, tensor in accepted_inputs(model, inputs).items()}
-
-
-def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those of the three inputs of a BERT that the model's forward accepts."""
-    accepted = inspect.signature(model.forward).parameters
-    names = MODEL_INPUTS
-    return {name: inputs[name] for name in names if name in accepted}
 
 
 def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:

@@ -63,6 +63,9 @@ class TeacherConfig:
     margin_over_majority: float = 0.05
     """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
     more than this; answering the majority class always has 0. A negative value accepts any teacher."""
+    trust_remote_code: bool = False
+    """Run the Python code that teacher.checkpoint brings along: it can do whatever you can, so read it first. Only with
+    student.checkpoint; no student carries it on."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class StudentSettings:
     softmax_layers: list[int] = field(default_factory=list)
     """Student layers that keep softmax attention; -1: the last, where it is linear too, since the classifier reads
     one token."""
+    checkpoint: str | None = None
+    """BERT encoder, Hub name or folder, that the student is made of, with its own tokenizer; any sequence classifier
+    may then be the teacher, of which decisions and the token that its head reads are matched. null: the teacher."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.data.splits import Examples
 from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import compute_metrics, metrics_over_splits
+from distill.models.inputs import accepted_inputs
 from distill.models.loading import Classifier
 from distill.tasks import Task
 from distill.training.accelerator import autocast_dtype
@@ -132,7 +133,7 @@ def _predict_share(
             index = first + process
             batch_indices = batches[min(index, len(batches) - 1)]
             inputs, _ = collate(examples, batch_indices, device)
-            logits = model(**inputs).logits
+            logits = model(**accepted_inputs(model, inputs)).logits
             if index < len(batches):
                 # Copied to the CPU only at the end: a copy here would make a GPU wait in every step.
                 predicted.append((batch_indices, logits.float()))

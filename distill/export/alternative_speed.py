@@ -26,7 +26,7 @@ from distill.benchmark.timing import (
     time_points,
     typical_seconds,
 )
-from distill.evaluation.comparison import ComparisonSetup
+from distill.evaluation.comparison import ComparisonSetup, smallest_vocabulary
 from distill.evaluation.record_parts import AlternativePoint
 from distill.export.onnx import short_reason
 from distill.utils.errors import UserError
@@ -73,7 +73,8 @@ def measure_alternative_speed(
 
 def positions_of(teacher: PreTrainedModel) -> int:
     """Return how many tokens a teacher reads in one piece."""
-    return int(getattr(teacher.config, "max_position_embeddings", UNLIMITED))
+    positions = getattr(teacher.config, "max_position_embeddings", None)
+    return int(positions) if positions and positions > 0 else UNLIMITED
 
 
 def _time_point(
@@ -88,7 +89,7 @@ def _time_point(
     if length > positions_of(models.teacher) or is_speed_only([models.teacher], length):
         raise PointError("longer than the teacher has positions")
     # Not compiled: ONNX Runtime beside them is not either.
-    conditions = replace(setup.conditions(models.teacher.config.vocab_size), compiled=False)
+    conditions = replace(setup.conditions(smallest_vocabulary(models)), compiled=False)
 
     def prepare() -> Calls:
         longer = {

@@ -126,7 +126,7 @@ def _belongs_to_encoder(key: str, prefix: str) -> bool:
 def check_token_types(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, who: str, *, pairs: bool) -> None:
     """Refuse a model that has no embedding for a token type that its tokenizer gives; UserError says so."""
     types = getattr(config, "type_vocab_size", None)
-    if types is None:
+    if not types:  # unknown, or 0, as of a DeBERTa, which ignores them
         return
     encoded = tokenizer("a", "a" if pairs else None, return_token_type_ids=True)
     highest = max(encoded["token_type_ids"])

@@ -8,6 +8,9 @@ from typing import Any
 
 from distill.utils.errors import UserError
 
+BERT_SHAPED = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+"""Kinds of models whose layers do what the formulas say; of students, their configuration does."""
+
 
 def attention_name(config: Any) -> str:
     """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.
@@ -34,6 +37,9 @@ def model_flops(config: Any, length: int) -> int:
     Raises:
         UserError: the configuration is not BERT-shaped.
     """
+    kind = getattr(config, "model_type", BERT_SHAPED[0])
+    if kind not in BERT_SHAPED and not hasattr(config, "attention_flops"):
+        raise UserError(f"no FLOP count for a {kind!r}; only BERT-shaped models have one")
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
         last = 1 if getattr(config, "reads_first_token", False) else length

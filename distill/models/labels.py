@@ -113,13 +113,19 @@ def permute_outputs(model: PreTrainedModel, order: Sequence[int], who: str) -> N
     Raises:
         UserError: it has no linear layer of that many outputs, which every classifier of transformers ends with.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == len(order)]
-    if not layers:
+    head = output_layer(model, len(order))
+    if head is None:
         raise UserError(
             f"{who} has its labels in another order than the task's, and no classifier that can be put in order"
         )
-    for parameter in layers[-1].parameters():
+    for parameter in head.parameters():
         parameter.copy_(parameter[list(order)])
+
+
+def output_layer(model: nn.Module, num_outputs: int) -> nn.Linear | None:
+    """Return the linear layer that a classifier ends with; None for one that has none of that many outputs."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_outputs]
+    return layers[-1] if layers else None
 
 
 def _folded(name: str) -> str:

@@ -27,6 +27,7 @@ def data_banner(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     found: str | None = None,
+    whose: str = "teacher",
 ) -> list[str]:
     """Return the lines about the data: rows and tokens per split, then classes or scores per split, then warnings.
 
@@ -34,6 +35,7 @@ def data_banner(
         splits: by the names that are shown; one without known labels has no part in the second table.
         max_length: what texts were cut at.
         found: lines about columns that nobody named and about the files.
+        whose: the tokenizer is, teacher or student.
     """
     labelled = {name: part.labels for name, part in splits.items() if _is_labelled(part.labels)}
     tables = [
@@ -42,7 +44,7 @@ def data_banner(
     ]
     lines = [] if found is None else [found, ""]
     lines += "\n\n".join(text_table(cells) for cells in tables).split("\n")
-    warnings = [f"warning: {finding.line}" for finding in inspect_tokens(splits, tokenizer, max_length)]
+    warnings = [f"warning: {finding.line}" for finding in inspect_tokens(splits, tokenizer, max_length, whose)]
     return [*lines, *(["", *warnings] if warnings else []), ""]
 
 

@@ -20,6 +20,9 @@ class BitwiseDropout(nn.Dropout):
     and draws come from PyTorch's default generator, so that a checkpoint holds their state.
     """
 
+    configured_rate: float = 0.0
+    """What the model's configuration says, whether dropout is on or off."""
+
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input``, of any shape, with elements zeroed at rate ``p`` and the others scaled up."""
         kept = round((1 - self.p) * DRAWS)
@@ -72,13 +75,18 @@ AttentionMaskInterface.register(BITWISE, sdpa_mask)
 
 def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
     """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
-    config = model.config
+    config: Any = model.config
+    names_rates = hasattr(config, "hidden_dropout_prob") and hasattr(config, "attention_probs_dropout_prob")
     if config.model_type == "bert" and config._attn_implementation in ("sdpa", BITWISE):
         model.set_attn_implementation(BITWISE if enabled else "sdpa")
     for parent_name, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 is_attention = "attention.self" in f"{parent_name}.{name}"
-                rate = config.attention_probs_dropout_prob if is_attention else config.hidden_dropout_prob
+                if names_rates:
+                    rate = config.attention_probs_dropout_prob if is_attention else config.hidden_dropout_prob
+                else:  # a family that names its rates otherwise; a dropout that was set to 0 remembers its own
+                    rate = getattr(child, "configured_rate", child.p)
                 dropout = BitwiseDropout(rate if enabled else 0.0)
+                dropout.configured_rate = rate
                 setattr(parent, name, dropout.train(child.training))

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from distill.config.schema import StageConfig
-from distill.models.hooks import encoder_layers
 
 NO_DECAY = ("bias", "LayerNorm")
+"""Beside every vector: the norms of other families have other names, and XLNet's biases are matrices."""
 
 
 def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -36,18 +36,19 @@ def trained_part(model: nn.Module, stage: StageConfig) -> str:
     return "attention" if stage.train == "features" and not feature_parameters(model) else stage.train
 
 
-def trained_parameters(model: nn.Module, stage: StageConfig) -> dict[str, nn.Parameter]:
+def trained_parameters(model: Any, stage: StageConfig) -> dict[str, nn.Parameter]:
     """Return the parameters that a stage trains, by name; the model stays as it is."""
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
     part = trained_part(model, stage)
+    words = model.get_input_embeddings().weight
 
     def is_trained(name: str, parameter: nn.Parameter) -> bool:
         is_feature = id(parameter) in features
         chosen = {
             "features": is_feature,
             "attention": is_feature or ".attention." in name,
-            "encoder": not name.endswith("word_embeddings.weight"),
+            "encoder": parameter is not words,
             "all": True,
         }[part]
         return chosen and id(parameter) not in frozen
@@ -74,7 +75,7 @@ def trainable(model: nn.Module, stage: StageConfig) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
+def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> list[dict]:
     """Group what a stage trains for the optimizer; the model stays as it is.
 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
@@ -83,10 +84,10 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     embeddings at L + 1.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    num_layers = len(encoder_layers(model))
+    num_layers = int(model.config.num_hidden_layers)
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
-        is_plain = any(part in name for part in NO_DECAY)
+        is_plain = any(part in name for part in NO_DECAY) or parameter.ndim == 1
         kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
         depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
         groups.setdefault((kind, depth), []).append(parameter)
@@ -105,8 +106,11 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
 
 
 def _layers_above(name: str, num_layers: int) -> int:
-    """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own."""
-    layer = re.search(r"encoder\.layer\.(\d+)\.", name)
+    """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own.
+
+    BERT's are encoder.layer.3, XLNet's layer.3, ModernBERT's layers.3, GPT-2's h.3.
+    """
+    layer = re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name)
     if layer:
         return num_layers - int(layer[1])
-    return num_layers + 1 if ".embeddings." in name else 0
+    return num_layers + 1 if re.search(r"emb|\.wte\.|\.wpe\.", name) else 0

@@ -40,7 +40,12 @@ def compare_and_report(
     context.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
         ComparisonSetup(
-            context.task, setup.validation, context.config.comparison, context.device, context.config.seed
+            context.task,
+            setup.validation,
+            context.config.comparison,
+            context.device,
+            context.config.seed,
+            teacher_validation=None if setup.other_encoder is None else setup.other_encoder.validation,
         ),
         Models(
             setup.teacher,
@@ -63,7 +68,7 @@ def compare_and_report(
         folder.student,
         source=context.config.data.dir,
         task=context.task,
-        base=describe_base_model(context.config.teacher.checkpoint),
+        base=describe_base_model(context.config.student.checkpoint or context.config.teacher.checkpoint),
     )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished

@@ -14,6 +14,7 @@ from distill.config.schema import PACKED, StageConfig
 from distill.data.augmentation import join
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
+from distill.models.inputs import accepted_inputs
 from distill.training.accelerator import autocast_dtype
 from distill.training.dropout import set_dropout
 from distill.training.optimizer import parameter_groups
@@ -67,16 +68,21 @@ def plan_phases(
     copies = context.config.augmentation.copies or 0
     others = [] if setup.other is None else [setup.other]
     texts = {"stages": join([*[setup.train] * (1 + copies), *others]), "alone": setup.train}
+    read_by_teacher = setup.for_teacher
     dtype = autocast_dtype(context.run.accelerator)
 
     @cache
     def pace(model: PreTrainedModel, dropout: bool) -> tuple[float, float]:
-        return seconds_per_token(model, setup.train, dtype, dropout=dropout)
+        examples = read_by_teacher.train if model is setup.teacher else setup.train
+        return seconds_per_token(model, examples, dtype, dropout=dropout)
 
     planned = []
     for stage, model in phases:
         forward, step = pace(model, stage.dropout)
         examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
+        held_out = setup.held_out
+        if model is setup.teacher:
+            examples, held_out = read_by_teacher.train, read_by_teacher.held_out
         rows, tokens = len(examples), float(examples.lengths.mean())
         if stage.texts == PACKED:
             positions = int(model.config.max_position_embeddings or 0)
@@ -87,8 +93,9 @@ def plan_phases(
             on_device *= ATTENTION_SHARE
         seconds = steps * (on_device + optimizer_seconds(model, stage, context))
         if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts
-            seconds += pace(setup.teacher, False)[0] * rows * tokens
-        seconds += forward * float(setup.held_out.lengths.sum()) * math.ceil(stage.epochs)
+            longer = read_by_teacher.train.lengths.mean() / setup.train.lengths.mean()  # in the teacher's own tokens
+            seconds += pace(setup.teacher, False)[0] * rows * tokens * longer
+        seconds += forward * float(held_out.lengths.sum()) * math.ceil(stage.epochs)
         planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
     return planned
 
@@ -135,7 +142,7 @@ def seconds_per_token(
 def _seconds(model: PreTrainedModel, inputs: dict[str, torch.Tensor], backward: bool) -> float:
     started = perf_counter()
     with torch.set_grad_enabled(backward):
-        logits = model(**inputs).logits
+        logits = model(**accepted_inputs(model, inputs)).logits
     if backward:
         logits.float().sum().backward()
     logits.sum().item()  # waits for the device

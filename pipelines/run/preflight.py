@@ -17,8 +17,9 @@ from distill.data.augmentation import join
 from distill.data.batching import padded_length
 from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
+from distill.data.token_inspection import inspect_tokens
 from distill.models.linear_form import linear_form
-from distill.objectives.capture_plan import plan_stage
+from distill.models.summaries import SUMMARY
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
@@ -58,6 +59,7 @@ from pipelines.run.baseline import baseline_stage, more_text
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.plan import plan_lines
 from pipelines.run.recipe import apply_recipe
+from pipelines.run.stages import stage_plan
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
@@ -111,7 +113,7 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
     if not context.run.accelerator.is_main_process:
         return
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    student = build_student(context, setup.start, setup, quiet=True)
     baseline = [] if context.folder.result("baseline") is None else ["baseline"]
     finished = [*finished_stages(context, setup.stages), *baseline]
     left = [
@@ -158,10 +160,10 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
 def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
     """Check teacher, tokenizers, student, memory and disk."""
     yield look_at_teacher(context, setup)
-    yield from check_tokenizers(
-        setup.tokenizer, other_tokenizers(context), context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
-    )
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
+    texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
+    yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
+    student = build_student(context, setup.start, setup, quiet=True)
     yield from check_student(student, setup.train)
     yield from check_features(student, context.config.student)
     yield from check_stages(student, setup.stages)
@@ -182,7 +184,7 @@ def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
 
 
 def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:
-    """Load the tokenizers of everything that is read or trained with the teacher's tokens."""
+    """Load the tokenizers of everything that is read or trained with the student's tokens."""
     config, folder = context.config, context.folder
     start = config.baseline.checkpoint
     checkpoints = {"baseline.checkpoint": start} if start not in (None, SCRATCH) else {}
@@ -226,14 +228,16 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else setup.train.lengths.max()
+    train = setup.for_teacher.train if model is setup.teacher else setup.train
+    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else train.lengths.max()
     length = padded_length(int(longest))
     set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
         parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
-    plan = plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
-    targets = sum(map(len, plan.teacher.values())) * length * int(setup.teacher.config.hidden_size or 0) * FLOAT
+    wanted = {} if model is setup.teacher else stage_plan(setup, stage).teacher
+    states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
+    targets = states * int(setup.teacher.config.hidden_size or 0) * FLOAT
 
     def needs(sharding: Sharding) -> Memory:
         examples = -(-stage.batch_size // (sharding.processes * context.config.training.gradient_accumulation))
@@ -250,13 +254,19 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
         splits["other tasks"] = setup.other
     found = found_in_words(context.task, data.text_columns, data.label_column)
     notes = [*([] if found is None else [found]), *context.splits.notes]
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None)
+    whose = "teacher" if setup.other_encoder is None else "student"
+    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None, whose)
+    across = setup.other_encoder
+    if across is not None:
+        read = {"train": across.train, "held-out train": across.held_out, **across.validation}
+        found = inspect_tokens(read, setup.source.tokenizer, across.max_length)
+        lines += [f"warning: {finding.line}" for finding in found]
     context.run.accelerator.print("\n".join(lines))
 
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     """Print what other ways to share out training would need."""
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    student = build_student(context, setup.start, setup, quiet=True)
     name, needs = largest_phase(context, setup, student)
     half = context.run.accelerator.mixed_precision != "no"
     context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
@@ -271,7 +281,7 @@ def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTr
         with trainable(model, stage):
             best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
             lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    plans = [plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers)) for stage in setup.stages]
+    plans = [stage_plan(setup, stage) for stage in setup.stages]
     shared = Path(config.cache.dir) if config.cache.dir is not None else None
     known = shared if setup.source.is_trained else None
     dtype = autocast_dtype(context.run.accelerator)

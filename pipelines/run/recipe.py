@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distill.config.recipe import Facts, Mechanism, choose_recipe
+from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
@@ -23,19 +23,23 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         UserError: there are too few examples to choose anything from.
     """
     settings, teacher = context.config.student, setup.teacher
-    student = build_student(context, teacher, setup, quiet=True)
-    lengths = setup.train.lengths
+    student = build_student(context, setup.start, setup, quiet=True)
+    lengths, across = setup.train.lengths, setup.other_encoder
+    matches = LAYERS if across is None else SUMMARIES if across.teacher_layers else DECISIONS
     facts = Facts(
         rows=len(setup.train),
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=int(teacher.config.hidden_size),
-        longest=int(lengths.max()),
+        longest=int(max(lengths.max(), setup.for_teacher.train.lengths.max())),
+        matches=matches,
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
     config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
-    stages = stages_at_depth(config.stages, setup.layer_map, int(teacher.config.num_hidden_layers))
+    stages = config.stages
+    if across is None:
+        stages = stages_at_depth(stages, setup.layer_map, int(teacher.config.num_hidden_layers))
     if len(stages) < len(config.stages):
         context.run.accelerator.print(
             "student: as deep as the teacher, so that no stage with attention softmax is needed"

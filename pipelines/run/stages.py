@@ -3,21 +3,25 @@
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, PACKED, StageConfig
 from distill.data.augmentation import augment, join
+from distill.data.decoding import decode
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
+from distill.data.tokenization import tokenize
 from distill.evaluation.predict import held_out_scorer, validation_metrics
+from distill.models.inputs import reading_of
 from distill.models.linear_form import linear_form
-from distill.objectives.capture_plan import plan_stage
+from distill.objectives.capture_plan import CapturePlan, plan_across_encoders, plan_stage
 from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
 from distill.utils.files import copy_directory
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
 from pipelines.run.student import build_student, load_student
@@ -37,17 +41,17 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
     if finished:
         student = load_student(context, folder.checked_model(finished[-1].name))
     else:
-        student = build_student(context, setup.teacher, setup, stages[0].attention)
-    examples = augmented_train(context, setup) if left else setup.train
+        student = build_student(context, setup.start, setup, stages[0].attention)
+    texts = augmented_train(context, setup) if left else StageTexts(setup.train, setup.for_teacher.train)
     before = finished[-1] if finished else stages[0]
     for stage in left:
         if stage.attention != before.attention:
             student = build_student(context, student, setup)
-        shared = shared_folder(context, setup, stage, examples)
+        shared = shared_folder(context, setup, stage, texts)
         if take_shared(context, stage, shared):
             student = load_student(context, folder.model(stage.name))
         else:
-            run_stage(context, setup, student, stage, examples)
+            run_stage(context, setup, student, stage, texts)
             share(context, stage, shared)
         before = stage
     if context.run.accelerator.is_main_process and not folder.student.exists():
@@ -55,15 +59,27 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
     return student
 
 
-def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
-    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks."""
-    config = context.config
-    words: Any = setup.teacher.get_input_embeddings().weight
+def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts:
+    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks.
 
-    def read() -> TokenizedExamples:
-        settings, checkpoint = config.augmentation, config.teacher.checkpoint
+    Copies are made of what the student is made of, in its tokens; a teacher with others is given what they say.
+    """
+    config = context.config
+    words: Any = setup.start.get_input_embeddings().weight
+
+    def read() -> StageTexts:
+        settings, checkpoint = config.augmentation, config.student.checkpoint or config.teacher.checkpoint
         own = augment(setup.train, settings, setup.tokenizer, words, checkpoint, config.data.seed)
-        return own if setup.other is None else join([own, setup.other])
+        examples = own if setup.other is None else join([own, setup.other])
+        across = setup.other_encoder
+        if across is None:
+            return StageTexts(examples, examples)
+        again = [across.train]
+        if len(own) > len(setup.train):
+            said = decode(own, np.arange(len(setup.train), len(own)), setup.tokenizer, len(context.task.text_columns))
+            reading = reading_of(setup.teacher, setup.source.tokenizer)
+            again.append(tokenize(said, setup.source.tokenizer, across.max_length, **reading))
+        return StageTexts(examples, join([*again, *([] if across.other is None else [across.other])]))
 
     return on_main_process(context.run.accelerator, read)
 
@@ -73,27 +89,42 @@ def run_stage(
     setup: DistillationSetup,
     student: StudentForSequenceClassification,
     stage: StageConfig,
-    examples: TokenizedExamples,
+    texts: StageTexts,
 ) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = context.run, context.folder
     teacher, layer_map = stage_teacher(context, setup, student, stage)
-    plan = plan_stage(stage, layer_map, int(teacher.config.num_hidden_layers))
+    across = stage.targets == "teacher" and setup.other_encoder is not None
+    plan = stage_plan(setup, stage)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
-        seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
-        targets = stage_targets(run.accelerator, teacher, plan, seen, context.config.cache, cache_folder)
+        seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else texts.examples
+        read = texts.for_teacher if across else seen
+        cache = context.config.cache
+        targets = stage_targets(run.accelerator, teacher, plan, read, cache, cache_folder, own_tokens=across)
         scorer = held_out_scorer(run, context.task, setup.held_out)
         inputs = StageInputs(seen, plan, targets.outputs)
         progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()
         # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
-        source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
+        # With a teacher of other tokens no layer can be compared, but with the softmax student's.
+        near = fits or setup.other_encoder is not None
+        source, source_layers = (teacher, layer_map) if near else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
-        fidelity = layer_fidelity(source, student, source_layers, unseen)
+        fidelity = [] if across else layer_fidelity(source, student, source_layers, unseen)
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)
     record_phase(context, setup, student, result)
+
+
+def stage_plan(setup: DistillationSetup, stage: StageConfig) -> CapturePlan:
+    """Return what a stage reads of the student, and of what it matches."""
+    depth = len(setup.layer_map)
+    if stage.targets != "teacher":  # a student of this depth, layer by layer
+        return plan_stage(stage, range(depth), depth)
+    if setup.other_encoder is not None:
+        return plan_across_encoders(stage, depth, setup.other_encoder.teacher_layers)
+    return plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
 
 
 def packed_texts(
