@@ -106,7 +106,9 @@ def _read_config(checkpoint: str, trust_remote_code: bool) -> PreTrainedConfig:
         raise UserError(f"{start}: no readable {kind}: {problem}; {way_out}") from error
     layers = getattr(config, "num_hidden_layers", None) or 0
     if layers > MOST_LAYERS:
-        raise UserError(f"{start}: its config.json says num_hidden_layers {layers:,}; put the one of its weights there")
+        raise UserError(
+            f"{start}: its config.json says num_hidden_layers {layers:,}; put the one of its weights there"
+        )
     code = getattr(config, "auto_map", None) or {}
     if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and AUTO_CLASS not in code:
         raise UserError(

@@ -90,8 +90,8 @@ def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
     """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
-    if not isinstance(teacher.model, WindowedBert):
-        return
+    if config.student.checkpoint is not None and not isinstance(teacher.model, WindowedBert):
+        return  # it is given no more tokens than it has positions
     positions, max_length = int(teacher.model.config.max_position_embeddings or 0), config.data.max_length
     if max_length <= positions:
         return

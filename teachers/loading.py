@@ -180,9 +180,7 @@ def _load_config(checkpoint: str, key: str = "teacher.checkpoint") -> BertConfig
         ) from error
     if config.model_type != "bert":
         more = "" if key != "teacher.checkpoint" else ", or name the BERT encoder of the student as student.checkpoint"
-        raise UserError(
-            f"{key} {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'{more}"
-        )
+        raise UserError(f"{key} {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'{more}")
     if config.is_decoder or config.add_cross_attention:
         raise UserError(
             f"{key} {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "

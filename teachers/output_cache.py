@@ -123,9 +123,7 @@ def _compute(
     paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
     workshop = make_workshop(folder)
     arrays = {
-        name: np.lib.format.open_memmap(
-            workshop / path.name, "w+", np.float16, (num_rows(name[0], examples), width)
-        )
+        name: np.lib.format.open_memmap(workshop / path.name, "w+", np.float16, (num_rows(name[0], examples), width))
         for name, path in paths.items()
     }
     for path in paths.values():

@@ -79,7 +79,7 @@ def measure_throughput(
     lengths = np.concatenate([examples.lengths[indices] for indices in used])
     positions = sum(collate(examples, indices)[0]["input_ids"].numel() for indices in used)
     speedup, low, high = ratio_of_medians(times["teacher"], times["student"])
-    rates = {}
+    rates: dict[str, Any] = {}
     for name, taken in times.items():
         tokens = sum(int(read[name].lengths[indices].sum()) for indices in used)
         rates[f"{name}_tokens_per_second"] = tokens / typical_seconds(taken)

@@ -23,7 +23,7 @@ def decode(
     texts = []
     for start, end in zip(examples.offsets[rows], examples.offsets[rows + 1], strict=True):
         columns = _columns(examples.token_ids[start:end], examples.token_type_ids[start:end], added, num_columns)
-        texts.append(tuple(tokenizer.decode(column.tolist(), skip_special_tokens=True) for column in columns))
+        texts.append(tuple(str(tokenizer.decode(column.tolist(), skip_special_tokens=True)) for column in columns))
     return Examples(examples.ids[rows], texts, examples.labels[rows])
 
 

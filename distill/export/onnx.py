@@ -181,7 +181,11 @@ class OnnxClassifier(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Return (B, C) logits of (B, N) inputs; raises MemoryError where onnxruntime runs out of memory."""
-        tensors = (input_ids, attention_mask, torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        tensors = (
+            input_ids,
+            attention_mask,
+            torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
+        )
         feed = {name: tensor.numpy() for name, tensor in zip(MODEL_INPUTS, tensors, strict=True)}
         try:
             (logits,) = self.session.run(["logits"], feed)

@@ -37,9 +37,6 @@ def model_flops(config: Any, length: int) -> int:
     Raises:
         UserError: the configuration is not BERT-shaped.
     """
-    kind = getattr(config, "model_type", BERT_SHAPED[0])
-    if kind not in BERT_SHAPED and not hasattr(config, "attention_flops"):
-        raise UserError(f"no FLOP count for a {kind!r}; only BERT-shaped models have one")
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
         last = 1 if getattr(config, "reads_first_token", False) else length
@@ -54,4 +51,7 @@ def model_flops(config: Any, length: int) -> int:
         raise UserError(
             f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
         ) from None
+    kind = getattr(config, "model_type", BERT_SHAPED[0])
+    if kind not in BERT_SHAPED and not hasattr(config, "attention_flops"):
+        raise UserError(f"no FLOP count for a {kind!r}; only BERT-shaped models have one")
     return feed_forward + attention + head

@@ -67,7 +67,7 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
 
 
 def summary_targets(layer_map: Sequence[int], num_source_layers: int, num_teacher_layers: int) -> list[int]:
-    """Return the teacher layer whose summary each student layer should lead to: the one at the same share of the depth.
+    """Return the teacher layer whose summary each student layer is matched with: at the same share of the depth.
 
     Args:
         layer_map: the layers of another encoder that the student is made of.
@@ -109,8 +109,8 @@ class StageModel(nn.Module):
     the captured layer outputs must be among them.
 
     Args:
-        maps: one for every student layer whose first token is compared with a summary of the teacher's; they train with
-            the stage and end with it.
+        maps: one for every student layer whose first token is compared with a summary of the teacher's; they train
+            with the stage and end with it.
     """
 
     def __init__(self, model: nn.Module, plan: CapturePlan, maps: Sequence[SummaryMap] = ()) -> None:

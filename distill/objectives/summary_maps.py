@@ -1,8 +1,8 @@
 """Learned linear maps from a student's first token to what its teacher's head reads, for models of different widths.
 
 FitNets (https://arxiv.org/abs/1412.6550, §2.1) and TinyBERT (https://arxiv.org/abs/1909.10351, eq. 8) learn them from
-a random start, which a stage of some hundred steps spends on them alone; here they start as the ridge regression of the
-teacher's states on the student's, so that the loss says from the first step on what no linear map can give.
+a random start, and spend the first hundreds of steps on that. Here they start as the ridge regression of the teacher's
+states on the student's, so that from the first step on the loss says what no linear map can give.
 
 Legend: n examples, B batch, S width of the student, T of the teacher.
 """
@@ -37,7 +37,7 @@ class SummaryMap(nn.Module):
 
 
 def fit_summary_map(states: Tensor, targets: Tensor) -> SummaryMap:
-    """Return the ridge regression of ``targets`` (n, T) on ``states`` (n, S), which may have fewer rows than columns."""
+    """Return the ridge regression of ``targets`` (n, T) on ``states`` (n, S); n may be less than S."""
     student, teacher = states.double(), targets.double()
     student_mean, teacher_mean = student.mean(0), teacher.mean(0)
     student, teacher = student - student_mean, teacher - teacher_mean

@@ -280,7 +280,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, with_code: bool = False
 ) -> None:
-    """Write a checkpoint with its tokenizer so that it is whole or not there; with code of its own if that is trusted."""
+    """Write a checkpoint with its tokenizer, and code of its own if that is trusted; it is whole or not there."""
     temporary = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
     save_pretrained(model, tokenizer, temporary, with_code=with_code)

@@ -18,8 +18,8 @@ BATCH_SIZE = 64
 def starting_maps(model: PreTrainedModel, inputs: StageInputs) -> list[SummaryMap]:
     """Return one map for every layer whose summary a stage matches, fitted to examples from all over train.
 
-    A stage that matches no summaries has none. The model stays as it is, and no random number is drawn: a resumed stage
-    starts from the same maps before its checkpoint replaces them.
+    A stage that matches no summaries has none. The model stays as it is, and no random number is drawn: a resumed
+    stage starts from the same maps before its checkpoint replaces them.
     """
     source = inputs.teacher_outputs
     if SUMMARY not in inputs.plan.teacher or source is None:

@@ -45,7 +45,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class OtherEncoder:
-    """Where ``student.checkpoint`` names what the student is made of: that encoder, and what the teacher reads then."""
+    """Where ``student.checkpoint`` names what the student is made of: that encoder, and what the teacher reads."""
 
     start: Teacher
     """The encoder as a classifier, with its tokenizer."""

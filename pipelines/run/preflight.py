@@ -259,8 +259,8 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
     across = setup.other_encoder
     if across is not None:
         read = {"train": across.train, "held-out train": across.held_out, **across.validation}
-        found = inspect_tokens(read, setup.source.tokenizer, across.max_length)
-        lines += [f"warning: {finding.line}" for finding in found]
+        doubts = inspect_tokens(read, setup.source.tokenizer, across.max_length)
+        lines += [f"warning: {finding.line}" for finding in doubts]
     context.run.accelerator.print("\n".join(lines))
 
 

@@ -24,9 +24,7 @@ VERSION = 2
 """Part of the name: raised whenever the same settings would come to mean other weights."""
 
 
-def shared_folder(
-    context: RunContext, setup: DistillationSetup, stage: StageConfig, texts: StageTexts
-) -> Path | None:
+def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageConfig, texts: StageTexts) -> Path | None:
     """Return where a softmax stage is shared, named by all that decides its result; None where it is not shared."""
     config, accelerator = context.config, context.run.accelerator
     if config.cache.dir is None or stage.attention != "softmax":

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, PACKED, StageConfig
 from distill.data.augmentation import augment, join
-from distill.data.decoding import decode
 from distill.data.batching import TokenizedExamples
+from distill.data.decoding import decode
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.data.tokenization import tokenize
 from distill.evaluation.predict import held_out_scorer, validation_metrics

@@ -85,7 +85,11 @@ def _unigrams(special: Sequence[str], texts: Sequence[str]) -> list[tuple[str, f
     """Return a vocabulary of the words of ``texts``, and of their characters for all others."""
     words = sorted({f"▁{word}" for text in texts for word in text.split()})
     characters = sorted({character for word in words for character in word})
-    return [*((each, 0.0) for each in special), *((each, -5.0) for each in words), *((each, -12.0) for each in characters)]
+    return [
+        *((each, 0.0) for each in special),
+        *((each, -5.0) for each in words),
+        *((each, -12.0) for each in characters),
+    ]
 
 
 def _byte_pairs(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import warm
 from helpers.tiny_teachers import FAMILIES, tiny_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
@@ -15,9 +16,10 @@ from distill.data.tokenization import train_tokenizer
 from distill.evaluation.predictions_file import read_predictions
 from distill.tasks import get_task
 
+ROOT = Path(__file__).resolve().parents[2]
 SST2 = get_task("sst2")
 STAGES = """[
-{name: depth, epochs: 1, learning_rate: 1.0e-3, attention: softmax, losses: {hidden_states: 1.0, logits: 1.0}},
+{name: depth, epochs: 1, learning_rate: 2.0e-4, attention: softmax, losses: {hidden_states: 1.0, logits: 1.0}},
 {name: transfer, epochs: 1, learning_rate: 1.0e-3, targets: softmax_student, inputs: teacher, train: attention,
  losses: {attention_output: 1.0, attention_map: 1.0}},
 {name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {logits: 0.9, labels: 0.1}, keep_best_epoch: true}]"""
@@ -50,15 +52,15 @@ def options(teacher: Path, start: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def distilled(tiny, texts, start, tmp_path_factory):
     """Return a function that distils from an encoder of a family, once."""
-    done: dict[str, tuple[Path, str]] = {}
+    done: dict[str, Path] = {}
 
-    def run(family: str) -> tuple[Path, str]:
+    def run(family: str) -> Path:
         if family not in done:
             folder = tmp_path_factory.mktemp(family)
             teacher = tiny_teacher(family, texts, folder / "encoder", head=False, spread=0.1)
             finished = tiny.run(folder / "run", *options(teacher, start))
             assert finished.returncode == 0, finished.stderr
-            done[family] = folder / "run", finished.stdout
+            done[family] = folder / "run"
         return done[family]
 
     return run
@@ -67,7 +69,7 @@ def distilled(tiny, texts, start, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_whole_run(family, distilled, start, tiny):
-    folder, output = distilled(family)
+    folder = distilled(family)
     record = json.loads((folder / "record.json").read_text())
     assert record["models"]["teacher"]["layers"] == 3
     assert record["models"]["student"]["layers"] == record["models"]["baseline"]["layers"] == 2
@@ -80,17 +82,20 @@ def test_a_whole_run(family, distilled, start, tiny):
     # Every model is saved with the tokenizer by which it reads, and predicts as transformers lets it.
     predicted = read_predictions(folder / "predictions.parquet")
     splits = load_splits(SST2, source="embedded", seed=0, max_train_examples=300, held_out_fraction=0.05)
-    rows = [text for text, in splits.validation["validation"].texts[:8]]
+    rows = [row[0] for row in splits.validation["validation"].texts[:8]]
     for role in ("teacher", "student", "baseline"):
         model = AutoModelForSequenceClassification.from_pretrained(folder / role).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder / role)
         with torch.no_grad():
-            alone = [model(**tokenizer(text, truncation=True, max_length=32, return_tensors="pt")).logits for text in rows]
+            read = [tokenizer(text, truncation=True, max_length=32, return_tensors="pt") for text in rows]
+            alone = [model(**inputs).logits for inputs in read]
         expected = np.stack(predicted[f"{role}_logits"][:8])
         np.testing.assert_allclose(torch.cat(alone).numpy(), expected, rtol=1e-3, atol=1e-4)
-    vocabularies = {role: len(AutoTokenizer.from_pretrained(folder / role)) for role in ("teacher", "student", "baseline")}
-    assert vocabularies["student"] == vocabularies["baseline"] == len(AutoTokenizer.from_pretrained(start))
-    assert vocabularies["teacher"] != vocabularies["student"]
+    teacher, student, baseline, own = (
+        len(AutoTokenizer.from_pretrained(place))
+        for place in (folder / "teacher", folder / "student", folder / "baseline", start)
+    )
+    assert student == baseline == own != teacher
 
     # The maps end with their stage, and the card names what the student is made of.
     left = load_file(folder / "checkpoints" / "depth" / "student" / "model.safetensors")
@@ -100,13 +105,26 @@ def test_a_whole_run(family, distilled, start, tiny):
     given = load_file(start / "model.safetensors")[words.removeprefix("bert.")]
     assert torch.equal(load_file(folder / "student" / "model.safetensors")[words], given)
 
-    lines = (folder / "checkpoints" / "depth" / "result.json").read_text()
-    history = [line["hidden_states"] for line in json.loads(lines)["history"]]
-    assert history[-1] < history[0]
-
     # Compared again from its folders alone, each model by its own tokenizer.
-    compared = tiny.run(
-        folder,
-        script="compare.py",
+    run_folders = [f"--{role}={folder / role}" for role in ("teacher", "student", "baseline")]
+    data = ["--data.dir", "embedded", "--data.max_length", "32", "--seconds-per-point", "0.05", "--format", "json"]
+    sizes = ["--lengths", "16", "--batch-sizes", "1"]
+    done = warm.run([str(ROOT / "pipelines" / "compare.py"), *run_folders, "--task", "sst2", *data, *sizes])
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    for role in ("teacher", "student", "baseline"):
+        assert again["models"][role]["metrics"] == pytest.approx(record["models"][role]["metrics"])
+    assert again["kl_to_teacher"] == pytest.approx(record["kl_to_teacher"], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(distilled, tiny, start, tmp_path, same_end):
+    undisturbed = distilled("modernbert")
+    arguments = options(undisturbed.parent / "encoder", start)
+    killed, errors = tiny.kill_when(
+        tiny.start(tmp_path / "run", *arguments), tmp_path / "run", "checkpoints/depth/step-*/manifest.json"
     )
-    assert compared.returncode == 0, compared.stderr
+    assert killed, errors
+    done = tiny.run(tmp_path / "run", *arguments)
+    assert done.returncode == 0, done.stderr
+    same_end(tmp_path / "run", undisturbed)

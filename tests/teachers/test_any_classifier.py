@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers.tiny_teachers import FAMILIES, tiny_teacher
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, CLIPConfig
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, CLIPConfig
 
 from distill.data.batching import collate
 from distill.data.splits import Examples
-from distill.data.tokenization import tokenize
+from distill.data.tokenization import tokenize, train_tokenizer
 from distill.evaluation.predict import predict_logits
 from distill.models.hooks import read_teacher
 from distill.models.inputs import reading_of
@@ -20,6 +20,7 @@ from distill.models.summaries import SUMMARY, count_summary_layers, summary_toke
 from distill.models.windowed_bert import WindowedBert
 from distill.tasks import get_task
 from distill.training.label_scale import LabelScale
+from distill.training.run_folder import save_model
 from distill.utils.errors import UserError
 from teachers.any_classifier import load_any_teacher, teacher_length
 from teachers.loading import load_teacher
@@ -116,8 +117,8 @@ def test_an_encoder_gets_a_head_of_the_task(family, task, tmp_path):
     assert not teacher.is_trained
     assert teacher.model.config.num_labels == task.num_labels
     assert list(teacher.model.config.id2label.values()) == list(task.output_names)
-    words = teacher.model.get_input_embeddings().weight
-    assert torch.equal(words, AutoModelForSequenceClassification.from_pretrained(tmp_path).get_input_embeddings().weight)
+    words, kept = teacher.model.get_input_embeddings().weight, AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(words, kept.get_input_embeddings().weight)
     heads = [[p for p in each.model.parameters() if p.ndim == 2][-1] for each in (teacher, again, other)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -150,8 +151,6 @@ def test_labels_are_matched_by_name(folders, tmp_path):
 
 
 def test_a_bert_is_loaded_as_ever(make_bert, tmp_path):
-    from distill.data.tokenization import train_tokenizer
-
     make_bert().save_pretrained(tmp_path)
     train_tokenizer(TEXTS, 55).save_pretrained(tmp_path)
     teacher, known = load_any_teacher(str(tmp_path), SST2), load_teacher(str(tmp_path), SST2)
@@ -262,8 +261,6 @@ def test_code_of_its_own_runs_behind_the_flag_alone(with_code, tmp_path):
 
 
 def test_code_of_its_own_is_saved_with_the_teacher_and_only_if_that_is_trusted(with_code, tmp_path):
-    from distill.training.run_folder import save_model
-
     teacher = load_any_teacher(str(with_code), SST2, trust_remote_code=True)
     save_model(teacher.model, teacher.tokenizer, tmp_path / "kept", with_code=True)
     again = load_any_teacher(str(tmp_path / "kept"), SST2, trust_remote_code=True)
