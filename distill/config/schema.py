@@ -64,8 +64,8 @@ class TeacherConfig:
     """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
     more than this; answering the majority class always has 0. A negative value accepts any teacher."""
     trust_remote_code: bool = False
-    """Run the Python code that teacher.checkpoint brings along, which can do whatever you can: read it first. Only with
-    student.checkpoint; no student carries it on."""
+    """Run the Python code that teacher.checkpoint brings along, which can do all that you can: read it first. Only
+    with student.checkpoint; no student carries it on."""
 
 
 @dataclass(frozen=True)
