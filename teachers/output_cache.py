@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
-from distill.models.summaries import SUMMARY
+from distill.models.summaries import SUMMARY, width_of
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
@@ -61,7 +61,7 @@ def disk_needed(
     Args:
         folder: the shared cache, to leave out what it holds already; None where it holds nothing of this teacher.
     """
-    hidden_size = int(teacher.config.hidden_size or 0)
+    hidden_size = width_of(teacher)
     cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size) <= max_gigabytes * 1e9]
     wanted = {(kind, layer) for plan in cached for kind, layers in plan.teacher.items() for layer in layers}
     if folder is not None and folder.is_dir():
@@ -97,7 +97,7 @@ def build_cache(
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{timing} is torn; remove it to have the teacher's outputs computed again") from error
     folder.mkdir(parents=True, exist_ok=True)
-    needed = bytes_needed(CapturePlan(teacher=missing), examples, teacher.config.hidden_size)
+    needed = bytes_needed(CapturePlan(teacher=missing), examples, width_of(teacher))
     free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise UserError(
@@ -119,7 +119,7 @@ def _compute(
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """Run the teacher once over all examples and write logits and wanted outputs."""
-    width = int(teacher.config.hidden_size or 0)
+    width = width_of(teacher)
     paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
     workshop = make_workshop(folder)
     arrays = {
@@ -209,7 +209,7 @@ def stage_targets(
     if not plan.needs_logits and not plan.teacher:
         return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
-    gigabytes = bytes_needed(plan, examples, teacher.config.hidden_size) / 1e9
+    gigabytes = bytes_needed(plan, examples, width_of(teacher)) / 1e9
     if gigabytes > cache.max_gigabytes:
         accelerator.print(
             f"teacher outputs need {gigabytes:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "

@@ -166,9 +166,9 @@ class AugmentationConfig:
     copies: int | None = None
     """Altered copies of every training example; 0: none; null: where they help if stages are auto, else none."""
     kinds: list[str] = field(default_factory=lambda: ["replace", "mix", "cut"])
-    """How copies are made, in turn: replace (words by neighbours in the teacher's embeddings), masked_lm (words by
-    predictions of the masked-LM head of teacher.checkpoint), cut (a span is left out), mix (ends like another
-    example)."""
+    """How copies are made, in turn: replace (words by neighbours in the student's embeddings), masked_lm (words by
+    predictions of the masked-LM head of the checkpoint that the student is made of), cut (a span is left out), mix
+    (ends like another example)."""
     share: float = 0.4
     """replace, masked_lm: share of the words that change; cut: share of the tokens left out."""
     candidates: int = 15

@@ -32,6 +32,11 @@ def summary_token(config: Any) -> str:
     return LAST if looks_back else FIRST
 
 
+def width_of(model: Any) -> int:
+    """Return the width of a model's hidden states; of its embeddings where its configuration names none."""
+    return int(getattr(model.config, "hidden_size", None) or model.get_input_embeddings().weight.shape[1])
+
+
 @torch.no_grad()
 def count_summary_layers(model: Any, inputs: Mapping[str, Tensor]) -> int:
     """Return of how many layers a classifier shows the states, on a batch of its; 0 where it shows none, or others.
@@ -39,7 +44,7 @@ def count_summary_layers(model: Any, inputs: Mapping[str, Tensor]) -> int:
     Encoder-decoders show none under that name, and a model that shortens texts on its way shows some of other shape.
     """
     states = getattr(model(**accepted_inputs(model, inputs), output_hidden_states=True), "hidden_states", None)
-    shape = (*inputs["input_ids"].shape, model.config.hidden_size)
+    shape = (*inputs["input_ids"].shape, width_of(model))
     if not states or any(each.shape != shape for each in states):
         return 0
     return len(states) - 1

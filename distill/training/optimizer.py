@@ -84,7 +84,7 @@ def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> lis
     embeddings at L + 1.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    num_layers = int(model.config.num_hidden_layers)
+    num_layers = int(getattr(model.config, "num_hidden_layers", None) or 0)
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
         is_plain = any(part in name for part in NO_DECAY) or parameter.ndim == 1

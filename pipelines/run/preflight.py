@@ -19,7 +19,7 @@ from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
 from distill.data.token_inspection import inspect_tokens
 from distill.models.linear_form import linear_form
-from distill.models.summaries import SUMMARY
+from distill.models.summaries import SUMMARY, width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
@@ -237,7 +237,7 @@ def phase_memory(
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
     wanted = {} if model is setup.teacher else stage_plan(setup, stage).teacher
     states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
-    targets = states * int(setup.teacher.config.hidden_size or 0) * FLOAT
+    targets = states * width_of(setup.teacher) * FLOAT
 
     def needs(sharding: Sharding) -> Memory:
         examples = -(-stage.batch_size // (sharding.processes * context.config.training.gradient_accumulation))

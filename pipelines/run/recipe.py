@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
+from distill.models.summaries import width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
@@ -30,7 +31,7 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         rows=len(setup.train),
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
-        hidden_size=int(teacher.config.hidden_size),
+        hidden_size=width_of(teacher),
         longest=int(max(lengths.max(), setup.for_teacher.train.lengths.max())),
         matches=matches,
     )

@@ -68,8 +68,9 @@ def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts
     words: Any = setup.start.get_input_embeddings().weight
 
     def read() -> StageTexts:
-        settings, checkpoint = config.augmentation, config.student.checkpoint or config.teacher.checkpoint
-        own = augment(setup.train, settings, setup.tokenizer, words, checkpoint, config.data.seed)
+        key = "teacher.checkpoint" if config.student.checkpoint is None else "student.checkpoint"
+        checkpoint = config.student.checkpoint or config.teacher.checkpoint
+        own = augment(setup.train, config.augmentation, setup.tokenizer, words, checkpoint, config.data.seed, key)
         examples = own if setup.other is None else join([own, setup.other])
         across = setup.other_encoder
         if across is None:
