@@ -1,10 +1,12 @@
 """Tiny random classifiers of other families than BERT, each with a tokenizer of its own kind, made offline."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
@@ -113,3 +115,54 @@ def _byte_pairs(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", model_input_names=inputs, **names)
+
+
+CODE = """
+import pathlib
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+pathlib.Path({mark!r}).touch()
+
+
+class BagConfig(PreTrainedConfig):
+    model_type = "bag_of_words"
+
+    def __init__(self, vocab_size=100, hidden_size=8, **settings):
+        super().__init__(**settings)
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+
+
+class BagClassifier(PreTrainedModel):
+    config_class = BagConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def forward(self, input_ids, attention_mask=None, **options):
+        mask = attention_mask[..., None].float()
+        return SequenceClassifierOutput(logits=self.classifier((self.words(input_ids) * mask).sum(1) / mask.sum(1)))
+"""
+
+
+def teacher_with_code(texts: Sequence[str], folder: Path, mark: Path) -> Path:
+    """Save a finished classifier of its own code, which shows no layers and touches ``mark`` when it is run."""
+    tokenizer = _tokenizer("modernbert", texts)
+    tokenizer.save_pretrained(folder)
+    (folder / "bag.py").write_text(CODE.format(mark=str(mark)))
+    settings: dict[str, Any] = {"model_type": "bag_of_words", "vocab_size": len(tokenizer), "hidden_size": 8}
+    settings |= {"architectures": ["BagClassifier"], "pad_token_id": tokenizer.pad_token_id}
+    settings["auto_map"] = {"AutoConfig": "bag.BagConfig", "AutoModelForSequenceClassification": "bag.BagClassifier"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    sizes = {"words.weight": (len(tokenizer), 8), "classifier.weight": (2, 8), "classifier.bias": (2,)}
+    weights = {name: torch.randn(size) for name, size in sizes.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import warm
-from helpers.tiny_teachers import FAMILIES, tiny_teacher
+from helpers.tiny_teachers import FAMILIES, teacher_with_code, tiny_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
@@ -128,3 +128,26 @@ def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(distilled, tiny
     done = tiny.run(tmp_path / "run", *arguments)
     assert done.returncode == 0, done.stderr
     same_end(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_a_teacher_with_code_of_its_own_that_shows_no_layers(tiny, texts, start, tmp_path):
+    teacher = teacher_with_code(texts, tmp_path / "bag", tmp_path / "ran")
+    logits = "[{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {logits: 1.0}}]"
+    more = ["--student.num_layers", "2", "--stages", logits, "--comparison.lengths", "[]", "--baseline.epochs", "0"]
+    arguments = ["--teacher.checkpoint", str(teacher), "--student.checkpoint", str(start), *more]
+    refused = tiny.run(tmp_path / "run", *arguments)
+    assert refused.returncode == 2
+    assert "read that code, then give --teacher.trust_remote_code true" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+    arguments += ["--teacher.trust_remote_code", "true"]
+    killed, errors = tiny.kill_when(
+        tiny.start(tmp_path / "run", *arguments), tmp_path / "run", "checkpoints/teacher/result.json"
+    )
+    assert killed, errors
+    done = tiny.run(tmp_path / "run", *arguments)  # goes on from the teacher in its folder, and the code beside it
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "teacher" / "bag.py").exists()
+    assert not (tmp_path / "run" / "student" / "bag.py").exists()
+    assert "bag" not in (tmp_path / "run" / "student" / "config.json").read_text()
+    assert "bag" not in (tmp_path / "run" / "student" / "tokenizer_config.json").read_text()

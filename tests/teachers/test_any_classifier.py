@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_teachers import FAMILIES, tiny_teacher
+from helpers.tiny_teachers import FAMILIES, teacher_with_code, tiny_teacher
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, CLIPConfig
 
@@ -150,6 +150,21 @@ def test_labels_are_matched_by_name(folders, tmp_path):
     assert torch.equal(teacher.model.classifier.weight, model.classifier.weight.flip(0))
 
 
+def test_a_bert_shows_its_layers_in_texts_of_any_length(make_bert, tmp_path):
+    make_bert(max_position_embeddings=8).save_pretrained(tmp_path)
+    train_tokenizer(TEXTS, 55).save_pretrained(tmp_path)
+    teacher = load_any_teacher(str(tmp_path), SST2)
+    tokens = read(teacher, [TEXTS[1], TEXTS[0]])
+    batch, _ = collate(tokens, np.arange(2))
+    assert batch["input_ids"].shape[1] > 8
+    assert count_summary_layers(teacher.model, batch) == 2
+    with torch.no_grad():
+        together = read_teacher(teacher.model, {SUMMARY: [1]}, batch)
+        states = read_teacher(teacher.model, {"hidden_states": [1]}, batch)
+    assert torch.equal(together[SUMMARY][0], states["hidden_states"][0][:, :1])
+    assert torch.equal(together["logits"], states["logits"])
+
+
 def test_a_bert_is_loaded_as_ever(make_bert, tmp_path):
     make_bert().save_pretrained(tmp_path)
     train_tokenizer(TEXTS, 55).save_pretrained(tmp_path)
@@ -196,57 +211,11 @@ def test_millions_of_layers(folders, tmp_path):
     assert "num_hidden_layers 10,000,000" in refusal(tmp_path)
 
 
-CODE = """
-import pathlib
-import torch
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
-
-pathlib.Path({mark!r}).touch()
-
-
-class BagConfig(PreTrainedConfig):
-    model_type = "bag_of_words"
-
-    def __init__(self, vocab_size=100, hidden_size=8, **settings):
-        super().__init__(**settings)
-        self.vocab_size, self.hidden_size = vocab_size, hidden_size
-
-
-class BagClassifier(PreTrainedModel):
-    config_class = BagConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
-        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def get_input_embeddings(self):
-        return self.words
-
-    def forward(self, input_ids, attention_mask=None, **options):
-        mask = attention_mask[..., None].float()
-        return SequenceClassifierOutput(logits=self.classifier((self.words(input_ids) * mask).sum(1) / mask.sum(1)))
-"""
-
-
 @pytest.fixture
-def with_code(folders, tmp_path, monkeypatch) -> Path:
+def with_code(tmp_path, monkeypatch) -> Path:
     """A classifier of its own code, which leaves a mark when it runs."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    folder = tmp_path / "bag"
-    tokenizer = AutoTokenizer.from_pretrained(folders["modernbert"])
-    tokenizer.save_pretrained(folder)
-    (folder / "bag.py").write_text(CODE.format(mark=str(tmp_path / "ran")))
-    settings = {"model_type": "bag_of_words", "vocab_size": len(tokenizer), "hidden_size": 8}
-    settings |= {"architectures": ["BagClassifier"], "pad_token_id": tokenizer.pad_token_id}
-    settings["auto_map"] = {"AutoConfig": "bag.BagConfig", "AutoModelForSequenceClassification": "bag.BagClassifier"}
-    (folder / "config.json").write_text(json.dumps(settings))
-    sizes = {"words.weight": (len(tokenizer), 8), "classifier.weight": (2, 8), "classifier.bias": (2,)}
-    weights = {name: torch.randn(size) for name, size in sizes.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return teacher_with_code(TEXTS, tmp_path / "bag", mark=tmp_path / "ran")
 
 
 def test_code_of_its_own_runs_behind_the_flag_alone(with_code, tmp_path):
