@@ -84,7 +84,8 @@ def test_a_whole_run(family, distilled, start, tiny):
     splits = load_splits(SST2, source="embedded", seed=0, max_train_examples=300, held_out_fraction=0.05)
     rows = [row[0] for row in splits.validation["validation"].texts[:8]]
     for role in ("teacher", "student", "baseline"):
-        model = AutoModelForSequenceClassification.from_pretrained(folder / role).eval()
+        own_code = {"trust_remote_code": role != "teacher"}
+        model = AutoModelForSequenceClassification.from_pretrained(folder / role, **own_code).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder / role)
         with torch.no_grad():
             read = [tokenizer(text, truncation=True, max_length=32, return_tensors="pt") for text in rows]
