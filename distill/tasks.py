@@ -6,16 +6,18 @@ the command line, so this module imports no library.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distill.utils.errors import UserError, choices_hint
 
 CUSTOM = "custom"
 MAIN_METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearmanr")
+MULTI_LABEL_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
 FEW_EXAMPLES = 100
 """Validation rows below which an interval says little: with 99 right of 99, up to 3 % may still be wrong."""
 SCORE = "score"
+MULTI_LABEL = "multi_label_classification"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Task:
     """Lowest and highest score of a regression task, where it has them."""
     order_is_given: bool = False
     """Whether the user wrote `label_names`, which then is the order of a finished model's outputs too."""
+    multi_label: bool = False
+    """Whether a text may have several of the labels, or none: every label is then decided by itself."""
+    indicator_columns: tuple[str, ...] = ()
+    """Of a multi-label task with a 0/1 column for each label, these columns in label order."""
+    label_separator: str | None = None
+    """Of a multi-label task with the labels of a row in one text, what stands between them."""
 
     @property
     def is_regression(self) -> bool:
@@ -56,7 +64,14 @@ class Task:
     @property
     def problem_type(self) -> str:
         """Kind of the task, as transformers calls it."""
+        if self.multi_label:
+            return MULTI_LABEL
         return "regression" if self.is_regression else "single_label_classification"
+
+    @property
+    def columns_of_labels(self) -> tuple[str, ...]:
+        """Columns that are read for the labels: one, or one for each label."""
+        return self.indicator_columns or (self.label_column,)
 
     @property
     def main_metric(self) -> str:
@@ -129,11 +144,17 @@ def custom_task(
     label_names: Iterable[str] | None,
     regression: bool,
     main_metric: str | None = None,
+    *,
+    multi_label: bool = False,
+    indicator_columns: Iterable[str] = (),
+    label_separator: str | None = None,
 ) -> Task:
-    """Build a task on data of one's own: accuracy and macro F1, or Pearson and Spearman for regression.
+    """Build a task on data of one's own: accuracy and macro F1, Pearson and Spearman, or micro and macro F1.
 
     Args:
-        main_metric: of `MAIN_METRICS` or `REGRESSION_METRICS`, put before the others; None: the first of these.
+        main_metric: of `MAIN_METRICS`, `REGRESSION_METRICS` or `MULTI_LABEL_METRICS`, put before the others; None:
+            the first of these.
+        multi_label, indicator_columns, label_separator: as in `Task`.
 
     Raises:
         UserError: columns, labels and metric do not make a task.
@@ -147,12 +168,13 @@ def custom_task(
         raise UserError("data.label_names: a regression task has no label names; leave them out")
     if not regression and (len(names) < 2 or len(set(names)) < len(names)):
         raise UserError(f"data.label_names: a classification needs two or more different labels, not {list(names)}")
-    metrics: tuple[str, ...] = REGRESSION_METRICS if regression else MAIN_METRICS[:2]
+    allowed = REGRESSION_METRICS if regression else MULTI_LABEL_METRICS if multi_label else MAIN_METRICS
+    metrics: tuple[str, ...] = allowed[:2]
     if main_metric is not None:
-        allowed = REGRESSION_METRICS if regression else MAIN_METRICS
         if main_metric not in allowed:
             raise UserError(f"data.main_metric is {main_metric!r}: {choices_hint(main_metric, allowed)}")
         if main_metric == "f1" and len(names) > 2:
             raise UserError(f"data.main_metric: f1 is of two classes, and there are {len(names)}; give macro_f1")
         metrics = (main_metric, *(name for name in metrics if name != main_metric))
-    return Task(CUSTOM, columns, label_column, names, metrics)
+    task = Task(CUSTOM, columns, label_column, names, metrics, multi_label=multi_label)
+    return replace(task, indicator_columns=tuple(indicator_columns), label_separator=label_separator)

@@ -157,6 +157,7 @@ def open_comparison(
     from distill.data.splits import load_data
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable
+    from distill.evaluation.predict import settle_threshold
     from distill.models.inputs import reading_of
     from distill.models.loading import TEACHER, check_max_length, load_comparable, same_tokenizer
 
@@ -177,6 +178,11 @@ def open_comparison(
     validation = {name: read("student", part) for name, part in texts.items()}
     for_teacher = None if alike else {name: read(TEACHER, part) for name, part in texts.items()}
     print_doubts(task, data, splits, for_teacher or validation, teacher.tokenizer)
+    if task.multi_label:
+        held_out = {role: read(role, splits.held_out) for role in ("student", TEACHER)}
+        for role, model in models.items():
+            own = held_out[TEACHER if role == TEACHER else "student"]
+            settle_threshold(task, model.to(options.device), own, options.device)
     seed = getattr(options, "seed", 0)
     setup = ComparisonSetup(task, validation, settings, options.device, seed, options.compile, for_teacher)
     control = softmax_control(models["student"])

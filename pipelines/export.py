@@ -1,12 +1,17 @@
-"""Export a student to ONNX: checked against torch, scored and timed again.
+"""Export a student: checked against torch, scored and timed again.
 
     python pipelines/export.py --student runs/sst2/student --format onnx --output student.onnx --int8
+    python pipelines/export.py --student runs/sst2/student --format bert --output served
     python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
 
-The file takes any batch and any length up to the student's positions. It is left only if its logits are within 1e-4 of
-torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights. Beside them stand tokenizer and labels,
-STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx). The figures go into the run's record and report;
-without a run folder they go into STEM.json.
+onnx: a file, which takes any batch and any length up to the student's positions. It is left only if its logits are
+within 1e-4 of torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights. Beside them stand
+tokenizer and labels, STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx).
+
+bert: a folder with a BertForSequenceClassification and its tokenizer, for students whose attention is exact: without
+code of its own, so that transformers alone loads it. It is left only if its logits are within 1e-5 of the student's.
+
+The figures go into the run's record and report; without a run folder they go into STEM.json, or into the folder.
 """
 
 import argparse
@@ -18,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -29,6 +34,7 @@ from distill.utils.cli import Parser, positive, run
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from distill.data.batching import TokenizedExamples
     from distill.evaluation.record_parts import DeploymentEntry
 
 
@@ -37,8 +43,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
-    add("--format", choices=("onnx",), default="onnx", help="format of the file (default onnx)")
-    add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx")
+    add("--format", choices=("onnx", "bert"), default="onnx", help="a file, or a plain BERT folder (default onnx)")
+    add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx; of bert the folder")
     add(
         "--int8",
         action="store_true",
@@ -81,31 +87,28 @@ class Exported:
 
 
 def export(options: argparse.Namespace) -> Exported:
-    """Export, check and measure, and write the figures into the run's record or into a file of their own."""
+    """Export, check and measure, and write the figures into the run's record or beside what was written."""
     from distill.data.columns import print_found_columns
     from distill.data.inspection import print_doubts
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
-    from distill.evaluation.metrics import metrics_over_splits
+    from distill.evaluation.metrics import HALF, metrics_over_splits
+    from distill.evaluation.predict import settle_threshold
     from distill.evaluation.record import model_metrics, plain, read_record, write_record
-    from distill.export.companions import companions_of
+    from distill.evaluation.thresholds import threshold_of
     from distill.export.deployment import (
-        deploy_onnx,
         describe_deployments,
         measure_latency,
         predict_validation,
         with_deployments,
     )
-    from distill.export.onnx import check_packages
     from distill.models.loading import check_max_length, load_for_task
-    from distill.utils.files import write_atomically
     from distill.utils.record_json import to_json
-    from pipelines.run.exported_run import check_same_student, find_run, rewrite_report, task_and_data
-    from students import fold_features  # registers our students, so that loading them runs no code from their folders
+    from pipelines.run.exported_run import check_same_student, find_run, length_of_run, rewrite_report, task_and_data
+    from pipelines.run.exports import Source, deploy, prepare_form
 
-    check_packages()
-    output = writable_file(options.output)
+    output = writable_output(options)
     folder = find_run(options.student, options.run_dir)
     record = read_record(folder.record) if folder else None
     name, data = task_and_data(folder, options)
@@ -114,42 +117,79 @@ def export(options: argparse.Namespace) -> Exported:
     student = load_for_task(options.student, "student", task, trust_remote_code=options.trust_remote_code)
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
+    model = prepare_form(options.format, student.model, data.max_length)
     splits = load_data(task, replace(data, max_train_examples=None))
+    if task.multi_label:  # one that was chosen elsewhere stays
+        held_out = tokenize(splits.held_out, student.tokenizer, data.max_length)
+        settle_threshold(task, student.model, held_out, "cpu")
     texts = splits.validation
-    tokenizer, length = student.tokenizer, data.max_length
-    validation = {split: tokenize(part, tokenizer, length) for split, part in texts.items()}
-    print_doubts(task, data, splits, validation, tokenizer)
+
+    def tokens(length: int) -> "dict[str, TokenizedExamples]":
+        return {split: tokenize(part, student.tokenizer, length) for split, part in texts.items()}
+
+    validation = tokens(data.max_length)
+    print_doubts(task, data, splits, validation, student.tokenizer)
     labels = {split: examples.labels for split, examples in validation.items()}
     expected = predict_validation(student.model, validation)
     if folder:
-        check_same_student(folder, expected, list(validation))
-    beside = companions_of(output, student.model, student.tokenizer)
-    folded = fold_features(student.model)
-    deployments = deploy_onnx(folded, output, validation, expected, int8=options.int8, beside=beside)
+        # A plain BERT may read shorter texts than the student did when it was compared.
+        compared = length_of_run(folder) if options.format == "bert" else None
+        shorter = compared is not None and compared > data.max_length
+        answers = predict_validation(student.model, tokens(compared)) if compared and shorter else expected
+        check_same_student(folder, answers, list(validation))
+    source = Source(student, model, task, data, folder, record)
+    deployments, beside = deploy(options, output, source, validation, expected)
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
     files = {each.dtype: each.model for each in deployments}
     speed = measure_latency(student.model, files, grid, options.seconds_per_point)
-    entries = describe_deployments(task, deployments, labels, expected, speed)
+    threshold = threshold_of(student.model) if task.multi_label else HALF
+    entries = describe_deployments(task, deployments, labels, expected, speed, threshold)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:
-        names = (output.name, f"{output.stem}.int8{output.suffix}")
-        removed = [name for name in names if not output.with_name(name).exists()]
+        removed = [name for name in names_of(output) if not output.with_name(name).exists()]
         record = with_deployments(record, entries, removed)
         write_record(record, folder.record)
         written += [folder.record, rewrite_report(folder, record, task, texts)]
         return Exported(model_metrics(record, "student"), record.deployments, written)
-    described = describe_model(student.model, metrics_over_splits(task, expected, labels))
-    figures = {"task": task.name, "models": {"student": described}, "deployments": entries}
-    written.append(output.with_suffix(".json"))
-    write_atomically(written[-1], json.dumps(plain(to_json(figures)), indent=1) + "\n")
+    described = describe_model(student.model, metrics_over_splits(task, expected, labels, threshold))
+    figures = to_json({"task": task.name, "models": {"student": described}, "deployments": entries})
+    written.append(write_figures(output, options.format, plain(figures)))
     return Exported(described.metrics or {}, entries, written)
 
 
-def writable_file(name: str) -> Path:
-    """Refuse an output file that could not be written, before minutes are spent on it."""
-    output = Path(name)
-    if output.is_dir():
-        raise UserError(f"--output {name} is a folder; give the name of a file, such as {output / 'student.onnx'}")
+def names_of(output: Path) -> tuple[str, str]:
+    """Return the names under which an export to ``output`` is known."""
+    return output.name, f"{output.stem}.int8{output.suffix}"
+
+
+def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
+    """Write the figures of a student outside a run beside its file, or into its folder, and return where."""
+    from distill.export.bert_folder import PROVENANCE
+    from distill.utils.files import read_object, write_atomically
+
+    path = output.with_suffix(".json")
+    if form == "bert":
+        path = output / PROVENANCE
+        figures = read_object(path, "export again") | figures
+    write_atomically(path, json.dumps(figures, indent=1) + "\n")
+    return path
+
+
+def writable_output(options: argparse.Namespace) -> Path:
+    """Refuse an output that could not be written, before minutes are spent on it."""
+    from distill.export.bert_folder import check_bert_output
+    from distill.export.onnx import check_packages
+
+    name, output = options.output, Path(options.output)
+    if options.format == "bert":
+        if options.int8:
+            raise UserError("--int8 works only with --format onnx; a BERT folder holds fp32 weights")
+        output = Path(os.path.abspath(name))
+        check_bert_output(output)
+    else:
+        check_packages()
+        if output.is_dir():
+            raise UserError(f"--output {name} is a folder; give the name of a file, such as {output / 'student.onnx'}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

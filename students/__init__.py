@@ -12,6 +12,7 @@ from .from_teacher import CopyReport, calibrate_temperature, student_from_teache
 from .frozen_lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
 from .layer_map import LAYER_MAPS, resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentModel
+from .plain_bert import exact_length, plain_bert
 from .t2r_folding import fold_features
 
 AutoConfig.register(StudentConfig.model_type, StudentConfig, exist_ok=True)
@@ -38,7 +39,9 @@ __all__ = [
     "StudentModel",
     "calibrate_temperature",
     "exact_form",
+    "exact_length",
     "fold_features",
+    "plain_bert",
     "resolve_layer_map",
     "student_from_teacher",
 ]

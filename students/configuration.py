@@ -13,6 +13,10 @@ from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 
 FEATURES = ("fixed", "redrawn", "learned")
+POOLER_ACTS = ("tanh", "gelu", "relu")
+"""Of BERT and RoBERTa, of ELECTRA and of DistilBERT."""
+BERT_FORM = {"position_offset": 0, "embedding_size": None, "pooler_act": "tanh"}
+"""What BERT itself has of the settings by which families with its layers differ; left out where it is saved."""
 MOST_FEATURES = 2**16
 MOST_LAYERS = 1000
 """Above what any student has: more is a slip of the pen, which would take all memory before it failed."""
@@ -67,6 +71,13 @@ class StudentConfig(BertConfig):
     """Whether T2R's feature map is part of the query and key projections, as ``fold_features`` leaves it."""
     layer_map: list[int] | None = None
     """Teacher layer that each student layer was copied from; a record, nothing is built from it."""
+    position_offset: int = 0
+    """Rows of the position table before that of the first token: in RoBERTa's form the row of padding is the last of
+    them, and its number is the padding token's."""
+    embedding_size: int | None = None
+    """Width of the embeddings, from which a linear layer leads to ``hidden_size``; None: they have that size."""
+    pooler_act: str = "tanh"
+    """Activation between the two linear layers of the classifier."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         # transformers keeps unknown keywords as attributes: a misspelt option would silently have no effect.
@@ -77,6 +88,12 @@ class StudentConfig(BertConfig):
         super().__post_init__(**kwargs)
         check_choice("attention", self.attention, tuple(self.attentions))
         check_choice("features", self.features, FEATURES)
+        check_choice("pooler_act", self.pooler_act, POOLER_ACTS)
+        if not 0 <= self.position_offset < self.max_position_embeddings:
+            raise ValueError(
+                f"position_offset {self.position_offset} leaves none of max_position_embeddings "
+                f"{self.max_position_embeddings}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -114,6 +131,11 @@ class StudentConfig(BertConfig):
         self.softmax_layers = sorted({layer % count for layer in self.softmax_layers})
         if problem := self.mechanism.sizes_problem(self):
             raise ValueError(problem)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds: BERT's own form goes without saying."""
+        saved = super().to_diff_dict()
+        return {key: value for key, value in saved.items() if BERT_FORM.get(key, ...) != value}
 
     def _check_layer_counts(self, counts: list[int]) -> None:
         if not self.mechanism.features_per_layer:

@@ -1,4 +1,4 @@
-"""Build a student out of a BERT teacher: copy what fits by name, and say what is new."""
+"""Build a student out of a teacher with BERT's layers: copy what fits by name, and say what is new."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .attention.base import SelfAttention
+from .families import FAMILIES, bert_settings, encoder_layers, layer_part, own_name, why_not
 from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
-# Describe the teacher's checkpoint, or how somebody calls it, rather than its architecture.
-_NOT_INHERITED = (
+NOT_INHERITED = (
     "model_type",
     "architectures",
     "auto_map",
@@ -28,8 +28,12 @@ _NOT_INHERITED = (
     "output_hidden_states",
     "return_dict",
 )
+"""Keys of a configuration that describe a checkpoint, or how somebody calls it, rather than an architecture."""
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
+TOKEN_TYPES = "bert.embeddings.token_type_embeddings.weight"
+PROJECTION = "bert.embeddings.to_hidden.weight"
+PROJECTIONS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,21 @@ def student_from_teacher(
 
     Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
     moving the global random state. Labels and problem type carry over. The other options are ``StudentConfig``'s.
-    A student with softmax attention is a teacher too: it has BERT's weights under BERT's names.
+    The teacher is of one of ``families.FAMILIES``: the student has its weights under BERT's names. A student with
+    softmax attention is a teacher too.
     With more ``positions`` than the teacher's, its table is repeated so that every token has the position that it has
     in the window in which the teacher reads it.
-    Raises ValueError for a teacher that is not a BERT encoder, an impossible layer map or option, and for a
-    ``num_features`` that has no effect.
+    Raises ValueError for a teacher of another family, an impossible layer map or option, and for a ``num_features``
+    that has no effect.
     """
-    is_bert = teacher.config.model_type == "bert" or getattr(teacher.config, "attention", None) == "softmax"
-    if not is_bert or teacher.config.is_decoder:
-        kind = "a decoder" if teacher.config.model_type == "bert" else repr(teacher.config.model_type)
-        raise ValueError(f"the teacher must be a BERT encoder, this one is {kind}")
+    is_known = teacher.config.model_type in FAMILIES or getattr(teacher.config, "attention", None) == "softmax"
+    if problem := why_not(teacher.config) or (None if is_known else f"is {teacher.config.model_type!r}"):
+        raise ValueError(f"the teacher must be a BERT encoder, this one {problem}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
-    inherited = {key: value for key, value in teacher.config.to_dict().items() if key not in _NOT_INHERITED}
+    source = _weights_of(teacher)
+    inherited = {key: value for key, value in bert_settings(teacher.config).items() if key not in NOT_INHERITED}
+    projection = source.get(own_name(teacher.config, PROJECTION, layers))
+    first = inherited.get("position_offset") or 0
     student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
     config = student_class.config_class(
         **inherited
@@ -100,7 +107,8 @@ def student_from_teacher(
             "exact_up_to": exact_up_to,
             "initial_temperature": initial_temperature,
             "target_norm": target_norm,
-            "max_position_embeddings": max(positions or 0, teacher.config.max_position_embeddings),
+            "max_position_embeddings": max((positions or 0) + first, teacher.config.max_position_embeddings),
+            "embedding_size": None if projection is None else projection.shape[1],
             "projection_seed": seed,
         }
     )
@@ -109,55 +117,64 @@ def student_from_teacher(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = student_class(config)
-    report = _copy_weights(teacher, student, layers)
+    report = _copy_weights(teacher, source, student, layers)
     student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
     return student, report
 
 
+def _weights_of(teacher: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the weights of a classifier; of an encoder alone, under the names that they have in one."""
+    weights = teacher.state_dict()
+    prefix = own_name(teacher.config, "bert.", ())
+    is_bare = not any(name.startswith(prefix) for name in weights)
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()} if is_bare else weights
+
+
 @torch.no_grad()
-def _copy_weights(teacher: nn.Module, student: Any, layers: Sequence[int]) -> CopyReport:
-    source = teacher.state_dict()
-    if "embeddings.word_embeddings.weight" in source:  # a bare BertModel
-        source = {f"bert.{name}": tensor for name, tensor in source.items()}
-    source[POSITIONS] = _window_positions(source[POSITIONS], student.config.max_position_embeddings)
+def _copy_weights(
+    teacher: PreTrainedModel, source: Mapping[str, Tensor], student: Any, layers: Sequence[int]
+) -> CopyReport:
     copied: list[str] = []
     new: list[str] = []
     for name, tensor in student.state_dict().items():
-        teacher_name = _teacher_name(name, layers)
-        fits = teacher_name in source and source[teacher_name].shape == tensor.shape
+        found = source.get(own_name(teacher.config, name, layers))
+        if found is not None and name == POSITIONS:
+            found = _window_positions(found, len(tensor), student.config.position_offset)
+        fits = found is not None and found.shape == tensor.shape
         if fits:
-            tensor.copy_(source[teacher_name])
+            tensor.copy_(found)
         (copied if fits else new).append(name)
     derived = _derive_weights(teacher, student, layers)
+    if TOKEN_TYPES in new:  # of a family without any: what is added to every token must be nothing
+        student.bert.embeddings.token_type_embeddings.weight.zero_()
+        derived.append(TOKEN_TYPES)
     copied, new = ([name for name in names if name not in derived] for names in (copied, new))
     return CopyReport(tuple(copied), tuple(derived), tuple(new))
 
 
-def _window_positions(table: Tensor, length: int) -> Tensor:
-    """Repeat a table of positions (W, D) to ``length`` rows: that of [CLS], then those of its window's tokens."""
+def _window_positions(table: Tensor, length: int, first: int) -> Tensor:
+    """Repeat a table of positions (W, D) to ``length`` rows: that of [CLS], then those of its window's tokens.
+
+    ``first`` is the row of [CLS]; those before it stay.
+    """
     if length <= len(table):
         return table
+    before, table = table[:first], table[first:]
     room = len(table) - 2
-    return torch.cat([table[:1], table[1 + torch.arange(length - 1, device=table.device) % room]])
+    rows = torch.arange(length - first - 1, device=table.device) % room
+    return torch.cat([before, table[:1], table[1 + rows]])
 
 
-def _derive_weights(teacher: Any, student: Any, layers: Sequence[int]) -> list[str]:
+def _derive_weights(teacher: PreTrainedModel, student: Any, layers: Sequence[int]) -> list[str]:
     """Let every mechanism set its own parameters from the attention it replaces; return their names."""
-    teacher_layers = getattr(teacher, "bert", teacher).encoder.layer
+    teacher_layers = encoder_layers(teacher)
     names = []
     for index, layer in enumerate(student.bert.encoder.layer):
-        derived = layer.attention.self.copy_from_teacher(teacher_layers[layers[index]].attention.self)
+        source = teacher_layers[layers[index]]
+        projections = {name: layer_part(teacher, source, f"attention.self.{name}") for name in PROJECTIONS}
+        derived = layer.attention.self.copy_from_teacher(nn.ModuleDict(projections))
         names += [f"bert.encoder.layer.{index}.attention.self.{name}" for name in derived]
     return names
-
-
-def _teacher_name(name: str, layers: Sequence[int]) -> str:
-    """Name in the teacher of a student's tensor: the same, but for the index of the layer."""
-    prefix = "bert.encoder.layer."
-    if not name.startswith(prefix):
-        return name
-    layer, rest = name.removeprefix(prefix).split(".", maxsplit=1)
-    return f"{prefix}{layers[int(layer)]}.{rest}"
 
 
 @torch.no_grad()

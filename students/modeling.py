@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, initialization
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.models.bert.modeling_bert import (
-    BertEmbeddings,
     BertOutput,
     BertPooler,
     BertSelfOutput,
@@ -27,6 +27,7 @@ from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .attention.ops.masking import makes_graph
 from .configuration import StudentConfig
+from .embeddings import StudentEmbeddings
 from .remote_code import write_source
 
 
@@ -102,7 +103,7 @@ class StudentPreTrainedModel(PreTrainedModel):
     }
     """Where transformers finds the classes in the source that is saved beside the weights."""
     supports_gradient_checkpointing = True
-    _no_split_modules = ["BertEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
+    _no_split_modules = ["StudentEmbeddings", "StudentLayer"]  # noqa: RUF012  # transformers reads lists here
     # Temperatures, projections and their scales define the random features, which half precision would change.
     _keep_in_fp32_modules_strict = ["projection", "log_temperature", "row_scale"]  # noqa: RUF012
 
@@ -120,7 +121,7 @@ class StudentPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, BertEmbeddings):
+        if isinstance(module, StudentEmbeddings):
             initialization.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
             initialization.zeros_(module.token_type_ids)
         elif isinstance(module, SelfAttention):
@@ -152,9 +153,11 @@ class StudentModel(StudentPreTrainedModel):
 
     def __init__(self, config: StudentConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        self.embeddings = BertEmbeddings(config)
+        self.embeddings = StudentEmbeddings(config)
         self.encoder = StudentEncoder(config)
         self.pooler = BertPooler(config) if add_pooling_layer else None
+        if self.pooler is not None and config.pooler_act != "tanh":
+            self.pooler.activation = ACT2FN[config.pooler_act]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -182,14 +185,8 @@ class StudentModel(StudentPreTrainedModel):
         where hidden states are to be returned. Attentions are one map (B, H, N, N) per layer, without dropout, at a
         quadratic cost; ValueError where a mechanism has none.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        if tokens is None or (input_ids is not None and inputs_embeds is not None):
+        if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if position_ids is None and tokens.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f"{tokens.shape[1]} tokens are more than the {self.config.max_position_embeddings} positions of this "
-                "model; truncate the text to that length"
-            )
         hidden_states = self.embeddings(
             input_ids=input_ids,
             token_type_ids=token_type_ids,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,16 @@ from distill.models.checkpoints import (
     MOST_LAYERS,
     WRAPPERS,
     check_token_types,
-    folder_problem,
+    checkpoint_problem,
     weights_problem,
 )
-from distill.models.inputs import accepted_inputs, positions_of, reading_of
+from distill.models.inputs import accepted_inputs, reading_of
 from distill.models.labels import settle_labels
-from distill.models.windowed_bert import WindowedBert
+from distill.models.positions import find_positions
+from distill.models.windowed_bert import ReadsWindows
 from distill.tasks import Task
 from distill.utils.errors import UserError, first_line, loading_problem
+from students.families import FAMILIES
 from teachers.loading import Teacher, label_settings, load_teacher, load_tokenizer
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
@@ -42,11 +43,11 @@ def load_any_teacher(
 ) -> Teacher:
     """Load ``checkpoint`` as a classifier for ``task``, of whatever kind transformers has one, or of its own code.
 
-    A BERT is loaded by `teachers.loading.load_teacher`, which reads long texts in windows. A head that is missing is
-    drawn from ``seed``.
+    One whose layers are BERT's is loaded by `teachers.loading.load_teacher`, which reads long texts in windows. A head
+    that is missing is drawn from ``seed``.
 
     Args:
-        new_pooler: of a BERT alone.
+        new_pooler: of one whose layers are BERT's alone.
         trust_remote_code: whether code that the checkpoint brings along may run.
 
     Raises:
@@ -54,7 +55,7 @@ def load_any_teacher(
     """
     who = f"teacher {checkpoint}"
     config = _read_config(checkpoint, trust_remote_code)
-    if config.model_type == "bert":
+    if config.model_type in FAMILIES and getattr(config, "inner_group_num", 1) == 1:
         return load_teacher(checkpoint, task, seed, new_pooler=new_pooler)
     is_trained = any("Classifi" in name for name in config.architectures or [])
     if is_trained and config.num_labels != task.num_labels:
@@ -82,22 +83,24 @@ def load_any_teacher(
 def teacher_length(teacher: Teacher, max_length: int) -> int:
     """Return how many tokens of a text a teacher is given: ``max_length``, or as many as it has positions.
 
-    A BERT reads what is longer in windows.
+    One whose layers are BERT's reads what is longer in windows.
     """
-    if isinstance(teacher.model, WindowedBert):
+    if isinstance(teacher.model, ReadsWindows):
         return max_length
-    limits = (positions_of(teacher.model), teacher.tokenizer.model_max_length)
+    limits = (find_positions(teacher.model), teacher.tokenizer.model_max_length)
     return min([max_length, *(limit for limit in limits if limit)])
 
 
 def _read_config(checkpoint: str, trust_remote_code: bool) -> PreTrainedConfig:
     """Read the configuration and refuse what is no sequence classifier and cannot become one."""
     start = f"teacher.checkpoint {checkpoint}"
-    if problem := folder_problem(Path(checkpoint)):
+    if problem := checkpoint_problem(checkpoint):
         raise UserError(f"{start} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged file makes transformers fail in any way there is
+        if problem := checkpoint_problem(checkpoint, fetch=True):
+            raise UserError(f"{start} {problem}") from error
         kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
         problem = loading_problem(error)
         way_out = "read that code, then give --teacher.trust_remote_code true"

@@ -5,8 +5,9 @@ from transformers import PreTrainedModel
 from distill.config.schema import SCRATCH, Config, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
-from distill.evaluation.predict import held_out_scorer
-from distill.models.windowed_bert import WindowedBert
+from distill.evaluation.predict import held_out_scorer, settle_threshold
+from distill.models.positions import positions_of
+from distill.models.windowed_bert import ReadsWindows
 from distill.tasks import Task
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.label_scale import measure_label_scale
@@ -62,6 +63,7 @@ def prepare_teacher(
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
         inputs = StageInputs(train_examples)
         progress = StageTrainer(run, teacher.model, stage, inputs, folder.phase("teacher"), scorer).run()
+    settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher, with_code=config.teacher.trust_remote_code)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")
@@ -90,9 +92,9 @@ def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
     """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
-    if config.student.checkpoint is not None and not isinstance(teacher.model, WindowedBert):
+    if config.student.checkpoint is not None and not isinstance(teacher.model, ReadsWindows):
         return  # it is given no more tokens than it has positions
-    positions, max_length = int(teacher.model.config.max_position_embeddings or 0), config.data.max_length
+    positions, max_length = positions_of(teacher.model), config.data.max_length
     if max_length <= positions:
         return
     start = f"data.max_length is {max_length} but the teacher has {positions} positions"

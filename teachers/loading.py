@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,11 +23,27 @@ from transformers import (
 from distill.config.schema import ScratchConfig
 from distill.data.batching import padded_length
 from distill.data.tokenization import is_empty, train_tokenizer
-from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
+from distill.models.checkpoints import (
+    CALLS,
+    WRAPPERS,
+    check_size,
+    check_token_types,
+    checkpoint_problem,
+    weights_problem,
+)
 from distill.models.labels import settle_labels
-from distill.models.windowed_bert import WindowedBert
+from distill.models.windowed_bert import classifier_class, plain_class
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
+from distill.utils.files import file_checksum
+from students.families import FAMILIES, OURS, own_name, why_not
+
+OTHER_STUDENT = "name a BERT-like encoder for the student as student.checkpoint"
+"""What to do with a teacher whose layers no student can be made of."""
+OTHER_ENCODER = "give a BERT-like encoder"
+TEACHER_KEY = "teacher.checkpoint"
+SETTINGS = ("config.json", "tokenizer*", "vocab*", "*.model", "added_tokens.json", "special_tokens_map.json")
+"""Files of a checkpoint beside its weights that decide what it answers."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +69,31 @@ def weights_checksum(checkpoint: str) -> str:
     return digest.hexdigest() if files else checkpoint
 
 
+def settings_checksum(checkpoint: str) -> str | None:
+    """Return a checksum of what else in a folder decides the answers, configuration and tokenizer; None for a name."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return None
+    files = sorted({path for kind in SETTINGS for path in folder.glob(kind) if path.is_file()})
+    return hashlib.sha256("".join(f"{path.name} {file_checksum(path)}\n" for path in files).encode()).hexdigest()
+
+
 def load_teacher(
-    checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False, key: str = "teacher.checkpoint"
+    checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False, key: str = TEACHER_KEY
 ) -> Teacher:
-    """Load ``checkpoint`` as a BERT classifier for ``task``.
+    """Load ``checkpoint`` as a classifier for ``task``.
 
     A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
     where its own was never trained. ``key`` names the checkpoint in messages.
 
     Raises:
-        UserError: it cannot be read, is not a BERT, is torn, or belongs to another task or tokenizer.
+        UserError: it cannot be read, is of no family whose layers are BERT's, is torn, or belongs to another task or
+            tokenizer.
     """
     who = f"{key.removesuffix('.checkpoint')} {checkpoint}"
     config = _load_config(checkpoint, key)
     check_size(config, Path(checkpoint), who)
-    is_trained = "BertForSequenceClassification" in (config.architectures or [])
+    is_trained = _names_classifier(config)
     if is_trained and config.num_labels != task.num_labels:
         raise UserError(
             f"{who} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
@@ -82,7 +109,7 @@ def load_teacher(
     set_seed(seed)
     extra = {} if is_trained else label_settings(task)
     try:
-        loaded: Any = WindowedBert.from_pretrained(
+        loaded: Any = classifier_class(config).from_pretrained(
             checkpoint,
             dtype=torch.float32,
             output_loading_info=True,
@@ -98,7 +125,9 @@ def load_teacher(
     model, info = loaded
     if problem := weights_problem(model, info):
         raise UserError(f"{who} {problem}")
-    allowed = () if is_trained else ("classifier.", "bert.pooler.")
+    # Of RoBERTa and its like the pooler is a layer of the head, which no encoder brings along.
+    pooler_name, *head = (own_name(config, f"{name}.", ()) for name in ("bert.pooler.dense", "classifier"))
+    allowed = () if is_trained else (pooler_name, *head)
     absent = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     missing = sorted(key for key in absent if not key.startswith(allowed or ("\0",)))
     if missing:
@@ -106,9 +135,11 @@ def load_teacher(
             f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
             "size; fetch it again"
         )
-    pooler = model.bert.pooler.dense
-    came_along = not any(key.startswith("bert.pooler.") for key in absent)
-    replaced = not is_trained and (came_along and not pooler.bias.any() if new_pooler is None else new_pooler)
+    pooler = model.get_submodule(pooler_name.rstrip("."))
+    came_along = not any(key.startswith(pooler_name) for key in absent)
+    is_encoders = pooler_name.startswith(f"{model.base_model_prefix}.")
+    wanted = came_along and not pooler.bias.any() if new_pooler is None else new_pooler
+    replaced = is_encoders and not is_trained and wanted
     if replaced:
         set_seed(seed)
         nn.init.normal_(pooler.weight, std=config.initializer_range)
@@ -134,9 +165,10 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
 
 
 def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Build the BERT that a teacher from scratch once was: its size, with weights drawn from ``seed``."""
+    """Build what a teacher from scratch once was: its family and size, with weights drawn from ``seed``."""
     set_seed(seed)
-    return BertForSequenceClassification(BertConfig.from_dict(teacher.config.to_dict()))
+    plain: Any = plain_class(teacher)
+    return plain(type(teacher.config).from_dict(teacher.config.to_dict()))
 
 
 def load_tokenizer(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -165,27 +197,31 @@ def freeze(model: nn.Module) -> nn.Module:
 
 def is_classifier(checkpoint: str) -> bool:
     """Tell whether a checkpoint already is a classifier rather than an encoder."""
-    return "BertForSequenceClassification" in (_load_config(checkpoint).architectures or [])
+    return _names_classifier(_load_config(checkpoint))
 
 
-def _load_config(checkpoint: str, key: str = "teacher.checkpoint") -> BertConfig:
-    if problem := folder_problem(Path(checkpoint)):
+def _names_classifier(config: PreTrainedConfig) -> bool:
+    return FAMILIES[config.model_type].classifier in (config.architectures or [])
+
+
+def _load_config(checkpoint: str, key: str = TEACHER_KEY) -> PreTrainedConfig:
+    if problem := checkpoint_problem(checkpoint):
         raise UserError(f"{key} {checkpoint} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # as above
+        if problem := checkpoint_problem(checkpoint, fetch=True):
+            raise UserError(f"{key} {checkpoint} {problem}") from error
         kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
         raise UserError(
             f"{key} {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
         ) from error
-    if config.model_type != "bert":
-        more = "" if key != "teacher.checkpoint" else ", or name the BERT encoder of the student as student.checkpoint"
-        raise UserError(f"{key} {checkpoint} is a {config.model_type!r}, not a BERT; give a model_type 'bert'{more}")
-    if config.is_decoder or config.add_cross_attention:
-        raise UserError(
-            f"{key} {checkpoint} is a decoder (is_decoder or add_cross_attention in its config.json); "
-            "give a BERT encoder"
-        )
+    is_teacher = key == TEACHER_KEY
+    if config.model_type in OURS:
+        other = "the teacher that it was distilled from" if is_teacher else "an encoder that is none"
+        raise UserError(f"{key} {checkpoint} is a student; give {other}")
+    if problem := why_not(config):
+        raise UserError(f"{key} {checkpoint} {problem}; {OTHER_STUDENT if is_teacher else OTHER_ENCODER}")
     return config
 
 
@@ -193,4 +229,4 @@ def label_settings(task: Task) -> dict:
     """Return what the configuration of a classifier says of a task: its labels, and that it is a regression."""
     names = dict(enumerate(task.output_names))
     settings: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-    return settings | ({"problem_type": task.problem_type} if task.is_regression else {})
+    return settings | ({"problem_type": task.problem_type} if task.is_regression or task.multi_label else {})

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -16,15 +16,19 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
-from distill.models.summaries import SUMMARY, width_of
+from distill.models.summaries import width_of
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, remove, replace_file, write_atomically
+from distill.utils.files import UNFINISHED, read_object, remove, replace_file, write_atomically
 from distill.utils.progress import progress_bar
-from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, array_path, num_heads_of, num_rows
+from teachers.cache_folder import Lease, making_room, remove_oldest, write_about
+from teachers.output_format import Output, outputs_of, pack, row_type
+from teachers.output_plan import READ_IN_PART
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, num_heads_of
 
 CACHE_BATCH_SIZE = 64
+AGAIN = "remove it to have the teacher's outputs computed again"
 CACHE_VERSION = 1
 """Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
 
@@ -38,74 +42,73 @@ def teacher_fingerprint(
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for array in (examples.token_ids, examples.token_type_ids, examples.offsets):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)  # in place: it may be a map of a file larger than memory
     return digest.hexdigest()[:20]
 
 
-def bytes_needed(plan: CapturePlan, examples: TokenizedExamples, hidden_size: int) -> int:
-    """Return the bytes that a stage's layer outputs take on disk in half precision."""
-    rows = sum(len(layers) * num_rows(kind, examples) for kind, layers in plan.teacher.items())
-    return rows * hidden_size * 2
-
-
-def disk_needed(
-    teacher: PreTrainedModel,
-    plans: Sequence[CapturePlan],
-    examples: TokenizedExamples,
-    max_gigabytes: float,
-    folder: Path | None,
-    autocast_dtype: torch.dtype | None = None,
-) -> int:
-    """Return the bytes that the stages' caches will still take: an output that several stages read counts once.
-
-    Args:
-        folder: the shared cache, to leave out what it holds already; None where it holds nothing of this teacher.
-    """
-    hidden_size = width_of(teacher)
-    cached = [plan for plan in plans if bytes_needed(plan, examples, hidden_size) <= max_gigabytes * 1e9]
-    wanted = {(kind, layer) for plan in cached for kind, layers in plan.teacher.items() for layer in layers}
-    if folder is not None and folder.is_dir():
-        there = folder / teacher_fingerprint(teacher, examples, autocast_dtype)
-        wanted = {name for name in wanted if not array_path(there, *name).exists()}
-    return sum(num_rows(kind, examples) for kind, _ in wanted) * hidden_size * 2
+def bytes_of(outputs: Iterable[Output], examples: TokenizedExamples, hidden_size: int) -> int:
+    """Return the bytes that outputs of the examples take on disk."""
+    return sum(output.bytes(len(examples), len(examples.token_ids), hidden_size) for output in outputs)
 
 
 def build_cache(
     teacher: PreTrainedModel,
     examples: TokenizedExamples,
-    wanted: Wanted,
+    outputs: Collection[Output],
     folder: Path,
     autocast_dtype: torch.dtype | None = None,
+    *,
+    limit: float | None = None,
+    owner: str = "",
 ) -> float:
-    """Compute what ``folder`` lacks of the wanted outputs, and the logits; return the seconds of one such pass.
+    """Compute what ``folder`` lacks of the outputs, and the logits; return the seconds of one such pass.
 
     Arrays are written under temporary names and renamed when all of them are finished, so that a killed run
     finds either a whole array or none.
 
+    Args:
+        teacher: frozen.
+        examples: what it reads.
+        outputs: of its layers.
+        folder: of this teacher on these examples.
+        autocast_dtype: precision of its matrix products; None: full.
+        limit: bytes that all folders beside this one may take with it; the least recently used make room.
+        owner: what the outputs are computed for, to be told by the listing.
+
     Raises:
-        UserError: an output does not fit half precision, or the disk is full.
+        UserError: an output is not finite, or the disk is full.
     """
-    missing = {
-        kind: [layer for layer in layers if not array_path(folder, kind, layer).exists()]
-        for kind, layers in wanted.items()
-    }
-    missing = {kind: layers for kind, layers in missing.items() if layers}
+    missing = sorted(output for output in set(outputs) if not output.path(folder).exists())
     timing = folder / "seconds.json"
     if not missing and (folder / "logits.npy").exists() and timing.exists():
-        try:
-            return float(json.loads(timing.read_text())["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{timing} is torn; remove it to have the teacher's outputs computed again") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = bytes_needed(CapturePlan(teacher=missing), examples, width_of(teacher))
-    free = shutil.disk_usage(folder).free
-    if needed > 0.95 * free:
-        raise UserError(
-            f"the teacher's outputs need {needed / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free; "
-            "give another cache.dir or lower cache.max_gigabytes"
-        )
+        seconds = read_object(timing, AGAIN).get("seconds")
+        if not isinstance(seconds, int | float):
+            raise UserError(f"{timing} is torn; {AGAIN}")
+        return float(seconds)
+    width = width_of(teacher)
+    needed = bytes_of(missing, examples, width)
+    with making_room(folder.parent):
+        if limit is not None:
+            remove_oldest(folder.parent, needed, limit)
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if needed > 0.95 * free:
+            raise UserError(
+                f"the teacher's outputs need {needed / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free; "
+                "give another cache.dir or lower cache.max_gigabytes"
+            )
+        workshop = make_workshop(folder)
+        arrays = {output: _reserve(output, workshop, examples, width) for output in missing}
+    layers = getattr(teacher.config, "num_hidden_layers", None)  # of a teacher of any kind, nothing may say so
+    write_about(
+        folder,
+        model=f"{teacher.config.model_type}, " + (f"{layers} layers of {width}" if layers else f"width {width}"),
+        texts=len(examples),
+        tokens=len(examples.token_ids),
+        made_for=owner,
+    )
     started = perf_counter()
-    _compute(teacher, examples, missing, folder, autocast_dtype)
+    _compute(teacher, examples, arrays, folder, workshop, autocast_dtype)
     seconds = perf_counter() - started
     write_atomically(timing, json.dumps({"seconds": seconds}))
     return seconds
@@ -114,20 +117,15 @@ def build_cache(
 def _compute(
     teacher: PreTrainedModel,
     examples: TokenizedExamples,
-    wanted: Wanted,
+    arrays: dict[Output, np.ndarray],
     folder: Path,
+    workshop: Path,
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """Run the teacher once over all examples and write logits and wanted outputs."""
-    width = width_of(teacher)
-    paths = {(kind, layer): array_path(folder, kind, layer) for kind, layers in wanted.items() for layer in layers}
-    workshop = make_workshop(folder)
-    arrays = {
-        name: np.lib.format.open_memmap(workshop / path.name, "w+", np.float16, (num_rows(name[0], examples), width))
-        for name, path in paths.items()
-    }
-    for path in paths.values():
-        _reserve(workshop / path.name)
+    wanted: Wanted = {}
+    for kind, layer in sorted({(output.kind, output.layer) for output in arrays}):
+        wanted.setdefault(kind, []).append(layer)
     live = OnlineTeacherOutputs(teacher, CapturePlan(teacher=wanted), autocast_dtype)
     logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
@@ -139,26 +137,28 @@ def _compute(
             logits[indices] = outputs["logits"].float().cpu().numpy()
             mask = inputs["attention_mask"].bool()
             rows = np.concatenate([np.arange(examples.offsets[i], examples.offsets[i + 1]) for i in indices])
-            for kind, layers in wanted.items():
-                of_texts = kind == SUMMARY
-                for layer, states in zip(layers, outputs[kind], strict=True):
-                    packed = (states[:, 0] if of_texts else states[mask]).half()
-                    if not torch.isfinite(packed).all():
-                        raise UserError(f"the teacher's {kind} of layer {layer} is not finite in half precision")
-                    arrays[kind, layer][indices if of_texts else rows] = packed.cpu().numpy()
-    for name, array in arrays.items():
-        array.flush()
-        replace_file(workshop / paths[name].name, paths[name])
+            for output, array in arrays.items():
+                states = outputs[output.kind][wanted[output.kind].index(output.layer)]
+                kept = states[:, 0] if output.first_token else states[mask]
+                if not torch.isfinite(kept).all():
+                    raise UserError(f"the teacher's {output.kind} of layer {output.layer} is not finite")
+                array[indices if output.first_token else rows] = pack(kept)
+    for output, array in arrays.items():
+        array.flush()  # type: ignore[attr-defined]  # a memory map
+        replace_file(output.path(workshop), output.path(folder))
     np.save(workshop / "logits.npy", logits)
     replace_file(workshop / "logits.npy", folder / "logits.npy")
     workshop.rmdir()
 
 
-def _reserve(path: Path) -> None:
-    """Take the whole file's space at once: a disk that fills up under a memory map kills the process."""
+def _reserve(output: Output, workshop: Path, examples: TokenizedExamples, hidden_size: int) -> np.ndarray:
+    """Make an array and take its space at once: a disk that fills up under a memory map kills the process."""
+    path, rows = output.path(workshop), output.rows(len(examples), len(examples.token_ids))
+    array = np.lib.format.open_memmap(path, "w+", row_type(hidden_size), (rows,))
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def make_workshop(folder: Path) -> Path:
@@ -175,6 +175,14 @@ def make_workshop(folder: Path) -> Path:
     return workshop
 
 
+def keep_outputs(folder: Path, outputs: Collection[Output]) -> None:
+    """Remove the arrays of a folder that no later stage reads; of ``outputs`` none are, and the logits stay."""
+    kept = {output.path(folder) for output in outputs}
+    for path in folder.glob("*-layer-*.npy"):
+        if path not in kept:
+            path.unlink()
+
+
 @dataclass(frozen=True)
 class TeacherTargets:
     """The teacher's outputs for one stage, and what computing them once costs and saves."""
@@ -182,10 +190,19 @@ class TeacherTargets:
     outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None
     seconds_per_pass: float | None = None
     gigabytes: float = 0.0
+    folder: Path | None = None
+    """Where the outputs lie on disk; None where they do not."""
+    leases: list[Lease] = field(default_factory=list)
+    """By which the main process keeps others from removing them."""
 
     def seconds_saved(self, epochs: float) -> float | None:
         """Return the teacher's forward time that reading from disk avoided, or None where nothing was cached."""
         return None if self.seconds_per_pass is None else self.seconds_per_pass * max(0.0, epochs - 1)
+
+    def end(self) -> None:
+        """Let other runs remove what this stage has read."""
+        for lease in self.leases:
+            lease.end()
 
 
 def stage_targets(
@@ -196,6 +213,10 @@ def stage_targets(
     cache: CacheConfig,
     default_folder: Path,
     *,
+    epochs: float = 1.0,
+    later: frozenset[Output] = frozenset(),
+    worth_storing: bool = True,
+    owner: str = "",
     own_tokens: bool = False,
 ) -> TeacherTargets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
@@ -203,21 +224,42 @@ def stage_targets(
     The main process computes what is missing while the others wait; all of them read.
 
     Args:
-        examples: in the teacher's tokens.
+        accelerator: of the run.
+        teacher: frozen.
+        plan: of the stage.
+        examples: what the stage reads, in the teacher's tokens.
+        cache: where outputs are shared, and how much there may be.
+        default_folder: where they lie if they are not shared.
+        epochs: passes of the stage over the examples; below `READ_IN_PART` nothing is stored.
+        later: what later stages read of the same teacher, which is computed on the way if there is room.
+        worth_storing: whether layer outputs spare more than they take; the logits always do.
+        owner: the run, to be named where the cache is listed.
         own_tokens: whether the student reads the same rows in other tokens.
     """
     if not plan.needs_logits and not plan.teacher:
         return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
-    gigabytes = bytes_needed(plan, examples, width_of(teacher)) / 1e9
-    if gigabytes > cache.max_gigabytes:
+    live = OnlineTeacherOutputs(teacher, plan, dtype, examples if own_tokens else None)
+    own = frozenset(output for layers in outputs_of(plan).values() for output in layers)
+    if epochs < READ_IN_PART or (own and not worth_storing):
+        return TeacherTargets(live)
+    sizes = {part: bytes_of(part, examples, width_of(teacher)) / 1e9 for part in (own | later, own)}
+    fitting = [part for part, size in sizes.items() if size <= cache.max_gigabytes]
+    if not fitting:
         accelerator.print(
-            f"teacher outputs need {gigabytes:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
+            f"teacher outputs need {sizes[own]:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
             "computed anew in every step"
         )
-        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype, examples if own_tokens else None))
+        return TeacherTargets(live)
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / teacher_fingerprint(teacher, examples, dtype)
-    seconds = on_main_process(accelerator, lambda: build_cache(teacher, examples, plan.teacher, folder, dtype))
+    leases: list[Lease] = []
+
+    def build() -> float:
+        leases.append(Lease(folder))
+        limit = None if cache.dir is None else 1e9 * cache.max_gigabytes
+        return build_cache(teacher, examples, fitting[0], folder, dtype, limit=limit, owner=owner)
+
+    seconds = on_main_process(accelerator, build)
     outputs = CachedTeacherOutputs(folder, plan, examples, num_heads_of(teacher))
-    return TeacherTargets(outputs, seconds, gigabytes)
+    return TeacherTargets(outputs, seconds, sizes[own], folder, leases)

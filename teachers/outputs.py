@@ -1,6 +1,6 @@
 """The teacher's outputs on the train examples: computed once and kept on disk, or computed in every step.
 
-On disk every output is one array of packed tokens (total_tokens, D) in half precision, memory-mapped, in a
+On disk every output is one array of packed tokens, of 8 bits a number (`teachers.output_format`), memory-mapped, in a
 folder whose name is the fingerprint of teacher and examples; position i of the examples is found by its offset.
 """
 
@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate
 from distill.models.hooks import read_teacher
-from distill.models.summaries import SUMMARY
 from distill.objectives.capture_plan import CapturePlan
 from distill.utils.errors import UserError, first_line
+from teachers.output_format import outputs_of, row_type, unpack
 
 
 class OnlineTeacherOutputs:
@@ -55,27 +55,30 @@ class CachedTeacherOutputs:
 
     def __init__(self, folder: Path, plan: CapturePlan, examples: TokenizedExamples, num_heads: int) -> None:
         self.plan, self.examples, self.num_heads = plan, examples, num_heads
-        self.logits = _read_array(folder / "logits.npy", np.float32, len(examples))
+        self.logits = _read_array(folder / "logits.npy", len(examples))
+        self.places = outputs_of(plan)
         self.arrays = {
-            kind: [
-                _read_array(array_path(folder, kind, layer), np.float16, num_rows(kind, examples)) for layer in layers
-            ]
-            for kind, layers in plan.teacher.items()
+            output: _read_array(output.path(folder), output.rows(len(examples), len(examples.token_ids)))
+            for outputs in self.places.values()
+            for output in outputs
         }
 
     def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return what the teacher gave for the examples at ``indices``, padded like ``inputs``."""
+        """Return what the teacher gave for the examples at ``indices``, padded like ``inputs``.
+
+        Captured kinds are lists of (B, N, D), or (B, 1, D) where of a last layer the first token alone is matched.
+        """
         mask = inputs["attention_mask"].bool()
         offsets = self.examples.offsets
         rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in indices])
+        read = {
+            output: unpack(array[indices], mask.device)[:, None]
+            if output.first_token
+            else _pad(unpack(array[rows], mask.device), mask)
+            for output, array in self.arrays.items()
+        }
         outputs: dict[str, Any] = {"logits": torch.from_numpy(self.logits[indices]).to(mask.device)}
-        for kind, arrays in self.arrays.items():
-            if kind == SUMMARY:  # of a text, whatever its tokens: the batch may hold another model's
-                read = (torch.from_numpy(array[indices]) for array in arrays)
-                outputs[kind] = [states[:, None].to(mask.device, torch.float32) for states in read]
-            else:
-                outputs[kind] = [_pad(torch.from_numpy(array[rows]), mask) for array in arrays]
-        return outputs
+        return outputs | {kind: [read[output] for output in places] for kind, places in self.places.items()}
 
 
 def num_heads_of(teacher: PreTrainedModel) -> int:
@@ -83,33 +86,32 @@ def num_heads_of(teacher: PreTrainedModel) -> int:
     return getattr(teacher.config, "num_attention_heads", None) or 1
 
 
-def num_rows(kind: str, examples: TokenizedExamples) -> int:
-    """Return the rows of an array of ``kind``: one for every token, or of summaries for every text."""
-    return len(examples) if kind == SUMMARY else len(examples.token_ids)
+def _read_array(path: Path, num_rows: int) -> np.ndarray:
+    """Map one array of the cache into memory: logits (num_rows, C), or rows of `teachers.output_format.row_type`.
 
-
-def _read_array(path: Path, dtype: type, num_rows: int) -> np.ndarray:
-    """Map one array (num_rows, D) of the cache into memory; what numpy would have to unpickle is refused."""
+    What numpy would have to unpickle is refused.
+    """
     way_out = f"remove {path.parent} to have the teacher's outputs computed again"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is torn: {first_line(error)}; {way_out}") from error
-    if array.dtype != dtype or array.ndim != 2 or len(array) != num_rows:
+    is_logits = array.dtype == np.float32 and array.ndim == 2
+    if not (is_logits if path.name == "logits.npy" else _holds_states(array)) or len(array) != num_rows:
         raise UserError(
-            f"{path} holds {array.dtype} {array.shape}, not {num_rows} rows of {np.dtype(dtype)}: it is not from this "
+            f"{path} holds {array.dtype} {array.shape}, not {num_rows} rows of the teacher's: it is not from this "
             f"run; {way_out}"
         )
     return array
 
 
+def _holds_states(array: np.ndarray) -> bool:
+    names = array.dtype.names
+    return names is not None and array.ndim == 1 and array.dtype == row_type(array.dtype[names[-1]].itemsize)
+
+
 def _pad(packed: Tensor, mask: Tensor) -> Tensor:
     """Spread packed tokens (T, D) over (B, N, D), zero at padding."""
     padded = torch.zeros(*mask.shape, packed.shape[-1], device=mask.device)
-    padded[mask] = packed.to(mask.device, torch.float32)
+    padded[mask] = packed
     return padded
-
-
-def array_path(folder: Path, kind: str, layer: int) -> Path:
-    """Return where one output of one layer lies."""
-    return folder / f"{kind}-layer-{layer}.npy"

@@ -32,9 +32,15 @@ TESTS = {
     "distill/training/stepper.py": ("distill/training/test_stepper.py", "distill/training/test_loop.py"),
     "distill/training/schedules.py": ("distill/training/test_loop.py",),
     "distill/training/optimizer.py": ("distill/objectives/test_stage_losses.py",),
-    "distill/data/splits.py": ("distill/data/test_splits.py",),
+    "distill/data/splits.py": (
+        *("distill/data/test_splits.py", "distill/data/test_labels.py", "distill/data/test_inspection.py"),
+        "distill/data/test_auxiliary_tasks.py",
+    ),
     "distill/data/batching.py": ("distill/data/test_batching.py",),
+    "teachers/cache_folder.py": ("teachers/test_cache_folder.py", "teachers/test_outputs.py"),
     "teachers/output_cache.py": ("teachers/test_outputs.py",),
+    "teachers/output_format.py": ("teachers/test_outputs.py", "teachers/test_output_plan.py"),
+    "teachers/output_plan.py": ("teachers/test_output_plan.py",),
     **{
         f"students/attention/ops/{path.name}": ("students/attention/ops", "students/contract", "students/attention")
         for path in sorted((ROOT / "students/attention/ops").glob("[a-z]*.py"))

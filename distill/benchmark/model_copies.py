@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.models.inputs import accepted_inputs, first_position, position_tables
-from distill.models.windowed_bert import WindowedBert
+from distill.models.inputs import accepted_inputs
+from distill.models.positions import first_position, position_tables
+from distill.models.windowed_bert import ReadsWindows
 
 
 def prepare_model(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
@@ -37,7 +38,7 @@ def is_speed_only(models: Iterable[nn.Module], length: int) -> bool:
 
     A model that reads windows is never why: where the others have the positions, it reads windows.
     """
-    in_one_piece = (model for model in models if not isinstance(model, WindowedBert))
+    in_one_piece = (model for model in models if not isinstance(model, ReadsWindows))
     tables = (table for model in in_one_piece for _, table in position_tables(model))
     return any(length > table.num_embeddings - first_position(table) for table in tables)
 

@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 
 from distill.benchmark.conditions import Conditions
+from distill.utils.errors import is_out_of_memory
 
 BLOCKS = 6  # Student's t over 6 blocks is 2.57; with fewer it grows fast, with more the copies cost too much
 MIN_ROUNDS = BLOCKS
@@ -59,14 +60,6 @@ def memory_errors() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise PointError(OUT_OF_MEMORY) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell memory exhaustion, which torch's CPU allocator reports as a plain RuntimeError, from a bug."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
 
 
 # ---------------------------------------------------------------- many points

@@ -3,15 +3,17 @@
 from distill.config.schema import (
     AUGMENTATIONS,
     AUTO,
+    BALANCED,
     FIRST_TOKEN,
     IMPORTANCE,
     LOSSES,
     PACKED,
     PRECISIONS,
     TARGETS,
+    TENSORBOARD,
     TRAINABLE,
 )
-from distill.tasks import MAIN_METRICS, REGRESSION_METRICS
+from distill.tasks import MAIN_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS
 
 ATTENTIONS = (
     *("abc", "aft", "bigbird", "compressive", "cosformer", "fastformer", "fnet", "hedgehog", "hybrid", "knn"),
@@ -19,8 +21,10 @@ ATTENTIONS = (
     *("reformer", "rfa", "scaling", "scatterbrain", "softmax", "sparse", "t2r", "transformer_xl", "lstm"),
 )
 """Names in `students.STUDENTS`, which is not imported here because it needs torch."""
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", TENSORBOARD, "trackio", "wandb")
+"""Those of accelerate, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.main_metric": (*MAIN_METRICS, *REGRESSION_METRICS),
+    "data.main_metric": tuple(dict.fromkeys((*MAIN_METRICS, *REGRESSION_METRICS, *MULTI_LABEL_METRICS))),
     "student.attention": ATTENTIONS,
     "student.layer_map": ("even", "first", "last", IMPORTANCE),
     "student.features": ("fixed", "redrawn", "learned"),
@@ -33,6 +37,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stages.last_layer": ("all", FIRST_TOKEN),
     "augmentation.kinds": AUGMENTATIONS,
     "training.mixed_precision": (AUTO, *PRECISIONS),
+    "training.class_weights": (BALANCED,),
     "comparison.dtype": ("float32", "bfloat16", "float16"),
+    "trackers": TRACKERS,
 }
-"""Dotted key to its values; layer_map also takes a list of layers."""
+"""Dotted key to its values; layer_map and class_weights also take a list of numbers."""

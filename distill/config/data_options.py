@@ -3,11 +3,12 @@
 import argparse
 from typing import Any
 
-from distill.tasks import CUSTOM, MAIN_METRICS, REGRESSION_METRICS
+from distill.config.choices import CHOICES
+from distill.tasks import CUSTOM
 from distill.utils.cli import positive
 from distill.utils.errors import UserError
 
-CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression", "main_metric")
+CUSTOM_ONLY = ("validation_fraction", "text_columns", "label_names", "regression", "main_metric", "multi_label")
 
 
 def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -32,14 +33,20 @@ def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
         help="task custom without a validation file (default 0.1)",
     )
     add("text_columns", nargs="+", metavar="NAME", help="task custom: one or two columns (default: found by name)")
-    add("label_column", metavar="NAME", help="task custom: column to predict (default: label, or found by name)")
+    add(
+        "label_column",
+        nargs="+",
+        metavar="NAME",
+        help="task custom: column to predict (default: label, or found by name); of multi_label also 0/1 columns",
+    )
     add("label_names", nargs="+", metavar="NAME", help="task custom: class names in label order (default: sorted)")
     add("regression", **switch, help="task custom: predict a number")
     add(
         "main_metric",
-        choices=(*MAIN_METRICS, *REGRESSION_METRICS),
-        help="task custom: metric of the verdict (default: accuracy, or pearson)",
+        choices=CHOICES["data.main_metric"],
+        help="task custom: metric of the verdict (default: accuracy, pearson or micro_f1)",
     )
+    add("multi_label", **switch, help="task custom: any number of labels for every text")
     add("drop_incomplete", **switch, help="leave out rows in which a text or the label is missing")
 
 
@@ -57,11 +64,17 @@ def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
         UserError: one that only task ``custom`` reads was given with another ``task``.
     """
     given = {name.removeprefix("data."): value for name, value in vars(options).items() if name.startswith("data.")}
-    for name in ("text_columns", "label_names"):
+    for name in ("text_columns", "label_names", "label_column"):
         if name in given:
             from distill.config.parsing import read_names  # the parser of files, which most calls do without
 
             given[name] = read_names(given[name])
+    if len(given.get("label_column", [])) == 1:
+        (given["label_column"],) = given["label_column"]
+    if given.get("multi_label") and given.get("regression"):
+        raise UserError("--data.multi_label and --data.regression: a regression has no labels; give one of the two")
+    if isinstance(given.get("label_column"), list) and not given.get("multi_label"):
+        raise UserError("--data.label_column names several columns; that is for --data.multi_label true alone")
     share = given.get("validation_fraction", 0.1)
     if not 0 < share < 0.5:
         raise UserError(f"--data.validation_fraction is {share}: give a share between 0 and 0.5")

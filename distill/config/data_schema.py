@@ -23,18 +23,27 @@ class DataConfig:
     rows, unless that is more than a fifth."""
     text_columns: list[str] | str | None = None
     """Task custom: the text column, or a list of two; null: found by common names."""
-    label_column: str = "label"
-    """Task custom: the column to predict; without a column `label`, one with another common name is found."""
+    label_column: str | list[str] = "label"
+    """Task custom: the column to predict; without a column `label`, one with another common name is found. With
+    multi_label also a list of 0/1 columns, one for each label."""
     label_names: list[str] | None = None
     """Task custom: class names in label order; null: those of the training file, sorted."""
     regression: bool = False
     """Task custom: predict a number instead of a class."""
     main_metric: str | None = None
     """Task custom: the metric that the verdict speaks of; null: accuracy, or pearson for regression. macro_f1 or
-    matthews_correlation suit data with a rare class; f1 is that of the second of two classes."""
+    matthews_correlation suit data with a rare class; f1 is that of the second of two classes. With multi_label:
+    micro_f1 (null), macro_f1 or subset_accuracy, the share of texts all of whose labels are right."""
     drop_incomplete: bool = False
     """Leave out rows in which a text or the label is missing (-1 and - too, unless they are in label_names), and say
     how many; false: such a row is an error."""
+    multi_label: bool = False
+    """Task custom: a text has any number of labels. They stand in label_column, as a list of names or as one text
+    with commas, semicolons or bars between them, or in 0/1 columns: those of label_names, or all that the file has
+    beside the texts."""
+    unlabelled: str | None = None
+    """A file of texts without labels (txt: one text a line; csv, tsv, jsonl or parquet with the task's text columns;
+    also .gz), or a folder of such files. The stages read them, labelled by the teacher."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text_columns, str):  # one column may be given without brackets, and is kept as a list

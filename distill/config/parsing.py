@@ -175,12 +175,14 @@ def names_as_written(arguments: Sequence[str]) -> list[str]:
         argument = waiting.pop(0)
         option, equals, value = argument.partition("=")
         opened.append(argument)
-        if not option.startswith("--") or option.rpartition(".")[2] not in NAMES[:2]:
+        if not option.startswith("--") or option.rpartition(".")[2] not in NAMES:
             continue
         values = [value] if equals else []
         while not equals and waiting and not waiting[0].startswith("--"):
             values.append(waiting.pop(0))
-        if values and values != ["null"]:
+        if option.endswith("label_column") and len(values) == 1 and not values[0].lstrip().startswith("["):
+            opened += [] if equals else values  # one column stays a text
+        elif values and values != ["null"]:
             opened[-1:] = [f"{option}={json.dumps(read_names(values), ensure_ascii=False)}"]
         elif values:
             opened += [] if equals else values

@@ -29,6 +29,8 @@ REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
 above it (as ELECTRA is, https://arxiv.org/abs/2003.10555); narrower encoders take more."""
 LAYERS, SUMMARIES, DECISIONS = "layers", "summaries", "decisions"
 LABEL_BATCH, LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 16, 32, 8
+MOST_STEPS = 10_000
+"""Of a stage, however many texts without labels there are; a longer one is asked for by its own ``epochs``."""
 WHOLE_BATCH_LENGTH = 512
 """Up to so many tokens a batch is whole; of longer texts it has so many fewer that it takes no more memory."""
 
@@ -49,6 +51,8 @@ class Facts:
     matches: str = LAYERS
     """What of the teacher's layers can be matched: all of them token by token (layers), of a teacher with other tokens
     the one token that its head reads (summaries), or, where it shows no layers, none (decisions)."""
+    unlabelled: int = 0
+    """Texts without labels that the stages read too."""
 
     def batch(self, texts: int) -> int:
         """Return how many texts a batch of ``texts`` short ones has here."""
@@ -95,7 +99,7 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     config = replace(config, teacher=teacher, augmentation=augmentation, baseline=baseline)
     if config.stages:
         return config
-    texts = facts.rows * (1 + (augmentation.copies or 0))
+    texts = facts.rows * (1 + (augmentation.copies or 0)) + facts.unlabelled
     stages = choose_stages(config.student, facts, mechanism, texts)
     if baseline.epochs is None:
         baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline_batch))
@@ -114,7 +118,8 @@ def teacher_rate(hidden_size: int, batch_size: int = LABEL_BATCH) -> float:
 def epochs_of(steps: int, rows: int, batch_size: int) -> float:
     """Return passes over ``rows`` examples that make about so many steps; the last one may be a part."""
     epochs = steps / math.ceil(rows / batch_size)
-    return math.ceil(10 * epochs) / 10 if epochs > 1 else math.ceil(100 * epochs) / 100
+    digits = 1 if epochs > 1 else max(2, 1 - math.floor(math.log10(epochs)))
+    return math.ceil(10**digits * epochs) / 10**digits
 
 
 def _between(low: int, wanted: float, high: int) -> int:
@@ -132,27 +137,43 @@ def label_epochs(rows: int, batch_size: int) -> float:
 
 
 def baseline_steps(facts: Facts) -> int:
-    """As many steps as lead the student, without its mechanism, to its own decisions."""
-    return layer_steps(facts) // 2 + logit_steps(facts)
+    """As many steps as lead the student, without its mechanism and texts without labels, to its own decisions."""
+    labelled = replace(facts, unlabelled=0)
+    return layer_steps(labelled) // 2 + logit_steps(labelled)
 
 
 def layer_steps(facts: Facts) -> int:
-    """Four passes in batches of 16, or fewer long texts, but at least 600 steps and at most 2,500."""
-    return _between(600, 4 * facts.rows / facts.batch(LAYER_BATCH), 2500)
+    """Four passes in batches of 16, or fewer long texts, but at least 600 steps and at most 2,500.
+
+    One pass over many texts without labels may take 10,000.
+    """
+    return _stage_steps(facts, LAYER_BATCH, 600, 2500)
 
 
 def logit_steps(facts: Facts) -> int:
-    """Four passes in batches of 32, or fewer long texts, but at least 300 steps and at most 2,000."""
-    return _between(300, 4 * facts.rows / facts.batch(LOGIT_BATCH), 2000)
+    """Four passes in batches of 32, or fewer long texts, but at least 300 steps and at most 2,000.
+
+    One pass over many texts without labels may take 10,000.
+    """
+    return _stage_steps(facts, LOGIT_BATCH, 300, 2000)
+
+
+def _stage_steps(facts: Facts, texts_per_batch: int, fewest: int, most: int) -> int:
+    one_pass = (facts.rows + facts.unlabelled) / facts.batch(texts_per_batch)
+    if facts.unlabelled:  # new texts show more of the teacher, where more passes over the known ones do not
+        most = _between(most, one_pass, MOST_STEPS)
+    return _between(fewest, 4 * one_pass, most)
 
 
 def choose_copies(augmentation: AugmentationConfig, facts: Facts) -> AugmentationConfig:
     """Return altered copies where pairs are few: they show the student more of its teacher's comparisons.
 
     Single texts have none: of sentiments the student keeps as much without, and of CoLA's sentences, whose judgement
-    hangs on every word, more (notebooks/LOG.md).
+    hangs on every word, more (notebooks/LOG.md). Nor have pairs beside which there are as many without labels as there
+    would be copies.
     """
-    return replace(augmentation, copies=COPIES if facts.is_pair and facts.rows < MANY_PAIRS else 0)
+    few = facts.rows < MANY_PAIRS and facts.unlabelled < COPIES * facts.rows
+    return replace(augmentation, copies=COPIES if facts.is_pair and few else 0)
 
 
 def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, texts: int) -> tuple[StageConfig, ...]:

@@ -12,10 +12,13 @@ WITHOUT_EFFECT = (
     "training.log_every",
     "cache.dir",
     "cache.max_gigabytes",
+    "hub.repo",
+    "hub.private",
+    "trackers",
 )
 """Keys that change nothing that any phase computes. ``training.gradient_accumulation`` is none of them: every part of
 a batch draws its own dropout."""
-BY_CONTENT = ("data.dir", "teacher.checkpoint", "baseline.checkpoint", "student.checkpoint")
+BY_CONTENT = ("data.dir", "data.unlabelled", "teacher.checkpoint", "baseline.checkpoint", "student.checkpoint")
 """Where the inputs of a run lie. They may be moved: checksums say whether they are the same."""
 OF_ONE_PHASE = ("baseline", "comparison")
 """Phases of which the section of the same name matters to them alone, and may change until they begin. Every other key

@@ -12,6 +12,7 @@ LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
+BALANCED = "balanced"
 FIRST_TOKEN = "first_token"
 AUTO = "auto"
 PRECISIONS = ("no", "bf16", "fp16")
@@ -20,6 +21,7 @@ EXACT_FORM = "exact_form"
 TARGETS = ("teacher", SOFTMAX_STUDENT, EXACT_FORM)
 PACKED = "packed"
 AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
+TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class StageConfig:
     """Whose outputs are matched: teacher, softmax_student (the result of the last stage with attention softmax,
     layer by layer) or exact_form (the student itself with softmax attention, at every text length)."""
     texts: str = "train"
-    """What is read: train (with the copies of augmentation) or packed (texts of all lengths up to the student's
-    positions, joined from those of train)."""
+    """What is read: train (with the copies of augmentation and data.unlabelled) or packed (texts of all lengths up to
+    the student's positions, joined from those of train)."""
     inputs: str = "student"
     """What each layer reads: the student's own activations, or, in attention blocks, the teacher's."""
     last_layer: str = "all"
@@ -211,7 +213,12 @@ class TrainingConfig:
     checkpoint_every: int = 500
     """Optimizer steps between checkpoints."""
     log_every: int = 20
-    """Optimizer steps between entries in TensorBoard."""
+    """Optimizer steps between entries in TensorBoard and other trackers."""
+    class_weights: str | list[float] | None = None
+    """How much an example of each class counts in the loss labels, wherever it is used: balanced (as much as the
+    class is rare in train), a list of numbers in label order, or null, all alike. For classes alone."""
+    label_smoothing: float = 0.0
+    """Share of the probability that the loss labels asks for spread evenly over all classes. For classes alone."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +227,10 @@ class CacheConfig:
 
     dir: str | None = None
     """Folder shared between runs; stages with softmax attention that several runs have in common are then trained
-    once. null: in the run folder, removed when the run is finished."""
+    once. null: in the run folder, where what no later stage reads is removed."""
     max_gigabytes: float = 16.0
-    """Largest size on disk; layer outputs that need more are computed again in every step."""
+    """Largest size on disk; in a shared folder the least recently used outputs make room, and what is larger alone is
+    computed again in every step."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +254,17 @@ class ComparisonConfig:
 
 
 @dataclass(frozen=True)
+class HubConfig:
+    """Where the finished student goes on the Hugging Face Hub."""
+
+    repo: str | None = None
+    """Name of the repository, such as me/my-student, that gets student, model card and record when the run is
+    finished; null: nothing is pushed."""
+    private: bool = True
+    """Whether a repository that is made for it is private."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run; see configs/ for one file per task."""
 
@@ -262,7 +281,11 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     cache: CacheConfig = CacheConfig()
     comparison: ComparisonConfig = ComparisonConfig()
+    hub: HubConfig = HubConfig()
     seed: int = 42
     """Seed of training: weights, order of the examples, dropout and random features."""
     run_dir: str | None = None
     """Folder for everything of the run; null: runs/<task>. Run again with the same folder to resume."""
+    trackers: list[str] = field(default_factory=lambda: [TENSORBOARD])
+    """Where losses and metrics are shown while a run trains; [] for nowhere. All but tensorboard are packages that you
+    install, and services that you log in to."""

@@ -1,4 +1,4 @@
-"""Refuse a list of stages that cannot work, in one line that names the key."""
+"""Refuse stages, and a loss of the labels, that cannot work, in one line that names the key."""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from distill.config.schema import (
     Config,
     StageConfig,
 )
+from distill.tasks import TASKS
 
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens")
 """Names under `checkpoints/` that no stage may have."""
 ACROSS_ENCODERS = ("hidden_states", "logits", "labels", "compression")
 """Losses that need no tokens in common with the teacher: the others compare token with token, or head with head."""
@@ -79,6 +80,27 @@ def _check_order(stages: Sequence[StageConfig]) -> None:
     if any(stage.targets == SOFTMAX_STUDENT for stage in stages):
         left = stages[0].attention == "softmax"
         require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
+
+
+def check_label_loss(config: Config) -> None:
+    """Refuse weights of classes and label smoothing that cannot be, or where there are no classes.
+
+    How many weights there must be is known with the data, and checked by `distill.data.labels.class_weights`.
+    """
+    training, data = config.training, config.data
+    weights, smoothing = training.class_weights, training.label_smoothing
+    if isinstance(weights, str):
+        require_choice("training.class_weights", weights, CHOICES["training.class_weights"])
+    elif weights is not None:
+        right = len(weights) > 1 and min(weights) >= 0 and max(weights) > 0
+        require(right, "training.class_weights", weights, "give a weight of 0 or more for every class, not all 0")
+    require(0 <= smoothing < 1, "training.label_smoothing", smoothing, "give a share from 0 to below 1")
+    is_regression = data.regression or (config.task in TASKS and TASKS[config.task].is_regression)
+    kind = "a regression" if is_regression else "data.multi_label" if data.multi_label else None
+    if kind is not None:
+        require(weights is None, "training.class_weights", weights, f"{kind} has no classes to weigh; leave it out")
+        advice = f"{kind} has no classes to smooth over; set it to 0"
+        require(smoothing == 0, "training.label_smoothing", smoothing, advice)
 
 
 def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:

@@ -18,12 +18,14 @@ from distill.config.schema import (
     StudentSettings,
     TeacherConfig,
 )
-from distill.config.stage_validation import check_losses, check_other_encoder, check_stage_settings
+from distill.config.stage_validation import check_label_loss, check_losses, check_other_encoder, check_stage_settings
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
 MAX_LENGTH = 131_072
 NEVER_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+HUB_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$|[.-]$|[.-]/))(?=.{1,96}$)(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+"""What the Hub takes as the name of a repository: OWNER/NAME, or NAME for one's own."""
 MOST_OF_SCRATCH = {"num_layers": 1000, "hidden_size": 2**14, "intermediate_size": 2**16, "vocabulary_size": 10**6}
 
 
@@ -52,12 +54,24 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     )
     if training.mixed_precision is not None:
         require_choice("training.mixed_precision", training.mixed_precision, CHOICES["training.mixed_precision"])
+    check_label_loss(config)
     check_comparison(config.comparison)
     require(training.weight_decay >= 0, "training.weight_decay", training.weight_decay, "give 0 or more")
     epochs = config.baseline.epochs
     require(epochs is None or epochs >= 0, "baseline.epochs", epochs, "give a number, 0 for no baseline, or null")
     require_positive("baseline", config.baseline, ("learning_rate", "batch_size"))
     require(config.cache.max_gigabytes >= 0, "cache.max_gigabytes", config.cache.max_gigabytes, "give 0 or more")
+    _check_services(config)
+
+
+def _check_services(config: Config) -> None:
+    repo = config.hub.repo
+    named = repo is None or HUB_NAME.fullmatch(repo) is not None
+    require(named, "hub.repo", repo, "give the name of a repository, such as me/my-student")
+    for name in config.trackers:
+        require_choice("trackers", name, CHOICES["trackers"])
+    once = len(set(config.trackers)) == len(config.trackers)
+    require(once, "trackers", config.trackers, "name each of them once")
 
 
 def check_comparison(settings: ComparisonConfig) -> None:
@@ -100,6 +114,8 @@ def _check_data(config: Config) -> None:
     require_positive("data", data, ("max_train_examples",))
     fits = 8 <= data.max_length <= MAX_LENGTH
     require(fits, "data.max_length", data.max_length, f"give at least 8 tokens and at most {MAX_LENGTH:,}")
+    empty = data.unlabelled is not None and not data.unlabelled.strip()
+    require(not empty, "data.unlabelled", data.unlabelled, "give a file or a folder of texts, or null for none")
     require(0 < data.held_out_fraction < 0.5, "data.held_out_fraction", data.held_out_fraction, "give 0 to 0.5")
     if config.task == "custom":
         require(data.dir is not None, "data.dir", None, "task custom needs its file, or the folder of its files")
@@ -107,12 +123,17 @@ def _check_data(config: Config) -> None:
         fits = columns is None or len(columns) in (1, 2)
         require(fits, "data.text_columns", columns, "task custom reads one or two text columns")
         require(0 < fraction < 0.5, "data.validation_fraction", fraction, "give a share between 0 and 0.5")
+        kinds = [name for name in ("regression", "multi_label") if getattr(data, name)]
+        require(len(kinds) < 2, "data.multi_label", True, "a regression has no labels; set one of the two to false")
+        several = isinstance(data.label_column, list) and not data.multi_label
+        way_out = "one column holds the label; for a 0/1 column per label give --data.multi_label true"
+        require(not several, "data.label_column", data.label_column, way_out)
         both = data.regression and data.label_names is not None
         require(
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
         )
     else:
-        given = any((data.text_columns, data.label_names, data.regression, data.main_metric))
+        given = any((data.text_columns, data.label_names, data.regression, data.main_metric, data.multi_label))
         require(not given, "task", config.task, "columns, labels and main_metric are given only with task custom")
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distill.config.schema import AugmentationConfig
 from distill.data.batching import TokenizedExamples
-from distill.data.splits import HIDDEN
+from distill.data.labels import hidden_like
 from distill.data.word_replacement import (
     load_masked_lm,
     nearest_words,
@@ -74,14 +74,13 @@ def augment(
 def join(parts: Sequence[TokenizedExamples]) -> TokenizedExamples:
     """Put the first part's examples, and behind them those of the others with hidden labels, into one."""
     first, *others = parts
-    unknown = np.nan if first.labels.dtype.kind == "f" else HIDDEN
     lengths = np.concatenate([part.lengths for part in parts])
     return replace(
         first,
         token_ids=np.concatenate([part.token_ids for part in parts]),
         token_type_ids=np.concatenate([part.token_type_ids for part in parts]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=np.concatenate([first.labels, *(np.full_like(part.labels, unknown) for part in others)]),
+        labels=np.concatenate([first.labels, *(hidden_like(first.labels, len(part)) for part in others)]),
         ids=np.concatenate([part.ids for part in parts]),
     )
 

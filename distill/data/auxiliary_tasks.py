@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill.data.splits import HIDDEN, Examples, Splits, load_unlabelled
+from distill.data.labels import hidden_like
+from distill.data.splits import Examples, Splits, load_unlabelled
 from distill.tasks import TASKS, Task
 from distill.utils.errors import UserError
 
@@ -36,7 +37,8 @@ def texts_of_other_tasks(
         known.update(found)
     if not found:
         raise UserError(f"augmentation.tasks: {', '.join(names)} hold no text that {task.name} lacks; leave them out")
-    return Examples(np.arange(len(found)), found, np.full(len(found), np.nan if task.is_regression else HIDDEN))
+    like = own.train.labels.astype(np.float32) if task.is_regression else own.train.labels
+    return Examples(np.arange(len(found)), found, hidden_like(like, len(found)))
 
 
 def _in_form_of(task: Task, other: Task, examples: Examples) -> list[tuple[str, ...]]:

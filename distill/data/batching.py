@@ -31,7 +31,7 @@ class TokenizedExamples:
     offsets: np.ndarray
     """int64 (n + 1,)"""
     labels: np.ndarray
-    """int64 (n,) class indices, or float32 (n,) scores."""
+    """int64 (n,) class indices, float32 (n,) scores, or float32 (n, C) of 0 and 1 for labels decided one by one."""
     ids: np.ndarray
     """int64 (n,): position in the source."""
     pad_token_id: int = 0
@@ -99,7 +99,7 @@ def collate(
 
     Returns:
         `MODEL_INPUTS` by name, int64 (B, N), ``attention_mask`` 1 at tokens, ``token_type_ids`` where the model reads
-        them; and the labels, int64 or float32 (B,).
+        them; and the labels, int64 or float32 (B,), or float32 (B, C).
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts

@@ -35,6 +35,8 @@ PAIRS = (
 WORD = re.compile(r"[^\W\d_]{2}")
 """Two letters in a row, which numbers, dates and most codes do not hold."""
 ROWS_LOOKED_AT = 1000
+MOST = 0.5
+"""Of the rows of a JSON file, the share that holds a column which is likelier meant than one that fewer rows hold."""
 
 
 class DataSource(Protocol):
@@ -45,13 +47,15 @@ class DataSource(Protocol):
     @property
     def text_columns(self) -> Sequence[str] | None: ...
     @property
-    def label_column(self) -> str: ...
+    def label_column(self) -> str | Sequence[str]: ...
     @property
     def label_names(self) -> Sequence[str] | None: ...
     @property
     def regression(self) -> bool: ...
     @property
     def main_metric(self) -> str | None: ...
+    @property
+    def multi_label(self) -> bool: ...
 
 
 def find_columns(
@@ -65,22 +69,23 @@ def find_columns(
     Raises:
         UserError: the file cannot be read, or which columns are meant is not plain; the message lists them.
     """
-    present = column_names(path)
-    label = _find_label(path, present, text_columns or (), label_column)
+    label = _find_label(path, text_columns or (), label_column)
     if text_columns is not None:
         return tuple(text_columns), label
-    return _find_texts(path, [name for name in present if name != label]), label
+    return find_texts(path, [name for name in column_names(path, MOST) if name != label]), label
 
 
-def found_in_words(task: Task, text_columns: Sequence[str] | None, label_column: str) -> str | None:
+def found_in_words(task: Task, text_columns: Sequence[str] | None, label_column: str | Sequence[str]) -> str | None:
     """Say which columns were found in place of those that the configuration leaves open, or return None.
 
     Args:
         text_columns, label_column: as the configuration has them.
     """
-    if task.name != CUSTOM or (text_columns is not None and task.label_column == label_column):
+    wanted = (label_column,) if isinstance(label_column, str) else tuple(label_column)
+    if task.name != CUSTOM or (text_columns is not None and task.columns_of_labels == wanted):
         return None
-    return f"columns found: texts {' and '.join(map(repr, task.text_columns))}, label {task.label_column!r}"
+    labels = ", ".join(map(repr, task.columns_of_labels))
+    return f"columns found: texts {' and '.join(map(repr, task.text_columns))}, label {labels}"
 
 
 def print_found_columns(task: Task, data: DataSource) -> None:
@@ -90,21 +95,31 @@ def print_found_columns(task: Task, data: DataSource) -> None:
         print(found, file=sys.stderr)
 
 
-def _find_label(path: Path, present: Sequence[str], texts: Sequence[str], wanted: str) -> str:
-    if wanted != LABEL or wanted in present:
+def _find_label(path: Path, texts: Sequence[str], wanted: str) -> str:
+    present, found = column_names(path), list[str]()
+    if wanted != LABEL:
         match_columns((wanted,), present, path)
         return wanted
-    found = [name for name in present if plain(name) in LABELS and name not in texts]
-    plainest = [name for name in found if plain(name) == LABEL]
-    if len(plainest or found) == 1:
-        return (plainest or found)[0]
+    for names in (column_names(path, MOST), present):
+        if wanted in names:
+            match_columns((wanted,), names, path)
+            return wanted
+        found = [name for name in names if plain(name) in LABELS and name not in texts]
+        plainest = [name for name in found if plain(name) == LABEL]
+        if len(plainest or found) == 1:
+            return (plainest or found)[0]
     raise UserError(
         f"data.label_column: {path} has no column {LABEL!r}{' and several like it' if found else ''}; its columns are "
         f"{in_words(present)}; name the one to predict with --data.label_column NAME"
     )
 
 
-def _find_texts(path: Path, present: Sequence[str]) -> tuple[str, ...]:
+def find_texts(path: Path, present: Sequence[str]) -> tuple[str, ...]:
+    """Return the text column, or the two of a pair, among columns that hold no label.
+
+    Raises:
+        UserError: which are meant is not plain.
+    """
     by_name = {plain(name): name for name in present}
     found: list[tuple[str, ...]] = [pair for pair in PAIRS if set(pair) <= set(by_name)]
     in_pairs = {name for pair in found for name in pair}

@@ -41,6 +41,8 @@ def inspect_data(task: Task, data: DataConfig, splits: Splits) -> Iterator[Findi
         named = data.label_names is not None
         yield from _check_names(task.label_names, named)
         yield from _check_counts(task, splits.class_counts)
+        if task.multi_label:
+            yield from _check_label_sets(task, splits, splits.class_counts)
     yield from _check_validation(splits)
     for name, count in splits.num_half_blank.items():
         if count:
@@ -88,8 +90,35 @@ def _check_counts(task: Task, counts: np.ndarray) -> Iterator[Finding]:
     rare = [repr(name) for name, count in zip(task.label_names, counts, strict=True) if count == 1]
     if rare:
         more = f" and {len(rare) - MAX_NAMED} more" if len(rare) > MAX_NAMED else ""
-        which = f"class {rare[0]} has" if len(rare) == 1 else f"classes {', '.join(rare[:MAX_NAMED])}{more} have"
+        one, many = ("label", "labels") if task.multi_label else ("class", "classes")
+        which = f"{one} {rare[0]} has" if len(rare) == 1 else f"{many} {', '.join(rare[:MAX_NAMED])}{more} have"
         yield _warning(f"{which} one row in train, too few to learn or to measure; misspelt, or to be left out?")
+
+
+def _check_label_sets(task: Task, splits: Splits, counts: np.ndarray) -> Iterator[Finding]:
+    """Look for labels that all rows have or none has, and for what one label a row would do, of a multi-label task.
+
+    Args:
+        counts: (C,) rows of train that have each label.
+    """
+    labels = np.concatenate([splits.train.labels, splits.held_out.labels])
+    for where, found in (("no row", counts == 0), ("every row", (labels == 1).all(0))):
+        names = [repr(name) for name, is_so in zip(task.label_names, found, strict=True) if is_so]
+        if names:
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            which = f"label {names[0]} is" if len(names) == 1 else f"labels {', '.join(names[:MAX_NAMED])}{more} are"
+            yield _warning(f"{which} in {where} of train, which teaches nothing; leave it out, or add other rows")
+    sizes = labels.sum(1)
+    if (sizes == 1).all():
+        yield _warning(
+            "every row of train has exactly one label; if that is so by nature, leave out data.multi_label, and the "
+            "models know it"
+        )
+    if len(splits.held_out) < FEW_EXAMPLES:
+        yield _warning(
+            f"held-out train has {len(splits.held_out)} rows, few to choose the threshold of all answers on; give "
+            "more rows, or raise data.held_out_fraction"
+        )
 
 
 def _check_validation(splits: Splits) -> Iterator[Finding]:

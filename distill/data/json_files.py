@@ -2,48 +2,64 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from distill.data.source_errors import in_words, match_columns
+from distill.data.source_errors import in_words, name_of, require_columns
 from distill.data.text_files import extension, open_text
 from distill.utils.errors import UserError, first_line
 
 ROWS_WANTED = "write one object a line, as pandas' to_json(FILE, orient='records', lines=True) does"
 
 
-def json_columns(path: Path) -> list[str] | None:
-    """Return the keys of the first row, or None where there is no row."""
+def json_columns(path: Path, least_share: float = 0.0) -> list[str] | None:
+    """Return the keys that at least this share of the rows holds, in order; None where there is no row."""
+    status = path.stat()
+    counts, num_rows = _count_keys(path, status.st_size, status.st_mtime_ns)
+    return [key for key, count in counts.items() if count >= least_share * num_rows] if num_rows else None
+
+
+@lru_cache(maxsize=8)  # a file is asked for its text columns and for its label column
+def _count_keys(path: Path, size: int, changed: int) -> tuple[Mapping[str, int], int]:
+    counts, num_rows = Counter[str](), 0
     for _, row in _rows(path):
-        return list(row)
-    return None
+        counts.update(row.keys())  # of a mapping it would add up the values
+        num_rows += 1
+    return counts, num_rows
 
 
 def read_json(
     path: Path, columns: Sequence[str], rows: int, other_names: Mapping[str, str] | None = None
 ) -> Iterator[pa.Table]:
-    """Yield columns of a json or jsonl file.
+    """Yield columns of a json or jsonl file; a key that a row lacks is a missing value, unless every row lacks it.
 
     Args:
         rows: of a table.
         other_names: what an official set calls a column.
     """
     values: dict[str, list[Any]] = {column: [] for column in columns}
-    num_yielded, keys = 0, list[str]()
+    num_yielded, keys, lacking, present = 0, list[str](), set(columns), dict[str, None]()
     for place, row in _rows(path):
         if not all(key in row for key in keys) or not keys:
-            keys = match_columns(columns, list(row), f"{path}, {place}", other_names)
+            keys = [name_of(column, list(row), f"{path}, {place}", other_names) for column in columns]
         for column, key in zip(columns, keys, strict=True):
-            values[column].append(row[key])
+            values[column].append(row.get(key))
+        if lacking:
+            lacking -= {column for column, key in zip(columns, keys, strict=True) if key in row}
+            present.update(dict.fromkeys(row))
         if len(values[columns[0]]) == rows:
             yield _table(values, path, num_yielded)
             num_yielded += rows
             values = {column: [] for column in columns}
     if values[columns[0]]:
         yield _table(values, path, num_yielded)
+    if present:
+        require_columns(sorted(lacking, key=columns.index), list(present), path)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

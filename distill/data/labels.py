@@ -5,7 +5,7 @@ A label is a number or a text without outer spaces. What is equal as a number is
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -39,10 +39,10 @@ def find_label_names(tables: Iterable[pa.Table], label_column: str, where: str) 
     spellings: dict[Key, set[str]] = defaultdict(set)
     num_rows = 0
     for table in tables:
-        _, values = _distinct(table[label_column], label_column, where, 0)
+        _, values = distinct_values(table[label_column], label_column, where, 0)
         num_rows += table.num_rows
         for value in values:
-            if not _is_missing(value) and value == value:  # the row is named when the examples are read
+            if not is_missing(value) and value == value:  # the row is named when the examples are read
                 spellings[label_key(value)].add(str(int(value) if isinstance(value, bool) else value).strip())
     numbers = sorted(key for key in spellings if isinstance(key, Decimal))
     fractions = [key for key in numbers if not _is_whole(key)]
@@ -59,12 +59,22 @@ def find_label_names(tables: Iterable[pa.Table], label_column: str, where: str) 
         )
     if len(spellings) < 2:
         raise UserError(f"{where}: column {label_column!r} holds fewer than two different labels")
-    in_order = numbers if len(numbers) == len(spellings) else list(spellings)
-    names = [_name(key, spellings[key]) for key in in_order]
-    return names if in_order is numbers else sorted(names)
+    return sorted_names(spellings)
 
 
-def _name(key: Key, spellings: set[str]) -> str:
+def sorted_names(spellings: Mapping[Key, Collection[str]]) -> list[str]:
+    """Return what labels are called, sorted: as numbers where all are numbers, else as text.
+
+    Args:
+        spellings: of every label, as the source writes it.
+    """
+    numbers = sorted(key for key in spellings if isinstance(key, Decimal))
+    if len(numbers) == len(spellings):
+        return [_name(key, spellings[key]) for key in numbers]
+    return sorted(_name(key, found) for key, found in spellings.items())
+
+
+def _name(key: Key, spellings: Collection[str]) -> str:
     """Return what a label is called: as it is written, but ``1.0`` and what is written in several ways is ``1``."""
     only = min(spellings)
     plain = len(spellings) == 1 and (isinstance(key, str) or only.lstrip("+-").isdecimal())
@@ -87,8 +97,41 @@ def _is_whole(number: Decimal) -> bool:
     return number == number.to_integral_value()
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Tell whether a cell holds nothing, or a text of nothing but white space."""
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def hidden_like(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return labels that say nothing, for ``count`` examples beside some with ``labels``, whose kind they have.
+
+    They are `HIDDEN` for classes, NaN for scores and for labels that are decided one by one, (n, C).
+    """
+    return np.full((count, *labels.shape[1:]), np.nan if labels.dtype.kind == "f" else HIDDEN, labels.dtype)
+
+
+def class_weights(wanted: str | Sequence[float] | None, task: Task, labels: np.ndarray) -> np.ndarray | None:
+    """Return how much an example of each class counts, float32 (C,); None where all count alike.
+
+    Args:
+        wanted: the key ``training.class_weights``. ``balanced``: n / (C n_c), so that all classes count alike and an
+            example counts 1 on average.
+        labels: (n,) of train.
+
+    Raises:
+        UserError: a list has another length than there are classes.
+    """
+    if wanted is None:
+        return None
+    if not isinstance(wanted, str):
+        if len(wanted) != task.num_labels:
+            raise UserError(
+                f"training.class_weights has {len(wanted)} numbers and task {task.name} {task.num_labels} classes: "
+                f"give one for each of {', '.join(_listed(task))}"
+            )
+        return np.array(wanted, np.float32)
+    counts = np.bincount(labels, minlength=task.num_labels)
+    return (len(labels) / (task.num_labels * np.maximum(counts, 1))).astype(np.float32)
 
 
 def encode_labels(
@@ -111,21 +154,21 @@ def encode_labels(
     hides = bool(task.label_names or task.label_range) and Decimal(HIDDEN) not in names
     parts, first_row = [], 0
     for chunk in chunks:
-        parts.append((*_distinct(chunk, task.label_column, where, first_row), first_row))
+        parts.append((*distinct_values(chunk, task.label_column, where, first_row), first_row))
         first_row += len(chunk)
     distinct = (value for _, values, _ in parts for value in values)
-    if hides and all(not _is_missing(value) and label_key(value) == HIDDEN for value in distinct):
+    if hides and all(not is_missing(value) and label_key(value) == HIDDEN for value in distinct):
         raise UserError(f"{where}: every label is -1, the mark of a hidden test label; give a labelled file")
     marks = {label_key(mark) for mark in NO_LABEL if hides or mark != str(HIDDEN)} - set(names)
     labels, incomplete = [], []
     for indices, values, first_row in parts:
         encoded, unlabelled = np.full(len(values), np.nan), np.zeros(len(values), bool)
         for position, value in enumerate(values):  # in the order in which they first occur
-            if drop_incomplete and (_is_missing(value) or value != value or label_key(value) in marks):
+            if drop_incomplete and (is_missing(value) or value != value or label_key(value) in marks):
                 unlabelled[position] = True
                 continue
             try:
-                encoded[position] = _score(task, value) if task.is_regression else _class_index(task, names, value)
+                encoded[position] = _score(task, value) if task.is_regression else class_index(task, names, value)
             except ValueError as error:
                 row = first_row + int(np.argmax(indices == position)) + 1
                 raise UserError(f"{where}, row {row}: {error}") from error
@@ -135,7 +178,7 @@ def encode_labels(
     return np.concatenate(labels), np.concatenate(incomplete)
 
 
-def _class_index(task: Task, names: Mapping[Key, int], value: Any) -> int:
+def class_index(task: Task, names: Mapping[Key, int], value: Any) -> int:
     """Return the index of a label's class; ValueError says what is wrong with it."""
     key = label_key(value) if value is not None else ""
     if isinstance(value, bool) and str(value) in names:
@@ -177,7 +220,7 @@ def _score(task: Task, value: Any) -> float:
 
 
 def _not_a_label(task: Task, value: Any, hint: str) -> str:
-    if _is_missing(value):
+    if is_missing(value):
         return (
             f"column {task.label_column!r} is missing; every row needs its label, or give --data.drop_incomplete true "
             "to leave such rows out"
@@ -187,7 +230,7 @@ def _not_a_label(task: Task, value: Any, hint: str) -> str:
     return f"column {task.label_column!r} holds {value!r}{', ' if hint == 'not a number' else '; '}{hint}"
 
 
-def _distinct(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> tuple[np.ndarray, list[Any]]:
+def distinct_values(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> tuple[np.ndarray, list[Any]]:
     """Return the position (n,) of every row's label among the distinct ones, and these in the order they occur.
 
     Raises:
@@ -196,7 +239,8 @@ def _distinct(column: pa.ChunkedArray, name: str, where: str, first_row: int) ->
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     numbers = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
     if not (numbers or is_text(kind) or pa.types.is_null(kind)):
-        nested = "; every row must have one label" if pa.types.is_nested(kind) else ""
+        way_out = "; every row must have one label (with several: --data.multi_label true)"
+        nested = way_out if pa.types.is_nested(kind) else ""
         raise UserError(f"{where}, row {first_row + 1}: column {name!r} holds {kind} values, not labels{nested}")
     encoded = column.cast(kind).combine_chunks().dictionary_encode(null_encoding="encode")
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill.data.official_glue import FOLDERS
-from distill.data.readers import EXTENSIONS, MORE_EXTENSIONS, SAVED_DATASET
+from distill.data.readers import ARROW, EXTENSIONS, MORE_EXTENSIONS, SAVED_DATASET
 from distill.data.source_errors import reason
+from distill.data.text_files import extension
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
 
@@ -26,7 +27,6 @@ SHARD = re.compile(r"(.+?)-(\d+)-of-(\d+)\.parquet")
 CONVERTED = {
     "an Excel file": (("xlsx", "xls", "xlsm", "ods"), "save its sheet as csv (UTF-8)"),
     "an archive": (("zip", "tar", "tgz", "7z", "rar", "bz2", "xz", "zst"), "unpack it"),
-    "a feather or arrow file": (("feather", "arrow"), "write it again with pandas' to_parquet"),
     "a pickle": (("pkl", "pickle"), "write it again with pandas' to_parquet"),
     "a page or a document": (("xml", "html", "docx", "pdf"), "save its table as csv (UTF-8)"),
     "a database": (("sqlite", "db", "h5", "hdf5", "orc", "avro"), "write its table with pandas' to_parquet"),
@@ -65,8 +65,8 @@ def split_files(data_dir: str | Path, task_name: str, splits: Sequence[str]) -> 
         raise UserError(f"data.dir: {data_dir} cannot be opened ({reason(error)}); give another folder") from error
     if is_file and task_name != CUSTOM:
         raise UserError(f"data.dir: {place} is a file; task {task_name} reads a folder, task {CUSTOM} any file")
-    if is_file and not _is_readable(place):
-        raise UserError(f"data.dir: {place} is {_kind(place)}")
+    if is_file and not is_readable(place):
+        raise UserError(f"data.dir: {place} is {kind_of(place)}")
     if is_file:
         return {"train": SplitFiles((place,))}
     if not is_folder:
@@ -83,17 +83,18 @@ def split_files(data_dir: str | Path, task_name: str, splits: Sequence[str]) -> 
     return {split: files or _refuse_missing(folder, split) for split, files in found.items()}
 
 
-def _is_readable(path: Path) -> bool:
+def is_readable(path: Path) -> bool:
+    """Tell whether a file's name ends as that of a format that is read, compressed or not."""
     return path.name.lower().endswith(tuple(f".{kind}" for kind in READABLE))
 
 
-def _kind(path: Path) -> str:
-    """Say what a file is that is not read, and how to convert it."""
+def kind_of(path: Path, formats: Sequence[str] = EXTENSIONS) -> str:
+    """Say what a file is that is none of ``formats``, and how to convert it."""
     end = path.suffix.lower().removeprefix(".")
     for kind, (ends, way_out) in CONVERTED.items():
         if end in ends:
-            return f"{kind}, none of {', '.join(EXTENSIONS)}; {way_out}"
-    return f"none of {', '.join(EXTENSIONS)}; save it as one of these"
+            return f"{kind}, none of {', '.join(formats)}; {way_out}"
+    return f"none of {', '.join(formats)}; save it as one of these"
 
 
 def _task_folder(data_dir: Path, task_name: str) -> Path:
@@ -142,7 +143,7 @@ def _plain_file(folder: Path, split: str) -> Path | None:
 def _other_form(folder: Path, split: str) -> tuple[Path, ...]:
     """Return a split in another spelling or format, in shards, or as a saved data set."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    alike = [path for path in files if _is_readable(path) and path.name.lower().partition(".")[0] == split]
+    alike = [path for path in files if is_readable(path) and path.name.lower().partition(".")[0] == split]
     if found := _only(alike):
         return (found,)
     if (folder / split / SAVED_DATASET).is_file():
@@ -173,13 +174,14 @@ def _only(present: Sequence[Path]) -> Path | None:
 
 def _tables_in(folder: Path) -> list[Path]:
     """Return the files whose names say that they are tables, which those of txt do not."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _is_readable(path))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and is_readable(path))
     return [path for path in files if ".txt" not in path.name.lower()]
 
 
 def _single_file(folder: Path) -> SplitFiles | None:
-    """Return the only table in a folder, whatever its name."""
+    """Return the only table in a folder, whatever its name; beside another one, Arrow's format holds a copy."""
     tables = _tables_in(folder)
+    tables = [path for path in tables if extension(path) not in ARROW] or tables
     return SplitFiles((tables[0],), tables[0].name) if len(tables) == 1 else None
 
 
@@ -189,7 +191,7 @@ def _refuse_missing(folder: Path, split: str) -> NoReturn:
     converted = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stem.lower() in names]
     if not converted and split == "train":
         converted = [path for path in sorted(folder.iterdir()) if path.suffix.lower().removeprefix(".") in NOT_READ]
-    hint = f"; {converted[0].name} is {_kind(converted[0])}" if converted else ""
+    hint = f"; {converted[0].name} is {kind_of(converted[0])}" if converted else ""
     tables = ", ".join(path.name for path in _tables_in(folder)[:5])
     if tables and not hint:
         hint = f"; it holds {tables}: rename the right one"

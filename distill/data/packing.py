@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from distill.data.batching import TokenizedExamples
-from distill.data.splits import HIDDEN
+from distill.data.labels import hidden_like
 
 PACKED_TEXTS = 256
 """How many a stage reads: enough that no map learns them by heart, few enough to be made in a second."""
@@ -30,13 +30,12 @@ def pack(examples: TokenizedExamples, longest: int, count: int, seed: int) -> To
     lengths = np.exp(generator.uniform(np.log(shortest), np.log(longest + 1), count)).astype(np.int64)
     rows = [_fill(examples, int(length), generator) for length in np.minimum(lengths, longest)]
     order = np.concatenate(rows)
-    unknown = np.nan if examples.labels.dtype.kind == "f" else HIDDEN
     return replace(
         examples,
         token_ids=examples.token_ids[order],
         token_type_ids=examples.token_type_ids[order],
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
-        labels=np.full(count, unknown, examples.labels.dtype),
+        labels=hidden_like(examples.labels, count),
         ids=np.arange(count),
     )
 

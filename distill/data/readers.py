@@ -12,14 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distill.data.arrow_files import arrow_file
 from distill.data.json_files import json_columns, read_json
-from distill.data.source_errors import match_columns, require_columns, told_in_one_line
+from distill.data.source_errors import match_columns, no_memory, require_columns, told_in_one_line
 from distill.data.text_files import csv_header, extension, read_csv
-from distill.utils.errors import UserError, first_line
+from distill.utils.errors import UserError, first_line, is_out_of_memory
 
 EXTENSIONS = ("parquet", "jsonl", "csv", "tsv")
 """The formats that messages name."""
-MORE_EXTENSIONS = ("json", "txt", *(f"{kind}.gz" for kind in ("jsonl", "csv", "tsv", "json", "txt")))
+ARROW = ("feather", "arrow")
+MORE_EXTENSIONS = ("json", "txt", *(f"{kind}.gz" for kind in ("jsonl", "csv", "tsv", "json", "txt")), *ARROW)
+NO_TEXT = ("parquet", *ARROW)
+"""The formats that are no lines of text."""
 SAVED_DATASET = "state.json"
 """Stands in every folder that ``save_to_disk`` of the library datasets wrote."""
 ROWS_PER_CHUNK = 50_000
@@ -27,8 +31,8 @@ ROWS_PER_CHUNK = 50_000
 Tables = Iterator[pa.Table]
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the columns of a file in their order; of a json or jsonl file the keys of its first row.
+def column_names(path: Path, least_share: float = 0.0) -> list[str]:
+    """Return the columns of a file in their order; of a json or jsonl file the keys that this share of its rows holds.
 
     Raises:
         UserError: unreadable or empty file, or text in an encoding that is not read.
@@ -40,9 +44,11 @@ def column_names(path: Path) -> list[str]:
             raise UserError(f"{path} is empty; it must hold the names of its columns and rows")
         if extension(path) == "parquet":
             return list(pq.read_schema(path).names)
+        if extension(path) in ARROW:
+            return list(arrow_file(path)[0].names)
         if extension(path) not in ("json", "jsonl"):
             return csv_header(path)
-        columns = json_columns(path)
+        columns = json_columns(path, least_share)
     if columns is None:
         raise UserError(f"{path} is empty; it must hold one JSON object a line")
     return columns
@@ -84,6 +90,8 @@ def _tables(
         return _read_saved(path, found)
     if extension(path) == "parquet":
         return _read_parquet(path, found)
+    if extension(path) in ARROW:
+        return (pa.Table.from_batches([batch]).select(found) for batch in arrow_file(path)[1])
     return read_csv(path, found, ROWS_PER_CHUNK, header)
 
 
@@ -113,6 +121,8 @@ def read_hub(repository: str, configuration: str | None, split: str, columns: Se
     try:
         dataset = datasets.load_dataset(repository, configuration, split=split)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise no_memory(name) from error
         # Hub, HTTP, cache and file errors share no base class, and every one of them leaves us without data.
         raise UserError(
             f"cannot load {name} ({split}) from the Hub: {first_line(error)}; no network? give --data.dir FOLDER"

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill.data.label_sets import encode_label_sets
 from distill.data.labels import HIDDEN, encode_labels
 from distill.data.readers import is_text
 from distill.data.source_errors import no_memory
@@ -24,7 +25,7 @@ class Rows:
 
     texts: tuple[pa.ChunkedArray, ...]
     labels: np.ndarray
-    """int64 (n,) class indices, or float32 (n,) scores."""
+    """int64 (n,) class indices, float32 (n,) scores, or float32 (n, C) of 0 and 1 for labels decided one by one."""
     complete: np.ndarray
     """int64, ascending: the positions of the rows that may be used."""
     num_half_blank: int
@@ -46,14 +47,14 @@ def check_rows(
         UserError: a row cannot be used; the message names it.
     """
     texts: list[list[pa.Array]] = [[] for _ in task.text_columns]
-    labels: list[pa.ChunkedArray] = []
+    labels: list[pa.Table] = []
     num_rows = 0
     try:
         for table in tables:
             for chunks, name in zip(texts, task.text_columns, strict=True):
-                chunks.extend(_text_column(table[name], name, where, num_rows).chunks)
+                chunks.extend(text_column(table[name], name, where, num_rows).chunks)
             if labelled:
-                labels.append(table[task.label_column])
+                labels.append(table.select(list(task.columns_of_labels)))
             num_rows += table.num_rows
         if num_rows == 0:
             raise UserError(f"{where} holds no rows")
@@ -64,7 +65,11 @@ def check_rows(
         blank = np.stack([_is_blank(column) for column in columns])
         if not drop_incomplete:
             _refuse_blank(task, columns, blank, where)
-        encoded, unlabelled = encode_labels(task, labels, where, drop_incomplete=drop_incomplete)
+        if task.multi_label:
+            encoded, unlabelled = encode_label_sets(task, labels, where, drop_incomplete=drop_incomplete)
+        else:
+            column = [table[task.label_column] for table in labels]
+            encoded, unlabelled = encode_labels(task, column, where, drop_incomplete=drop_incomplete)
     except MemoryError as error:
         raise no_memory(where) from error
     some_blank = np.any(blank, axis=0, keepdims=True)[0]
@@ -74,7 +79,7 @@ def check_rows(
     return Rows(_filled(columns), encoded, complete, int(some_blank[complete].sum()))
 
 
-def _text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
+def text_column(column: pa.ChunkedArray, name: str, where: str, first_row: int) -> pa.ChunkedArray:
     """Return a column as text, nulls kept; a number or bytes that are not UTF-8 are refused with their row."""
     value_type = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (is_text(value_type) or pa.types.is_null(value_type)):

@@ -26,6 +26,8 @@ MARKS = {
     b"%PDF": "a PDF",
 }
 """How files begin that do not hold what their names say."""
+MARKED = {".gz": "gzip", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather"}
+"""Ends of names of the kinds among them that are read."""
 
 
 @contextmanager
@@ -67,7 +69,7 @@ def looks_like(path: Path) -> str:
     except OSError:
         return ""
     found = [kind for mark, kind in MARKS.items() if start.startswith(mark)]
-    right = {"gz": "gzip", "parquet": "parquet"}.get(path.suffix.lower().removeprefix("."))
+    right = MARKED.get(path.suffix.lower())
     return f" (it looks like {found[0]})" if found and found[0] != right else ""
 
 
@@ -91,17 +93,23 @@ def match_columns(
     Raises:
         UserError: a column is missing, stands there twice, or could be one of several.
     """
-    found = []
-    for column in columns:
-        name = (other_names or {}).get(column, column)
-        name = column if name not in present else name
-        alike = [other for other in present if plain(other) == plain(name)]
-        if name not in present and len(alike) > 1:
-            raise UserError(f"{where} has several columns like {column!r}: {in_words(alike)}; name one of them")
-        name = alike[0] if name not in present and alike else name
-        require_columns((name,), present, where)
-        found.append(name)
+    found = [name_of(column, present, where, other_names) for column in columns]
+    require_columns(found, present, where)
     return found
+
+
+def name_of(column: str, present: Sequence[str], where: object, other_names: Mapping[str, str] | None = None) -> str:
+    """Return the name under which a column stands in a source, or would stand where it is missing.
+
+    Raises:
+        UserError: it could be one of several.
+    """
+    name = (other_names or {}).get(column, column)
+    name = column if name not in present else name
+    alike = [other for other in present if plain(other) == plain(name)]
+    if name not in present and len(alike) > 1:
+        raise UserError(f"{where} has several columns like {column!r}: {in_words(alike)}; name one of them")
+    return alike[0] if name not in present and alike else name
 
 
 def plain(column: str) -> str:

@@ -6,12 +6,13 @@ from itertools import chain
 
 import pyarrow as pa
 
+from distill.data.label_sets import has_label_sets
 from distill.data.labels import HIDDEN, label_key
 from distill.data.locate import LAST_RESORT, SplitFiles, split_files
 from distill.data.official_glue import COLUMNS, official_header
-from distill.data.readers import column_names, extension, read_embedded, read_file, read_hub
+from distill.data.readers import NO_TEXT, column_names, read_embedded, read_file, read_hub
 from distill.data.source_errors import match_columns, told_in_one_line
-from distill.data.text_files import form_note
+from distill.data.text_files import extension, form_note
 from distill.tasks import CUSTOM, Task
 from distill.utils.errors import UserError
 
@@ -39,7 +40,7 @@ def open_source(
         seed: of the embedded grammar.
         labelled: False leaves the column of the labels out.
     """
-    columns = (*task.text_columns, *([task.label_column] if labelled else []))
+    columns = (*task.text_columns, *(task.columns_of_labels if labelled else ()))
     if source == EMBEDDED:
         tables = read_embedded(task.name, seed, columns)
         return {name: Opened([tables[name]], f"embedded {task.name} {name}") for name in names}
@@ -60,7 +61,7 @@ def read_files(files: SplitFiles, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def _open_files(task: Task, name: str, files: SplitFiles, columns: Sequence[str]) -> Opened:
     path, names = files.paths[0], COLUMNS.get(task.name)
-    is_text = path.is_file() and path.stat().st_size > 0 and extension(path) != "parquet"
+    is_text = path.is_file() and path.stat().st_size > 0 and extension(path) not in NO_TEXT
     header = official_header(column_names(path)) if task.name == "cola" and is_text else None
     tables = chain.from_iterable(read_file(each, columns, names, header) for each in files.paths)
     notes = [f"{name} is read from {files.found}"] if files.found else []
@@ -76,8 +77,10 @@ def _has_labels(task: Task, files: SplitFiles) -> bool:
     if task.name != CUSTOM or not files.found.lower().startswith(LAST_RESORT):
         return True
     try:
-        match_columns((*task.text_columns, task.label_column), column_names(path), path)
-        tables = read_files(files, (task.label_column,))
+        match_columns((*task.text_columns, *task.columns_of_labels), column_names(path), path)
+        tables = read_files(files, task.columns_of_labels)
+        if task.multi_label:
+            return has_label_sets(task, tables)
         values = {value for table in tables for value in table[task.label_column].unique().to_pylist()}
     except (UserError, TypeError):  # no such column, or lists
         return False

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from distill.config.data_schema import DataConfig
 from distill.data.columns import DataSource, find_columns
+from distill.data.label_columns import multi_label_task
+from distill.data.label_stratification import check_label_sets, count_labels, label_strata, notes_on_label_sets
 from distill.data.labels import HIDDEN as HIDDEN
 from distill.data.labels import MANY_CLASSES, find_label_names
 from distill.data.locate import split_files
@@ -26,6 +28,7 @@ from distill.utils.errors import UserError
 
 MIN_HELD_OUT = 200
 """A choice or a score from fewer examples is mostly noise, so a small set gives up to a fifth of train for this."""
+HELD_OUT = "held-out train"
 CLASSES_PER_ROW = 0.1
 """Classes per row of train above which labels look like numbers of rows."""
 
@@ -38,7 +41,8 @@ class Examples:
     """int64 (n,): position in the source, counted from 0."""
     texts: list[tuple[str, ...]]
     labels: np.ndarray
-    """int64 (n,) class indices, or float32 (n,) scores for regression."""
+    """int64 (n,) class indices, float32 (n,) scores of a regression, or float32 (n, C) of 0 and 1 for each label of a
+    multi-label task."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,7 +62,7 @@ class Splits:
     num_half_blank: Mapping[str, int] = field(default_factory=dict)
     """Source of a split to its pairs of which one text is missing."""
     class_counts: np.ndarray | None = None
-    """(C,) rows of each class in all of train, those included that are not used; of a classification."""
+    """(C,) rows of each class or label in all of train, those included that are not used; not of a regression."""
 
 
 def data_checksums(splits: Splits) -> dict[str, str]:
@@ -88,6 +92,11 @@ def resolve_task(name: str, data: DataSource) -> Task:
     if data.dir is None:
         raise UserError("data.dir: task custom needs its file, or the folder of its files")
     train = split_files(data.dir, CUSTOM, ("train",))["train"]
+    if data.multi_label:
+        task = multi_label_task(data, train, lambda columns: read_files(train, columns))
+        return replace(task, order_is_given=data.label_names is not None)
+    if not isinstance(data.label_column, str):
+        raise UserError("data.label_column names several columns; that is for --data.multi_label true alone")
     text_columns, label_column = find_columns(train.paths[0], data.text_columns, data.label_column)
     label_names = data.label_names
     if label_names is None and not data.regression:
@@ -144,7 +153,7 @@ def load_splits(
         name: check_rows(task, each.tables, each.where, drop_incomplete=drop_incomplete)
         for name, each in opened.items()
     }
-    notes = _notes(opened, sources)
+    notes = (*_notes(opened, sources), *notes_on_label_sets(task, sources))
     num_half_blank = {name: read.num_half_blank for name, read in sources.items()}
     train, rows = sources["train"], {name: read.complete for name, read in sources.items()}
     for name in task.validation_splits:
@@ -153,9 +162,11 @@ def load_splits(
             rows["train"], rows[name] = _split_off(train.labels, order, validation_fraction)
     labels = {name: sources[name].labels[chosen] for name, chosen in rows.items()}
     _check_labels(task, labels)
-    counts = None if task.is_regression else np.bincount(labels["train"], minlength=task.num_labels)
+    counts = None if task.is_regression else count_labels(task, labels["train"])
     used, held_out = _split_train(train.labels, rows.pop("train"), seed, max_train_examples, held_out_fraction)
     _check_classes(task, train.labels[np.concatenate([used, held_out])], labels)
+    if task.multi_label:
+        check_label_sets(task, {**labels, HELD_OUT: train.labels[held_out]})
     validation = {name: _select(sources[name], chosen) for name, chosen in rows.items()}
     return Splits(_select(train, used), _select(train, held_out), validation, None, notes, num_half_blank, counts)
 
@@ -177,7 +188,7 @@ def _notes(opened: Mapping[str, Opened], sources: Mapping[str, Rows]) -> tuple[s
 
 def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
     """Refuse a train of one label, which teaches nothing, and a validation of one class, which tells nothing."""
-    for name, given in labels.items():
+    for name, given in {} if task.multi_label else labels.items():
         matters = len(given) > 1 if name == "train" else not task.is_regression
         if matters and np.all(given == given[0]):
             label = f"{given[0]:g}" if task.is_regression else task.label_names[given[0]]
@@ -189,14 +200,15 @@ def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
 def _check_classes(task: Task, train: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
     """Refuse a validation with a class that nothing to train on has."""
     for name in [] if task.is_regression else task.validation_splits:
-        missing = np.setdiff1d(labels[name], train)
+        missing = np.flatnonzero((count_labels(task, labels[name]) > 0) & (count_labels(task, train) == 0))
         if len(missing):
             names = in_words([repr(task.label_names[label]) for label in missing])
             way_out = "give train some of it"
-            if len(np.setdiff1d(missing, labels["train"])) == 0:
+            if count_labels(task, labels["train"])[missing].all():
                 way_out = "raise data.max_train_examples"
             doubt = row_id_doubt(task, len(labels["train"]))
-            raise UserError(f"{name} holds examples of class {names}, train none; {doubt or way_out}")
+            kind = "label" if task.multi_label else "class"
+            raise UserError(f"{name} holds examples of {kind} {names}, train none; {doubt or way_out}")
 
 
 def row_id_doubt(task: Task, num_rows: int) -> str | None:
@@ -205,7 +217,7 @@ def row_id_doubt(task: Task, num_rows: int) -> str | None:
     Args:
         num_rows: of train.
     """
-    if task.num_labels < MANY_CLASSES or task.num_labels <= CLASSES_PER_ROW * num_rows:
+    if task.multi_label or task.num_labels < MANY_CLASSES or task.num_labels <= CLASSES_PER_ROW * num_rows:
         return None
     return (
         f"column {task.label_column!r} holds {task.num_labels:,} classes in {num_rows:,} rows: a row id, or a score "
@@ -241,14 +253,16 @@ def _split_off(labels: np.ndarray, rows: np.ndarray, fraction: float) -> tuple[n
     """Split ``rows``, which are in random order, into the rest and ``fraction`` of them, both ascending.
 
     The fraction is a systematic sample of the rows in label order (ties as they stand): every class, and every range
-    of a score, gives its own share. A class of one row stays in the rest, where there is anything else to sample.
+    of a score, gives its own share. A class of one row stays in the rest, where there is anything else to sample. Rows
+    with several labels are taken for ones of the rarest of them, and ordered by the others among these.
     """
     count = len(rows)
     size = max(round(fraction * count), min(MIN_HELD_OUT, count // 5), 1)
-    in_label_order = rows[np.argsort(labels[rows], kind="stable")]
+    ranks, classes_of = (labels, labels) if labels.ndim == 1 else label_strata(labels, rows)
+    in_label_order = rows[np.argsort(ranks[rows], kind="stable")]
     sampled = in_label_order[((np.arange(size) + 0.5) * count / size).astype(np.int64)]
-    if labels.dtype.kind == "i":
-        classes, counts = np.unique(labels[rows], return_counts=True)
-        common = sampled[~np.isin(labels[sampled], classes[counts == 1])]
+    if classes_of.dtype.kind == "i":
+        classes, counts = np.unique(classes_of[rows], return_counts=True)
+        common = sampled[~np.isin(classes_of[sampled], classes[counts == 1])]
         sampled = common if len(common) else sampled
     return np.sort(np.setdiff1d(rows, sampled)), np.sort(sampled)

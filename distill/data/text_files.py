@@ -1,5 +1,6 @@
 """Text files of rows: their encoding, what separates their fields, and whether fields stand in quotation marks."""
 
+import codecs
 import csv
 import gzip
 import re
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import pandas
 import pyarrow as pa
@@ -16,6 +17,13 @@ from distill.data.source_errors import looks_like
 from distill.utils.errors import UserError
 
 BYTES_PER_READ = 1 << 20
+WIDE_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""How text begins that takes two or four bytes a character, as Excel's "Unicode text" does; the longer marks first."""
 LETTERS = bytes(code for code in range(256) if not chr(code).isascii() or not chr(code).isalpha())
 """All bytes but ASCII letters."""
 ASCII = bytes(range(128))
@@ -62,10 +70,10 @@ def open_text(path: Path, encoding: str | None = None, newline: str | None = Non
 
 
 def find_encoding(path: Path) -> str:
-    """Return ``utf-8-sig``, or ``cp1252`` for what Western Windows programs wrote.
+    """Return ``utf-8-sig``, ``utf-16`` or ``utf-32`` by their marks, or ``cp1252``, as Western Windows programs write.
 
     Raises:
-        UnicodeDecodeError: it is neither.
+        UnicodeDecodeError: it is none of them.
     """
     status = path.stat()
     return _find_encoding(path, status.st_size, status.st_mtime_ns)
@@ -73,15 +81,28 @@ def find_encoding(path: Path) -> str:
 
 @lru_cache(maxsize=64)  # a file is looked at for its columns, for its classes and for its rows
 def _find_encoding(path: Path, size: int, changed: int) -> str:
+    with _open_bytes(path) as start_of:
+        start = start_of.read(4)
+    encoding = next((name for mark, name in WIDE_MARKS.items() if start.startswith(mark)), _unmarked(start))
     try:
-        with open_text(path, "utf-8") as file:
+        with open_text(path, encoding) as file:
             while file.read(BYTES_PER_READ):
                 pass
     except UnicodeDecodeError:
         if looks_like(path) or not _is_western(path):
             raise
         return "cp1252"
-    return "utf-8-sig"
+    return encoding
+
+
+def _unmarked(start: bytes) -> str:
+    """Return the encoding of text without a mark by its first two characters, which every header has in ASCII."""
+    places = "".join("0" if byte == 0 else "x" for byte in start)
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(places, "utf-8-sig")
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if is_compressed(path) else open(path, "rb")
 
 
 def _is_western(path: Path) -> bool:
@@ -91,7 +112,7 @@ def _is_western(path: Path) -> bool:
     most letters are not ASCII, as in Cyrillic, Korean or Chinese encodings.
     """
     letters = others = lost = 0
-    with gzip.open(path) if is_compressed(path) else open(path, "rb") as file:
+    with _open_bytes(path) as file:
         while part := file.read(BYTES_PER_READ):
             high = part.translate(None, ASCII)
             if b"\0" in part or any(byte in high for byte in UNUSED):
@@ -154,8 +175,9 @@ def form_note(path: Path) -> str | None:
     """Say how a file is read where its name does not say it, or return None."""
     form = text_form(path) if extension(path) in ("csv", "tsv", "txt") else None
     said = []
-    if (form.encoding if form else find_encoding(path)) == "cp1252":
-        said.append("as cp1252, because it is not UTF-8")
+    if (encoding := form.encoding if form else find_encoding(path)) != "utf-8-sig":
+        why = "because it is not UTF-8" if encoding == "cp1252" else "as its first bytes say"
+        said.append(f"as {encoding if encoding == 'cp1252' else encoding.upper()}, {why}")
     if form and extension(path) == "csv" and form.separator != ",":
         separator = "tabs" if form.separator == "\t" else repr(form.separator)
         said.append(f"with {separator} between the fields")

@@ -1,10 +1,11 @@
 """Words of tokenised texts exchanged for others: neighbours in an embedding, or what a masked-LM head expects."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
@@ -13,23 +14,52 @@ from distill.utils.errors import UserError, loading_problem
 from distill.utils.progress import progress_bar
 
 BATCH_SIZE = 64
+WORDPIECE, BYTE_LEVEL, SENTENCEPIECE = "##", "\u0120", "\u2581"
+"""What begins the pieces of a word in WordPiece, and the words in byte-level and in SentencePiece vocabularies."""
+WORD_MARKS = (BYTE_LEVEL, SENTENCEPIECE)
+PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+OTHER_BYTES = [byte for byte in range(0x100) if byte not in PRINTABLE]
+BYTES = {chr(byte): byte for byte in PRINTABLE} | {chr(0x100 + at): byte for at, byte in enumerate(OTHER_BYTES)}
+"""The byte behind each sign of a byte-level vocabulary (GPT-2's)."""
 ROWS = 1024
 """Words whose neighbours are looked for at a time."""
 
 
 def whole_words(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Return which entries of a WordPiece vocabulary are words of letters, bool (vocabulary,)."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    words = np.array([token.isalpha() for token in tokens])
+    """Return which entries of a vocabulary are words of letters, bool (vocabulary,)."""
+    tokens, mark = _tokens_and_mark(tokenizer)
+    starts = [mark is None or token.startswith(mark) for token in tokens]
+    words = np.array([start and _letters(token, mark).isalpha() for start, token in zip(starts, tokens, strict=True)])
     words[tokenizer.all_special_ids] = False
     return words
 
 
 def replaceable(examples: TokenizedExamples, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Return which tokens are words by themselves, bool (total,): no piece of the same word follows."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    is_piece = np.array([token.startswith("##") for token in tokens])[examples.token_ids]
+    tokens, mark = _tokens_and_mark(tokenizer)
+    if mark is None:
+        pieces = np.array([token.startswith(WORDPIECE) for token in tokens])
+    else:  # a punctuation mark behind a word has no mark of its own either, and is none of its pieces
+        pieces = np.array([not token.startswith(mark) and any(map(str.isalnum, token)) for token in tokens])
+        pieces[tokenizer.all_special_ids] = False
+    is_piece = pieces[examples.token_ids]
     return whole_words(tokenizer)[examples.token_ids] & ~np.append(is_piece[1:], False)
+
+
+def _tokens_and_mark(tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], str | None]:
+    """Return the vocabulary, and what its words begin with; None where it marks the pieces that go on instead."""
+    tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+    counts = {mark: sum(token.startswith(mark) for token in tokens) for mark in (*WORD_MARKS, WORDPIECE)}
+    best = max(counts, key=lambda mark: counts[mark])
+    return tokens, best if best in WORD_MARKS and counts[best] else None
+
+
+def _letters(token: str, mark: str | None) -> str:
+    """Return the characters of a token, which byte-level vocabularies write as one sign per byte."""
+    bare = token.removeprefix(mark or "")
+    if mark != BYTE_LEVEL:
+        return bare
+    return bytes(BYTES.get(sign, 0) for sign in bare).decode(errors="replace")
 
 
 def nearest_words(word_embeddings: Tensor, words: np.ndarray, token_ids: np.ndarray, count: int) -> np.ndarray:
@@ -69,7 +99,7 @@ def replace_words(
     return replace(examples, token_ids=token_ids.astype(np.int32))
 
 
-def load_masked_lm(checkpoint: str | None, device: torch.device, key: str = "teacher.checkpoint") -> nn.Module:
+def load_masked_lm(checkpoint: str | None, device: torch.device, key: str = "teacher.checkpoint") -> Any:
     """Load a checkpoint, called by its ``key``, with its masked-LM head; UserError if it has none."""
     way_out = "leave masked_lm out of augmentation.kinds, or give the checkpoint of a masked language model"
     if checkpoint is None:
@@ -88,7 +118,7 @@ def predict_words(
     examples: TokenizedExamples,
     where: np.ndarray,
     words: np.ndarray,
-    model: nn.Module,
+    model: Any,
     mask_token_id: int,
     share: float,
     candidates: int,
@@ -105,6 +135,8 @@ def predict_words(
     for indices in progress_bar(batches, name="new words", unit="batch", leave=False):
         rows = np.concatenate([np.arange(examples.offsets[index], examples.offsets[index + 1]) for index in indices])
         inputs, _ = collate(masked, indices, device)
+        if getattr(model.config, "type_vocab_size", 0) <= 1:
+            del inputs["token_type_ids"]
         logits = model(**inputs).logits[..., : len(words)]
         logits = logits[inputs["attention_mask"].bool()][torch.from_numpy(chosen[rows]).to(device)]
         likeliest = logits.masked_fill(forbidden, -torch.inf).topk(int(rank.max()) + 1).indices.cpu().numpy()

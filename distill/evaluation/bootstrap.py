@@ -5,7 +5,8 @@ A resample of n examples with replacement is
 * for classification, a multinomial draw over the distinct (label, prediction, prediction, …) cells — exactly the
   example bootstrap, since examples in one cell are interchangeable — and every metric a function of cell counts;
 * for correlations, a vector of counts (how often each example was drawn), and every metric a weighted moment.
-  Spearman needs no sorting again: the mid-rank of a value in a resample is the count below it plus half of its own.
+  Spearman needs no sorting again: the mid-rank of a value in a resample is the count below it plus half of its own;
+* for sets of labels, such a vector too, and every metric a mean of ratios of weighted sums.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,32 @@ def correlation(metric: str, counts: np.ndarray, labels: np.ndarray, scores: np.
     return _weighted_correlation(counts, labels - labels.mean(), scores - scores.mean())
 
 
+# ---------------------------------------------------------------- metrics of sets of labels
+
+
+def set_shares(metric: str, labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each example adds to the numerators and denominators (n, K) of a metric of sets of labels.
+
+    The metric is the mean of those ratios of sums whose denominator is above 0. K is 1 for ``micro_f1`` and
+    ``subset_accuracy`` and C, the number of labels, for ``macro_f1``; F1 is 2 TP / (labelled + predicted).
+
+    Args:
+        labels, predicted: (n, C) of 0 and 1.
+    """
+    if metric == "subset_accuracy":
+        right = (labels == predicted).all(1, keepdims=True).astype(np.float64)
+        return right, np.ones_like(right)
+    both, either = 2.0 * labels * predicted, np.asarray(labels + predicted, np.float64)
+    return (both, either) if metric == "macro_f1" else (both.sum(1, keepdims=True), either.sum(1, keepdims=True))
+
+
+def _mean_share(counts: np.ndarray, numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Return the metric (r,) of resamples that draw each example as often as ``counts`` (r, n) says."""
+    wholes = counts @ denominators
+    present = wholes > 0
+    return divide(divide(counts @ numerators, wholes).sum(-1), present.sum(-1).astype(np.float64))
+
+
 # ---------------------------------------------------------------- resampling
 
 
@@ -135,10 +162,11 @@ def bootstrap_metric(
     """Metric of each model on the same resamples of examples; row 0 is the data itself.
 
     Args:
-        metric: ``accuracy``, ``f1``, ``macro_f1``, ``matthews_correlation``, ``pearson``, ``spearmanr``, or any
-            function of (labels, predictions), which is then called once per resample and model.
-        labels: (n,) classes or scores.
-        predictions: one (n,) array per model, classes or scores, in the order of the labels.
+        metric: ``accuracy``, ``f1``, ``macro_f1``, ``matthews_correlation``, ``pearson``, ``spearmanr``; of sets of
+            labels ``micro_f1``, ``macro_f1``, ``subset_accuracy``; or any function of (labels, predictions), which is
+            then called once per resample and model.
+        labels: (n,) classes or scores, or (n, C) of 0 and 1.
+        predictions: one array per model, like the labels and in their order.
         resamples: number of bootstrap resamples R.
         seed: of the resampling; the same seed draws the same examples for every model.
 
@@ -147,11 +175,15 @@ def bootstrap_metric(
     """
     if callable(metric):
         return _bootstrap_function(metric, labels, predictions, resamples=resamples, seed=seed)
+    once_each = np.ones((1, len(labels)))
+    if labels.ndim == 2:
+        shares = [set_shares(metric, labels, predicted) for predicted in predictions]
+        draws = chain([once_each], _resample_counts(len(labels), resamples, seed))
+        return np.concatenate([np.stack([_mean_share(counts, *each) for each in shares], axis=1) for counts in draws])
     if metric in CLASSIFICATION_METRICS:
         return _bootstrap_cells(metric, labels, predictions, resamples=resamples, seed=seed)
     labels = np.asarray(labels, dtype=np.float64)
     scores = [np.asarray(prediction, dtype=np.float64) for prediction in predictions]
-    once_each = np.ones((1, len(labels)))
     return np.concatenate(
         [
             np.stack([correlation(metric, counts, labels, score) for score in scores], axis=1)

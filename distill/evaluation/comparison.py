@@ -19,7 +19,7 @@ from distill.config.schema import ComparisonConfig
 from distill.data.batching import TokenizedExamples, median_length
 from distill.data.splits import EMBEDDED
 from distill.evaluation import significance
-from distill.evaluation.metrics import correlation_with_labels, metrics_over_splits
+from distill.evaluation.metrics import HALF, correlation_with_labels, metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.predictions_file import Logits, predictions_frame
 from distill.evaluation.quality import linear_form_quality, quality
@@ -30,10 +30,13 @@ from distill.evaluation.record_parts import (
     ModelEntries,
     ModelEntry,
     StageEntry,
+    UnlabelledEntry,
     WindowsRead,
 )
+from distill.evaluation.thresholds import Thresholds, thresholds_of
 from distill.models.flops import attention_name, model_flops
 from distill.models.linear_form import linear_form
+from distill.models.positions import positions_of
 from distill.models.windowed_bert import window_lengths
 from distill.tasks import Task
 from distill.utils.environment import describe_environment
@@ -90,6 +93,7 @@ def compare_models(
     stages: Sequence[StageEntry] = (),
     source: str | None = None,
     training_precision: str | None = None,
+    unlabelled: UnlabelledEntry | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -103,13 +107,15 @@ def compare_models(
         stages: what each stage of the distillation bought.
         source: where the examples came from, as ``data.dir`` says it; None is the Hub.
         training_precision: in which the student was trained, where that is known.
+        unlabelled: the texts without labels that the stages read.
     """
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared, one_vocabulary=setup.teacher_validation is None)
     for model in models.compared.values():
         model.to(setup.device)  # type: ignore[arg-type]
     logits: Logits = {role: setup.predict(model, role) for role, model in models.compared.items()}
-    linear = _linear_form(setup, models, logits)
+    thresholds = thresholds_of(task, models.compared)
+    linear = _linear_form(setup, models, logits, thresholds)
     measured, alternatives = Measurements(), tuple[AlternativeEntry, ...]()
     if PartialState().is_main_process:
         conditions = setup.conditions(smallest_vocabulary(models))
@@ -123,42 +129,47 @@ def compare_models(
         num_examples=len(setup.labels[task.validation_splits[0]]),
         main_metric=task.main_metric,
         seed=setup.seed,
-        models=_model_entries(setup, models, logits),
-        **vars(quality(task, logits, setup.labels, settings.resamples, setup.seed)),
+        models=_model_entries(setup, models, logits, thresholds),
+        **vars(quality(task, logits, setup.labels, settings.resamples, setup.seed, thresholds)),
         **vars(measured),
         stages=tuple(stages),
         alternatives=alternatives,
         environment=describe_environment(setup.device, training_precision),
         median_length=median_length(setup.validation),
         linear_form=linear,
+        unlabelled=unlabelled,
         source={None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder"),
         data_name=None
         if source in (None, EMBEDDED)
         else publishable(Path(os.path.abspath(Path(source).expanduser())).name),
     )
-    return finish_record(record), predictions_frame(logits, setup.validation)
+    return finish_record(record), predictions_frame(logits, setup.validation, thresholds)
 
 
-def _linear_form(setup: ComparisonSetup, models: Models, logits: Logits) -> LinearForm | None:
+def _linear_form(setup: ComparisonSetup, models: Models, logits: Logits, thresholds: Thresholds) -> LinearForm | None:
     """Score the mechanism alone of a student that attends short texts exactly; None of any other student."""
     if not getattr(models.student.config, "exact_up_to", 0):
         return None
     with linear_form(models.student):
         linear = setup.predict(models.student)
-    return linear_form_quality(setup.task, linear, logits, setup.labels, setup.settings.resamples, setup.seed)
+    options = (setup.settings.resamples, setup.seed, thresholds)
+    return linear_form_quality(setup.task, linear, logits, setup.labels, *options)
 
 
-def _model_entries(setup: ComparisonSetup, models: Models, logits: Logits) -> ModelEntries:
+def _model_entries(setup: ComparisonSetup, models: Models, logits: Logits, thresholds: Thresholds) -> ModelEntries:
     """Return quality and size of every model."""
     task, labels, split = setup.task, setup.labels, setup.task.validation_splits[0]
     entries: dict[str, Any] = dict.fromkeys(MODELS, unmeasured(ModelEntry, reason="no such model was given"))
     for role, model in models.compared.items():
-        more: dict[str, Any] = {"label_correlation": correlation_with_labels(task, logits[role][split], labels[split])}
-        if not task.is_regression:
-            more["calibration_error"] = significance.expected_calibration_error(logits[role][split], labels[split])
+        first, threshold = (logits[role][split], labels[split]), thresholds.get(role, HALF)
+        more: dict[str, Any] = {"label_correlation": correlation_with_labels(task, *first, threshold)}
+        if task.multi_label:
+            more |= {"threshold": threshold, "calibration_error": significance.label_calibration_error(*first)}
+        elif not task.is_regression:
+            more["calibration_error"] = significance.expected_calibration_error(*first)
         if role == "teacher":
             more["windows"] = windows_read(model, setup.read_by(role))
-        entries[role] = describe_model(model, metrics_over_splits(task, logits[role], labels), **more)
+        entries[role] = describe_model(model, metrics_over_splits(task, logits[role], labels, threshold), **more)
     return ModelEntries(**entries)
 
 
@@ -190,7 +201,7 @@ def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExa
     several = np.array([len(window_lengths(teacher, int(length))) > 1 for length in lengths])
     if not several.any():
         return None
-    return WindowsRead(int(teacher.config.max_position_embeddings), float(several.mean()))
+    return WindowsRead(positions_of(teacher), float(several.mean()))
 
 
 def smallest_vocabulary(models: Models) -> int:

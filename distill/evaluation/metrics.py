@@ -10,8 +10,9 @@ from typing import Any
 
 import evaluate
 import numpy as np
-from datasets import Features, Value
+from datasets import Features, Sequence, Value
 from scipy import stats
+from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 
 from distill.tasks import Task
@@ -22,11 +23,16 @@ official `binary_label` came to be."""
 
 
 class OfflineMetric(evaluate.Metric, ABC):
-    """A metric in memory: no cache file and no lock, so that several processes may compute it at once."""
+    """A metric in memory: no cache file and no lock, so that several processes may compute it at once.
+
+    Args:
+        of_sets: whether predictions and references are rows of 0 and 1, one for every label, instead of one value.
+    """
 
     value_type = "int64"
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_sets: bool = False) -> None:
+        self.of_sets = of_sets
         super().__init__(keep_in_memory=True)
 
     def _build_data_dir(self) -> str:
@@ -34,16 +40,17 @@ class OfflineMetric(evaluate.Metric, ABC):
         return self._data_dir_root
 
     def _info(self) -> evaluate.MetricInfo:
+        value = Sequence(Value(self.value_type)) if self.of_sets else Value(self.value_type)
         return evaluate.MetricInfo(
             description=type(self).__doc__ or "",
             citation="",
-            inputs_description="predictions and references: one value per example",
-            features=Features({"predictions": Value(self.value_type), "references": Value(self.value_type)}),
-            format="numpy",
+            inputs_description="predictions and references: one value per example, or one per example and label",
+            features=Features({"predictions": value, "references": value}),
+            format=None if self.of_sets else "numpy",  # which evaluate has for single values alone
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {"score": float(self.score(predictions, references))}
+        return {"score": float(self.score(np.asarray(predictions), np.asarray(references)))}
 
     @abstractmethod
     def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
@@ -65,10 +72,29 @@ class F1(OfflineMetric):
 
 
 class MacroF1(OfflineMetric):
-    """Mean F1 over the classes that are predicted or present."""
+    """Mean F1 over the classes or labels that are predicted or present; 0 where none is."""
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
-        return sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0)
+        if references.ndim == 1:
+            return sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0)
+        known = (references.any(0)) | (predictions.any(0))
+        if not known.any():
+            return 0.0
+        return sklearn_metrics.f1_score(references[:, known], predictions[:, known], average="macro", zero_division=0)
+
+
+class MicroF1(OfflineMetric):
+    """F1 of all decisions, those on every label of every example taken together; 0 where there is nothing to find."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.f1_score(references, predictions, average="micro", zero_division=0)
+
+
+class SubsetAccuracy(OfflineMetric):
+    """Share of examples all of whose labels are predicted, and no other."""
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> float:
+        return sklearn_metrics.accuracy_score(references, predictions)
 
 
 class MatthewsCorrelation(OfflineMetric):
@@ -111,16 +137,27 @@ METRICS: dict[str, type[OfflineMetric]] = {
     "matthews_correlation": MatthewsCorrelation,
     "pearson": Pearson,
     "spearmanr": Spearman,
+    "micro_f1": MicroF1,
+    "subset_accuracy": SubsetAccuracy,
 }
+HALF = 0.5
+"""The threshold of a model that has none of its own."""
 
 
-def predictions(task: Task, logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the probability of every label by itself, 1 / (1 + exp(-logit)), float64 in the shape of ``logits``."""
+    return expit(np.asarray(logits, np.float64))
+
+
+def predictions(task: Task, logits: np.ndarray, threshold: float = HALF) -> np.ndarray:
     """Return what is scored: the class of the largest logit, int64 (n,), or the score itself, float64 (n,).
 
-    A regression score is not clipped to the label range: the official metrics are correlations of raw scores.
+    Of a multi-label task it is 1 for every label whose probability reaches the threshold, else 0, int64 (n, C). A
+    regression score is not clipped to the label range: the official metrics are correlations of raw scores.
 
     Args:
         logits: (n, num_labels).
+        threshold: of the model, for a multi-label task alone.
 
     Raises:
         ValueError: wrong shape, or a logit that is not finite.
@@ -131,20 +168,23 @@ def predictions(task: Task, logits: np.ndarray) -> np.ndarray:
     if not np.isfinite(logits).all():
         row = int(np.argmin(np.isfinite(logits).all(axis=1)))
         raise ValueError(f"logits are not finite, first in example {row}: {logits[row].tolist()}")
+    if task.multi_label:
+        return (probabilities(logits) >= threshold).astype(np.int64)
     return logits[:, 0].astype(np.float64) if task.is_regression else logits.argmax(axis=1)
 
 
-def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray, threshold: float = HALF) -> dict[str, float]:
     """Return every metric of ``task``, the main one first.
 
     Args:
         logits: (n, num_labels).
-        labels: (n,).
+        labels: (n,), or (n, num_labels) of 0 and 1.
+        threshold: as in :func:`predictions`.
 
     Raises:
         ValueError: wrong shapes, or a logit that is not finite.
     """
-    predicted = predictions(task, logits)
+    predicted = predictions(task, logits, threshold)
     if len(predicted) != len(labels):
         raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
     return {name: _score(task, name, predicted, np.asarray(labels)) for name in task.metrics}
@@ -156,7 +196,7 @@ def scored_values(task: Task, metric: str, values: np.ndarray) -> np.ndarray:
 
 
 def _score(task: Task, name: str, predicted: np.ndarray, labels: np.ndarray) -> float:
-    metric = METRICS[name]()
+    metric = METRICS[name](of_sets=task.multi_label)
     dtype = np.dtype(metric.value_type)
     inputs: dict[str, Any] = {
         "predictions": scored_values(task, name, predicted).astype(dtype),
@@ -175,7 +215,7 @@ def split_suffixes(task: Task) -> dict[str, str]:
 
 
 def metrics_over_splits(
-    task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+    task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], threshold: float = HALF
 ) -> dict[str, float]:
     """Return the metrics of all validation splits, named with the suffix of `split_suffixes`.
 
@@ -185,18 +225,25 @@ def metrics_over_splits(
     return {
         name + suffix: value
         for split, suffix in split_suffixes(task).items()
-        for name, value in compute_metrics(task, logits[split], labels[split]).items()
+        for name, value in compute_metrics(task, logits[split], labels[split], threshold).items()
     }
 
 
-def correlation_with_labels(task: Task, logits: np.ndarray, labels: np.ndarray) -> float:
+def correlation_with_labels(task: Task, logits: np.ndarray, labels: np.ndarray, threshold: float = HALF) -> float:
     """Return Matthews' correlation of classes, Pearson's of scores: 0 for chance and for a constant answer, at most 1.
 
-    Accuracy and F1 of a constant answer depend on the shares of the classes, and come near 1 where one is rare.
+    Accuracy and F1 of a constant answer depend on the shares of the classes, and come near 1 where one is rare. Of a
+    multi-label task it is the mean of Matthews' correlations over the labels that some examples have and others not.
 
     Args:
         logits: (n, num_labels).
-        labels: (n,).
+        labels: (n,), or (n, num_labels) of 0 and 1.
+        threshold: as in :func:`predictions`.
     """
-    metric = "pearson" if task.is_regression else "matthews_correlation"
-    return _score(task, metric, predictions(task, logits), np.asarray(labels))
+    if task.multi_label:
+        predicted, metric = predictions(task, logits, threshold), MatthewsCorrelation()
+        varying = np.flatnonzero(np.ptp(labels, axis=0) > 0)
+        found = [metric.score(predicted[:, each], labels[:, each].astype(np.int64)) for each in varying]
+        return float(np.mean(found)) if found else 0.0
+    name = "pearson" if task.is_regression else "matthews_correlation"
+    return _score(task, name, predictions(task, logits), np.asarray(labels))

@@ -14,10 +14,12 @@ from torch import nn
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.data.splits import Examples
 from distill.data.tokenization import tokenize
-from distill.evaluation.metrics import compute_metrics, metrics_over_splits
+from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
+from distill.evaluation.thresholds import best_threshold, own_threshold, threshold_of
 from distill.models.inputs import accepted_inputs
 from distill.models.loading import Classifier
-from distill.tasks import Task
+from distill.models.positions import positions_of
+from distill.tasks import MULTI_LABEL, Task
 from distill.training.accelerator import autocast_dtype
 from distill.training.context import TrainingContext
 from distill.training.progress import epoch_score
@@ -36,6 +38,8 @@ class Prediction:
     """The probability of that class, or the predicted number."""
     probabilities: dict[str, float]
     """Of every class, in label order: their sum is 1, unless a text may have several labels. Empty for regression."""
+    labels: tuple[str, ...] = ()
+    """Where a text may have several labels, those whose probability reaches the model's threshold."""
 
 
 def predict(
@@ -61,18 +65,20 @@ def predict(
         raise UserError("texts has entries of different kinds; give strings alone, or pairs of strings alone")
     model, numbers = classifier.model, np.arange(len(columns))
     examples = Examples(numbers, columns, np.zeros(len(columns), np.int64))
-    tokens = tokenize(examples, classifier.tokenizer, model.config.max_position_embeddings)
+    tokens = tokenize(examples, classifier.tokenizer, positions_of(model))
     logits = torch.from_numpy(predict_logits(model, tokens, device=model.device, batch_size=batch_size, alone=True))
     if logits.shape[1] == 1:
         return [Prediction(None, float(value), {}) for value in logits[:, 0]]
     labels: dict[Any, str] = model.config.id2label or {}
     names = [labels[index] for index in range(logits.shape[1])]
-    several = model.config.problem_type == "multi_label_classification"
+    several = model.config.problem_type == MULTI_LABEL
+    threshold = threshold_of(model) if several else None
     found = []
     for row in (logits.double().sigmoid() if several else logits.double().softmax(dim=1)).tolist():
         probabilities = dict(zip(names, row, strict=True))
         best = max(names, key=probabilities.__getitem__)
-        found.append(Prediction(best, probabilities[best], probabilities))
+        over = () if threshold is None else tuple(name for name in names if probabilities[name] >= threshold)
+        found.append(Prediction(best, probabilities[best], probabilities, over))
     return found
 
 
@@ -145,17 +151,36 @@ def held_out_scorer(
 ) -> Callable[[nn.Module], tuple[float, dict[str, float]]]:
     """Return a function that gives a model's `epoch_score` and all metrics on the held-out part of train.
 
-    It is called within a stage, where the scores of a regression are in standard units.
+    It is called within a stage, where the scores of a regression are in standard units. Of a multi-label task the
+    metrics are those at the threshold that would be chosen on these examples.
     """
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
         logits = logits_of(run, model, held_out, autocast_dtype(run.accelerator))
         if run.label_scale is not None:
             logits = run.label_scale.restore(logits)
-        metrics = compute_metrics(task, logits, held_out.labels)
+        threshold = best_threshold(logits, held_out.labels) if task.multi_label else HALF
+        metrics = compute_metrics(task, logits, held_out.labels, threshold)
         return epoch_score(metrics), metrics
 
     return score
+
+
+def settle_threshold(
+    task: Task, model: nn.Module, held_out: TokenizedExamples, device: torch.device | str, *, anew: bool = False
+) -> None:
+    """Put the threshold of a multi-label model into its configuration; nothing is done for other tasks.
+
+    Every process takes part.
+
+    Args:
+        held_out: examples of train that the model was not trained on.
+        anew: choose one although there is one already, for a model that was trained since.
+    """
+    config: Any = model.config
+    if not task.multi_label or (not anew and own_threshold(model) is not None):
+        return
+    config.threshold = best_threshold(predict_logits(model, held_out, device=device), held_out.labels)
 
 
 def logits_of(
@@ -180,4 +205,5 @@ def validation_metrics(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return the logits of every validation split, in full precision, and the metrics over them."""
     logits = {name: logits_of(run, model, examples) for name, examples in validation.items()}
-    return logits, metrics_over_splits(task, logits, {name: examples.labels for name, examples in validation.items()})
+    labels = {name: examples.labels for name, examples in validation.items()}
+    return logits, metrics_over_splits(task, logits, labels, threshold_of(model) if task.multi_label else HALF)

@@ -18,10 +18,11 @@ from distill.evaluation.record_parts import (
     ModelEntries,
     Quality,
     StageEntry,
+    UnlabelledEntry,
 )
 from distill.tasks import CUSTOM
 from distill.utils.errors import UserError
-from distill.utils.files import write_atomically
+from distill.utils.files import read_json, write_atomically
 from distill.utils.record_json import ADDED_LATER, JsonObject, from_json, to_json
 from distill.utils.redaction import publishable
 
@@ -60,6 +61,8 @@ class Record(Quality, JsonObject):
     """Of the file or folder that they were read from."""
     deployments: tuple[DeploymentEntry, ...] = ()
     """What pipelines/export.py added."""
+    unlabelled: UnlabelledEntry | None = None
+    """Texts without labels that the stages read, where there were any."""
 
 
 def parse_record(value: Any, where: str = "record") -> Record:
@@ -146,7 +149,7 @@ def read_record(path: Path | str) -> Record:
     if path.is_dir():
         path = path / "record.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; a finished run or pipelines/compare.py writes it") from None
     except OSError as error:

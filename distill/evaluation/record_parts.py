@@ -48,6 +48,8 @@ class ModelEntry(JsonObject):
     """Expected calibration error of a classifier."""
     label_correlation: float | None = None
     """Of the answers with the labels, Matthews' or Pearson's: 0 for chance and for one answer to all."""
+    threshold: float | None = None
+    """Probability from which on a text has a label, chosen on held-out train; of a multi-label task alone."""
     reason: str | None = None
 
 
@@ -97,7 +99,7 @@ class Quality:
 
     retention: Intervals
     agreement: float | None
-    """Share of the examples that teacher and student answer alike, or their correlation."""
+    """Share of the examples that teacher and student answer alike, with all labels of a set, or their correlation."""
     baseline_retention: Intervals | None = None
     gain: Intervals | None = None
     """Student's score minus the baseline's."""
@@ -148,6 +150,19 @@ class StageEntry(JsonObject):
     held_out: tuple[Metrics, ...] = field(default=(), metadata=ADDED_LATER)
     """After every epoch, on the part of train that epochs are selected on."""
     teacher_cache: TeacherCache | None = None
+
+
+@dataclass(frozen=True)
+class UnlabelledEntry(JsonObject):
+    """Texts without labels that the stages read beside those of train."""
+
+    texts: int
+    tokens: int
+    """Special ones included."""
+    dropped: Mapping[str, int]
+    """Why others in the same place were not used, to their number."""
+    share_of_stage_texts: float
+    """Of all texts that the stages draw from."""
 
 
 # ---------------------------------------------------------------- other formats and other choices

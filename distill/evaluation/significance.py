@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit, log_expit
 
 from distill.benchmark.points import Interval
 from distill.evaluation.bootstrap import Metric, bootstrap_metric, correlation, divide
@@ -151,12 +152,13 @@ def _over_seeds(
 def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, float | int]:
     """Exact McNemar test (1947): could the two classifiers be equally often right?
 
-    Only the examples that exactly one of them gets right count; under the null they are fair coin flips.
+    Only the examples that exactly one of them gets right count; under the null they are fair coin flips. A set of
+    labels is right if all of it is.
 
     Returns:
         ``only_first`` and ``only_second`` correct, and the two-sided binomial ``p`` (1 where they never differ).
     """
-    first_right, second_right = first == labels, second == labels
+    first_right, second_right = alike(first, labels), alike(second, labels)
     only_first = int((first_right & ~second_right).sum())
     only_second = int((~first_right & second_right).sum())
     discordant = only_first + only_second
@@ -191,10 +193,16 @@ def williams_from_correlations(n: int, r12: float, r13: float, r23: float) -> Wi
 
 
 def agreement(teacher: np.ndarray, student: np.ndarray) -> float:
-    """Share of examples with the same predicted class, or the Pearson correlation of two scores (floats)."""
+    """Share of examples with the same class or the same set of labels, or the Pearson correlation of two scores."""
     if np.issubdtype(teacher.dtype, np.floating):
         return float(correlation("pearson", np.ones((1, len(teacher))), teacher, student)[0])
-    return float((teacher == student).mean())
+    return float(alike(teacher, student).mean())
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Tell in which examples two answers are the same, bool (n,): classes (n,), or all of a set (n, C) of 0 and 1."""
+    same = first == second
+    return same.all(1) if same.ndim == 2 else same
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -208,12 +216,39 @@ def mean_kl(teacher_logits: np.ndarray, student_logits: np.ndarray) -> float:
     return float((np.exp(teacher) * (teacher - student)).sum(axis=1).mean())
 
 
+def mean_binary_kl(teacher_logits: np.ndarray, student_logits: np.ndarray) -> float:
+    """Mean over examples and labels of KL(teacher || student) of the two Bernoulli distributions, in nats.
+
+    It is the loss ``logits`` of a multi-label task at temperature 1; logits (n, C).
+    """
+    found = 0.0
+    for sign in (1.0, -1.0):  # that there is the label, and that there is not
+        teacher, student = (log_expit(sign * each.astype(np.float64)) for each in (teacher_logits, student_logits))
+        found += float((np.exp(teacher) * (teacher - student)).mean())
+    return found
+
+
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017, arXiv:1706.04599): mean |accuracy - confidence| over bins.
 
     Bins are ``num_bins`` equal widths of (0, 1], weighted by how many examples fall in; logits (n, C).
     """
     confidence = np.exp(_log_softmax(logits).max(axis=1))
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gap = (logits.argmax(axis=1) == labels) - confidence
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=num_bins)).sum() / len(labels))
+    return _binned_gap(confidence, logits.argmax(axis=1) == labels, num_bins)
+
+
+def label_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """Mean |share of labels that are there - their probability| over bins of it, of all labels together.
+
+    Args:
+        logits: (n, C), of labels that are decided one by one.
+        labels: (n, C) of 0 and 1.
+    """
+    return _binned_gap(expit(logits.astype(np.float64)).ravel(), labels.ravel(), num_bins)
+
+
+def _binned_gap(probability: np.ndarray, happened: np.ndarray, num_bins: int) -> float:
+    """Return the mean gap between probability and frequency over bins of equal width, weighted by what they hold."""
+    bins = np.clip(np.ceil(probability * num_bins).astype(int) - 1, 0, num_bins - 1)
+    gaps = np.bincount(bins, weights=happened - probability, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(happened))

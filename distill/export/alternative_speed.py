@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import extend_positions, is_speed_only, make_inputs, prepare_model
@@ -29,6 +28,7 @@ from distill.benchmark.timing import (
 from distill.evaluation.comparison import ComparisonSetup, smallest_vocabulary
 from distill.evaluation.record_parts import AlternativePoint
 from distill.export.onnx import short_reason
+from distill.models.positions import find_positions
 from distill.utils.errors import UserError
 from distill.utils.progress import progress_bar
 from distill.utils.record_json import unmeasured
@@ -36,6 +36,7 @@ from distill.utils.record_json import unmeasured
 Splits = Mapping[str, np.ndarray]
 """split -> (n, C) logits, or (n,) labels"""
 UNLIMITED = 2**31
+"""Tokens that a teacher without a position table reads in one piece."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,6 @@ def measure_alternative_speed(
     return {each.name: tuple(_speed_point(each, point, setup) for point in timed) for each in alternatives}
 
 
-def positions_of(teacher: PreTrainedModel) -> int:
-    """Return how many tokens a teacher reads in one piece."""
-    positions = getattr(teacher.config, "max_position_embeddings", None)
-    return int(positions) if positions and positions > 0 else UNLIMITED
-
-
 def _time_point(
     setup: ComparisonSetup, models: Models, alternatives: Sequence[Alternative], batch_size: int, length: int
 ) -> Times:
@@ -86,7 +81,7 @@ def _time_point(
     in_onnx = {each.name: each.model for each in alternatives if each.model is not None and each.format == "onnx"}
     if not in_onnx and len(in_torch) == len(("teacher", "student")):
         raise PointError("there is no alternative to time")
-    if length > positions_of(models.teacher) or is_speed_only([models.teacher], length):
+    if length > (find_positions(models.teacher) or UNLIMITED) or is_speed_only([models.teacher], length):
         raise PointError("longer than the teacher has positions")
     # Not compiled: ONNX Runtime beside them is not either.
     conditions = replace(setup.conditions(smallest_vocabulary(models)), compiled=False)

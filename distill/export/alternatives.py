@@ -5,6 +5,7 @@ Shapes: n examples, C labels.
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from distill.benchmark.conditions import Models
 from distill.data.batching import TokenizedExamples, median_length
 from distill.evaluation import significance
 from distill.evaluation.comparison import ComparisonSetup
-from distill.evaluation.metrics import metrics_over_splits, predictions
+from distill.evaluation.metrics import HALF, metrics_over_splits, predictions
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.quality import retention_over_splits
 from distill.evaluation.record_parts import AlternativeEntry
-from distill.export.alternative_speed import Alternative, Splits, measure_alternative_speed, positions_of
+from distill.evaluation.thresholds import Thresholds, thresholds_of
+from distill.export.alternative_speed import UNLIMITED, Alternative, Splits, measure_alternative_speed
 from distill.export.deployment import largest_difference, predict_extremes, predict_validation
 from distill.export.fused_onnx import export_fused, quantize_fused
 from distill.export.onnx import OnnxClassifier, check_packages, short_reason
+from distill.models.positions import find_positions
 from distill.models.windowed_bert import window_lengths
+from distill.tasks import Task
 from distill.utils.errors import UserError
 from distill.utils.record_json import unmeasured
 
@@ -58,10 +62,11 @@ def measure_alternatives(
     found = _teacher_in_onnx(models.teacher, setup.read_by("teacher"), teacher_logits, setup.device)
     if softmax_student is not None:
         found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
-    longest = min(LONGEST, positions_of(models.teacher))
+    longest = min(LONGEST, find_positions(models.teacher) or UNLIMITED)
     lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
     lengths = lengths if settings.lengths and settings.batch_sizes else []
     speed = measure_alternative_speed(setup, models, found, lengths)
+    thresholds = partial(_thresholds, setup.task, models)
     return [
         unmeasured(
             AlternativeEntry,
@@ -70,23 +75,35 @@ def measure_alternatives(
             dtype=each.dtype,
             speed=speed[each.name],
             **each.facts,
-            **({} if each.logits is None else _quality(setup, each.logits, teacher_logits)),
+            **({} if each.logits is None else _quality(setup, each.logits, teacher_logits, thresholds(each))),
         )
         for each in found
     ]
 
 
-def _quality(setup: ComparisonSetup, logits: Splits, teacher: Splits) -> dict[str, Any]:
+def _thresholds(task: Task, models: Models, alternative: Alternative) -> Thresholds:
+    """Return by which thresholds the two answer a multi-label task; the teacher in another format keeps its own."""
+    model = alternative.model if alternative.format == "torch" else models.teacher
+    return thresholds_of(task, {"teacher": models.teacher, "alternative": model})
+
+
+def _quality(setup: ComparisonSetup, logits: Splits, teacher: Splits, thresholds: Thresholds) -> dict[str, Any]:
     """Return metrics, retention and agreement, as those of the student are made."""
     task, labels = setup.task, setup.labels
     both = {"teacher": teacher, "alternative": logits}
     first = task.validation_splits[0]
-    options: dict[str, Any] = {"resamples": setup.settings.resamples, "seed": setup.seed}
+    options: dict[str, Any] = {
+        "thresholds": thresholds,
+        "resamples": setup.settings.resamples,
+        "seed": setup.seed,
+    }
     retention = retention_over_splits(task, both, labels, "alternative", **options)
     return {
-        "metrics": metrics_over_splits(task, logits, labels),
+        "metrics": metrics_over_splits(task, logits, labels, thresholds.get("alternative", HALF)),
         "retention": significance.without_false_certainty(retention, len(labels[first])),
-        "agreement": significance.agreement(*(predictions(task, each[first]) for each in both.values())),
+        "agreement": significance.agreement(
+            *(predictions(task, each[first], thresholds.get(role, HALF)) for role, each in both.items())
+        ),
     }
 
 

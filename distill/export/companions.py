@@ -7,10 +7,14 @@ Both are named after the file, so that several exports share a folder: ``student
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.evaluation.thresholds import threshold_of
+from distill.models.positions import positions_of
+from distill.tasks import MULTI_LABEL
 from distill.utils.files import write_atomically
 
 
@@ -18,16 +22,20 @@ def companions_of(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTok
     """Return the content of the files beside ``output`` by their paths.
 
     The tokenizer cuts at the model's positions and does not pad. A tokenizer that is written in Python has no file.
-    Labels are a list in the order of the logits, empty for a score.
+    Labels are a list in the order of the logits, empty for a score; of a multi-label model this list is the key
+    ``labels`` beside ``threshold``: a text has those labels whose 1 / (1 + exp(-logit)) reaches it.
     """
     is_regression = model.config.problem_type == "regression" or model.config.num_labels == 1
     named = {} if is_regression else {int(index): name for index, name in (model.config.id2label or {}).items()}
     names = [named[index] for index in sorted(named)]
-    files = {output.with_name(f"{output.stem}.labels.json"): json.dumps(names, ensure_ascii=False) + "\n"}
+    meaning: Any = names
+    if model.config.problem_type == MULTI_LABEL:
+        meaning = {"labels": names, "threshold": threshold_of(model)}
+    files = {output.with_name(f"{output.stem}.labels.json"): json.dumps(meaning, ensure_ascii=False) + "\n"}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
         own = Tokenizer.from_str(backend.to_str())
-        own.enable_truncation(model.config.max_position_embeddings)
+        own.enable_truncation(positions_of(model))
         own.no_padding()
         files[output.with_name(f"{output.stem}.tokenizer.json")] = own.to_str(pretty=True) + "\n"
     return files

@@ -4,7 +4,7 @@ Shapes: n examples, C labels.
 """
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from distill.benchmark.timing import (
     typical_seconds,
 )
 from distill.data.batching import TokenizedExamples
-from distill.evaluation.metrics import metrics_over_splits
+from distill.evaluation.metrics import HALF, metrics_over_splits
 from distill.evaluation.predict import predict_logits
 from distill.evaluation.record import Record, finish_record
 from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
@@ -48,19 +48,33 @@ TOLERANCE = 1e-4
 EXTREMES = 8
 """So many of the shortest examples share a batch with as many of the longest: most of that batch is padding."""
 
+RUNTIMES: Mapping[str, Callable[[], dict[str, str]]] = {
+    "onnx": lambda: {"onnxruntime": version("onnxruntime")},
+    "bert": dict,
+}
+"""Format to the version of what runs it, where that is not torch."""
+
 Logits = Mapping[str, np.ndarray]
 """split -> (n, C)"""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A file that was checked and stands under its final name, and what it answers."""
+    """A file or folder that was checked and stands under its final name, and what it answers."""
 
+    format: str
+    """onnx, or bert for a folder."""
     dtype: str
     """Of the weights: float32 or int8."""
     path: Path
-    model: OnnxClassifier
+    model: nn.Module
     logits: Logits
+
+    @property
+    def megabytes(self) -> float:
+        """Of the file, or of all files in the folder."""
+        files = [path for path in self.path.rglob("*") if path.is_file()] or [self.path]
+        return sum(path.stat().st_size for path in files) / 1e6
 
 
 def deploy_onnx(
@@ -97,7 +111,7 @@ def deploy_onnx(
             final = output.with_name(f"{output.stem}.int8{output.suffix}")
             write_companions(beside or {}, (output, final))
             replace_file(aside, output)
-            deployments = [Deployment("float32", output, model, logits)]
+            deployments = [Deployment("onnx", "float32", output, model, logits)]
             if int8:
                 aside = Path(folder) / "int8.onnx"
                 quantize_onnx(output, aside)
@@ -106,7 +120,7 @@ def deploy_onnx(
                 if not np.isfinite(largest_difference(expected, logits)):
                     raise UserError(f"{final} was not written: with int8 weights the answers are not finite")
                 replace_file(aside, final)
-                deployments.append(Deployment("int8", final, model, logits))
+                deployments.append(Deployment("onnx", "int8", final, model, logits))
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
     return deployments
@@ -118,6 +132,7 @@ def describe_deployments(
     labels: Mapping[str, np.ndarray],
     expected: Logits,
     speed: Mapping[str, tuple[DeploymentPoint, ...]],
+    threshold: float = HALF,
 ) -> list[DeploymentEntry]:
     """Return the entries ``deployments`` of a record.
 
@@ -127,18 +142,19 @@ def describe_deployments(
         labels: split -> (n,).
         expected: of the student in torch.
         speed: of `measure_latency`.
+        threshold: of the student, for a multi-label task.
     """
-    environment = {**describe_environment("cpu"), "onnxruntime": version("onnxruntime")}
+    environment = describe_environment("cpu")
     return [
         DeploymentEntry(
-            format="onnx",
+            format=deployment.format,
             dtype=deployment.dtype,
             file=deployment.path.name,
-            megabytes=deployment.path.stat().st_size / 1e6,
+            megabytes=deployment.megabytes,
             parity=largest_difference(expected, deployment.logits),
-            metrics=metrics_over_splits(task, deployment.logits, labels),
+            metrics=metrics_over_splits(task, deployment.logits, labels, threshold),
             speed=speed[deployment.dtype],
-            environment=environment,
+            environment=environment | RUNTIMES[deployment.format](),
         )
         for deployment in deployments
     ]
@@ -191,14 +207,24 @@ def largest_difference(first: Logits, second: Logits) -> float:
     return float(np.max([np.abs(first[split] - second[split]).max() for split in first]))
 
 
-def check_parity(expected: Logits, got: Logits, attention: str) -> None:
-    """Raise UserError unless all logits of an exported file in fp32 are within `TOLERANCE` of torch's."""
+def check_parity(
+    expected: Logits, got: Logits, attention: str, *, form: str = "ONNX", tolerance: float = TOLERANCE
+) -> None:
+    """Raise UserError unless all logits of an export in fp32 are within ``tolerance`` of the student's in torch.
+
+    Args:
+        expected: of the student in torch.
+        got: of the export.
+        attention: the student's, for the message.
+        form: what it was exported to, for the message.
+        tolerance: largest difference of a logit.
+    """
     difference = largest_difference(expected, got)
-    if not difference < TOLERANCE:  # also where it is NaN
+    if not difference < tolerance:  # also where it is NaN
         worst = max(expected, key=lambda split: np.nan_to_num(np.abs(expected[split] - got[split]), nan=np.inf).max())
         raise UserError(
-            f"attention {attention!r} does not compute the same in ONNX: logits differ by {difference:.2g} "
-            f"({worst} examples), allowed is {TOLERANCE:g}; no file was left"
+            f"attention {attention!r} does not compute the same in {form}: logits differ by {difference:.2g} "
+            f"({worst} examples), allowed is {tolerance:.2g}; no file was left"
         )
 
 
@@ -224,6 +250,8 @@ def measure_latency(
     def time_point(batch_size: int, length: int) -> Times:
         if is_speed_only([student], length):
             raise PointError("longer than the student has positions")
+        if is_speed_only(deployed.values(), length):
+            raise PointError("longer than the export has positions")
 
         def prepare() -> Calls:
             models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}

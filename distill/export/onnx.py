@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distill.data.batching import MODEL_INPUTS
 from distill.models.flops import attention_name
+from distill.models.positions import positions_of
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """
     import onnx
 
-    positions = model.config.max_position_embeddings
+    positions = positions_of(model)
     input_ids = torch.ones(2, max(2, positions // 2), dtype=torch.int64)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
@@ -176,17 +177,17 @@ class OnnxClassifier(nn.Module):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except _onnxruntime_errors() as error:
             raise UserError(f"onnxruntime cannot run the exported model: {short_reason(error)}") from error
+        # Those of the three that the model reads: fusing drops the token types of one that has none.
+        self.inputs = [each.name for each in self.session.get_inputs()]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Return (B, C) logits of (B, N) inputs; raises MemoryError where onnxruntime runs out of memory."""
-        tensors = (
-            input_ids,
-            attention_mask,
-            torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
-        )
-        feed = {name: tensor.numpy() for name, tensor in zip(MODEL_INPUTS, tensors, strict=True)}
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        tensors = (input_ids, attention_mask, types)
+        given = {name: tensor.numpy() for name, tensor in zip(MODEL_INPUTS, tensors, strict=True)}
+        feed = {name: given[name] for name in self.inputs}
         try:
             (logits,) = self.session.run(["logits"], feed)
         except _onnxruntime_errors() as error:

@@ -1,14 +1,16 @@
 """What is wrong with a checkpoint that transformers would load, or say little about: one judge for all models."""
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from distill.utils.errors import UserError
+from distill.utils.files import read_json
 
 WRAPPERS = {r"^(?:(?:module|_orig_mod)\.)+": ""}
 """What DistributedDataParallel and torch.compile put before the names of weights, for ``from_pretrained``."""
@@ -17,12 +19,32 @@ CALLS: dict[str, Any] = {"return_dict": True, "output_attentions": False, "outpu
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.|^base_model\.model\.")
 HARMLESS = re.compile(r"(?:^|\.)(?:pooler\..*|position_ids|token_type_ids)$")
 """Weights of an encoder that a classifier can do without, or makes anew."""
-PROJECTIONS = re.compile(r"\.attention\.self\.(?:query|key|value)\.weight$")
+PROJECTIONS = re.compile(r"\.attention\.(?:self\.)?(?:query|key|value|[qkv]_lin)\.weight$")
+TYPES_MATTER = ("bert", "electra", "albert")
+"""Families that were trained with token types; others have one, whatever the tokenizer beside them tells apart."""
 SMALL = 2**26
 MOST_LAYERS = 1000
 """What a configuration may describe, in weights and in layers, without harm if they turn out not to be there."""
-SIZED_BY_CONFIG = ("bert", "efficient_bert", "frozen_bert_lstm")
-"""Models whose layers have weights of their own, so that a configuration says how many there are at least."""
+SIZED_BY_CONFIG = (
+    *("bert", "efficient_bert", "frozen_bert_lstm"),
+    *("roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert"),
+)
+"""Models of which a configuration says how many weights there are at least."""
+
+
+def checkpoint_problem(checkpoint: str, *, fetch: bool = False) -> str | None:
+    """Say what a checkpoint is that is no model, as :func:`folder_problem`; of a name of the Hub, by its files.
+
+    Args:
+        checkpoint: a folder, or a name of the Hub.
+        fetch: look on the Hub for what its cache lacks.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        with suppress(OSError, ValueError):  # no name that the Hub can have, or nothing is known of it
+            adapter = find_adapter_config_file(checkpoint, local_files_only=not fetch)
+            folder = Path(adapter).parent if adapter else folder
+    return folder_problem(folder)
 
 
 def folder_problem(folder: Path, wanted: str = "") -> str | None:
@@ -34,7 +56,7 @@ def folder_problem(folder: Path, wanted: str = "") -> str | None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         try:
-            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+            base = read_json(adapter).get("base_model_name_or_path")
         except (OSError, ValueError, AttributeError):
             base = None
         return (
@@ -65,14 +87,15 @@ def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
     if not held or config.model_type not in SIZED_BY_CONFIG:
         return
     sizes = {
-        name: int(getattr(config, name) or 0)
+        name: int(getattr(config, name, 0) or 0)
         for name in (
-            *("vocab_size", "max_position_embeddings", "type_vocab_size", "num_labels"),
-            *("hidden_size", "intermediate_size", "num_hidden_layers"),
+            *("vocab_size", "max_position_embeddings", "type_vocab_size", "num_labels", "hidden_size"),
+            *("hidden_dim" if config.model_type == "distilbert" else "intermediate_size", "num_hidden_layers"),
         )
     }
     *tables, width, inner, layers = sizes.values()
-    described = width * sum(tables) + 2 * layers * width * inner
+    separate = int(getattr(config, "num_hidden_groups", layers))
+    described = (getattr(config, "embedding_size", None) or width) * sum(tables) + 2 * separate * width * inner
     if described > max(held, SMALL) or layers > MOST_LAYERS:
         listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise UserError(
@@ -120,13 +143,25 @@ def weights_problem(model: PreTrainedModel, info: Mapping[str, Any]) -> str | No
 
 
 def _belongs_to_encoder(key: str, prefix: str) -> bool:
-    return key.startswith((prefix, "encoder.", "embeddings."))
+    return key.startswith((prefix, "encoder.", "transformer.", "embeddings."))
 
 
-def check_token_types(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, who: str, *, pairs: bool) -> None:
-    """Refuse a model that has no embedding for a token type that its tokenizer gives; UserError says so."""
+def check_token_types(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    who: str,
+    *,
+    pairs: bool,
+    called_without: bool = True,
+) -> None:
+    """Refuse a model that has no embedding for a token type that its tokenizer gives; UserError says so.
+
+    Args:
+        called_without: whether a model of one type by design is called without token types here.
+    """
     types = getattr(config, "type_vocab_size", None)
-    if not types:  # unknown, or 0, as of a DeBERTa, which ignores them
+    # None: unknown; 0, as of a DeBERTa: ignored
+    if not types or (called_without and types == 1 and config.model_type not in TYPES_MATTER):
         return
     encoded = tokenizer("a", "a" if pairs else None, return_token_type_ids=True)
     highest = max(encoded["token_type_ids"])

@@ -7,9 +7,7 @@ which reports 0 for SDPA on CPU, so that a counted softmax model looks linear; t
 from typing import Any
 
 from distill.utils.errors import UserError
-
-BERT_SHAPED = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-"""Kinds of models whose layers do what the formulas say; of students, their configuration does."""
+from students.families import FAMILIES
 
 
 def attention_name(config: Any) -> str:
@@ -28,10 +26,11 @@ def model_flops(config: Any, length: int) -> int:
     Per layer: the attention block (of a softmax one: projections 8 N D², QKᵀ and AV 4 N² D; a student's configuration
     says what its mechanism costs in ``attention_flops``) and the feed-forward 4 N D I, of a student's last layer
     for the first token alone; then the pooler 2 D² and the classifier 2 D C on the first token, or what the
-    configuration says in ``head_flops``.
+    configuration says in ``head_flops``. Before them, where embeddings are of a width E of their own, 2 N E D.
 
     Args:
-        config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size``, ``num_labels``.
+        config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size`` (DistilBERT: ``hidden_dim``) and
+            ``num_labels``.
         length: number of tokens N.
 
     Raises:
@@ -39,8 +38,12 @@ def model_flops(config: Any, length: int) -> int:
     """
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
+        kind = getattr(config, "model_type", None)
+        inner = config.hidden_dim if kind == "distilbert" else config.intermediate_size
         last = 1 if getattr(config, "reads_first_token", False) else length
-        feed_forward = 4 * ((layers - 1) * length + last) * hidden * config.intermediate_size
+        feed_forward = 4 * ((layers - 1) * length + last) * hidden * inner
+        width: int = getattr(config, "embedding_size", None) or 0
+        embeddings = 0 if kind == "electra" and width == hidden else 2 * length * width * hidden
         has_own_head = hasattr(config, "head_flops")
         head = config.head_flops(length) if has_own_head else 2 * hidden**2 + 2 * hidden * config.num_labels
         if hasattr(config, "attention_flops"):
@@ -51,7 +54,6 @@ def model_flops(config: Any, length: int) -> int:
         raise UserError(
             f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
         ) from None
-    kind = getattr(config, "model_type", BERT_SHAPED[0])
-    if kind not in BERT_SHAPED and not hasattr(config, "attention_flops"):
+    if kind is not None and kind not in FAMILIES and not hasattr(config, "attention_flops"):
         raise UserError(f"no FLOP count for a {kind!r}; only BERT-shaped models have one")
-    return feed_forward + attention + head
+    return embeddings + feed_forward + attention + head

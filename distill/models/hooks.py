@@ -1,47 +1,36 @@
-"""Layer outputs of a BERT-shaped model, taken by forward hooks.
+"""Layer outputs of a model whose layers are BERT's, taken by forward hooks.
 
-The same hooks work on the teacher and on the student because both carry BERT's module names. Hooks keep
-the teacher on its fast attention (``output_attentions`` is empty under SDPA).
+The same hooks work on teachers of every family and on the student: `students.families` says what each calls BERT's
+modules. Hooks keep the teacher on its fast attention (``output_attentions`` is empty under SDPA).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from distill.models.inputs import accepted_inputs
+from distill.models.positions import find_positions
 from distill.models.summaries import SUMMARY, read_summaries
-from distill.models.windowed_bert import WindowedBert, cut
+from distill.models.windowed_bert import ReadsWindows, cut, pad_of
+from students.families import encoder_layers, layer_part
 
 Captured = dict[str, list[Tensor]]
 
 CAPTURABLE = ("layer_input", "query", "key", "value", "attention_context", "attention_output", "hidden_states")
 
-
-def encoder_layers(model: nn.Module) -> Sequence[Any]:
-    """Return the encoder's layers of a BERT-shaped classifier.
-
-    Raises:
-        ValueError: the model has no ``bert.encoder.layer``.
-    """
-    layers = getattr(getattr(getattr(model, "bert", None), "encoder", None), "layer", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ValueError(f"{type(model).__name__} is not a BERT: it has no bert.encoder.layer")
-    return list(layers)
-
-
-def _hooked_module(layer: Any, kind: str) -> nn.Module:
-    """Return the module whose output (for ``layer_input`` whose input) is ``kind``."""
-    attention = layer.attention
-    if kind in ("query", "key", "value"):
-        return getattr(attention.self, kind)
-    return {
-        "layer_input": layer,
-        "hidden_states": layer,
-        "attention_context": attention.self,
-        "attention_output": attention.output.dense,
-    }[kind]
+MODULES = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_context": "attention.output.dense",
+    "attention_output": "attention.output.dense",
+}
+"""What BERT calls the module of a layer that a kind is taken from; the others are of the layer itself."""
+INPUTS = ("layer_input", "attention_context")
+"""Kinds that are the input of their module: not every family has a module that returns the context alone."""
 
 
 @contextmanager
@@ -66,13 +55,13 @@ def capture(
         handles.append(model.register_forward_pre_hook(_ask_for_all_tokens, with_kwargs=True))
     for kind, indices in wanted.items():
         for position, index in enumerate(indices):
-            module = _hooked_module(layers[index], kind)
-            if kind == "layer_input":
-                handles.append(
-                    module.register_forward_pre_hook(_input_hook(captured[kind], position), with_kwargs=True)
-                )
+            layer = layers[index]
+            module = layer_part(model, layer, MODULES[kind]) if kind in MODULES else layer
+            slot = Slot(captured[kind], position, *turn(layers, index))
+            if kind in INPUTS:
+                handles.append(module.register_forward_pre_hook(slot.take_input, with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(_output_hook(captured[kind], position)))
+                handles.append(module.register_forward_hook(slot.take_output))
     try:
         yield captured
     finally:
@@ -81,7 +70,7 @@ def capture(
 
 
 def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Run a BERT on texts (B, N), in windows where they have more tokens than it has positions.
+    """Run a teacher on texts (B, N), in windows where they have more tokens than it has positions.
 
     Any other classifier has its logits read, and the wanted kind `SUMMARY`.
 
@@ -89,12 +78,12 @@ def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapp
         The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C).
     """
     if SUMMARY in wanted:
-        if not isinstance(teacher, WindowedBert):
+        if not isinstance(teacher, ReadsWindows):
             return read_summaries(teacher, wanted[SUMMARY], inputs)
         read = read_teacher(teacher, {"hidden_states": wanted[SUMMARY]}, inputs)
         return {SUMMARY: [states[:, :1] for states in read["hidden_states"]], "logits": read["logits"]}
-    positions = getattr(teacher.config, "max_position_embeddings", None) or 0
-    windows = cut(inputs, positions) if 0 < positions < inputs["input_ids"].shape[1] else None
+    positions, length = find_positions(teacher), inputs["input_ids"].shape[1]
+    windows = cut(inputs, positions, pad_of(teacher)) if positions is not None and length > positions else None
     with capture(teacher, wanted) as captured:
         logits = teacher(**accepted_inputs(teacher, windows.inputs if windows else inputs)).logits
     if windows is None:
@@ -108,15 +97,32 @@ def _ask_for_all_tokens(module: nn.Module, inputs: tuple[Any, ...], keywords: di
     return inputs, keywords | {"output_hidden_states": True}
 
 
-def _input_hook(slots: list[Tensor], position: int) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        slots[position] = inputs[0] if inputs else keywords["hidden_states"]
+def turn(layers: Sequence[Any], index: int) -> tuple[int, int]:
+    """Return when in a forward pass a layer's module computes that layer, and how often it computes in all.
 
-    return hook
+    (0, 1) unless several layers share one module, as in ALBERT.
+    """
+    return sum(layer is layers[index] for layer in layers[:index]), sum(layer is layers[index] for layer in layers)
 
 
-def _output_hook(slots: list[Tensor], position: int) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        slots[position] = output[0] if isinstance(output, tuple) else output
+@dataclass
+class Slot:
+    """A place for one tensor of a forward pass, and the hooks that fill it."""
 
-    return hook
+    states: list[Tensor]
+    position: int
+    when: int
+    how_often: int
+    """The module computes ``how_often`` times in a pass, and is taken the time number ``when``."""
+    calls: int = 0
+
+    def take_input(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self._take(inputs[0] if inputs else keywords["hidden_states"])
+
+    def take_output(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._take(output[0] if isinstance(output, tuple) else output)
+
+    def _take(self, states: Tensor) -> None:
+        if self.calls % self.how_often == self.when:
+            self.states[self.position] = states
+        self.calls += 1

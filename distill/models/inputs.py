@@ -17,24 +17,6 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str,
     return {name: inputs[name] for name in known if name in inputs}
 
 
-def position_tables(model: nn.Module) -> list[tuple[nn.Module, nn.Embedding]]:
-    """Find every module with learned absolute positions, as BERT and its relatives name them."""
-    found = ((module, getattr(module, "position_embeddings", None)) for module in model.modules())
-    return [(module, table) for module, table in found if isinstance(table, nn.Embedding)]
-
-
-def first_position(table: nn.Embedding) -> int:
-    """Return the row of the first token: RoBERTa-like tables start behind their padding row."""
-    return 0 if table.padding_idx is None else table.padding_idx + 1
-
-
-def positions_of(model: Any) -> int | None:
-    """Return how many tokens a model reads in one piece; None for one without such a limit, as XLNet says by -1."""
-    usable = [table.num_embeddings - first_position(table) for _, table in position_tables(model)]
-    said = getattr(model.config, "max_position_embeddings", None)
-    return min(usable) if usable else said if said and said > 0 else None
-
-
 def reading_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Return how batches for a model have to look, for `distill.data.tokenization.tokenize`.
 

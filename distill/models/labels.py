@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from distill.tasks import Task
+from distill.tasks import MULTI_LABEL, Task
 from distill.utils.errors import UserError
+from students.families import find_family, last_linear
 
 NAMELESS = re.compile(r"(?:label|class)?(\d+)")
 SEPARATORS = re.compile(r"[\s_-]+")
@@ -24,10 +26,15 @@ def check_problem_type(config: PreTrainedConfig, task: Task, who: str) -> None:
     Raises:
         UserError: it decides every label by itself, or predicts scores for classes, or classes for a score.
     """
-    if config.problem_type not in (None, task.problem_type):
+    # Outputs that nobody calls independent are those of a softmax: their sigmoids are no probabilities.
+    known = (task.problem_type,) if task.multi_label else (None, task.problem_type)
+    if config.problem_type not in known:
+        several = config.problem_type == MULTI_LABEL and task.hub is None and not task.is_regression
+        way_out = ", or read the data as such with --data.multi_label true" if several else ""
         raise UserError(
-            f"{who} was trained for {config.problem_type} and task {task.name} is {task.problem_type}; "
-            "give a model of that kind (problem_type in its config.json says which it is)"
+            f"{who} was trained for {config.problem_type or 'one class a text'} and task {task.name} is "
+            f"{task.problem_type}; give a model of that kind (problem_type in its config.json says which it is)"
+            f"{way_out}"
         )
 
 
@@ -122,8 +129,10 @@ def permute_outputs(model: PreTrainedModel, order: Sequence[int], who: str) -> N
         parameter.copy_(parameter[list(order)])
 
 
-def output_layer(model: nn.Module, num_outputs: int) -> nn.Linear | None:
+def output_layer(model: PreTrainedModel, num_outputs: int) -> Any:
     """Return the linear layer that a classifier ends with; None for one that has none of that many outputs."""
+    if find_family(model.config) is not None:
+        return last_linear(model)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_outputs]
     return layers[-1] if layers else None
 

@@ -16,11 +16,12 @@ from transformers import (
 
 from distill.data.tokenization import PROBES, is_empty
 from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
-from distill.models.inputs import positions_of
 from distill.models.labels import settle_labels
-from distill.models.windowed_bert import WindowedBert, reading_windows
+from distill.models.positions import find_positions
+from distill.models.windowed_bert import ReadsWindows, reading_windows
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
+from students.families import OURS
 
 TEACHER = "teacher"
 """The role that may read long texts in windows."""
@@ -91,7 +92,8 @@ def load_for_task(folder: Path | str, role: str, task: Task, *, trust_remote_cod
     """
     loaded = load_classifier(folder, role, trust_remote_code=trust_remote_code)
     config, who = loaded.model.config, f"--{role} {folder}"
-    check_token_types(config, loaded.tokenizer, who, pairs=len(task.text_columns) > 1)
+    without = role == TEACHER or config.model_type in OURS
+    check_token_types(config, loaded.tokenizer, who, pairs=len(task.text_columns) > 1, called_without=without)
     if config.num_labels == task.num_labels and (note := settle_labels(loaded.model, task, who)):
         print(note, file=sys.stderr)
     return loaded
@@ -123,12 +125,12 @@ def load_comparable(
 def check_max_length(loaded: Mapping[str, Classifier], max_length: int, *, pairs: bool) -> None:
     """Refuse a length in tokens that one of the models has no positions for; UserError names the model.
 
-    A teacher that is a BERT reads longer texts in windows, of single texts.
+    A teacher whose layers are BERT's reads longer texts in windows, of single texts.
     """
     for role, classifier in loaded.items():
-        if isinstance(classifier.model, WindowedBert) and not pairs:
+        if isinstance(classifier.model, ReadsWindows) and not pairs:
             continue
-        positions = positions_of(classifier.model)
+        positions = find_positions(classifier.model)
         if positions is not None and max_length > positions:
             raise UserError(
                 f"--data.max_length {max_length}: --{role} has {positions} positions; give at most that many"

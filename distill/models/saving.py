@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.models.positions import find_positions
+
 FOREIGN_CODE = ("auto_map", "custom_pipelines")
 """Keys by which a configuration names code that loading with ``trust_remote_code`` runs, of other repositories too."""
 
@@ -38,9 +40,9 @@ def save_pretrained(
 def for_model(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that cuts texts, on request, at the model's positions, and of itself not at all."""
     own = copy.deepcopy(tokenizer)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and positions > 0:  # XLNet says -1: as many as there are
-        own.model_max_length = int(positions)
+    positions = find_positions(model)
+    if positions is not None:
+        own.model_max_length = positions
     backend: Any = getattr(own, "backend_tokenizer", None)
     if backend is not None:  # it remembers how it was last called, and would be saved so
         backend.no_truncation()

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from distill.models.inputs import accepted_inputs
-from distill.models.windowed_bert import WindowedBert
+from distill.models.windowed_bert import ReadsWindows
 
 SUMMARY = "summary"
 """Kind of output, beside those of `distill.models.hooks`: a layer's state of that token, (B, 1, D)."""
@@ -44,7 +44,7 @@ def count_summary_layers(model: Any, inputs: Mapping[str, Tensor]) -> int:
 
     Encoder-decoders show none under that name, and a model that shortens texts on its way shows some of other shape.
     """
-    if isinstance(model, WindowedBert):  # whose blocks are read, in texts of any length
+    if isinstance(model, ReadsWindows):  # whose blocks are read, in texts of any length
         return int(model.config.num_hidden_layers)
     states = getattr(model(**accepted_inputs(model, inputs), output_hidden_states=True), "hidden_states", None)
     shape = (*inputs["input_ids"].shape, width_of(model))

@@ -4,6 +4,8 @@ Every loss returns a tensor (B,), so that the loop can average over the examples
 it is cut: over accumulation steps and over processes the sum is the same. Masked positions never count.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -112,16 +114,24 @@ def value_relations(student: Tensor, teacher: Tensor, mask: Tensor, num_heads: i
     return rows.sum(1) / mask.sum(1).clamp(min=1)
 
 
-def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def logits_loss(student: Tensor, teacher: Tensor, temperature: float, *, multi_label: bool = False) -> Tensor:
     """T^2 KL(teacher || student) of the softened classes (Hinton et al., arXiv 1503.02531); MSE for one output.
 
     Args:
         student, teacher: (B, C); C = 1 is a regression, whose score is matched as it is, never through a softmax.
+        multi_label: whether every output decides for itself. The divergence is then that of two Bernoulli
+            distributions, sigmoid(z / T), and the mean over the labels, so that it is as large as ``labels_loss``
+            whatever their number.
 
     Returns:
         (B,) in nats times T^2, or squared label units.
     """
     student, teacher = student.float(), teacher.float()
+    if multi_label:
+        student, teacher = student / temperature, teacher / temperature
+        cross = F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
+        own = F.binary_cross_entropy_with_logits(teacher, teacher.sigmoid(), reduction="none")
+        return (cross - own).mean(-1) * temperature**2
     if student.shape[-1] == 1:
         return (student - teacher).square().squeeze(-1)
     student_log = F.log_softmax(student / temperature, -1)
@@ -129,17 +139,30 @@ def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return (teacher_log.exp() * (teacher_log - student_log)).sum(-1) * temperature**2
 
 
-def labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def labels_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross entropy against the labels, or squared error for a regression; 0 where a label is hidden.
+
+    Where every label is decided by itself it is the binary cross entropy, mean over the labels.
 
     Args:
         logits: (B, C).
-        labels: (B,) int64 classes, -1 where hidden, or float scores where C = 1, NaN where hidden.
+        labels: (B,) int64 classes, -1 where hidden, float scores where C = 1, NaN where hidden, or (B, C) floats
+            0 and 1, a row of NaN where hidden.
+        class_weights: (C,), by which the loss of each class is multiplied; of classes alone, as the next.
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., arXiv 1512.00567);
+            both as `torch.nn.functional.cross_entropy` has them.
 
     Returns:
         (B,) in nats, or squared label units.
     """
+    if labels.ndim == 2:
+        targets = labels.float().nan_to_num()
+        losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        return losses.mean(-1).masked_fill(labels.isnan().any(-1), 0)
     if logits.shape[-1] == 1:
         error = logits.squeeze(-1).float() - labels.float().nan_to_num()
         return error.square().masked_fill(labels.isnan(), 0)
-    return F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=HIDDEN)
+    options: dict[str, Any] = {"weight": class_weights, "label_smoothing": label_smoothing, "ignore_index": HIDDEN}
+    return F.cross_entropy(logits.float(), labels, reduction="none", **options)

@@ -22,15 +22,22 @@ def softmax_attention_maps(captured: Mapping[str, list[Tensor]], num_heads: int,
 
 
 def compute_losses(
-    stage: StageConfig, student: Mapping, teacher: Mapping, inputs: Mapping[str, Tensor], num_heads: int
+    stage: StageConfig,
+    student: Mapping,
+    teacher: Mapping,
+    inputs: Mapping[str, Tensor],
+    num_heads: int,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """Compute every loss of a stage, unweighted.
 
     Args:
         student: what :class:`StageModel` returned.
         teacher: the teacher's captured kinds and ``logits``; empty where no loss reads it.
-        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,).
+        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,), or (B, C) of a multi-label task.
         num_heads: heads of the teacher, for maps and relations.
+        class_weights, label_smoothing: of the loss ``labels``.
 
     Returns:
         Loss name to a value per example (B,), the mean over layers where there are several.
@@ -39,9 +46,12 @@ def compute_losses(
     values: dict[str, Tensor] = {}
     for name in stage.losses:
         if name == "logits":
-            values[name] = losses.logits_loss(student["logits"], teacher["logits"], stage.temperature)
+            several = inputs["labels"].ndim == 2
+            logits = student["logits"], teacher["logits"]
+            values[name] = losses.logits_loss(*logits, stage.temperature, multi_label=several)
         elif name == "labels":
-            values[name] = losses.labels_loss(student["logits"], inputs["labels"])
+            how = class_weights, label_smoothing
+            values[name] = losses.labels_loss(student["logits"], inputs["labels"], *how)
         elif name == "compression":
             values[name] = _mean(student[name])
         elif name == "value_relations":

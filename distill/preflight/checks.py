@@ -17,6 +17,7 @@ from distill.config.schema import PACKED, Config, StageConfig, StudentSettings
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.data.tokenization import PROBES
+from distill.models.positions import positions_of
 from distill.training.launcher import Launcher
 from distill.training.optimizer import trained_part
 from distill.training.run_folder import find_run_folder
@@ -186,7 +187,7 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     device = next(student.parameters()).device
     indices = np.argsort(examples.lengths, kind="stable")[:PADDING_EXAMPLES]  # short ones leave room for padding
     inputs, _ = collate(examples, indices, device)
-    room = int(student.config.max_position_embeddings) - inputs["input_ids"].shape[1]  # type: ignore[union-attr,arg-type]
+    room = positions_of(student) - inputs["input_ids"].shape[1]
     fill = {"input_ids": examples.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
     extra = min(2 * examples.pad_multiple, room)
     padded = {name: torch.nn.functional.pad(values, (0, extra), value=fill[name]) for name, values in inputs.items()}

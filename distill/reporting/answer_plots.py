@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from distill.evaluation.record import Record, model_metrics
-from distill.reporting.answers import MAX_CLASSES, ROLES, Answers, confusion_counts, shown_name
+from distill.reporting.answers import MAX_CLASSES, ROLES, Answers, confusion_counts, label_counts, shown_name
 from distill.reporting.formatting import metric_label, metric_text
-from distill.reporting.plot_style import STUDENT, TEACHER
+from distill.reporting.plot_style import STUDENT, TEACHER, percent_axis
 
 LONGEST_TICK = 16
 """Characters of a class name at an axis."""
@@ -20,8 +20,13 @@ FADE = 400
 
 
 def confusion_matrices(record: Record, answers: Answers | None) -> Figure | None:
-    """Draw which class got which answer, teacher and student side by side; None for scores and for many classes."""
-    if answers is None or answers.task.is_regression or answers.task.num_labels > MAX_CLASSES:
+    """Draw which class got which answer, teacher and student side by side.
+
+    None for scores, for many classes and for labels that a text may have several of.
+    """
+    if answers is None or answers.task.is_regression or answers.task.multi_label:
+        return None
+    if answers.task.num_labels > MAX_CLASSES:
         return None
     size = answers.task.num_labels
     width = max(3.6, 0.62 * size + 1.6)
@@ -59,6 +64,33 @@ def _tick(name: str, index: int) -> str:
     known = get_font(findfont(FontProperties())).get_charmap()
     shown = shown_name(name, LONGEST_TICK)
     return shown if all(ord(letter) in known for letter in shown) else f"class {index + 1}"
+
+
+def f1_by_label(record: Record, answers: Answers | None) -> Figure | None:
+    """Draw the F1 of every label, teacher above student; of many labels those that occur most.
+
+    None where a text has one class or a score.
+    """
+    if answers is None or not answers.task.multi_label:
+        return None
+    counts = {role: label_counts(answers, role) for role in ROLES}
+    present = counts["teacher"].present
+    shown = np.arange(len(present))
+    if len(shown) > MAX_CLASSES:
+        shown = np.sort(np.argsort(-present, kind="stable")[:MAX_CLASSES])
+    figure = Figure(figsize=(7.2, 0.55 * len(shown) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    for role, color, shift in zip(ROLES, (TEACHER, STUDENT), (-0.2, 0.2), strict=True):
+        axes.barh(places + shift, np.nan_to_num(counts[role].f1[shown]), 0.38, color=color, label=_title(record, role))
+    names = [f"{_tick(answers.task.label_names[index], int(index))} ({present[index]:,})" for index in shown]
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    percent_axis(axes.xaxis)
+    axes.set_xlabel("F1 (behind the label: its examples)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.6 / len(shown)), ncols=2)
+    return figure
 
 
 def scores_against_labels(record: Record, answers: Answers | None) -> Figure | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from distill.evaluation.metrics import predictions
+from distill.evaluation.predictions_file import answers_of, labels_of
 from distill.reporting.formatting import MISSING, percent
 from distill.reporting.tables import Table
 from distill.tasks import Task
@@ -33,12 +33,12 @@ class Answers:
         return self.task.validation_splits[0]
 
     def labels(self) -> np.ndarray:
-        """Return the true classes or scores, (n,)."""
-        return self._rows()["label"].to_numpy()
+        """Return the true classes or scores, (n,), or 0 and 1 for every label, (n, C)."""
+        return labels_of(self._rows())
 
     def given(self, role: str) -> np.ndarray:
-        """Return what ``teacher`` or ``student`` answered, (n,): classes or scores."""
-        return predictions(self.task, np.stack(self._rows()[f"{role}_logits"].to_list()))
+        """Return what ``teacher`` or ``student`` answered, (n,): classes or scores, or (n, C) of 0 and 1."""
+        return answers_of(self.task, self._rows(), role)
 
     def _rows(self) -> pd.DataFrame:
         return self.predicted[self.predicted["split"] == self.split]
@@ -52,6 +52,34 @@ def confusion_counts(answers: Answers, role: str) -> np.ndarray:
     return counts
 
 
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many examples have, were given and rightly were given each class or label, int64 (C,)."""
+
+    present: np.ndarray
+    answered: np.ndarray
+    right: np.ndarray
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Share of each that was answered right, (C,); NaN for one without examples."""
+        return _divide(self.right, self.present)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 of each, (C,); NaN for one that is neither present nor answered."""
+        return _divide(2 * self.right, self.present + self.answered)
+
+
+def label_counts(answers: Answers, role: str) -> LabelCounts:
+    """Count the answers of a model, class by class or label by label."""
+    if answers.task.multi_label:
+        labels, given = answers.labels(), answers.given(role)
+        return LabelCounts(labels.sum(0), given.sum(0), (labels * given).sum(0))
+    confusion = confusion_counts(answers, role)
+    return LabelCounts(confusion.sum(1), confusion.sum(0), confusion.diagonal())
+
+
 def answer_cells(answers: Answers | None) -> Table:
     """One row per class with the recall and F1 of teacher and student; without rows for scores, which are drawn."""
     if answers is None:
@@ -59,14 +87,15 @@ def answer_cells(answers: Answers | None) -> Table:
     where = f" ({answers.split})" if len(answers.task.validation_splits) > 1 else ""
     if answers.task.is_regression:
         return Table(f"Scores against labels{where}", (), ())
-    counts = {role: confusion_counts(answers, role) for role in ROLES}
-    recall, f1 = ({role: measure(counts[role]) for role in ROLES} for measure in (_recall, _f1))
-    examples = counts["teacher"].sum(1)
+    kind, kinds = ("label", "labels") if answers.task.multi_label else ("class", "classes")
+    counts = {role: label_counts(answers, role) for role in ROLES}
+    recall, f1 = {role: counts[role].recall for role in ROLES}, {role: counts[role].f1 for role in ROLES}
+    examples = counts["teacher"].present
     shown, notes = np.arange(len(examples)), []
     if len(shown) > MAX_CLASSES:
         lost = np.nan_to_num(f1["teacher"] - f1["student"])
         shown = np.argsort(-lost, kind="stable")[:MAX_CLASSES]
-        notes.append(f"of {len(examples)} classes, the {MAX_CLASSES} whose F1 falls most from teacher to student")
+        notes.append(f"of {len(examples)} {kinds}, the {MAX_CLASSES} whose F1 falls most from teacher to student")
     rows = [
         (
             shown_name(answers.task.label_names[index]),
@@ -75,24 +104,14 @@ def answer_cells(answers: Answers | None) -> Table:
         )
         for index in shown
     ]
-    headers = ("class", "examples", *(f"{name}, {role}" for name in ("recall", "F1") for role in ROLES))
-    return Table(f"Answers per class{where}", headers, tuple(rows), tuple(notes))
+    headers = (kind, "examples", *(f"{name}, {role}" for name in ("recall", "F1") for role in ROLES))
+    return Table(f"Answers per {kind}{where}", headers, tuple(rows), tuple(notes))
 
 
 def shown_name(name: str, longest: int = MAX_NAME) -> str:
     """Return a class name in one short line without control characters."""
     line = "".join(letter if letter.isprintable() else " " for letter in name)
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
-
-
-def _recall(counts: np.ndarray) -> np.ndarray:
-    """Return the share of each class that was answered right, (C,); NaN for a class without examples."""
-    return _divide(counts.diagonal(), counts.sum(1))
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """Return the F1 of each class, (C,); NaN for one that is neither present nor answered."""
-    return _divide(2 * counts.diagonal(), counts.sum(0) + counts.sum(1))
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Which model a student comes from in the end, and under which licence: what its card has to say."""
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelCard, try_to_load_from_cache
+
+from distill.utils.files import read_json
 
 HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 UNKNOWN_LICENCE = "unknown: neither its card nor its configuration names one; ask its authors before you pass this on"
@@ -60,7 +61,7 @@ def _card_data(card: Path | None) -> dict[str, object]:
 
 def _read_config(path: Path | None) -> dict[str, object]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        read = read_json(path) if path is not None else {}
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -10,6 +10,7 @@ from distill.reporting.base_model import UNKNOWN_LICENCE, BaseModel
 from distill.reporting.formatting import metric_label, metric_text, percent
 from distill.reporting.tables import escape_markdown
 from distill.tasks import Task
+from distill.utils.files import read_json
 
 MAX_LABELS = 30
 """Labels that are listed; of more, the configuration has the list."""
@@ -20,23 +21,57 @@ from transformers import AutoModelForSequenceClassification, $tokenizer, pipelin
 
 folder = $folder  # the folder of this page
 tokenizer = $tokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForSequenceClassification.from_pretrained(folder$trust)
 answer = pipeline("text-classification", model=model, tokenizer=tokenizer$options)
-print(answer($example, truncation=True))
+$show
 ```
 
-`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else; the tokenizer
-needs none. Besides transformers and torch nothing has to be installed.""")
+$code Besides transformers and torch nothing has to be installed.""")
+OWN_CODE = """`trust_remote_code=True` runs the model's own code, the Python files of this folder, and nothing else;
+the tokenizer needs none."""
+NO_CODE = (
+    """It is a plain `BertForSequenceClassification`, without code of its own: servers of BERT classifiers take it."""
+)
+
+SHOW = Template("print(answer($example, truncation=True))")
+SHOW_LABELS = Template("""threshold = $threshold  # chosen on held-out train; config.json has it too
+scores = answer($example, top_k=None, truncation=True)
+print([score["label"] for score in scores if score["score"] >= threshold])""")
+HALF = 0.5
 
 
 def use_section(folder: Path, task: Task | None) -> str:
     """Return an example that loads the student from ``folder`` and prints an answer."""
     pair = task is not None and len(task.text_columns) == 2
+    several = task is not None and task.multi_label
+    apply = "sigmoid" if several else "none" if task is not None and task.is_regression else ""
+    brings_code = _read(folder / "config.json").get("model_type") != "bert"
     return USE.substitute(
+        trust=", trust_remote_code=True" if brings_code else "",
+        code=OWN_CODE if brings_code else NO_CODE,
         tokenizer=_read(folder / "tokenizer_config.json").get("tokenizer_class") or "PreTrainedTokenizerFast",
         folder=json.dumps(folder.resolve().name),
-        options=', function_to_apply="none"' if task is not None and task.is_regression else "",
-        example='{"text": "a text", "text_pair": "its pair"}' if pair else '"a text"',
+        options=f', function_to_apply="{apply}"' if apply else "",
+        show=(SHOW_LABELS if several else SHOW).substitute(
+            example='{"text": "a text", "text_pair": "its pair"}' if pair else '"a text"',
+            threshold=_read(folder / "config.json").get("threshold", HALF),
+        ),
+    )
+
+
+def export_section(folder: Path, attention: str, parity: float) -> str:
+    """Return what a folder is that a student was exported to.
+
+    Args:
+        folder: with the configuration.
+        attention: the student's, as its record says it.
+        parity: largest difference of a logit from the student.
+    """
+    positions = _read(folder / "config.json").get("max_position_embeddings") or 0
+    return (
+        f"## Export\n\nWritten by `export.py --format bert`. The student's attention is {escape_markdown(attention)}, "
+        f"and the same as BERT's in all texts that this folder reads, up to {positions:,} tokens. On the "
+        f"validation texts its logits are within {parity:.1e} of the student's."
     )
 
 
@@ -51,15 +86,18 @@ def labels_section(folder: Path, task: Task | None) -> str:
         names = list(task.label_names) if task is not None else []
     listed = "\n".join(f"* {index}: {escape_markdown(name)}" for index, name in enumerate(names[:MAX_LABELS]))
     more = "" if len(names) <= MAX_LABELS else f"\n\n{len(names) - MAX_LABELS} more stand in `config.json`."
-    return f"## Labels\n\n{listed}{more}"
+    several = "\n\nA text may have several of them, or none." if task is not None and task.multi_label else ""
+    return f"## Labels\n\n{listed}{more}{several}"
 
 
 def data_section(record: Record, name: str, task: Task | None) -> str:
     """Return what the student was trained and measured on; ``name`` is that of the data."""
     columns = "" if task is None else f" Text: {escape_markdown(', '.join(task.text_columns))}."
+    read = record.unlabelled
+    more = "" if read is None else f" and on {read.texts:,} texts without labels, which the teacher labelled"
     return (
-        f"## Data\n\nThe student was distilled on the training split of {escape_markdown(name)}.{columns} All figures "
-        f"here are of its {record.split} split, {record.num_examples:,} examples, which it was not trained on."
+        f"## Data\n\nThe student was distilled on the training split of {escape_markdown(name)}{more}.{columns} All "
+        f"figures here are of its {record.split} split, {record.num_examples:,} examples, which it was not trained on."
     )
 
 
@@ -89,7 +127,8 @@ def limits_section(record: Record, folder: Path) -> str:
         f"Measured on one data set only ({metric_label(name)} {score}); on texts of another kind it may do far worse.",
         "It knows what its teacher knew: mistakes and biases of teacher and base model are its own.",
     ]
-    if positions := _read(folder / "config.json").get("max_position_embeddings"):
+    config = _read(folder / "config.json")
+    if positions := config.get("max_position_embeddings", 0) - config.get("position_offset", 0):
         lines.append(f"It reads at most {positions:,} tokens; `truncation=True` cuts the rest off.")
     if missing := (record.never_answered or {}).get("student"):
         lines.append(f"It never answers {escape_markdown(', '.join(missing))}.")
@@ -101,6 +140,6 @@ def limits_section(record: Record, folder: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON file of the student's folder, empty where it has none."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError):
         return {}

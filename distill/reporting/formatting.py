@@ -10,6 +10,7 @@ METRIC_LABELS = {
     "spearmanr": "Spearman",
     "f1": "F1",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
     "accuracy_mismatched": "accuracy (mismatched)",
 }
 
@@ -33,7 +34,8 @@ def metric_text(name: str, value: float | None) -> str:
     """Write a metric: shares as a percentage with one decimal, correlations (MCC among them) with three."""
     if value is None:
         return MISSING
-    return percent(value) if name.startswith("accuracy") or name.endswith("f1") else f"{value:.3f}"
+    is_share = name.startswith(("accuracy", "subset_accuracy")) or name.endswith("f1")
+    return percent(value) if is_share else f"{value:.3f}"
 
 
 def gain_interval(metric: str, gain: Interval | None) -> str:

@@ -1,5 +1,6 @@
 """The model card of a student, made from its record: what it is, how good, how fast, how to load it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -26,6 +27,7 @@ def write_model_card(
     source: str | None = None,
     task: Task | None = None,
     base: BaseModel | None = None,
+    more: Sequence[str] = (),
 ) -> Path:
     """Write ``README.md`` into the student's folder and return its path.
 
@@ -33,11 +35,37 @@ def write_model_card(
     miniature tasks written by a grammar, anything else a folder. Only Hub data is named as a Hub data set, so that
     a figure on the miniature SST-2 never passes for one on SST-2. ``task``: of the run; None is the published task
     of the record's name. ``base``: what the teacher was fine-tuned from, None for a teacher trained from scratch.
+    ``more``: sections that stand before the tables.
     Raises :class:`UserError` when the folder cannot be written.
     """
     data = _card_data(record, source, base)
     path = Path(student_folder) / "README.md"
-    body = _body(record, source, path.parent, task or TASKS.get(record.task), base)
+    return _write_card(path, data, _body(record, source, path.parent, task or TASKS.get(record.task), base, more))
+
+
+def write_export_card(folder: Path, name: str, task: Task, export: str) -> Path:
+    """Write ``README.md`` into the folder of an exported model that has no record, and return its path.
+
+    Args:
+        folder: with the configuration.
+        name: of the model.
+        task: what it answers.
+        export: the section that says where it comes from.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    data = ModelCardData(
+        model_name=name,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["knowledge-distillation"],
+    )
+    body = [f"# {name}", use_section(folder, task), labels_section(folder, task), export]
+    return _write_card(folder / "README.md", data, body)
+
+
+def _write_card(path: Path, data: ModelCardData, body: Sequence[str]) -> Path:
     text = "\n\n".join(["---\n" + data.to_yaml() + "\n---", *body]) + "\n"
     try:
         write_atomically(path, text)
@@ -84,7 +112,8 @@ def _eval_result(record: Record, source: str | None, name: str, value: float) ->
 
 def _hub_metric(name: str) -> str:
     """Name a metric as the Hub does."""
-    return {"macro_f1": "f1", "accuracy_mismatched": "accuracy"}.get(name, name)
+    hub = {"macro_f1": "f1", "micro_f1": "f1", "accuracy_mismatched": "accuracy", "subset_accuracy": "accuracy"}
+    return hub.get(name, name)
 
 
 def _dataset_slug(record: Record, source: str | None) -> str:
@@ -106,7 +135,14 @@ def _attention(record: Record) -> str:
     return str(record.models.student.attention).partition(",")[0]
 
 
-def _body(record: Record, source: str | None, folder: Path, task: Task | None, base: BaseModel | None) -> list[str]:
+def _body(
+    record: Record,
+    source: str | None,
+    folder: Path,
+    task: Task | None,
+    base: BaseModel | None,
+    more: Sequence[str],
+) -> list[str]:
     tables: list[Table] = [
         model_cells(record),
         alternative_cells(record),
@@ -123,6 +159,7 @@ def _body(record: Record, source: str | None, folder: Path, task: Task | None, b
         data_section(record, _dataset_name(record, source), task),
         base_section(base),
         limits_section(record, folder),
+        *more,
         *(markdown_cells(cells) for cells in map(without_gaps, tables) if cells.rows),
         *([f"## Made with\n\n```\n{command}\n```"] if command else []),
     ]

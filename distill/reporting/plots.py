@@ -11,7 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from distill.evaluation.record import Record, share_of_teacher
 from distill.evaluation.record_parts import Point, SpeedPoint
-from distill.reporting.answer_plots import confusion_matrices, scores_against_labels
+from distill.reporting.answer_plots import confusion_matrices, f1_by_label, scores_against_labels
 from distill.reporting.answers import Answers
 from distill.reporting.formatting import metric_label
 from distill.reporting.plot_style import (
@@ -46,6 +46,7 @@ def draw_plots(
     with matplotlib.rc_context(STYLE):
         figures = {
             "confusion.png": confusion_matrices(record, answers),
+            "labels.png": f1_by_label(record, answers),
             "scores.png": scores_against_labels(record, answers),
             "retention_speedup.png": retention_against_speedup(record),
             "speed_by_length.png": speed_by_length(record),

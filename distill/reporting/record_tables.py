@@ -69,11 +69,24 @@ def model_cells(record: Record) -> Table:
             f"the teacher reads {percent(windows.share_of_texts)} of the texts in windows of {windows.tokens} "
             "tokens; its logits are their mean"
         )
+    notes += _threshold_notes(record)
     if record.linear_form:
         notes.append(_linear_form_note(record, record.linear_form))
     if "baseline" in (row[0] for row in rows):
         notes.append("baseline = the student's architecture trained on labels alone")
     return Table(title, headers, tuple(rows), tuple(notes))
+
+
+def _threshold_notes(record: Record) -> list[str]:
+    """Say by which thresholds the models of a multi-label task answer, and what counts as an answer."""
+    known = {model: record.models[model].threshold for model in MODELS}
+    said = [f"{model} {threshold:g}" for model, threshold in known.items() if threshold is not None]
+    if not said:
+        return []
+    return [
+        f"a text has the labels whose probability reaches the threshold: {', '.join(said)} (chosen on held-out train)",
+        "an answer is right, or the same as another, if all of its labels are",
+    ]
 
 
 def _linear_form_note(record: Record, linear: LinearForm) -> str:
@@ -134,7 +147,18 @@ def stage_cells(record: Record) -> Table:
             )
         )
     headers = ("after stage", *(metric_label(name) for name in names), "attention fidelity", "time", "examples")
-    return Table("What each stage bought", headers, tuple(rows))
+    return Table("What each stage bought", headers, tuple(rows), unlabelled_notes(record))
+
+
+def unlabelled_notes(record: Record) -> tuple[str, ...]:
+    """Say how many texts without labels the stages read, if they did."""
+    read = record.unlabelled
+    if read is None:
+        return ()
+    return (
+        f"the stages also read {read.texts:,} texts without labels ({read.tokens:,} tokens), labelled by the teacher: "
+        f"{percent(read.share_of_stage_texts)} of all that they draw from",
+    )
 
 
 def fidelity_by_layer(stage: StageEntry, kind: str = "attention_output") -> list[float]:

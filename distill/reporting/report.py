@@ -25,6 +25,7 @@ from distill.utils.files import write_atomically
 MAX_DISAGREEMENTS = 20
 CAPTIONS = {
     "confusion.png": "Which class got which answer: examples, and their share of the class.",
+    "labels.png": "F1 of every label, at the threshold of each model.",
     "scores.png": "Every score against its label. On the dashed line the answer is exact.",
     "retention_speedup.png": "What was kept against what was gained. Band and bars are 95 % intervals; points lie a "
     "little above and below the student's retention so that batch sizes do not overprint.",
@@ -78,7 +79,7 @@ def _sections(
 ) -> list[Section]:
     """Return the parts of the report in reading order, without those that have nothing to show."""
     sections: list[Section] = [
-        (answer_cells(answers), ["confusion.png", "scores.png"]),
+        (answer_cells(answers), ["confusion.png", "labels.png", "scores.png"]),
         (transposed(model_cells(record)), ["retention_speedup.png"]),
         (alternative_cells(record), []),
         (speed_cells(record), ["speed_by_length.png"]),

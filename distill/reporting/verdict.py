@@ -14,6 +14,7 @@ from distill.reporting.formatting import (
     percent_interval,
     speedup_interval,
 )
+from distill.tasks import FEW_EXAMPLES
 from distill.utils.errors import UserError, choices_hint
 
 REFERENCE_LENGTH = 128
@@ -33,9 +34,21 @@ def verdict(record: Record) -> str:
 def verdict_sentences(record: Record) -> list[str]:
     """Return the sentences of the verdict: first what speaks against the student, then quality, speed and baseline."""
     no_gain = _no_gain(record)
-    against = [_untaught_teacher(record), no_gain, *_never_answered(record), _better_alternative(record)]
+    against = [_too_few(record), _untaught_teacher(record), no_gain, *_never_answered(record)]
+    against.append(_better_alternative(record))
     found = [*against, _quality(record), _speed(record), None if no_gain else _baseline(record)]
     return [sentence for sentence in found if sentence]
+
+
+def _too_few(record: Record) -> str | None:
+    """Say that the examples are too few, so that whatever follows may be chance."""
+    if record.num_examples >= FEW_EXAMPLES:
+        return None
+    examples = "1 example is" if record.num_examples == 1 else f"{record.num_examples} examples are"
+    return (
+        f"{examples} too few to conclude anything from: measure on {FEW_EXAMPLES} or more, better 1,000, "
+        "before you trust what follows."
+    )
 
 
 def _untaught_teacher(record: Record) -> str | None:
@@ -72,7 +85,8 @@ def _never_answered(record: Record) -> list[str]:
         names = missing.get(role, ())
         if names:
             more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            classes = "class" if len(names) == 1 else "classes"
+            kind = "label" if record.models[role].threshold is not None else "class"
+            classes = kind if len(names) == 1 else {"class": "classes", "label": "labels"}[kind]
             sentences.append(f"The {role} never answers {classes} {', '.join(names[:MAX_NAMES])}{more}.")
     return sentences
 

@@ -26,6 +26,7 @@ from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, without_gaps
 from distill.sweeps.front import Summaries, Summary, draw_front, fronts, main_values, place_of, point_of
 from distill.sweeps.mechanism_table import Bench, mechanism_cells, with_speed
+from distill.tasks import FEW_EXAMPLES
 from distill.utils.files import write_atomically
 from distill.utils.redaction import without_absolute_paths
 
@@ -167,6 +168,10 @@ def leaderboard_cells(summaries: Summaries) -> Table:
         notes.append("over the reference: student above the sweep's `reference`, on the same examples, likewise")
     if any("~" in row[-2] for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
+    counts = {_shown_task(task, each): each["num_examples"] for (task, _), each in _ordered(summaries)}
+    for shown, count in counts.items():
+        if count < FEW_EXAMPLES:
+            notes.append(f"{shown}: {count} validation examples are too few: these intervals are not to be trusted")
     points = [point for summary in summaries.values() if (point := point_of(summary))]
     for place in dict.fromkeys((point.length, point.batch_size, point.device) for point in points):
         notes.append("speedup at {:,} tokens, batch {}, on {}".format(*place))

@@ -1,6 +1,5 @@
 """What pipelines/bench_mechanisms.py measured of attention mechanisms, as a part of a leaderboard."""
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from distill.evaluation.record_parts import Interval
 from distill.reporting.formatting import MISSING, megabytes, milliseconds, quantity, speedup_interval
 from distill.reporting.tables import Table
 from distill.utils.errors import UserError
+from distill.utils.files import read_json
 
 Bench = Mapping[str, Any]
 FRONT_LENGTH = 2048
@@ -22,7 +22,7 @@ def read_bench(path: Path | str) -> Bench:
         UserError: it is not there or not whole.
     """
     try:
-        bench = json.loads(Path(path).read_text(encoding="utf-8"))
+        bench = read_json(Path(path))
         rows = {row["attention"]: row for row in bench["rows"]}
         return {**bench, "rows": rows, "name": Path(path).name}
     except OSError as error:

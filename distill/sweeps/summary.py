@@ -10,11 +10,11 @@ import pandas as pd
 
 from distill.config.parsing import load_config
 from distill.data.splits import resolve_task
-from distill.evaluation.metrics import predictions, scored_values, split_suffixes
-from distill.evaluation.predictions_file import read_predictions
+from distill.evaluation.metrics import scored_values, split_suffixes
+from distill.evaluation.predictions_file import answers_of, labels_of, read_predictions
 from distill.evaluation.record import MODELS, Record, model_metrics, plain, read_record
 from distill.evaluation.record_parts import Interval, SpeedupPoint
-from distill.evaluation.significance import gain_over_seeds, retention_over_seeds
+from distill.evaluation.significance import gain_over_seeds, retention_over_seeds, without_false_certainty
 from distill.tasks import Task
 from distill.utils.errors import UserError
 from distill.utils.record_json import to_json
@@ -102,18 +102,20 @@ def gain_over_student(
         return None
     task = runs[0].task
     rows = [run.predicted[run.predicted["split"] == task.validation_splits[0]] for run in students]
-    truth = scored_values(task, task.main_metric, rows[0]["label"].to_numpy())
-    scored = [scored_values(task, task.main_metric, _answers(task, frame, "student")) for frame in rows]
+    truth = scored_values(task, task.main_metric, labels_of(rows[0]))
+    scored = [scored_values(task, task.main_metric, answers_of(task, frame, "student")) for frame in rows]
     better, than = scored[: len(runs)], scored[len(runs) :]
-    return to_json(gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed))
+    gain = gain_over_seeds(task.main_metric, truth, than, better, resamples=resamples, seed=seed)
+    return to_json(_honest(gain, len(truth)))
+
+
+def _honest(found: Interval, num_examples: int) -> Interval:
+    """Take the ends from an interval that says nothing, as in the record of a single run."""
+    return without_false_certainty({"": found}, num_examples)[""]
 
 
 def _examples(run: SeedRun) -> pd.DataFrame:
     return run.predicted[["split", "id", "label"]]
-
-
-def _answers(task: Task, predicted: pd.DataFrame, role: str) -> np.ndarray:
-    return predictions(task, np.stack(predicted[f"{role}_logits"].to_list()))
 
 
 def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -121,9 +123,9 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
     task = runs[0].task
     for split, suffix in split_suffixes(task).items():
         rows = [run.predicted[run.predicted["split"] == split] for run in runs]
-        labels = rows[0]["label"].to_numpy()
+        labels = labels_of(rows[0])
         answers = {
-            role: [_answers(task, frame, role) for frame in rows]
+            role: [answers_of(task, frame, role) for frame in rows]
             for role in MODELS
             if all(f"{role}_logits" in frame for frame in rows)
         }
@@ -133,19 +135,19 @@ def _metrics(runs: Sequence[SeedRun], resamples: int, seed: int) -> Iterator[tup
             scored = {role: [scored_values(task, metric, one) for one in given] for role, given in answers.items()}
             options = {"resamples": resamples, "seed": seed}
             kept = retention_over_seeds(metric, truth, scored["teacher"], scored["student"], **options)
-            has_baseline = "baseline" in scored
+            gain = None
+            if "baseline" in scored:
+                gain = gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options)
             yield (
                 name,
                 {
                     **{role: _spread([_score(run.record, role, name) for run in runs]) for role in MODELS},
                     "retention": {
-                        **to_json(kept),
+                        **to_json(without_false_certainty(kept, len(labels))),
                         **_spread([run.record.retention[name].value for run in runs]),
                         "by_seed": [to_json(run.record.retention[name]) for run in runs],
                     },
-                    "gain": to_json(gain_over_seeds(metric, truth, scored["baseline"], scored["student"], **options))
-                    if has_baseline
-                    else None,
+                    "gain": to_json(_honest(gain, len(labels))) if gain else None,
                 },
             )
 

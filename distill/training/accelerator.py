@@ -1,7 +1,6 @@
-"""The Accelerator of a run: processes, precision, DeepSpeed and TensorBoard."""
+"""The Accelerator of a run: processes, precision and DeepSpeed."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +53,7 @@ def make_accelerator(config: Config) -> RunAccelerator:
         mixed_precision=training_precision(config, launcher),
         # As a plugin, because a number is overruled by what the launcher exports, even by DeepSpeed's "auto".
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.gradient_accumulation),
-        log_with="tensorboard",
+        log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir)),
         kwargs_handlers=handlers,
     )
@@ -94,7 +93,7 @@ def import_before_groups() -> None:
 
 
 def end_training(accelerator: RunAccelerator) -> None:
-    """Close TensorBoard and the process groups.
+    """Close the trackers and the process groups.
 
     Nothing may hold a group any longer: gloo's threads would abort the interpreter when it ends, after all was done.
     """
@@ -141,33 +140,11 @@ def main_process_first(accelerator: RunAccelerator, work: Callable[[], Result]) 
     return results[0] if accelerator.is_main_process else work()
 
 
-def start_trackers(accelerator: Accelerator, config: Config) -> None:
-    """Open TensorBoard in ``<run_dir>/tensorboard`` with the flattened configuration as hparams."""
-    accelerator.init_trackers("tensorboard", config=flatten(dataclasses.asdict(config)))
-
-
-def flush_trackers(accelerator: Accelerator) -> None:
-    """Write out what TensorBoard still keeps in memory."""
-    for tracker in accelerator.trackers:
-        tracker.tracker.flush()
-
-
 def highest(accelerator: Accelerator, value: int) -> int:
     """Return the highest ``value`` of all processes; where there are several, every one must call this."""
     if accelerator.num_processes == 1:
         return value
     return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a configuration to dotted keys with scalar values: TensorBoard's hparams refuse lists and None."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, int | float | str | bool) else str(value)
-    return flat
 
 
 def autocast_dtype(accelerator: Accelerator) -> torch.dtype | None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from torch.serialization import safe_globals
 
 from distill.training.accelerator import uses_deepspeed
 from distill.utils.errors import UserError, loading_problem, storage_problem
-from distill.utils.files import UNFINISHED, checksums, remove, replace_directory, replace_file, write_atomically
+from distill.utils.files import (
+    UNFINISHED,
+    checksums,
+    read_json,
+    remove,
+    replace_directory,
+    replace_file,
+    write_atomically,
+)
 
 logger = get_logger(__name__)
 
@@ -32,8 +40,8 @@ def write_manifest(folder: Path) -> None:
 def is_whole(folder: Path) -> bool:
     """Tell whether ``folder`` has a manifest and every file still is what the manifest says."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError, RecursionError):
+        manifest = read_json(folder / MANIFEST)
+    except (OSError, ValueError):
         return False
     return manifest == _contents(folder)
 
@@ -70,15 +78,21 @@ def remove_checkpoints(folder: Path) -> None:
             remove(path)
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
+def load_checkpoint(
+    accelerator: Accelerator, folder: Path, state_problem: Callable[[Any], str | None] = lambda _: None
+) -> dict[str, Any] | None:
     """Load the newest whole checkpoint of a stage into the prepared objects and return its state, or None.
+
+    Args:
+        state_problem: says what of a state nobody could go on from, None where all is well.
 
     Raises:
         UserError: it is whole but of another model or optimizer, as an older version of this code may have written it,
             or it holds more than tensors.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
-        if is_whole(path):
+        state, problem = _read_state(path, state_problem)
+        if problem is None:
             try:
                 with safe_globals(classes_in_shards() if uses_deepspeed(accelerator) else []):
                     accelerator.load_state(str(path))
@@ -89,9 +103,21 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict[str, Any] | 
                     f"checkpoint {path} does not fit this run ({loading_problem(error)}); was it written by another "
                     f"version of this code? Remove {folder} and the stage starts over"
                 ) from error
-            return json.loads((path / "state.json").read_text())
-        logger.warning(f"checkpoint {path} is torn; trying the one before")
+            return state
+        logger.warning(f"checkpoint {path} is torn{problem}; trying the one before")
     return None
+
+
+def _read_state(path: Path, state_problem: Callable[[Any], str | None]) -> tuple[dict[str, Any], str | None]:
+    """Return the state in a checkpoint, and what makes the checkpoint useless, None where nothing does."""
+    if not is_whole(path):
+        return {}, ""
+    try:
+        state = read_json(path / "state.json")
+    except (OSError, ValueError):
+        return {}, ": its state.json is no JSON"
+    problem = state_problem(state) if isinstance(state, dict) else f"it holds a {type(state).__name__}"
+    return state, None if problem is None else f", or of another version: in its state.json {problem}"
 
 
 def classes_in_shards() -> list[Any]:
@@ -116,8 +142,8 @@ def keep_best(weights: Mapping[str, Tensor], folder: Path, epoch: int) -> None:
     save_weights(weights, best_path(folder, epoch))
     needed = {best_path(folder, epoch)}
     for path in folder.glob("step-*/state.json"):
-        with suppress(OSError, ValueError):  # torn, so that nobody goes back to it
-            needed.add(best_path(folder, json.loads(path.read_text())["best_epoch"]))
+        with suppress(OSError, ValueError, KeyError, TypeError):  # torn, so that nobody goes back to it
+            needed.add(best_path(folder, read_json(path)["best_epoch"]))
     for path in set(folder.glob("best-epoch-*")) - needed:
         path.unlink()
 

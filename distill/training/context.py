@@ -23,6 +23,8 @@ class TrainingContext:
     seed: int
     label_scale: LabelScale | None = None
     """Of a regression; None for classes."""
+    class_weights: np.ndarray | None = None
+    """(C,), of the loss labels; None where all classes count alike."""
 
 
 class TeacherOutputs(Protocol):

@@ -8,6 +8,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from students.families import find_family
+
 DRAWS = 1 << 16
 """Values of a draw of 16 bits; four of them come out of one number of the generator."""
 
@@ -18,10 +20,14 @@ class BitwiseDropout(nn.Dropout):
     PyTorch draws a number of 53 bits per element, one after the other however many threads there are, which takes a
     fifth of a training step of a small BERT. The rate is met to 2^-17, the scale is that of the rate that is drawn,
     and draws come from PyTorch's default generator, so that a checkpoint holds their state.
+
+    Attributes:
+        configured: the rate to come back to where it is not ``enabled`` and drops nothing.
     """
 
-    configured_rate: float = 0.0
-    """What the model's configuration says, whether dropout is on or off."""
+    def __init__(self, rate: float = 0.5, *, enabled: bool = True) -> None:
+        super().__init__(rate if enabled else 0.0)
+        self.configured = rate
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input``, of any shape, with elements zeroed at rate ``p`` and the others scaled up."""
@@ -74,19 +80,12 @@ AttentionMaskInterface.register(BITWISE, sdpa_mask)
 
 
 def set_dropout(model: PreTrainedModel, enabled: bool) -> None:
-    """Set every dropout to the model's configured rate, or to 0 while layer outputs are matched."""
-    config: Any = model.config
-    names_rates = hasattr(config, "hidden_dropout_prob") and hasattr(config, "attention_probs_dropout_prob")
-    if config.model_type == "bert" and config._attn_implementation in ("sdpa", BITWISE):
+    """Set every dropout to the rate that the model was built with, or to 0 while layer outputs are matched."""
+    config = model.config
+    if find_family(config) is not None and config._attn_implementation in ("sdpa", BITWISE):
         model.set_attn_implementation(BITWISE if enabled else "sdpa")
-    for parent_name, parent in list(model.named_modules()):
+    for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
-                is_attention = "attention.self" in f"{parent_name}.{name}"
-                if names_rates:
-                    rate = config.attention_probs_dropout_prob if is_attention else config.hidden_dropout_prob
-                else:  # a family that names its rates otherwise; a dropout that was set to 0 remembers its own
-                    rate = getattr(child, "configured_rate", child.p)
-                dropout = BitwiseDropout(rate if enabled else 0.0)
-                dropout.configured_rate = rate
-                setattr(parent, name, dropout.train(child.training))
+                rate = child.configured if isinstance(child, BitwiseDropout) else child.p
+                setattr(parent, name, BitwiseDropout(rate, enabled=enabled).train(child.training))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
 from distill.data.batching import length_grouped_batches
-from distill.training.accelerator import collect_weights, flush_trackers, highest
+from distill.training.accelerator import collect_weights, highest
 from distill.training.checkpoints import (
     best_path,
     keep_best,
@@ -28,9 +28,10 @@ from distill.training.checkpoints import (
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.dropout import set_dropout
 from distill.training.loss_meter import LossMeter
-from distill.training.progress import Progress
+from distill.training.progress import Progress, state_problem
 from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.training.stepper import Stepper
+from distill.training.trackers import flush_trackers, log_figures
 from distill.utils.errors import UserError
 from distill.utils.interrupts import Interrupted, PostponedSignals
 from distill.utils.progress import progress_bar
@@ -98,7 +99,7 @@ class StageTrainer:
         Raises:
             UserError: it is of a version that trained scores in another unit.
         """
-        saved = load_checkpoint(self.accelerator, self.folder)
+        saved = load_checkpoint(self.accelerator, self.folder, state_problem)
         if saved is not None:
             self.progress = Progress.from_checkpoint(saved)
             if self.label_scale is not None and not self.progress.is_standardised:
@@ -150,7 +151,7 @@ class StageTrainer:
         self.progress.count_step(len(indices), perf_counter() - started)
 
     def log_losses(self, bar: tqdm) -> None:
-        """Add the mean losses since the last line to the history; the speed goes to TensorBoard and the bar alone."""
+        """Add the mean losses since the last line to the history; the speed goes to trackers and bar alone."""
         started, step = perf_counter(), self.progress.global_step
         factor = learning_rate_factor(step - 1, self.total_steps, self.training.warmup)
         line, count = self.meter.flush(step, self.stage.learning_rate * factor)
@@ -216,9 +217,9 @@ class StageTrainer:
         self.accelerator.free_memory()  # so that the next stage's checkpoint holds only its own model and optimizer
 
     def log(self, line: Mapping[str, float]) -> None:
-        """Send one line to TensorBoard under the stage's name."""
+        """Send one line to the trackers under the stage's name."""
         values = {f"{self.stage.name}/{name}": value for name, value in line.items() if name != "step"}
-        self.accelerator.log(values, step=int(line["step"]))
+        log_figures(self.accelerator, values, int(line["step"]))
 
 
 def phase_seed(seed: int, name: str) -> int:

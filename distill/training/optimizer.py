@@ -8,9 +8,12 @@ from typing import Any
 from torch import nn
 
 from distill.config.schema import StageConfig
+from students.families import encoder_layers, find_family
 
 NO_DECAY = ("bias", "LayerNorm")
 """Beside every vector: the norms of other families have other names, and XLNet's biases are matrices."""
+LAYER = re.compile(r"\.(?:layers?|h|block)\.(\d+)\.")
+EMBEDDING = re.compile(r"emb|\.wte\.|\.wpe\.")
 
 
 def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -81,15 +84,15 @@ def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> lis
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
     they learn faster, by the mechanism's ``feature_rate``, unless ``feature_learning_rate`` says otherwise. Biases,
     LayerNorm and features are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the
-    embeddings at L + 1.
+    embeddings at L + 1; weights that several layers share learn as the last of these.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    num_layers = int(getattr(model.config, "num_hidden_layers", None) or 0)
+    of_layer, num_layers = _layers_of(model)
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
         is_plain = any(part in name for part in NO_DECAY) or parameter.ndim == 1
         kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
-        depth = 0 if stage.layer_decay == 1 else _layers_above(name, num_layers)
+        depth = 0 if stage.layer_decay == 1 else _layers_above(name, of_layer.get(id(parameter)), num_layers)
         groups.setdefault((kind, depth), []).append(parameter)
     feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
     settings = {
@@ -105,12 +108,26 @@ def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> lis
     return found
 
 
-def _layers_above(name: str, num_layers: int) -> int:
+def _layers_of(model: Any) -> tuple[dict[int, int], int]:
+    """Return the layer that each parameter is of, by its identity, and how many layers there are.
+
+    A model of a family that `students.families` does not know tells by the names of its parameters: XLNet's are
+    layer.3, ModernBERT's layers.3, GPT-2's h.3.
+    """
+    if find_family(model.config) is not None:
+        layers = encoder_layers(model)
+        return {id(each): index for index, layer in enumerate(layers) for each in layer.parameters()}, len(layers)
+    matches = [(LAYER.search(name), parameter) for name, parameter in model.named_parameters()]
+    num_layers = int(getattr(model.config, "num_hidden_layers", None) or 0)
+    return {id(parameter): int(match[1]) for match, parameter in matches if match}, num_layers
+
+
+def _layers_above(name: str, layer: int | None, num_layers: int) -> int:
     """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own.
 
-    BERT's are encoder.layer.3, XLNet's layer.3, ModernBERT's layers.3, GPT-2's h.3.
+    Args:
+        layer: the parameter's own, if it is a layer's.
     """
-    layer = re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name)
-    if layer:
-        return num_layers - int(layer[1])
-    return num_layers + 1 if re.search(r"emb|\.wte\.|\.wpe\.", name) else 0
+    if layer is not None:
+        return num_layers - layer
+    return num_layers + 1 if EMBEDDING.search(name) else 0

@@ -3,9 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import numpy as np
+
+from distill.utils.errors import UserError
+from distill.utils.record_json import read_value
+
+EARLIER = {"is_score_mean": False, "is_standardised": False}
+"""Fields that the checkpoints of earlier versions lack, and what these meant."""
 
 
 def epoch_score(metrics: Mapping[str, float]) -> float:
@@ -15,6 +21,24 @@ def epoch_score(metrics: Mapping[str, float]) -> float:
     epoch that answers with nothing else.
     """
     return float(np.mean(list(metrics.values())))
+
+
+def state_problem(saved: Mapping[str, Any]) -> str | None:
+    """Say what of a checkpoint's state neither this version nor an earlier one has written, or return None."""
+    types = get_type_hints(Progress)
+    if unknown := saved.keys() - types.keys():
+        return f"{min(unknown)} is unknown"
+    if missing := types.keys() - saved.keys() - EARLIER.keys():
+        return f"{min(missing)} is missing"
+    try:
+        for name, value in saved.items():
+            read_value(types[name], value, "state", name)
+    except UserError as error:
+        return str(error).removeprefix("state: ")
+    epochs = len(saved["held_out"])
+    if not 0 <= (saved["best_epoch"] or 0) <= epochs:
+        return f"best_epoch is {saved['best_epoch']} of {epochs}"
+    return None
 
 
 @dataclass
@@ -73,7 +97,7 @@ class Progress:
     @classmethod
     def from_checkpoint(cls, saved: Mapping[str, Any]) -> Self:
         """Return the progress that a checkpoint holds, its best epoch scored by today's rule."""
-        progress = cls(**{"is_score_mean": False, "is_standardised": False, **saved})
+        progress = cls(**{**EARLIER, **saved})
         if progress.best_epoch and not progress.is_score_mean:
             progress.best_score = epoch_score(progress.held_out[progress.best_epoch - 1])
         progress.is_score_mean = True

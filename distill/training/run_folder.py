@@ -33,6 +33,9 @@ from distill.utils.files import (
 )
 from distill.utils.record_json import JsonObject, from_json
 
+SETTINGS_OF = "configuration and tokenizer of "
+"""Begins the name of what decides a checkpoint's answers beside its weights; earlier versions did not note it."""
+
 
 @dataclass(frozen=True)
 class SavedResult(JsonObject):
@@ -231,7 +234,8 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
     changed = [] if saved is None else moved_inputs(saved, config)
     if begun_with.exists():
         known = read_object(begun_with, "remove it if data and weights are what they were when the run began")
-        changed = sorted(name for name in known | dict(inputs) if known.get(name) != inputs.get(name))
+        noted = [name for name in known | dict(inputs) if name in known or not name.startswith(SETTINGS_OF)]
+        changed = sorted(name for name in noted if known.get(name) != inputs.get(name))
     if changed:
         raise UserError(
             f"{', '.join(changed)}: no longer what run folder {folder.path} was begun with; "

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
 from distill.data.batching import collate
+from distill.data.labels import HIDDEN
 from distill.objectives.capture_plan import StageModel
 from distill.objectives.stage_losses import compute_losses
 from distill.training.accelerator import prepare, uses_deepspeed
@@ -30,7 +31,7 @@ class Stepper:
         self, context: TrainingContext, model: PreTrainedModel, stage: StageConfig, inputs: StageInputs
     ) -> None:
         self.accelerator, self.training, self.inputs = context.accelerator, context.training, inputs
-        self.label_scale = context.label_scale
+        self.label_scale, self.class_weights = context.label_scale, context.class_weights
         trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
@@ -69,12 +70,33 @@ class Stepper:
         parts = np.array_split(own, self.training.gradient_accumulation)
         # Both accelerate and DDP average over parts and processes; a sum over examples is wanted.
         scale = self.accelerator.num_processes * len(parts) / len(indices)
+        weights = self._batch_weights(indices)
         for part in parts:
             counted = len(part) > 0
             # Every process must take part in every step.
-            self._accumulate(part if counted else indices[:1], stage, scale, counted, meter)
+            self._accumulate(part if counted else indices[:1], stage, scale, counted, meter, weights)
 
-    def _accumulate(self, part: np.ndarray, stage: StageConfig, scale: float, counted: bool, meter: LossMeter) -> None:
+    def _batch_weights(self, indices: np.ndarray) -> torch.Tensor | None:
+        """Return the class weights (C,) over their mean in a batch, however it will be cut; None where there are none.
+
+        The mean loss over the labelled examples is then what torch calls the weighted mean, sum(w l) / sum(w).
+        """
+        if self.class_weights is None:
+            return None
+        labels = self.inputs.examples.labels[indices]
+        mean = self.class_weights[labels[labels != HIDDEN]].mean() if (labels != HIDDEN).any() else 1.0
+        weights = self.class_weights / (mean or 1.0)
+        return torch.from_numpy(weights.astype(np.float32)).to(self.accelerator.device)
+
+    def _accumulate(
+        self,
+        part: np.ndarray,
+        stage: StageConfig,
+        scale: float,
+        counted: bool,
+        meter: LossMeter,
+        class_weights: torch.Tensor | None,
+    ) -> None:
         """Add the gradient of one part of a batch; with the last part the optimizer moves."""
         inputs, labels = collate(self.inputs.examples, part, self.accelerator.device)
         source = self.inputs.teacher_outputs
@@ -86,7 +108,8 @@ class Stepper:
         with self.accelerator.accumulate(self.wrapped):
             student = self.wrapped(inputs, teacher.get("layer_input"))
             num_heads = source.num_heads if source is not None else 1
-            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads)
+            how = class_weights, self.training.label_smoothing
+            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads, *how)
             sums = {name: value.sum() * counted for name, value in values.items()}
             loss = torch.stack([stage.losses[name] * value for name, value in sums.items()]).sum()
             if not loss.requires_grad:

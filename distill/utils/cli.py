@@ -7,11 +7,12 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from distill.utils.errors import SharedError, UserError, choices_hint, storage_problem
+from distill.utils.errors import SharedError, UserError, choices_hint, memory_problem, storage_problem
 from distill.utils.interrupts import Interrupted, ignore_signals, raise_on_signals
 
 EXIT_USER_ERROR = 2
@@ -19,6 +20,7 @@ MAX_LINE = 1000
 """Characters of a message; longer than any of ours is what it quotes from a file."""
 SECONDS_TO_SPEAK, SECONDS_TO_END = 5.0, 60.0
 """For the main process to tell a mistake, and to end; leaving torch takes seconds on a busy machine."""
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 EXIT_SIGNAL = 128
 """Added to the number of the signal that ended a process, as a shell does."""
 
@@ -42,6 +44,23 @@ def quiet_libraries() -> None:
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def tensors_alone() -> Iterator[None]:
+    """Have torch refuse every pickle that holds more than tensors while the block runs, whoever reads it.
+
+    DeepSpeed loads its shards of a checkpoint with weights_only=False, which would run what a pickle asks for.
+    """
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[WEIGHTS_ONLY]
+        else:
+            os.environ[WEIGHTS_ONLY] = before
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,15 +108,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and leave the process with its exit code (None counts as 0).
 
     A :class:`UserError` becomes one ``error: …`` line on stderr and exit code 2, Ctrl-C and SIGTERM one line and
-    exit code 130 or 143, and storage that is full or closed to us is a user's mistake too. Anything else is a bug of
-    ours and keeps its traceback.
+    exit code 130 or 143, and storage that is full or closed to us, or memory that gives out, is a user's mistake too.
+    Anything else is a bug of ours and keeps its traceback.
     """
     raise_on_signals()
     quiet_libraries()
-    # DeepSpeed loads its shards of a checkpoint with weights_only=False, which would run what a pickle asks for.
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
-        code = main()
+        with tensors_alone():
+            code = main()
         sys.stdout.flush()
     except UserError as error:
         let_main_process_speak(error)
@@ -114,7 +132,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        problem = storage_problem(error)
+        problem = storage_problem(error) or memory_problem(error)
         if problem is None:
             raise
         print_error(problem)

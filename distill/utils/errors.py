@@ -29,7 +29,13 @@ def first_line(error: BaseException) -> str:
 
 
 def loading_problem(error: BaseException) -> str:
-    """Return in one line why a library could not load a checkpoint."""
+    """Return in one line why a library could not load a checkpoint.
+
+    Raises:
+        BaseException: ``error`` itself, where memory has given out, of which no checkpoint is to blame.
+    """
+    if is_out_of_memory(error):
+        raise error
     if "trust_remote_code" in str(error):
         return "it brings code of its own"
     if "Weights only load failed" in str(error):
@@ -37,6 +43,34 @@ def loading_problem(error: BaseException) -> str:
     return first_line(error)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell memory that gave out, which every library says in its own way, from a bug."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
+
+
+def memory_problem(error: BaseException) -> str | None:
+    """Return in one line that memory gave out and what helps, if that is what ``error`` or its cause says."""
+    cause: BaseException | None = error
+    while cause is not None and not is_out_of_memory(cause):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    wanted = re.search(r"allocate (\d+(?:\.\d+)?) ?([a-z]+)", str(cause), re.IGNORECASE)
+    amount = f"{float(wanted[1]):,.10g}" if wanted else ""
+    more = f" ({amount} {wanted[2]} more were wanted)" if wanted else ""
+    return (
+        f"out of memory{more}; give a smaller batch_size or data.max_length, end other programs, or use a machine "
+        "with more"
+    )
+
+
+NO_MEMORY = ("not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "std::bad_alloc")
+"""How torch's CPU allocator, CUDA's libraries and C++ say it, in small letters."""
 WAYS_OUT = {
     errno.ENOSPC: "free some",
     errno.EDQUOT: "free some of your quota",

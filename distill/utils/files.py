@@ -63,6 +63,19 @@ def copy_directory(source: Path, final: Path) -> None:
     replace_directory(temporary, final)
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is torn, or nested deeper than anything that was written here.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
+
+
 def read_object(path: Path, way_out: str) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -70,8 +83,8 @@ def read_object(path: Path, way_out: str) -> dict[str, Any]:
         UserError: it is torn or holds something else; the message ends with ``way_out``.
     """
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is torn; {way_out}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is torn: it holds a {type(value).__name__}, not an object; {way_out}")
@@ -83,7 +96,7 @@ def checksums(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            found[path.relative_to(folder).as_posix()] = _checksum(path)
+            found[path.relative_to(folder).as_posix()] = file_checksum(path)
     return found
 
 
@@ -101,12 +114,13 @@ def find_damage(folder: Path, expected: Mapping[str, str | None], pattern: str =
             continue
         if not path.is_file():
             return f"{path} is missing"
-        if digest is not None and _checksum(path) != digest:
+        if digest is not None and file_checksum(path) != digest:
             return f"{path} was changed"
     return None
 
 
-def _checksum(path: Path) -> str:
+def file_checksum(path: Path) -> str:
+    """Return the SHA-256 sum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

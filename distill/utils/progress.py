@@ -15,7 +15,7 @@ def progress_bar(items: Iterable[Any] | None = None, *, name: str, unit: str, **
     Args:
         name: of the work; it stands in front of the bar.
         unit: what is counted, in the singular.
-        how: ``total``, ``initial``, ``leave`` and ``disable`` of tqdm.
+        how: ``total``, ``initial``, ``leave``, ``delay`` and ``disable`` of tqdm.
     """
     interval = SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else SECONDS_IN_A_FILE
     return tqdm(items, desc=name, unit=unit, mininterval=interval, **how)

@@ -80,7 +80,7 @@ def from_json(kind: type[Object], value: Any, where: str, path: str = "") -> Obj
     for key in _keys(kind):
         name = f"{path}.{key.name}" if path else key.name
         if key.name in value:
-            given[key.name] = _read(types[key.name], value[key.name], where, name)
+            given[key.name] = read_value(types[key.name], value[key.name], where, name)
         elif key.default is dataclasses.MISSING:
             raise UserError(f"{where}: {name} is missing; write the file again")
         else:
@@ -88,8 +88,11 @@ def from_json(kind: type[Object], value: Any, where: str, path: str = "") -> Obj
     return kind(**given, lacking=frozenset(lacking))
 
 
-def _read(hint: Any, value: Any, where: str, path: str) -> Any:
-    """Return ``value`` as that one of the hint's types whose JSON it is."""
+def read_value(hint: Any, value: Any, where: str, path: str) -> Any:
+    """Return ``value`` as that one of the hint's types whose JSON it is; UserError where it is none of them.
+
+    Arguments as in :func:`from_json`, with a type for ``kind``.
+    """
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     for kind in kinds:
         if kind is Any or type(value) in _json_types(kind):  # not isinstance: to Python true is a whole number
@@ -99,17 +102,18 @@ def _read(hint: Any, value: Any, where: str, path: str) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str, path: str) -> Any:
-    if get_origin(kind) is tuple:
-        return tuple(_read(get_args(kind)[0], item, where, f"{path}[{index}]") for index, item in enumerate(value))
-    if get_origin(kind) is Mapping:
-        return {key: _read(get_args(kind)[1], item, where, f"{path}.{key}") for key, item in value.items()}
+    if get_origin(kind) in (tuple, list):
+        items = (read_value(get_args(kind)[0], item, where, f"{path}[{index}]") for index, item in enumerate(value))
+        return tuple(items) if get_origin(kind) is tuple else list(items)
+    if get_origin(kind) in (Mapping, dict):
+        return {key: read_value(get_args(kind)[1], item, where, f"{path}.{key}") for key, item in value.items()}
     return from_json(kind, value, where, path) if _is_object(kind) else value
 
 
 def _json_types(kind: Any) -> tuple[type, ...]:
-    if get_origin(kind) is tuple:
+    if get_origin(kind) in (tuple, list):
         return (list,)
-    if get_origin(kind) is Mapping or _is_object(kind):
+    if get_origin(kind) in (Mapping, dict) or _is_object(kind):
         return (dict,)
     return (int, float) if kind is float else (kind,)
 

@@ -17,7 +17,7 @@ from distill.config.validation import check_config
 from distill.evaluation.predict import Prediction, predict
 from distill.evaluation.record import read_record
 from distill.models.loading import Classifier, load_classifier
-from distill.utils.cli import quiet_libraries
+from distill.utils.cli import quiet_libraries, tensors_alone
 from distill.utils.errors import UserError
 from distill.utils.findings import raise_on_error
 from pipelines.run.phases import run_phases
@@ -57,9 +57,10 @@ def distill(config: Config) -> None:
     quiet_libraries()
     check_config(config, STUDENTS)
     try:
-        opened = prepare_run(config, raise_on_error)
-        if opened is not None:
-            run_phases(*opened)
+        with tensors_alone():
+            opened = prepare_run(config, raise_on_error)
+            if opened is not None:
+                run_phases(*opened)
     finally:  # accelerate keeps precision and devices for the whole process, where the next run may want others
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()

@@ -1,7 +1,7 @@
 """The baseline: the same student, trained on labels alone."""
 
 from distill.config.schema import PACKED, SCRATCH, Config, StageConfig
-from distill.evaluation.predict import held_out_scorer, validation_metrics
+from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
 from distill.training.accelerator import main_process_first
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
@@ -13,7 +13,7 @@ from teachers.finetuning import label_free_start
 
 
 def more_text(config: Config, setup: DistillationSetup) -> float:
-    """Return how many texts the stages read for every one that the baseline does."""
+    """Return how many texts the stages read for every one that the baseline does; those without labels aside."""
     others = 0 if setup.other is None else len(setup.other)
     return 1 + (config.augmentation.copies or 0) + others / len(setup.train)
 
@@ -33,6 +33,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     scorer = held_out_scorer(context.run, context.task, setup.held_out)
     inputs = StageInputs(setup.train)
     progress = StageTrainer(context.run, baseline, stage, inputs, folder.phase("baseline"), scorer).run()
+    settle_threshold(context.task, baseline, setup.held_out, context.device, anew=True)
     _, metrics = validation_metrics(context.run, context.task, baseline, setup.validation)
     record_phase(context, setup, baseline, PhaseResult(stage, progress, metrics))
     return baseline

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from matplotlib.image import imread
 
@@ -23,8 +22,10 @@ from distill.reporting.base_model import BaseModel, describe_base_model
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
+from distill.training.trackers import log_picture
 from distill.utils.record_json import from_json
 from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.stage_texts import STAGE_TOKENS, unlabelled_entry
 from pipelines.run.student import load_student
 from students import StudentForSequenceClassification
 
@@ -60,6 +61,7 @@ def compare_and_report(
         stages=[from_json(StageEntry, results[stage.name], f"stage {stage.name}") for stage in setup.stages],
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
+        unlabelled=unlabelled_entry(context, setup),
     )
     if not context.run.accelerator.is_main_process:
         return
@@ -74,11 +76,12 @@ def compare_and_report(
     )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
-        shutil.rmtree(folder.path / "checkpoints" / "teacher_outputs", ignore_errors=True)
+        for name in ("teacher_outputs", STAGE_TOKENS):
+            shutil.rmtree(folder.path / "checkpoints" / name, ignore_errors=True)
     disagreements = find_disagreements(context.task, frame, context.splits.validation)
     report = write_report(record, folder.path, disagreements, history, Answers(context.task, frame))
     for path in sorted((folder.path / "plots").glob("*.png")):
-        show_picture(context, path)
+        log_picture(context.run.accelerator, path.stem, imread(path)[..., :3])
     print(comparison_table(record))
     print(f"report: {report}")
 
@@ -101,9 +104,3 @@ def before_its_attention(
     if not stages or attention_name(student.config) == "softmax":
         return None
     return lambda: load_student(context, context.folder.checked_model(stages[-1]))
-
-
-def show_picture(context: RunContext, path: Path) -> None:
-    """Show a picture of the report in TensorBoard."""
-    image = imread(path)[None, ..., :3]
-    context.run.accelerator.get_tracker("tensorboard").log_images({path.stem: image}, step=0, dataformats="NHWC")

@@ -11,21 +11,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples, collate
+from distill.data.labels import class_weights
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
+from distill.data.unlabelled import UnlabelledTexts, find_unlabelled
 from distill.models.inputs import reading_of
+from distill.models.positions import find_positions
 from distill.models.summaries import count_summary_layers
-from distill.objectives.capture_plan import summary_targets
+from distill.objectives.capture_plan import CapturePlan, summary_targets
 from distill.tasks import Task
-from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process, start_trackers
+from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process
 from distill.training.context import TrainingContext
 from distill.training.label_scale import measure_label_scale
-from distill.training.run_folder import RunFolder, create_run_folder, locked, update_config
+from distill.training.run_folder import SETTINGS_OF, RunFolder, create_run_folder, locked, update_config
+from distill.training.trackers import start_trackers
 from distill.utils.errors import UserError
 from students import resolve_layer_map
 from teachers.any_classifier import teacher_length
 from teachers.finetuning import starting_teacher, student_start
-from teachers.loading import Teacher, weights_checksum
+from teachers.loading import Teacher, settings_checksum, weights_checksum
+from teachers.output_plan import Reading, plan_for, plan_readings
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class RunContext:
     folder: RunFolder
     task: Task
     splits: Splits
+    unlabelled: UnlabelledTexts | None = None
+    """Texts without labels, for the stages alone; they stay on disk."""
 
     @property
     def device(self) -> Any:
@@ -54,10 +61,13 @@ class OtherEncoder:
     held_out: TokenizedExamples
     validation: Mapping[str, TokenizedExamples]
     other: TokenizedExamples | None
+    unlabelled: TokenizedExamples | None
     teacher_layers: list[int]
     """Whose summary each student layer is matched with; empty where the teacher shows no layers."""
     max_length: int
     """Tokens of a text that the teacher is given."""
+    reading: Mapping[str, Any]
+    """How batches for it have to look, as `distill.models.inputs.reading_of` returns it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,8 @@ class DistillationSetup:
     """What the student is taken through: :func:`stages_at_depth`, once the recipe is known."""
     other: TokenizedExamples | None = None
     """Texts of other tasks, for the stages alone."""
+    unlabelled: TokenizedExamples | None = None
+    """A sample of the texts without labels."""
     other_encoder: OtherEncoder | None = None
     """None where the student is made of the teacher."""
 
@@ -98,10 +110,21 @@ class DistillationSetup:
         """The data in the teacher's tokens."""
         return self if self.other_encoder is None else self.other_encoder
 
+    @property
+    def readings(self) -> list[Reading]:
+        """What every stage reads of what it matches, in order."""
+        return plan_readings(self.stages, self.plan)
+
+    def plan(self, stage: StageConfig) -> CapturePlan:
+        """Return what a stage, or any other phase, captures of the student, and of what it matches."""
+        shown = None if self.other_encoder is None else self.other_encoder.teacher_layers
+        num_layers = int(getattr(self.teacher.config, "num_hidden_layers", None) or 0)
+        return plan_for(stage, self.layer_map, num_layers, shown)
+
 
 @dataclass(frozen=True)
 class StageTexts:
-    """What the stages read: train, its altered copies and the texts of other tasks, row by row for both models."""
+    """What the stages read, row by row for both models."""
 
     examples: TokenizedExamples
     """In the student's tokens."""
@@ -120,8 +143,13 @@ def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder)
         return task, replace(splits, other=other)
 
     task, splits = main_process_first(accelerator, read)
+    place, unlabelled = config.data.unlabelled, None
+    if place is not None:
+        unlabelled = on_main_process(accelerator, lambda: find_unlabelled(task, place, splits))
     scale = measure_label_scale(splits.train.labels) if task.is_regression else None
-    return RunContext(config, TrainingContext(accelerator, config.training, config.seed, scale), folder, task, splits)
+    weights = class_weights(config.training.class_weights, task, splits.train.labels)
+    training = TrainingContext(accelerator, config.training, config.seed, scale, weights)
+    return RunContext(config, training, folder, task, splits, unlabelled)
 
 
 def make_setup(context: RunContext) -> DistillationSetup:
@@ -138,45 +166,50 @@ def make_setup(context: RunContext) -> DistillationSetup:
             accelerator.print(loaded.label_note)
     length = config.data.max_length if start is None else teacher_length(source, config.data.max_length)
     layer_map = student_layer_map(config, (source if start is None else start).model)
-    positions = int(getattr(source.model.config, "max_position_embeddings", None) or 0)
-    if 0 < positions < length:
+    positions = find_positions(source.model)
+    if positions is not None and positions < length:
         accelerator.print(
             f"teacher: reads texts of more than {positions} tokens in windows; the student reads up to "
             f"{config.data.max_length} at once"
         )
     if start is None:
-        own, validation, other = tokenize_parts(context, source, length)
-        return DistillationSetup(source, is_ours, *own, validation, layer_map, other=other)
+        parts = tokenize_parts(context, source, length)
+        return DistillationSetup(source, is_ours, layer_map=layer_map, **parts)
     start.model.to(context.device)
     if length < config.data.max_length:
         accelerator.print(f"teacher: reads the first {length} of its tokens of a text, as many as it has positions")
     reading = reading_of(source.model, source.tokenizer)
-    own, validation, other = tokenize_parts(context, source, length, **reading)
-    batch, _ = collate(own[0], np.arange(1), context.device)
+    parts = tokenize_parts(context, source, length, **reading)
+    batch, _ = collate(parts["train"], np.arange(1), context.device)
     shown = count_summary_layers(source.model.eval(), batch)
     layers = summary_targets(layer_map, start.model.config.num_hidden_layers, shown) if shown else []
-    across = OtherEncoder(start, *own, validation, other, layers, length)
-    own, validation, other = tokenize_parts(context, start, config.data.max_length)
-    return DistillationSetup(source, is_ours, *own, validation, layer_map, other=other, other_encoder=across)
+    across = OtherEncoder(start, teacher_layers=layers, max_length=length, reading=reading, **parts)
+    parts = tokenize_parts(context, start, config.data.max_length)
+    return DistillationSetup(source, is_ours, layer_map=layer_map, other_encoder=across, **parts)
 
 
-def tokenize_parts(
-    context: RunContext, reader: Teacher, max_length: int, **reading: Any
-) -> tuple[tuple[TokenizedExamples, TokenizedExamples], dict[str, TokenizedExamples], TokenizedExamples | None]:
-    """Tokenise the data for a model: train and held-out train, the validation splits, the texts of other tasks.
+def tokenize_parts(context: RunContext, reader: Teacher, max_length: int, **reading: Any) -> dict[str, Any]:
+    """Tokenise the data for a model.
 
     Args:
-        reading: as `distill.models.inputs.reading_of` returns it; nothing for a BERT.
+        reading: as `distill.models.inputs.reading_of` returns it; nothing for one whose layers are BERT's.
+
+    Returns:
+        What :class:`DistillationSetup` and :class:`OtherEncoder` call ``train``, ``held_out``, ``validation``,
+        ``other`` and ``unlabelled``.
     """
     splits = context.splits
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
     if splits.other is not None:
         parts["other"] = splits.other
+    if context.unlabelled is not None:
+        parts["unlabelled"] = context.unlabelled.sample
     tokens = on_main_process(
         context.run.accelerator,
         lambda: {name: tokenize(part, reader.tokenizer, max_length, **reading) for name, part in parts.items()},
     )
-    return (tokens.pop("train"), tokens.pop("held_out")), tokens, tokens.pop("other", None)
+    own = {name: tokens.pop(name, None) for name in ("train", "held_out", "other", "unlabelled")}
+    return own | {"validation": tokens}
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -195,7 +228,7 @@ def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
 
 @contextmanager
 def open_run_folder(context: RunContext) -> Iterator[None]:
-    """Make the run folder, open TensorBoard in it, and keep other runs out of it while the block runs.
+    """Make the run folder, open the trackers, and keep other runs out of it while the block runs.
 
     Everything that can be refused without training has been looked at by now: a folder left behind by a mistake would
     refuse the corrected command.
@@ -208,8 +241,15 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
                 "baseline.checkpoint": config.baseline.checkpoint,
                 "student.checkpoint": config.student.checkpoint,
             }
-            weights = {name: weights_checksum(path) for name, path in checkpoints.items() if path is not None}
-            create_run_folder(config, folder, data_checksums(context.splits) | weights)
+            inputs = data_checksums(context.splits)
+            if context.unlabelled is not None:
+                inputs["texts of data.unlabelled"] = context.unlabelled.checksum
+            for name, path in checkpoints.items():
+                if path is not None:
+                    inputs[name] = weights_checksum(path)
+                    if settings := settings_checksum(path):
+                        inputs[SETTINGS_OF + name] = settings
+            create_run_folder(config, folder, inputs)
             stack.enter_context(locked(folder))
             update_config(config, folder)
         accelerator.wait_for_everyone()

@@ -15,6 +15,8 @@ from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import read_predictions
 from distill.evaluation.record import Record
 from distill.reporting.answers import Answers
+from distill.reporting.base_model import describe_base_model
+from distill.reporting.model_card import write_export_card, write_model_card
 from distill.reporting.report import write_report
 from distill.tasks import Task
 from distill.training.run_folder import RunFolder
@@ -40,6 +42,33 @@ def task_and_data(folder: RunFolder | None, options: argparse.Namespace) -> tupl
     if name is None:
         raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
     return name, replace(config.data if config else DataConfig(), **data_options(options, name))
+
+
+def length_of_run(folder: RunFolder) -> int | None:
+    """Return the longest text that a run's models were compared on, in tokens; None where it does not say."""
+    saved = folder.path / "config.yaml"
+    return load_config(saved).data.max_length if saved.exists() else None
+
+
+def write_exported_card(
+    folder: Path, run: RunFolder | None, record: Record | None, task: Task, data: DataConfig, sections: tuple[str, str]
+) -> Path:
+    """Write the card of a folder that a student was exported to: the student's own, with where the folder comes from.
+
+    Args:
+        folder: of the export.
+        run: that the student comes from; None, as ``record``, for a student outside a run.
+        record: of that run.
+        task: what the student answers.
+        data: that it was compared on.
+        sections: the student's attention and the section about the export.
+    """
+    attention, export = sections
+    if run is None or record is None:
+        return write_export_card(folder, f"{attention.partition(',')[0]}-{task.name}", task, export)
+    saved = run.path / "config.yaml"
+    base = describe_base_model(load_config(saved).teacher.checkpoint) if saved.exists() else None
+    return write_model_card(record, folder, source=data.dir, task=task, base=base, more=[export])
 
 
 def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], splits: Sequence[str]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
-from distill.training.accelerator import flush_trackers
 from distill.training.progress import Progress
 from distill.training.run_folder import save_model
+from distill.training.trackers import flush_trackers, log_figures
 from pipelines.run.context import DistillationSetup, RunContext
 from teachers.output_cache import TeacherTargets
 
@@ -66,7 +66,7 @@ class PhaseResult:
         )
 
     def scalars(self) -> dict[str, float]:
-        """Return what TensorBoard shows of it, by name."""
+        """Return what trackers show of it, by name."""
         name = self.stage.name
         values = {f"{name}/validation_{metric}": value for metric, value in self.metrics.items()}
         for layer in self.fidelity:
@@ -79,7 +79,7 @@ def record_phase(context: RunContext, setup: DistillationSetup, model: PreTraine
     """Print and log a phase, save its model and mark the phase finished."""
     accelerator = context.run.accelerator
     accelerator.print(result.line())
-    accelerator.log(result.scalars(), step=result.progress.global_step)
+    log_figures(accelerator, result.scalars(), result.progress.global_step)
     if accelerator.is_main_process:
         flush_trackers(accelerator)
         save_model(model, setup.tokenizer, context.folder.model(result.stage.name))

@@ -4,15 +4,18 @@ from distill.training.accelerator import end_training
 from pipelines.run.baseline import train_baseline
 from pipelines.run.comparison import compare_and_report
 from pipelines.run.context import DistillationSetup, RunContext, open_run_folder
+from pipelines.run.publish import publish
 from pipelines.run.stages import run_stages
 from pipelines.run.teacher import finetune_teacher
 
 
 def run_phases(context: RunContext, setup: DistillationSetup) -> None:
-    """Go through every phase that is not finished yet: teacher, stages, baseline, comparison."""
+    """Go through every phase that is not finished yet (teacher, stages, baseline, comparison) and push the student."""
     with open_run_folder(context):
         setup = finetune_teacher(context, setup)
         student = run_stages(context, setup)
         baseline = train_baseline(context, setup)
         compare_and_report(context, setup, student, baseline)
+        if context.run.accelerator.is_main_process:
+            publish(context.config, context.folder)
     end_training(context.run.accelerator)

@@ -11,17 +11,21 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.config.schema import PACKED, StageConfig
-from distill.data.augmentation import join
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
+from distill.data.splits import Examples
 from distill.models.inputs import accepted_inputs
+from distill.models.positions import positions_of
 from distill.training.accelerator import autocast_dtype
 from distill.training.dropout import set_dropout
 from distill.training.optimizer import parameter_groups
 from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.stage_texts import TextCount, count_stage_texts, disk_of_stage_texts, readers
 
 PROBED = 8
 """Examples of median length in the batch that is timed."""
+TOKENISED = 1000
+"""Texts without labels that are tokenised to see how long that takes."""
 OPTIMIZER_SECONDS = 2.5e-9
 """AdamW per trained parameter on a CPU; nothing beside the rest on a GPU."""
 ATTENTION_SHARE = 0.4
@@ -51,24 +55,25 @@ def plan_lines(
     if not phases:
         return
     planned = plan_phases(context, setup, phases)
+    seconds = seconds_of_tokenising(context, setup)
     yield f"{'phase':16}{'steps':>7}{'epochs':>9}{'batch':>7}{'learning rate':>15}{'about':>10}"
     for phase in planned:
         yield (
             f"{phase.name:16}{phase.steps:7,}{phase.epochs:9.4g}{phase.batch_size:7}{phase.learning_rate:15.2g}"
             f"{in_words(phase.seconds):>10}"
         )
+    if seconds:
+        yield f"{'tokenising the texts without labels':54}{in_words(seconds):>10}"
     if len(planned) > 1:
-        yield f"{'all of them':54}{in_words(sum(phase.seconds for phase in planned)):>10}, then the comparison"
+        seconds += sum(phase.seconds for phase in planned)
+        yield f"{'all of them':54}{in_words(seconds):>10}, then the comparison"
 
 
 def plan_phases(
     context: RunContext, setup: DistillationSetup, phases: list[tuple[StageConfig, PreTrainedModel]]
 ) -> list[Phase]:
     """Return the phases with the seconds that steps like theirs take now."""
-    copies = context.config.augmentation.copies or 0
-    others = [] if setup.other is None else [setup.other]
-    texts = {"stages": join([*[setup.train] * (1 + copies), *others]), "alone": setup.train}
-    read_by_teacher = setup.for_teacher
+    texts, read_by_teacher = count_stage_texts(context, setup), setup.for_teacher
     dtype = autocast_dtype(context.run.accelerator)
 
     @cache
@@ -79,25 +84,37 @@ def plan_phases(
     planned = []
     for stage, model in phases:
         forward, step = pace(model, stage.dropout)
-        examples = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
-        held_out = setup.held_out
-        if model is setup.teacher:
-            examples, held_out = read_by_teacher.train, read_by_teacher.held_out
-        rows, tokens = len(examples), float(examples.lengths.mean())
+        own = read_by_teacher if model is setup.teacher else setup
+        read = texts
+        if set(stage.losses) == {"labels"}:
+            read = TextCount(len(own.train), len(own.train.token_ids))
+        rows, tokens = read.rows, read.tokens / read.rows
         if stage.texts == PACKED:
-            positions = int(model.config.max_position_embeddings or 0)
+            positions = positions_of(model)
             rows, tokens = PACKED_TEXTS, mean_packed_length(positions)
         steps = math.ceil(math.ceil(rows / stage.batch_size) * stage.epochs)
         on_device = step * tokens * stage.batch_size / context.run.accelerator.num_processes
         if stage.inputs == "teacher":
             on_device *= ATTENTION_SHARE
         seconds = steps * (on_device + optimizer_seconds(model, stage, context))
-        if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts
+        if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts, or as they are read
             longer = read_by_teacher.train.lengths.mean() / setup.train.lengths.mean()  # in the teacher's own tokens
-            seconds += pace(setup.teacher, False)[0] * rows * tokens * longer
-        seconds += forward * float(held_out.lengths.sum()) * math.ceil(stage.epochs)
+            seconds += pace(setup.teacher, False)[0] * tokens * longer * min(rows, steps * stage.batch_size)
+        seconds += forward * float(own.held_out.lengths.sum()) * math.ceil(stage.epochs)
         planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
     return planned
+
+
+def seconds_of_tokenising(context: RunContext, setup: DistillationSetup) -> float:
+    """Return how long tokenising the texts without labels takes, by the time of some of them; 0 where it is done."""
+    if context.unlabelled is None or disk_of_stage_texts(context, setup) == 0:
+        return 0.0
+    sample = context.unlabelled.sample
+    few = Examples(sample.ids[:TOKENISED], sample.texts[:TOKENISED], sample.labels[:TOKENISED])
+    started = perf_counter()
+    for reader in readers(context, setup):
+        reader.read(few)
+    return (perf_counter() - started) / len(few) * len(context.unlabelled)
 
 
 def optimizer_seconds(model: PreTrainedModel, stage: StageConfig, context: RunContext) -> float:

@@ -1,6 +1,5 @@
 """The start of every run: open it and look for what would go wrong; with ``--check`` that is all."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -13,12 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
-from distill.data.augmentation import join
 from distill.data.batching import padded_length
-from distill.data.columns import found_in_words
 from distill.data.inspection import inspect_data
-from distill.data.token_inspection import inspect_tokens
 from distill.models.linear_form import linear_form
+from distill.models.positions import positions_of
 from distill.models.summaries import SUMMARY, width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
@@ -40,14 +37,12 @@ from distill.preflight.memory_estimate import (
     available_host_memory,
     available_memory,
     count,
-    run_disk,
     state_memory,
 )
 from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
-from distill.reporting.banner import data_banner
+from distill.preflight.services import check_hub, check_trackers
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
-from distill.training.checkpoints import KEPT
 from distill.training.dropout import set_dropout
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
 from distill.training.optimizer import trainable
@@ -55,29 +50,38 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
-from pipelines.run.baseline import baseline_stage, more_text
+from pipelines.run.banner import print_banner
+from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
+from pipelines.run.disk import disk_by_folder
 from pipelines.run.plan import plan_lines
+from pipelines.run.publish import publish
 from pipelines.run.recipe import apply_recipe
-from pipelines.run.stages import stage_plan
+from pipelines.run.stage_texts import count_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.output_cache import disk_needed
 
 TEXTS_FOR_TOKENIZERS = 100
 
 
 def prepare_run(
-    config: Config, report: Callable[[Iterable[Finding]], None], *, teacher_alone: bool = False
+    config: Config,
+    report: Callable[[Iterable[Finding]], None],
+    *,
+    teacher_alone: bool = False,
+    only_check: bool = False,
 ) -> tuple[RunContext, DistillationSetup] | None:
     """Open a run for its first phase, with everything looked at on the way; nothing is written.
+
+    A finished run is pushed to ``hub.repo``, if that was not possible when it ended.
 
     Args:
         report: takes the findings of every step before the next one is taken; it raises to end the run.
         teacher_alone: no other phase follows now, and the plan that is printed leaves them out.
+        only_check: whether a look is all.
 
     Returns:
         None if the run is finished.
@@ -95,6 +99,8 @@ def prepare_run(
     if folder.finished:
         accelerator = make_accelerator(config)
         accelerator.print(f"{folder.path} is finished; its report is {folder.path / 'report.html'}")
+        if accelerator.is_main_process and not (teacher_alone or only_check):
+            publish(config, folder)
         return None
     accelerator = make_accelerator(config)
     check_same_precision(accelerator)
@@ -121,7 +127,7 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
         for stage, model in training_phases(context, setup, student)
         if stage.name not in finished and (stage.name == "teacher" or not teacher_alone)
     ]
-    texts = round(len(setup.train) * more_text(context.config, setup))
+    texts = count_stage_texts(context, setup).rows
     stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
@@ -135,7 +141,7 @@ def finished_stages(context: RunContext, stages: Iterable[StageConfig]) -> list[
 def check_run(config: Config, *, teacher_alone: bool = False) -> int:
     """Print what every check found and return the exit code, 2 if there is an error; nothing is trained."""
     try:
-        opened = prepare_run(config, print_findings, teacher_alone=teacher_alone)
+        opened = prepare_run(config, print_findings, teacher_alone=teacher_alone, only_check=True)
         if opened is not None:
             print_memory_table(*opened)
     except UserError as error:  # data or weights that cannot be read end the list
@@ -154,6 +160,8 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from precision
     yield from check_compiler(launcher, Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
     yield from check_write_permission(config)
+    yield from check_trackers(config)
+    yield from check_hub(config)
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
 
@@ -169,7 +177,7 @@ def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Fi
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
     if context.run.accelerator.is_main_process:
-        yield from check_disk(disk_by_folder(context, setup, student))
+        yield from check_disk(disk_by_folder(context, setup, student, training_phases(context, setup, student)))
 
 
 def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
@@ -228,14 +236,17 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    train = setup.for_teacher.train if model is setup.teacher else setup.train
-    longest = int(model.config.max_position_embeddings or 0) if stage.texts == PACKED else train.lengths.max()
+    read = setup.for_teacher if model is setup.teacher else setup
+    parts = [read.train] if read.unlabelled is None else [read.train, read.unlabelled]
+    longest = max(part.lengths.max() for part in parts)
+    if stage.texts == PACKED:
+        longest = positions_of(model)
     length = padded_length(int(longest))
     set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
         parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
-    wanted = {} if model is setup.teacher else stage_plan(setup, stage).teacher
+    wanted = setup.plan(stage).teacher
     states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
     targets = states * width_of(setup.teacher) * FLOAT
 
@@ -246,48 +257,9 @@ def phase_memory(
     return needs
 
 
-def print_banner(context: RunContext, setup: DistillationSetup) -> None:
-    """Print what the run is about to learn from."""
-    data = context.config.data
-    splits = {"train": setup.train, "held-out train": setup.held_out, **setup.validation}
-    if setup.other is not None:
-        splits["other tasks"] = setup.other
-    found = found_in_words(context.task, data.text_columns, data.label_column)
-    notes = [*([] if found is None else [found]), *context.splits.notes]
-    whose = "teacher" if setup.other_encoder is None else "student"
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, "\n".join(notes) or None, whose)
-    across = setup.other_encoder
-    if across is not None:
-        read = {"train": across.train, "held-out train": across.held_out, **across.validation}
-        doubts = inspect_tokens(read, setup.source.tokenizer, across.max_length)
-        lines += [f"warning: {finding.line}" for finding in doubts]
-    context.run.accelerator.print("\n".join(lines))
-
-
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     """Print what other ways to share out training would need."""
     student = build_student(context, setup.start, setup, quiet=True)
     name, needs = largest_phase(context, setup, student)
     half = context.run.accelerator.mixed_precision != "no"
     context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))
-
-
-def disk_by_folder(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> dict[Path, int]:
-    """Return what the run will still write, by folder."""
-    config, path = context.config, context.folder.path
-    lengths = []
-    for stage, model in training_phases(context, setup, student):
-        weights = stage.average_epochs if stage.average_epochs > 1 else 0
-        with trainable(model, stage):
-            best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
-            lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    plans = [stage_plan(setup, stage) for stage in setup.stages]
-    shared = Path(config.cache.dir) if config.cache.dir is not None else None
-    known = shared if setup.source.is_trained else None
-    dtype = autocast_dtype(context.run.accelerator)
-    others = [] if setup.other is None else [setup.other]
-    copies = config.augmentation.copies or 0
-    examples = join([*[setup.train] * (1 + copies), *others])  # as long as what the stages read
-    cache = disk_needed(setup.teacher, plans, examples, config.cache.max_gigabytes, known, dtype)
-    models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
-    return {path: models + cache} if shared is None else {path: models, shared: cache}

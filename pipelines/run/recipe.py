@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
 from distill.models.summaries import width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext
 from pipelines.run.student import build_student
 from students import STUDENTS
 
@@ -25,15 +27,17 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
     """
     settings, teacher = context.config.student, setup.teacher
     student = build_student(context, setup.start, setup, quiet=True)
-    lengths, across = setup.train.lengths, setup.other_encoder
+    lengths, for_teacher = _lengths(setup), _lengths(setup.for_teacher)
+    across = setup.other_encoder
     matches = LAYERS if across is None else SUMMARIES if across.teacher_layers else DECISIONS
     facts = Facts(
         rows=len(setup.train),
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
         hidden_size=width_of(teacher),
-        longest=int(max(lengths.max(), setup.for_teacher.train.lengths.max())),
+        longest=int(max(lengths.max(), for_teacher.max())),
         matches=matches,
+        unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
@@ -59,3 +63,8 @@ def stages_at_depth(
     """
     left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
     return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
+
+
+def _lengths(read: DistillationSetup | OtherEncoder) -> np.ndarray:
+    """Return the tokens of the texts that the stages read, of those without labels of a sample: (n,)."""
+    return np.concatenate([part.lengths for part in (read.train, read.unlabelled) if part is not None])

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from distill.config.schema import StageConfig
 from distill.data.splits import data_checksums
-from distill.training.accelerator import autocast_dtype
+from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, copy_directory, find_damage, replace_directory
 from pipelines.run.context import DistillationSetup, RunContext, StageTexts
+from teachers.cache_folder import STUDENTS, Lease, write_about
 from teachers.output_cache import teacher_fingerprint
 
 VERSION = 2
@@ -44,27 +45,39 @@ def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageCon
     if setup.other_encoder is not None:
         decisive["start"] = teacher_fingerprint(setup.start, texts.examples, precision)
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
-    return Path(config.cache.dir) / "softmax_students" / name
+    return Path(config.cache.dir) / STUDENTS / name
 
 
 def take_shared(context: RunContext, stage: StageConfig, shared: Path | None) -> bool:
     """Finish a stage with what another run left of it, and tell whether there was anything."""
-    if shared is None or not shared.exists():
+    if shared is None:
         return False
-    if context.run.accelerator.is_main_process:
-        way_out = f"remove {shared} to have {stage.name} trained again"
-        result = read_result(shared / "result.json", way_out)
-        damage = find_damage(shared / "student", result.get("files", {"model.safetensors": None}))
-        if damage:
-            raise UserError(f"{damage} since another run left it; {way_out}")
-        copy_directory(shared / "student", context.folder.model(stage.name))
-        context.folder.finish(stage.name, result)
-    context.run.accelerator.wait_for_everyone()
+    if not on_main_process(context.run.accelerator, lambda: _take(context, stage, shared)):
+        return False
     context.run.accelerator.print(f"{stage.name}: taken from {shared}, where a run with all the same settings left it")
     return True
 
 
-def share(context: RunContext, stage: StageConfig, shared: Path | None) -> None:
+def _take(context: RunContext, stage: StageConfig, shared: Path) -> bool:
+    if not shared.exists():
+        return False
+    lease = Lease(shared)
+    try:
+        if not shared.exists():  # removed in this moment
+            return False
+        way_out = f"remove {shared} to have {stage.name} trained again"
+        result = read_result(shared / "result.json", way_out)
+        damage = find_damage(shared / "student", result.get("files") or {"model.safetensors": None})
+        if damage:
+            raise UserError(f"{damage} since another run left it; {way_out}")
+        copy_directory(shared / "student", context.folder.model(stage.name))
+    finally:
+        lease.end()
+    context.folder.finish(stage.name, result)
+    return True
+
+
+def share(context: RunContext, setup: DistillationSetup, stage: StageConfig, shared: Path | None) -> None:
     """Leave a finished stage for other runs; of two that finish it at the same time, the first one does."""
     if shared is None or not context.run.accelerator.is_main_process:
         return
@@ -72,6 +85,9 @@ def share(context: RunContext, stage: StageConfig, shared: Path | None) -> None:
     unfinished = shared.with_name(f"{shared.name}.{os.getpid()}{UNFINISHED}")
     shutil.copytree(phase / "student", unfinished / "student")
     shutil.copy2(phase / "result.json", unfinished)
+    config = context.config
+    model = f"{config.student.num_layers} layers, stage {stage.name}"
+    write_about(unfinished, model=model, texts=len(setup.train), made_for=str(context.folder.path))
     if shared.exists():
         shutil.rmtree(unfinished)
     else:

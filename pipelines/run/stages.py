@@ -1,33 +1,28 @@
 """The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
 
 from contextlib import nullcontext
-from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, PACKED, StageConfig
-from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
-from distill.data.decoding import decode
 from distill.data.packing import PACKED_TEXTS, pack
-from distill.data.tokenization import tokenize
-from distill.evaluation.predict import held_out_scorer, validation_metrics
-from distill.models.inputs import reading_of
+from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
 from distill.models.linear_form import linear_form
-from distill.objectives.capture_plan import CapturePlan, plan_across_encoders, plan_stage
+from distill.models.positions import positions_of
 from distill.objectives.layer_fidelity import layer_fidelity
-from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
-from distill.utils.files import copy_directory
+from distill.utils.files import copy_directory, remove
 from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
+from pipelines.run.stage_texts import read_stage_texts
 from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification, exact_form
 from teachers.loading import freeze
-from teachers.output_cache import stage_targets
+from teachers.output_cache import keep_outputs, stage_targets
+from teachers.output_plan import is_read_later, is_worth_storing, read_later
 
 
 def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification:
@@ -42,7 +37,7 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
         student = load_student(context, folder.checked_model(finished[-1].name))
     else:
         student = build_student(context, setup.start, setup, stages[0].attention)
-    texts = augmented_train(context, setup) if left else StageTexts(setup.train, setup.for_teacher.train)
+    texts = read_stage_texts(context, setup) if left else StageTexts(setup.train, setup.for_teacher.train)
     before = finished[-1] if finished else stages[0]
     for stage in left:
         if stage.attention != before.attention:
@@ -52,37 +47,11 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
             student = load_student(context, folder.model(stage.name))
         else:
             run_stage(context, setup, student, stage, texts)
-            share(context, stage, shared)
+            share(context, setup, stage, shared)
         before = stage
     if context.run.accelerator.is_main_process and not folder.student.exists():
         copy_directory(folder.model(stages[-1].name), folder.student)
     return student
-
-
-def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts:
-    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks.
-
-    Copies are made of what the student is made of, in its tokens; a teacher with others is given what they say.
-    """
-    config = context.config
-    words: Any = setup.start.get_input_embeddings().weight
-
-    def read() -> StageTexts:
-        key = "teacher.checkpoint" if config.student.checkpoint is None else "student.checkpoint"
-        checkpoint = config.student.checkpoint or config.teacher.checkpoint
-        own = augment(setup.train, config.augmentation, setup.tokenizer, words, checkpoint, config.data.seed, key)
-        examples = own if setup.other is None else join([own, setup.other])
-        across = setup.other_encoder
-        if across is None:
-            return StageTexts(examples, examples)
-        again = [across.train]
-        if len(own) > len(setup.train):
-            said = decode(own, np.arange(len(setup.train), len(own)), setup.tokenizer, len(context.task.text_columns))
-            reading = reading_of(setup.teacher, setup.source.tokenizer)
-            again.append(tokenize(said, setup.source.tokenizer, across.max_length, **reading))
-        return StageTexts(examples, join([*again, *([] if across.other is None else [across.other])]))
-
-    return on_main_process(context.run.accelerator, read)
 
 
 def run_stage(
@@ -96,14 +65,24 @@ def run_stage(
     run, folder = context.run, context.folder
     teacher, layer_map = stage_teacher(context, setup, student, stage)
     across = stage.targets == "teacher" and setup.other_encoder is not None
-    plan = stage_plan(setup, stage)
+    plan, readings, index = setup.plan(stage), setup.readings, setup.stages.index(stage)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
         seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else texts.examples
-        read = texts.for_teacher if across else seen
-        cache = context.config.cache
-        targets = stage_targets(run.accelerator, teacher, plan, read, cache, cache_folder, own_tokens=across)
+        targets = stage_targets(
+            run.accelerator,
+            teacher,
+            plan,
+            texts.for_teacher if across else seen,
+            context.config.cache,
+            cache_folder,
+            epochs=stage.epochs,
+            later=read_later(readings, index),
+            worth_storing=is_worth_storing(readings, readings[index].group),
+            owner=str(folder.path),
+            own_tokens=across,
+        )
         scorer = held_out_scorer(run, context.task, setup.held_out)
         inputs = StageInputs(seen, plan, targets.outputs)
         progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()
@@ -113,26 +92,23 @@ def run_stage(
         source, source_layers = (teacher, layer_map) if near else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
         fidelity = [] if across else layer_fidelity(source, student, source_layers, unseen)
+    settle_threshold(context.task, student, setup.held_out, context.device, anew=True)
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)
     record_phase(context, setup, student, result)
-
-
-def stage_plan(setup: DistillationSetup, stage: StageConfig) -> CapturePlan:
-    """Return what a stage reads of the student, and of what it matches."""
-    depth = len(setup.layer_map)
-    if stage.targets != "teacher":  # a student of this depth, layer by layer
-        return plan_stage(stage, range(depth), depth)
-    if setup.other_encoder is not None:
-        return plan_across_encoders(stage, depth, setup.other_encoder.teacher_layers)
-    return plan_stage(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
+    targets.end()
+    if run.accelerator.is_main_process and context.config.cache.dir is None and targets.folder is not None:
+        if is_read_later(readings, index):
+            keep_outputs(targets.folder, read_later(readings, index))
+        else:
+            remove(targets.folder)
 
 
 def packed_texts(
     context: RunContext, student: StudentForSequenceClassification, examples: TokenizedExamples
 ) -> TokenizedExamples:
     """Return texts of all lengths up to the student's positions, put together from ``examples``."""
-    return pack(examples, int(student.config.max_position_embeddings), PACKED_TEXTS, context.config.data.seed)
+    return pack(examples, positions_of(student), PACKED_TEXTS, context.config.data.seed)
 
 
 def stage_teacher(

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from distill.config.schema import IMPORTANCE
-from distill.evaluation.predict import logits_of, validation_metrics
+from distill.evaluation.metrics import HALF
+from distill.evaluation.predict import logits_of, settle_threshold, validation_metrics
+from distill.evaluation.thresholds import threshold_of
 from distill.training.accelerator import on_main_process
 from distill.utils.findings import WARNING, Finding, raise_on_error
 from pipelines.run.context import DistillationSetup, RunContext
@@ -40,19 +42,21 @@ def finetune_teacher(context: RunContext, setup: DistillationSetup) -> Distillat
 def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
     """Print the teacher's score on validation and refuse one that has nothing to teach."""
     task, margin = context.task, context.config.teacher.margin_over_majority
+    settle_threshold(task, setup.teacher, setup.for_teacher.held_out, context.device)
     logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.for_teacher.validation)
     context.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     by_name = setup.source.label_note is not None
     for name, split_logits in logits.items():
-        check_teacher(task, split_logits, setup.validation[name].labels, margin, matched_by_name=by_name)
+        labels, threshold = setup.validation[name].labels, threshold_of(setup.teacher) if task.multi_label else HALF
+        check_teacher(task, split_logits, labels, margin, matched_by_name=by_name, threshold=threshold)
 
 
 def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:
     """Say what of a teacher that was fine-tuned here makes it a worse one than it could be."""
     metric = context.task.main_metric
     result = context.folder.result("teacher") or {}
-    lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", [])])]
+    lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", []) if metric in metrics])]
     if not context.task.is_regression:
         logits = logits_of(context.run, setup.teacher, setup.for_teacher.held_out)
-        lines.append(calibration_warning(logits, setup.held_out.labels))
+        lines.append(calibration_warning(context.task, logits, setup.held_out.labels))
     raise_on_error([Finding(WARNING, line) for line in lines if line])

@@ -10,7 +10,8 @@ from transformers import initialization
 
 from .base import HeadAttention
 from .ops.banded import token_positions
-from .ops.masking import blank_pads, full_precision, makes_graph, masked_softmax, widen
+from .ops.by_length import attend_by_length
+from .ops.masking import blank_pads, full_precision, masked_softmax, widen
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -21,10 +22,10 @@ ITERATIONS = 6
 class NystromAttention(HeadAttention):
     """softmax(q k̃ᵀ) softmax(q̃ k̃ᵀ)⁺ softmax(q̃ kᵀ) v with L landmarks q̃ and k̃; 12NLd operations and 48L³ per head.
 
-    https://arxiv.org/abs/2102.03902. Landmarks are means over L equal segments of an example's real tokens; up to L
-    tokens, they are the tokens, and the map is softmax attention's but for the error of the iterated inverse, a few
-    percent. ``convolution`` is the size of the paper's depthwise convolution on the values, of
-    which there is one kernel per head, starting at 0; 0 leaves it out.
+    https://arxiv.org/abs/2102.03902. Landmarks are means over L equal segments of an example's real tokens. Of a text
+    of up to L tokens they are the tokens, and the product of the maps is softmax attention's map, which such a text
+    gets without the error of the iterated inverse. ``convolution`` is the size of the paper's depthwise convolution on
+    the values, of which there is one kernel per head, starting at 0; 0 leaves it out.
     """
 
     complexity = "linear"
@@ -42,6 +43,13 @@ class NystromAttention(HeadAttention):
         self.convolution = nn.Parameter(torch.empty(self.num_heads, 1, size, 1)) if size else None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        # What attends exactly up to more tokens anyway sends only longer texts here.
+        exact_up_to = 0 if self.exact_up_to >= self.num_landmarks else self.num_landmarks
+        context = attend_by_length(self.attend_by_landmarks, exact_up_to, query, key, value, mask)
+        return context if self.convolution is None else context + self._convolve(blank_pads(value, mask))
+
+    def attend_by_landmarks(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix the values (B, H, N, d) of texts of more than L tokens; of shorter ones the inverse has its error."""
         dtype = value.dtype
         with full_precision(value):
             query, key, value = widen(*(blank_pads(tensor, mask) for tensor in (query, key, value)))
@@ -56,22 +64,18 @@ class NystromAttention(HeadAttention):
             middle = torch.where(filled[:, None, :, None], middle, identity)
             right = masked_softmax(query_landmarks @ key.mT, None if mask is None else mask[:, None, None, :])
             context = left @ (pseudo_inverse(middle) @ (right @ value))
-            if self.convolution is not None:
-                context = context + self._convolve(value)
         return context.to(dtype)
 
     def _segments(self, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the weights of each landmark's mean, (B or 1, 1, l, N), and which landmarks have a token, (B, l).
+        """Return the weights of each landmark's mean, (B or 1, 1, L, N), and which landmarks have a token, (B, L).
 
-        l is the smaller of L and N: of fewer tokens than L, token i is landmark i, and the others would be empty.
+        Of fewer tokens than L, which a graph for all lengths may see, token i is landmark i and the others are empty.
         """
         length = key.shape[2]
-        # An exported graph is for all lengths.
-        num_landmarks = self.num_landmarks if makes_graph() else min(self.num_landmarks, length)
         positions = token_positions(mask, length, key.device).long()
         num_real = length if mask is None else mask.sum(-1, keepdim=True)
         num_real = torch.as_tensor(num_real, device=key.device).clamp(min=self.num_landmarks)
-        landmark = torch.arange(num_landmarks, device=key.device)[:, None]
+        landmark = torch.arange(self.num_landmarks, device=key.device)[:, None]
         inside = (positions * self.num_landmarks // num_real).unsqueeze(1) == landmark
         if mask is not None:
             inside = inside & mask.unsqueeze(1)
@@ -80,8 +84,10 @@ class NystromAttention(HeadAttention):
 
     def _convolve(self, value: Tensor) -> Tensor:
         assert self.convolution is not None
-        weight = self.convolution.to(value.dtype)
-        return F.conv2d(value, weight, padding=(weight.shape[2] // 2, 0), groups=self.num_heads)
+        with full_precision(value):
+            wide, weight = widen(value, self.convolution)
+            convolved = F.conv2d(wide, weight, padding=(weight.shape[2] // 2, 0), groups=self.num_heads)
+        return convolved.to(value.dtype)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """One example after the other, without its pads, on the landmarks that it has."""
@@ -90,14 +96,17 @@ class NystromAttention(HeadAttention):
             real = torch.ones(key.shape[2], dtype=torch.bool) if mask is None else mask[example]
             q, k, v = (tensor[example][:, real] for tensor in (query, key, value))
             count = q.shape[1]
-            landmark = torch.arange(count) * self.num_landmarks // max(count, self.num_landmarks)
-            members = [landmark == index for index in landmark.unique()]
-            q_means, k_means = (torch.stack([x[:, who].mean(1) for who in members], 1) for x in (q, k))
-            left, middle, right = (
-                (a @ b.mT / self.head_size**0.5).softmax(-1)
-                for a, b in ((q, k_means), (q_means, k_means), (q_means, k))
-            )
-            context = left @ pseudo_inverse(middle) @ right @ v
+            if count <= self.num_landmarks:
+                context = (q @ k.mT / self.head_size**0.5).softmax(-1) @ v
+            else:
+                landmark = torch.arange(count) * self.num_landmarks // count
+                members = [landmark == index for index in range(self.num_landmarks)]
+                q_means, k_means = (torch.stack([x[:, who].mean(1) for who in members], 1) for x in (q, k))
+                left, middle, right = (
+                    (a @ b.mT / self.head_size**0.5).softmax(-1)
+                    for a, b in ((q, k_means), (q_means, k_means), (q_means, k))
+                )
+                context = left @ pseudo_inverse(middle) @ right @ v
             if self.convolution is not None:
                 reach = self.convolution.shape[2] // 2
                 for index in range(count):
@@ -120,8 +129,13 @@ class NystromAttention(HeadAttention):
 
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
-        """Landmarks 4 N L D, the three maps and their products 8 N L D + 4 L² D, the pseudoinverse 48 L³ per head."""
-        landmarks, size = min(config.num_features, length), config.attention_options["convolution"]
+        """Landmarks 4 N L D, the three maps and their products 8 N L D + 4 L² D, the pseudoinverse 48 L³ per head.
+
+        Of up to L tokens softmax attention's 4 N² D.
+        """
+        landmarks, size = config.num_features, config.attention_options["convolution"]
+        if length <= landmarks:
+            return length * config.hidden_size * (4 * length + 2 * size)
         tokens = length * config.hidden_size * (12 * landmarks + 2 * size)
         inverse = 8 * ITERATIONS * landmarks**3 * config.num_attention_heads
         return tokens + 4 * landmarks**2 * config.hidden_size + inverse

@@ -99,6 +99,28 @@ def test_a_file_of_ones_own_is_described(tiny, tmp_path: Path, capsys: pytest.Ca
     assert not any(line.startswith("columns found") for line in lines)
 
 
+def test_texts_without_labels_are_counted_and_nothing_is_written(
+    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Disk and time grow with them; beyond the cache, layer outputs take no disk."""
+    (tmp_path / "texts.txt").write_text("".join(f"the film number {row} is not dull\n" for row in range(20_000)))
+    options = ("--data.unlabelled", str(tmp_path / "texts.txt"))
+    needed, rows = [], []
+    for more in ((), options, (*options, "--cache.max_gigabytes", "0.01")):
+        code, lines = check(tiny, tmp_path / "run", capsys, *more)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert code == 0
+        needed += [float(line.split()[3]) for line in lines if line.startswith("ok      disk: needs")]
+        rows += [line.split()[2] for line in lines if line.startswith("without labels")]
+        plan = [line for line in lines if line.startswith(("layers ", "tokenising the texts without labels"))]
+        assert len(plan) == (1 if not more else 2)
+    assert rows == ["20,000"] * 2
+    assert int(plan[0].split()[1].replace(",", "")) == 633, "20,240 texts in batches of 32"
+    assert any(line.startswith("texts without labels: 20,000 (about ") for line in lines)
+    assert needed[1] > needed[2] >= needed[0]  # to ten megabytes
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_mistake_ends_the_list_with_exit_code_2(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = check(tiny, tmp_path / "run", capsys, "--data.dir", "/no/such/folder")
     assert code == 2

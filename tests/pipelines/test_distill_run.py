@@ -187,17 +187,42 @@ def test_another_configuration_is_refused_in_the_same_folder(finished, tiny) -> 
     assert states(finished.folder) == before
 
 
-def test_a_baseline_of_no_epochs_is_none(finished, tiny, tmp_path) -> None:
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def bare(finished, tiny, tmp_path_factory):
+    """A run without baseline and trackers, whose student cannot be pushed: the Hub is out of reach."""
+    folder = tmp_path_factory.mktemp("bare") / "run"
     more = ("--teacher.checkpoint", str(finished.folder / "teacher"), "--comparison.lengths", "[]")
-    done = tiny.run(folder, "--baseline.epochs", "0", *more)
+    options = ("--baseline.epochs", "0", "--trackers", "[]", "--hub.repo", "me/reviews", *more)
+    done = tiny.run(folder, *options)
     assert done.returncode == 0, done.stderr
+    return folder, done, options
+
+
+def test_a_baseline_of_no_epochs_is_none(bare) -> None:
+    folder, done, _ = bare
     record = read_record(folder / "record.json")
     assert record.models.baseline.metrics is None
     assert record.models.baseline.reason
     assert record.speed == ()
     assert not (folder / "baseline").exists()
     assert "labels alone" not in done.stdout
+
+
+def test_a_hub_out_of_reach_is_said_at_both_ends_and_the_result_is_here(bare, tiny) -> None:
+    """The same command would push it later; a look alone does not try."""
+    folder, done, options = bare
+    assert not (folder / "tensorboard").exists()
+    early, late = [line for line in done.stderr.splitlines() if "hub.repo" in line]
+    assert early == (
+        "warning: hub.repo: HF_HUB_OFFLINE is set, nothing will go to me/reviews; unset it, or push the finished run "
+        "later by the same command"
+    )
+    assert late.startswith("warning: hub.repo me/reviews: not pushed: HF_HUB_OFFLINE is set. The result is whole in")
+    assert f"hf upload me/reviews {folder / 'student'} . && " in late
+    again, look = tiny.run(folder, *options), tiny.run(folder, *options, "--check")
+    assert (again.returncode, look.returncode) == (0, 0)
+    assert late in again.stderr.splitlines()
+    assert "not pushed" not in look.stderr + look.stdout
 
 
 def test_copies_are_read_by_the_stages_and_not_by_the_baseline(finished, tiny, tmp_path) -> None:

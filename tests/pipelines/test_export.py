@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,7 +33,8 @@ from distill.tasks import get_task
 from distill.utils.cli import run
 from distill.utils.errors import UserError
 from pipelines import export
-from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, student_from_teacher
+from pipelines.run import exports
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, plain_bert, student_from_teacher
 from students.attention.softmax import SoftmaxAttention
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,7 @@ def place(tmp_path_factory):
     tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
     models = {"teacher": teacher, "run/student": student.eval(), "alone": student, "softmax": None}
     models["softmax"], _ = student_from_teacher(teacher, layer_map=[1], attention="softmax")
+    models["exact"], _ = student_from_teacher(teacher, layer_map=[1], attention="abc", num_features=4, exact_up_to=8)
     for name, model in models.items():
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -72,16 +75,17 @@ def place(tmp_path_factory):
     return folder
 
 
-def write_run(folder, teacher, student, tokenizer):
+def write_run(folder, teacher, student, tokenizer, run=None):
     """Leave what a finished run leaves, but for the training."""
+    run = run or folder / "run"
     task, data = get_task("sst2"), str(folder / "data")
     splits = load_splits(task, source=data, seed=0, max_train_examples=None, held_out_fraction=0.05)
     validation = {name: tokenize(part, tokenizer, 16) for name, part in splits.validation.items()}
     setup = ComparisonSetup(task, validation, ComparisonConfig(lengths=[], resamples=50), "cpu")
     record, frame = compare_models(setup, Models(teacher, student), measure_alternatives)
-    write_record(record, folder / "run" / "record.json")
-    write_predictions(frame, folder / "run" / "predictions.parquet")
-    (folder / "run" / "config.yaml").write_text(CONFIG.format(data=data))
+    write_record(record, run / "record.json")
+    write_predictions(frame, run / "predictions.parquet")
+    (run / "config.yaml").write_text(CONFIG.format(data=data))
 
 
 def call(monkeypatch, *arguments):
@@ -287,6 +291,25 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
         (("--student", "teacher", "--run_dir", "run"), "the student of this run"),
         (("--student", "alone", "--run_dir", "data"), "record.json does not exist"),
         (("--student", "alone", "--format", "tflite"), "onnx"),
+        (("--student", "run/student", "--format", "bert"), "is not BERT's at any length; use --format onnx"),
+        (("--student", "softmax", "--format", "bert", "--int8"), "--int8 works only with --format onnx"),
+        (("--student", "softmax", "--format", "bert", "--output", "teacher"), "no export to bert left there"),
+        (("--student", "softmax", "--format", "bert", "--output", "run/config.yaml"), "is a file"),
+        (
+            (
+                "--student",
+                "exact",
+                "--task",
+                "sst2",
+                "--data.dir",
+                "data",
+                "--data.max_length",
+                "9",
+                "--format",
+                "bert",
+            ),
+            "exactly up to 8 tokens, and its texts have up to 9; give --data.max_length 8",
+        ),
         (("--student", "alone", "--output", "data"), "is a folder"),
         (("--student", "alone", "--output", "run/config.yaml/student.onnx"), "cannot be created"),
     ],
@@ -300,6 +323,95 @@ def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, 
     assert words in error
     assert list(tmp_path.iterdir()) == []
     assert sorted(place.rglob("*")) == before
+
+
+PLAIN = """
+import json, sys
+from pathlib import Path
+sys.modules |= dict.fromkeys(("students", "distill"))
+import torch
+from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
+folder = sys.argv[1]
+model, tokenizer = BertForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+texts = ["good", "good film not bad plot", "plot " * 40]
+logits = model.eval()(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits
+answers = pipeline("text-classification", folder)(texts, truncation=True)
+print(json.dumps({"logits": logits.tolist(), "labels": [answer["label"] for answer in answers]}))
+"""
+
+
+@pytest.mark.parametrize(("student", "positions"), [("softmax", 32), ("exact", 8)])
+def test_a_bert_folder_needs_nothing_of_ours(place, tmp_path, monkeypatch, student, positions):
+    """transformers alone loads it, without trust in any code, and answers as the student does."""
+    output = tmp_path / "served"
+    arguments = [*outside(place, student)[:-1], min(16, positions), "--format", "bert", "--output", output]
+    for _ in range(2):  # the second one replaces the first
+        assert call(monkeypatch, *arguments) == 0
+    assert not list(output.rglob("*.py"))
+    config = json.loads((output / "config.json").read_text())
+    assert (config["model_type"], config["max_position_embeddings"]) == ("bert", positions)
+    assert "auto_map" not in config
+    assert len({path.stat().st_mode for path in output.iterdir()}) == 1, "a server may read all or nothing"
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, "served"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout.splitlines()[-1])
+    model = StudentForSequenceClassification.from_pretrained(place / student).eval()
+    texts = ["good", "good film not bad plot", "plot " * 40]
+    tokenizer = BertTokenizer.from_pretrained(place / student, model_max_length=positions)
+    with torch.no_grad():
+        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        expected = model(**inputs).logits
+    assert_close(torch.tensor(got["logits"]), expected)
+    names = get_task("sst2").label_names
+    assert got["labels"] == [names[index] for index in expected.argmax(-1).tolist()]
+    card = (output / "README.md").read_text()
+    assert "trust_remote_code" not in card
+    assert f"up to {positions} tokens" in card
+    provenance = json.loads((output / "export.json").read_text())
+    assert provenance["student"] == student
+    assert provenance["parity"] == provenance["deployments"][0]["parity"] < 1e-5
+    assert str(place) not in card + json.dumps(provenance)
+
+
+def test_a_run_gets_its_bert(place, tmp_path, monkeypatch, capsys):
+    """The figures go into record and report, the card of the folder is the run's; a rival there is not replaced."""
+    folder = tmp_path / "run"
+    shutil.copytree(place / "run", folder)
+    teacher = BertForSequenceClassification.from_pretrained(place / "teacher").eval()
+    student, _ = student_from_teacher(teacher, layer_map=[0], attention="softmax")
+    tokenizer = BertTokenizer.from_pretrained(place / "teacher")
+    student.eval().save_pretrained(folder / "student")
+    write_run(place, teacher, student, tokenizer, folder)
+    output = tmp_path / "served"
+    assert call(monkeypatch, "--student", folder / "student", "--format", "bert", "--output", output) == 0
+    (entry,) = [entry for entry in read_record(folder).deployments if entry.format == "bert"]
+    assert (entry.file, entry.dtype) == ("served", "float32")
+    assert entry.metrics == read_record(folder).models.student.metrics
+    assert entry.megabytes == sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    assert entry.speed[0].speedup > 0
+    assert "served" in (folder / "report.html").read_text()
+    assert "eval_results" in (output / "README.md").read_text() or "model-index" in (output / "README.md").read_text()
+    (output / "mine.txt").write_text("beside an export a user's own file")
+    (output / "export.json").unlink()
+    assert call(monkeypatch, "--student", folder / "student", "--format", "bert", "--output", output) == 2
+    assert "no export to bert left there" in capsys.readouterr().err
+    assert (output / "mine.txt").exists()
+
+
+def test_a_bert_that_answers_otherwise_leaves_no_folder(place, tmp_path, monkeypatch, capsys):
+    def other(model):
+        bert = plain_bert(model)
+        with torch.no_grad():
+            bert.classifier.bias[0] += 0.01
+        return bert
+
+    monkeypatch.setattr(exports, "plain_bert", other)
+    output = tmp_path / "served"
+    assert call(monkeypatch, *outside(place, "softmax"), "--format", "bert", "--output", output) == 2
+    assert "does not compute the same in BERT: logits differ by 0.01" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_answers_that_are_no_numbers_do_not_agree():

@@ -9,8 +9,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
 )
 
 from students import ATTENTIONS, calibrate_temperature, student_from_teacher
@@ -105,9 +105,8 @@ def test_encoder_without_a_head_gets_a_seeded_one():
 
 
 def test_not_a_bert_encoder_is_refused(teacher):
-    small = DistilBertConfig(vocab_size=60, dim=32, n_heads=4, n_layers=2, hidden_dim=64)
-    with pytest.raises(ValueError, match="must be a BERT encoder, this one is 'distilbert'"):
-        student_from_teacher(DistilBertForSequenceClassification(small), layer_map=[0], attention="softmax")
+    with pytest.raises(ValueError, match="must be a BERT encoder, this one is a 'mpnet', whose attention has a bias"):
+        student_from_teacher(MPNetForSequenceClassification(MPNetConfig(**SIZES)), layer_map=[0], attention="softmax")
     decoder = BertModel(BertConfig(**SIZES, is_decoder=True))
     with pytest.raises(ValueError, match="this one is a decoder"):
         student_from_teacher(decoder, layer_map=[0], attention="softmax")

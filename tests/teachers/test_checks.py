@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from distill.tasks import get_task
+from distill.tasks import custom_task, get_task
 from distill.utils.errors import UserError
-from teachers.checks import check_label_order, check_teacher
+from teachers.checks import calibration_warning, check_label_order, check_teacher
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 
@@ -119,6 +119,48 @@ def test_chance_is_not_taken_for_a_permutation():
     labels, predicted = generator.integers(0, 2, 1000), generator.integers(0, 2, 1000)
     check_label_order(SST2, logits_for(predicted, 2), labels)
     check_label_order(SST2, logits_for(np.ones(1000, int), 2), labels)
+
+
+SEVERAL = custom_task(["text"], "tags", ["a", "b", "c"], False, multi_label=True)
+
+
+@pytest.fixture
+def sets():
+    """Labels (60, 3), which are there in a half, a third and a quarter of the rows."""
+    return np.stack([np.arange(60) % step == 0 for step in (2, 3, 4)], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("answer", "named"), [([0, 0, 0], "no label"), ([1, 0, 1], "a, c")])
+def test_one_set_of_labels_for_every_text_is_refused(answer, named, sets):
+    logits = np.tile(np.where(answer, 2.0, -2.0), (60, 1)) + np.random.default_rng(0).normal(size=(60, 3)) * 0.1
+    with pytest.raises(UserError, match=f"answers every text of validation with {named}: there is nothing"):
+        check_teacher(SEVERAL, logits, sets, margin=0.0)
+    check_teacher(SEVERAL, logits, sets, margin=-1)
+
+
+def test_the_floor_of_sets_of_labels_is_a_mean_correlation_at_the_threshold(sets):
+    good = np.where(sets == 1, -1.0, -3.0)  # all below a half
+    with pytest.raises(UserError, match="answers every text of validation with no label"):
+        check_teacher(SEVERAL, good, sets, margin=0.05)
+    check_teacher(SEVERAL, good, sets, margin=0.05, threshold=0.2)
+    noise = np.random.default_rng(1).normal(size=sets.shape)
+    with pytest.raises(UserError, match=r"^Mean Matthews' correlation .*below the floor 0\.50"):
+        check_teacher(SEVERAL, noise, sets, margin=0.5)
+
+
+def test_labels_of_sets_in_another_order_are_named(sets):
+    logits = np.where(sets == 1, 2.0, -2.0)
+    check_label_order(SEVERAL, logits, sets)
+    with pytest.raises(UserError, match="it fits a = output 1, b = output 2, c = output 0"):
+        check_label_order(SEVERAL, logits[:, [2, 0, 1]], sets)
+    check_label_order(SEVERAL, np.random.default_rng(0).normal(size=(60, 3)) * 0.01, np.eye(3)[[0] * 60])
+
+
+def test_a_teacher_too_sure_of_its_labels_is_told(sets):
+    sure = np.where(np.roll(sets, 1, 0) == 1, 9.0, -9.0)
+    assert "100 % sure" in calibration_warning(SEVERAL, sure, sets)
+    assert calibration_warning(SEVERAL, np.where(sets == 1, 9.0, -9.0), sets) is None
+    assert "100 % sure" in calibration_warning(SST2, 9 * np.eye(2)[[0, 1] * 4], np.array([0] * 8))
 
 
 def test_a_teacher_of_one_answer_is_not_taken_for_a_permuted_one():

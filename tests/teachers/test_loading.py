@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, DistilBertConfig, DistilBertModel
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, MPNetConfig, MPNetModel
 
 from distill.config.schema import ScratchConfig
 from distill.data.tokenization import train_tokenizer
 from distill.tasks import get_task
 from distill.utils.errors import UserError
-from teachers.loading import freeze, is_classifier, load_teacher, teacher_from_scratch, weights_checksum
+from students import student_from_teacher
+from teachers.loading import (
+    freeze,
+    is_classifier,
+    load_teacher,
+    settings_checksum,
+    teacher_from_scratch,
+    weights_checksum,
+)
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 TEXTS = ["a good film", "a bad film", "no plot at all"]
@@ -130,12 +138,19 @@ def test_folder_without_a_configuration(tmp_path):
     assert "no readable folder:" in refusal(tmp_path)
 
 
-def test_not_a_bert(tokenizer, tmp_path):
-    DistilBertModel(DistilBertConfig(vocab_size=60, dim=32, n_layers=1, n_heads=2, hidden_dim=64)).save_pretrained(
-        tmp_path
-    )
+def test_layers_of_another_kind(tokenizer, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    MPNetModel(MPNetConfig(vocab_size=60, **sizes)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert "is a 'distilbert', not a BERT" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert "is a 'mpnet', whose attention has a bias that no student has: those of bert, roberta" in message
+    assert "name a BERT-like encoder for the student as student.checkpoint" in message
+
+
+def test_a_student_is_no_teacher(make_bert, tokenizer, tmp_path):
+    student_from_teacher(make_bert(), layer_map=[0], attention="performer")[0].save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert "is a student; give the teacher that it was distilled from" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("task", [MNLI, STSB])
@@ -271,3 +286,17 @@ def test_the_checksum_is_that_of_the_weights(encoder):
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert weights_checksum(str(encoder)) != before
     assert weights_checksum("bert-base-uncased") == "bert-base-uncased"
+
+
+def test_what_decides_answers_beside_the_weights_has_a_checksum(encoder):
+    before = settings_checksum(str(encoder))
+    for name in ("README.md", "trainer_state.json", "optimizer.pt"):
+        (encoder / name).write_text("other words")
+    assert settings_checksum(str(encoder)) == before
+    seen = {before}
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        path = encoder / name
+        path.write_text((path.read_text() if path.exists() else "") + "\n")
+        seen.add(settings_checksum(str(encoder)))
+    assert len(seen) == 6
+    assert settings_checksum("bert-base-uncased") is None

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distill.benchmark import timing
+from distill.utils.errors import is_out_of_memory
 
 
 class FakeMachine:
@@ -141,4 +142,4 @@ def test_a_repetition_falls_into_the_interval_where_copies_differ_by_more_than_r
     ],
 )
 def test_memory_exhaustion_is_told_from_bugs(error, expected):
-    assert timing.is_out_of_memory(error) is expected
+    assert is_out_of_memory(error) is expected

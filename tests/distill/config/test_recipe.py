@@ -113,6 +113,33 @@ def test_copies_where_pairs_are_few():
     assert asked.augmentation.copies == 1
 
 
+@pytest.mark.parametrize(
+    ("unlabelled", "layer_steps", "logit_steps"),
+    [
+        (0, 600, 300),
+        (1000, 600, 300),
+        (9000, 2500, 1250),
+        (30_000, 2500, 2000),
+        (99_000, 6250, 3125),
+        (10**8, *[10_000] * 2),
+    ],
+)
+def test_texts_without_labels_lengthen_the_stages_alone(unlabelled, layer_steps, logit_steps):
+    config = recipe(replace(SINGLE, unlabelled=unlabelled), student=StudentSettings())
+    texts = 1000 + unlabelled
+    for stage in config.stages:
+        wanted = layer_steps if "attention_output" in stage.losses else logit_steps
+        wanted *= 2 if stage.name == "transfer" else 1
+        assert steps(stage, texts) == pytest.approx(wanted, rel=0.05), stage.name  # epochs have two digits
+    alone = recipe(student=StudentSettings())
+    assert (config.teacher, config.baseline) == (alone.teacher, alone.baseline)
+
+
+def test_no_copies_beside_as_many_texts_without_labels():
+    for unlabelled, copies in ((0, 3), (2999, 3), (3000, 0)):
+        assert recipe(replace(SINGLE, is_pair=True, unlabelled=unlabelled)).augmentation.copies == copies
+
+
 def test_what_is_said_stays():
     stage = StageConfig("mine", 1, 1e-3, {"logits": 1.0})
     config = recipe(stages=(stage,), teacher=TeacherConfig(epochs=2, learning_rate=1e-5))
@@ -137,6 +164,7 @@ def test_lower_layers_learn_slower_unless_the_rate_is_given():
 def test_epochs():
     assert epochs_of(300, 1000, 32) == 9.4
     assert epochs_of(1000, 67_000, 16) == 0.24
+    assert epochs_of(10_000, 10**8, 16) == 0.0016
 
 
 def test_two_rows_make_no_recipe():

@@ -41,12 +41,12 @@ def test_of_training_only_what_is_written_down_of_it_may_change(name):
 def test_inputs_may_be_moved_and_are_named():
     wanted = replace(
         CONFIG,
-        data=DataConfig(dir="elsewhere", seed=3),
+        data=DataConfig(dir="elsewhere", seed=3, unlabelled="texts.txt"),
         teacher=replace(CONFIG.teacher, checkpoint="there"),
         baseline=BaselineConfig(checkpoint="encoder"),
     )
     assert refused_keys(CONFIG, wanted, OF_ONE_PHASE) == ["data.seed"]
-    assert moved_inputs(CONFIG, wanted) == ["baseline.checkpoint", "data.dir", "teacher.checkpoint"]
+    assert moved_inputs(CONFIG, wanted) == ["baseline.checkpoint", "data.dir", "data.unlabelled", "teacher.checkpoint"]
     assert moved_inputs(CONFIG, FREE) == []
 
 

@@ -62,6 +62,29 @@ FORMS = {
         lines(";").encode("cp1252"),
         ("both.csv is read as cp1252, because it is not UTF-8 and with ';' between the fields",),
     ),
+    "excel.txt": (lines("\t").encode("utf-16"), ("excel.txt is read as UTF-16, as its first bytes say",)),
+    "big.tsv": (
+        b"\xfe\xff" + lines("\t").encode("utf-16-be"),
+        ("big.tsv is read as UTF-16, as its first bytes say",),
+    ),
+    "wide.csv.gz": (
+        gzip.compress(lines(";").encode("utf-16")),
+        ("wide.csv.gz is read as UTF-16, as its first bytes say and with ';' between the fields",),
+    ),
+    "powershell.jsonl": (
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in objects()).encode("utf-16"),
+        ("powershell.jsonl is read as UTF-16, as its first bytes say",),
+    ),
+    "list of two bytes.json": (
+        json.dumps(objects(), ensure_ascii=False).encode("utf-16"),
+        ("list of two bytes.json is read as UTF-16, as its first bytes say",),
+    ),
+    "four bytes.csv": (lines().encode("utf-32"), ("four bytes.csv is read as UTF-32, as its first bytes say",)),
+    "no mark.csv": (lines().encode("utf-16-le"), ("no mark.csv is read as UTF-16-LE, as its first bytes say",)),
+    "no mark.jsonl": (
+        "".join(json.dumps(row) + "\n" for row in objects()).encode("utf-16-be"),
+        ("no mark.jsonl is read as UTF-16-BE, as its first bytes say",),
+    ),
     "header.csv": (lines(header="\ufeffText , LABEL").encode(), ()),
     "header.jsonl": ("".join(json.dumps({" Text": t, "Label": y}) + "\n" for t, y in ROWS).encode(), ()),
 }
@@ -119,6 +142,8 @@ REFUSED = {
     "cyrillic.csv": (lines().replace("schöne Worte", "хорошие слова").encode("cp1251"), "not UTF-8"),
     "korean.csv": (lines().replace("schöne Worte", "좋은 영화").encode("euc-kr"), "not UTF-8"),
     "a lost byte.csv": ((lines() * 3).encode()[:-30] + b"\xc3,pos\n", "not UTF-8"),
+    "half a character.csv": (lines().encode("utf-16")[:-1], r"not UTF-8 text \(it looks like UTF-16\); save it as"),
+    "half a character.csv.gz": (gzip.compress(lines().encode("utf-16")[:-1]), "not UTF-8 text; save it as UTF-8"),
     "prose.txt": (b"a text\nanother\n", "its first line holds no tabs; give a table with a header"),
     "columns.json": (
         json.dumps({"text": {"0": "a"}, "label": {"0": "pos"}}).encode(),

@@ -10,7 +10,7 @@ from distill.utils.errors import UserError
 
 def data(**given):
     empty = dict.fromkeys(("dir", "text_columns", "label_names", "main_metric"))
-    return SimpleNamespace(**(empty | {"label_column": "label", "regression": False} | given))
+    return SimpleNamespace(**(empty | {"label_column": "label", "regression": False, "multi_label": False} | given))
 
 
 def test_custom_labels_are_found_in_train_and_sorted_as_numbers(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.data_folders import MANY, folder_with, load, write
 
+from distill.data import splits
 from distill.data.splits import load_splits
 from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError
@@ -171,6 +172,21 @@ def test_scores_are_split_off_in_their_shares(tmp_path):
     write(tmp_path / "mine.csv", {"sentence": ["a"] * 1000, "label": list(range(1000))})
     part = load(tmp_path / "mine.csv", custom_task(["sentence"], "label", None, True))[2]["validation"]
     assert np.histogram(part.labels, 10, (0, 1000))[0].tolist() == [20] * 10
+
+
+def test_the_sample_is_the_middle_of_every_part_in_the_order_of_the_labels():
+    """Neither end is preferred, whatever the order of the rows."""
+    labels = np.arange(100)[::-1] / 10
+    rows = np.random.default_rng(0).permutation(90)  # scores of 9.9 down to 1.0
+    rest, sampled = splits._split_off(labels, rows, 0.05)
+    assert labels[sampled][::-1] == pytest.approx([1.2 + 0.5 * part for part in range(18)])  # a fifth, not 5 %
+    assert sorted([*rest, *sampled]) == list(range(90))
+    assert list(rest) == sorted(rest)
+
+
+def test_of_classes_of_one_row_each_the_sample_is_taken_all_the_same():
+    rest, sampled = splits._split_off(np.arange(10), np.arange(10), 0.3)
+    assert (len(rest), sampled.tolist()) == (7, [1, 5, 8])
 
 
 def test_only_custom_goes_without_a_validation_file(tmp_path):

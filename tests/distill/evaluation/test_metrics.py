@@ -30,6 +30,12 @@ def test_accuracy_and_f1_by_hand():
     assert type(metrics["f1"]) is float
 
 
+def test_f1_of_a_class_that_is_neither_predicted_nor_present_is_zero_and_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compute_metrics(TASKS["mrpc"], logits_of([0, 0]), np.array([0, 0])) == {"f1": 0.0, "accuracy": 1.0}
+
+
 def test_matthews_by_hand():
     # tp 2, tn 1, fp 1, fn 1: (2*1 - 1*1) / sqrt(3 * 3 * 2 * 2) = 1/6
     predicted, labels = [1, 1, 1, 0, 0], np.array([1, 1, 0, 1, 0])

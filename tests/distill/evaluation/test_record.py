@@ -102,6 +102,9 @@ def test_missing_and_torn_files_are_refused(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(SAMPLE)[:100])
     with pytest.raises(UserError, match="not whole JSON"):
         record.read_record(tmp_path)
+    (tmp_path / "record.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not whole JSON"):
+        record.read_record(tmp_path)
     (tmp_path / "record.json").write_text("[]")
     with pytest.raises(UserError, match="the file is a list, not an object"):
         record.read_record(tmp_path)

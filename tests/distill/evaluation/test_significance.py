@@ -102,6 +102,34 @@ def test_resampling_is_seeded_and_paired_across_metric_forms():
     np.testing.assert_array_equal(same_model[:, 0], same_model[:, 1])
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "spearmanr"])
+@pytest.mark.parametrize("elements", [1, 240, 300])
+def test_the_size_of_a_chunk_changes_nothing(metric, elements, monkeypatch):
+    """Chunks of one resample, of two of 120 examples and of two with a part left; of cells of many, the last less."""
+    labels, teacher, student = make_predictions(metric, 120)
+    whole = bootstrap.bootstrap_metric(metric, labels, (teacher, student), resamples=51, seed=5)
+    assert whole.shape == (52, 2)
+    monkeypatch.setattr(bootstrap, "CHUNK_ELEMENTS", elements)
+    parts = bootstrap.bootstrap_metric(metric, labels, (teacher, student), resamples=51, seed=5)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
+
+
+def test_every_resample_draws_as_many_examples_as_there_are(monkeypatch):
+    monkeypatch.setattr(bootstrap, "CHUNK_ELEMENTS", 21)  # three resamples at a time
+    for draw, given in ((bootstrap._resample_counts, 7), (bootstrap._cell_counts, np.array([1, 2, 4, 0, 0, 0, 0]))):
+        chunks = list(draw(given, 10, 0))
+        assert [len(chunk) for chunk in chunks] == [3, 3, 3, 1]
+        assert all((chunk.sum(1) == 7).all() for chunk in chunks)
+        drawn = np.concatenate(chunks)
+        assert len(np.unique(drawn, axis=0)) > 5
+
+
+def test_every_example_is_drawn_as_often_as_the_others():
+    counts = np.concatenate(list(bootstrap._resample_counts(5, 4000, 0)))
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.06)
+    np.testing.assert_allclose(counts.var(0), 1 - 1 / 5, atol=0.08)  # binomial, 5 draws of chance 1/5
+
+
 def test_a_metric_may_be_any_function():
     labels, teacher, student = make_predictions("accuracy", 200)
     slow = significance.retention(METRICS["accuracy"], labels, teacher, student, resamples=500, seed=0)

@@ -139,7 +139,9 @@ def test_an_adapter_that_was_not_merged(load, folder):
 
 @over_loaders
 @pytest.mark.parametrize(
-    "content", ['{"base_model_name_or_path": "bert-base-uncased", "peft_type": "LORA"}', "{", "[]"]
+    "content",
+    ['{"base_model_name_or_path": "bert-base-uncased", "peft_type": "LORA"}', "{", "[]", "[" * 100_000],
+    ids=["whole", "torn", "list", "deep"],
 )
 def test_the_folder_of_an_adapter(load, content, tmp_path):
     folder = tmp_path / "adapter"
@@ -195,3 +197,30 @@ def test_how_somebody_calls_a_model_is_not_how_it_is_read_here(load, folder):
     output = load(folder)(input_ids=torch.tensor([[2, 5, 3]]))
     assert output.logits.shape == (1, 2)
     assert output.hidden_states is None
+
+
+@pytest.fixture
+def cached_adapter(tmp_path, monkeypatch):
+    """Put an adapter into a cache of the Hub of its own, as a download leaves it; return its name."""
+    repository = tmp_path / "hub" / "models--somebody--adapter"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    (snapshot / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "bert-base-uncased"}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return "somebody/adapter"
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_adapter_by_its_name_on_the_hub(cached_adapter, with_config, tmp_path):
+    if with_config:
+        (snapshot,) = tmp_path.glob("hub/*/snapshots/*")
+        tiny_bert().config.save_pretrained(snapshot)
+    message = refusal(LOADERS["teacher"], cached_adapter)
+    assert "is an adapter of 'bert-base-uncased', not a model; merge it into its model" in message
+
+
+@pytest.mark.parametrize("name", ["somebody/unknown", "no/such/folder", "a b", "x" * 200])
+def test_what_is_not_in_the_cache_is_no_adapter(cached_adapter, name):
+    assert "no readable folder or Hub name" in refusal(LOADERS["teacher"], name)

@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_bert import tiny_bert
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DistilBertConfig
+from transformers import GPT2Config
 
 from distill.models.flops import model_flops
 from distill.utils.errors import UserError
@@ -62,7 +62,7 @@ def test_layers_that_kept_softmax_count_as_softmax():
 
 
 def test_foreign_shapes_are_refused():
-    config = DistilBertConfig()
+    config = GPT2Config()
     with pytest.raises(UserError, match="intermediate_size"):
         model_flops(config, 8)
 

@@ -147,6 +147,25 @@ def test_a_model_for_another_kind_of_task_is_refused(task, problem):
         settle_labels(model, task, "teacher")
 
 
+SEVERAL = custom_task(["text"], "tags", ["billing", "refund", "other"], False, multi_label=True)
+
+
+@pytest.mark.parametrize("problem", [None, "regression", "single_label_classification"])
+def test_a_model_of_one_class_a_text_is_no_multi_label_one(problem):
+    model = named(["billing", "refund", "other"], num_labels=3, problem_type=problem)
+    with pytest.raises(UserError, match=r"is multi_label_classification; give a model of that kind \(problem_type"):
+        settle_labels(model, SEVERAL, "teacher")
+
+
+def test_a_multi_label_model_is_taken_with_its_labels_in_order():
+    model = named(["other", "billing", "refund"], num_labels=3, problem_type="multi_label_classification")
+    before = logits(model)
+    assert "matched by name" in settle_labels(model, SEVERAL, "teacher")
+    assert torch.equal(logits(model), before[:, [1, 2, 0]])
+    with pytest.raises(UserError, match=r"or read the data as such with --data.multi_label true$"):
+        settle_labels(model, OWN, "teacher")
+
+
 def test_the_score_of_a_regression_has_a_name():
     model = tiny_bert(num_labels=1)
     settle_labels(model, STSB, "teacher")

@@ -105,6 +105,8 @@ def test_it_is_saved_as_a_plain_bert(teacher, tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert type(loaded) is BertForSequenceClassification
     assert isinstance(reading_windows(loaded), WindowedBert)
+    assert reading_windows(loaded.train()).training
+    assert not reading_windows(loaded.eval()).training
 
 
 def test_other_models_stay_as_they_are(teacher):

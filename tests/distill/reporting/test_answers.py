@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from helpers.records import sample_json, typed
 
-from distill.reporting.answer_plots import confusion_matrices, scores_against_labels
+from distill.reporting.answer_plots import confusion_matrices, f1_by_label, scores_against_labels
 from distill.reporting.answers import Answers, answer_cells, confusion_counts
 from distill.reporting.report import write_report
 from distill.tasks import TASKS, custom_task
@@ -47,6 +47,29 @@ def test_counts_and_shares(answers):
         ("negative", "3", "66.7 %", "33.3 %", "80.0 %", "50.0 %"),
         ("positive", "1", "100.0 %", "100.0 %", "66.7 %", "50.0 %"),
     )
+
+
+def test_labels_one_by_one(record):
+    task = custom_task(("text",), "tags", ("a", "b", "c"), False, multi_label=True)
+    labels = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    frame = pd.DataFrame({"id": range(4), "split": "validation", "label": labels})
+    logits = {"teacher": [[9, -9, -9], [9, 9, -9], [-9, 9, -9], [-9, -9, -9]], "student": [[0, -9, -9]] * 4}
+    for role, given in logits.items():
+        frame = frame.assign(**{f"{role}_logits": [np.array(each, float) for each in given]})
+    answers = Answers(task, frame.assign(teacher_threshold=0.5, student_threshold=0.4))
+    cells = answer_cells(answers)
+    assert cells.title == "Answers per label"
+    assert cells.headers[:2] == ("label", "examples")
+    assert cells.rows == (
+        ("a", "2", "100.0 %", "100.0 %", "100.0 %", "66.7 %"),
+        ("b", "2", "100.0 %", "0.0 %", "100.0 %", "0.0 %"),
+        ("c", "0", "n/a", "n/a", "n/a", "n/a"),
+    )
+    assert confusion_matrices(typed(record), answers) is None
+    axes = f1_by_label(typed(record), answers).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a (2)", "b (2)", "c (0)"]
+    assert [round(bar.get_width(), 3) for bar in axes.patches] == [1.0, 1.0, 0.0, 0.667, 0.0, 0.0]
+    assert f1_by_label(typed(record), make_answers(TASKS["sst2"], LABELS, TEACHER, STUDENT)) is None
 
 
 def test_only_the_split_of_the_main_metric_counts():

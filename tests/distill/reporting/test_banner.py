@@ -98,6 +98,13 @@ def test_unlabelled_texts_have_no_classes():
     assert row(lines, "ham") == [["ham", "50.0 % (1)"]]
 
 
+def test_a_sample_stands_for_all_rows():
+    splits = {"train": tokens(["a", "b"], [0, 1]), "without labels": tokens(["a b c"] * 3, [HIDDEN] * 3)}
+    lines = data_banner(TASK, splits, TOKENIZER, 8, rows={"without labels": 1_000_000})
+    assert row(lines, "without labels")[0][1] == "1,000,000"
+    assert row(lines, "train")[0][1] == "2"
+
+
 def test_tokens_that_hold_no_text():
     part = dataclasses.replace(tokens(["a"], [0]), token_ids=np.array([2, 3, 3], np.int32))
     assert row(data_banner(TASK, {"train": part}, TOKENIZER, 8), "train")[0][-1] == "0.0 %"

@@ -69,16 +69,18 @@ def test_custom_task_and_verdict(record, tmp_path):
 
 NAMES = ("negative", "positive")
 PAIR = custom_task(("first", "second"), "label", ("a", "b"), regression=False)
+SETS = custom_task(("first",), "label", ("a", "b", "c"), regression=False, multi_label=True)
 SCORES = custom_task(("first",), "label", None, regression=True)
 
 
 @pytest.fixture(scope="module")
 def students(tmp_path_factory):
-    """Saved students with a tokenizer, of two classes and of one score."""
+    """Saved students with a tokenizer, of two classes, of one score and of three labels."""
     folder = tmp_path_factory.mktemp("students")
     for name, options in (
         ("classes", {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}),
         ("scores", {"num_labels": 1, "problem_type": "regression"}),
+        ("sets", {"num_labels": 3, "problem_type": "multi_label_classification", "threshold": 0.01}),
     ):
         tokenizer = train_tokenizer(["a text and its pair"] * 3, 60)
         student(vocab_size=len(tokenizer), **options).save_pretrained(folder / name)
@@ -97,8 +99,9 @@ def example_of(card: Path) -> str:
         ("classes", TASKS["sst2"], ("negative", "positive")),
         ("classes", PAIR, ("negative", "positive")),
         ("scores", SCORES, ()),
+        ("sets", SETS, ("LABEL_0", "LABEL_1", "LABEL_2")),
     ],
-    ids=["text", "pair", "score"],
+    ids=["text", "pair", "score", "labels"],
 )
 def test_the_example_runs_as_written(record, students, tmp_path, name, task, labels):
     """In a process without this repository; standard input is closed, so that a question for consent would fail."""
@@ -120,6 +123,10 @@ def test_the_example_runs_as_written(record, students, tmp_path, name, task, lab
     assert done.returncode == 0, done.stderr
     assert "custom code" not in done.stdout + done.stderr
     answer = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    if task.multi_label:
+        assert "threshold = 0.01 " in code
+        assert set(answer) == set(labels), "every probability of an untrained model reaches 0.01"
+        return
     (answer,) = answer if isinstance(answer, list) else [answer]
     assert set(answer) == {"label", "score"}
     assert not labels or answer["label"] in labels

@@ -34,6 +34,8 @@ def without_baseline(record):
         ("accuracy", 0.9163, "91.6 %"),
         ("accuracy_mismatched", 0.5, "50.0 %"),
         ("macro_f1", 1.0, "100.0 %"),
+        ("micro_f1", 0.5, "50.0 %"),
+        ("subset_accuracy", 0.5, "50.0 %"),
         ("matthews_correlation", 0.5234, "0.523"),
         ("pearson", -0.1, "-0.100"),
         ("accuracy", None, "n/a"),

@@ -103,3 +103,15 @@ def test_gain_as_a_gate(record):
 def test_a_teacher_that_has_learned_nothing_leads(record, correlation, leads):
     record["models"]["teacher"]["label_correlation"] = correlation
     assert verdict(typed(record)).startswith("The teacher has not learned sst2") == leads
+
+
+@pytest.mark.parametrize(
+    ("count", "leads"), [(1, "1 example is too few"), (99, "99 examples are too few"), (100, "The 3-layer")]
+)
+def test_too_few_examples_lead(record, count, leads):
+    record["num_examples"] = count
+    first, *others = verdict_sentences(typed(record))
+    assert first.startswith(leads)
+    if count < 100:
+        assert first.endswith("measure on 100 or more, better 1,000, before you trust what follows.")
+        assert others[0].startswith("The 3-layer")

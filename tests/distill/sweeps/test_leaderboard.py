@@ -212,3 +212,18 @@ def test_a_baseline_that_was_not_trained_has_no_metric():
     summary["metrics"]["accuracy"]["gain"] = None
     (row,) = leaderboard.leaderboard_cells({("sst2", "three"): summary}).rows
     assert row[3:6] == ("90.0 % accuracy", "85.0 % accuracy", "n/a")
+
+
+def test_few_examples_are_said_and_intervals_without_ends_are_shown(summaries, tmp_path):
+    few = summaries["cola", "six"]
+    few["num_examples"] = 20
+    kept = {"value": 1.0, "low": None, "high": None, "reason": "no resample differs"}
+    few["metrics"]["matthews_correlation"]["retention"] |= {"mean_of_ratios": kept, "ratio_of_averages": kept}
+    few["metrics"]["matthews_correlation"]["gain"] = kept
+    cells = leaderboard.leaderboard_cells(summaries)
+    assert cells.rows[0][6:8] == ("100.0 % of MCC", "100.0 % of MCC")
+    notes = [note for note in cells.notes if "too few" in note]
+    assert notes == ["cola: 20 validation examples are too few: these intervals are not to be trusted"]
+    assert "too few" in leaderboard.write_leaderboard(summaries, {}, tmp_path).read_text()
+    rows = list(csv.DictReader(io.StringIO(leaderboard.leaderboard_csv(summaries))))
+    assert next(row["mean_of_ratios_low"] for row in rows) == ""

@@ -137,3 +137,27 @@ def test_predictions_that_cannot_be_read(tmp_path):
     write_predictions(seed_run(1, 0.8).predicted.drop(columns="label"), path)
     with pytest.raises(UserError, match="no column 'label'"):
         read_predictions(path)
+
+
+def few(run, count):
+    """Return a run on its first examples alone, all of which the teacher and the student get right."""
+    predicted = run.predicted[:count].copy()
+    right = list(np.eye(2, dtype=np.float32)[predicted["label"]])
+    for role in ("teacher", "student", "baseline"):
+        predicted[f"{role}_logits"] = right
+    return replace(run, predicted=predicted)
+
+
+@pytest.mark.parametrize("count", [20, 100])
+def test_intervals_without_a_width_say_nothing_of_few_examples(count):
+    """As in the record of a single run."""
+    runs = [few(seed_run(seed, 1.0), count) for seed in (1, 2)]
+    values = summarise(runs, resamples=50)["metrics"]["accuracy"]
+    found = [values["retention"]["mean_of_ratios"], values["retention"]["ratio_of_averages"], values["gain"]]
+    found.append(gain_over_student(runs, runs, resamples=50))
+    for value, each in zip((1.0, 1.0, 0.0, 0.0), found, strict=True):
+        if count < 100:
+            reason = f"no resample differs, and {count} examples are too few for that to say anything"
+            assert each == {"value": value, "low": None, "high": None, "reason": reason}
+        else:
+            assert each == {"value": value, "low": value, "high": value}

@@ -9,6 +9,7 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from helpers.short_stages import LABELS
 from torch import nn
 from torch.serialization import safe_globals
 
@@ -198,3 +199,41 @@ def test_no_more_best_epochs_are_kept_than_checkpoints_go_back_to(prepared, tmp_
     tear(tmp_path / "step-00000002" / "state.json")
     keep_best(prepared[1].state_dict(), tmp_path, 8)
     assert best_epochs(tmp_path) == [f"best-epoch-{epoch}.safetensors" for epoch in (4, 8)]
+
+
+STATES = {
+    "unknown": ('{"global_step": 2, "colour": 1}', "in its state.json colour is unknown"),
+    "list": ("[2]", "in its state.json it holds a list"),
+    "no JSON": ('{"global_step": ', "its state.json is no JSON"),
+    "no end": ("[" * 100_000, "its state.json is no JSON"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_nobody_can_go_on_from_is_named_and_the_one_before_is_used(name, prepared, tmp_path, monkeypatch):
+    content, expected = STATES[name]
+    warnings = []
+    monkeypatch.setattr("distill.training.checkpoints.logger.warning", warnings.append)
+    save(prepared, tmp_path, 1)
+    folder = save(prepared, tmp_path, 2)
+    (folder / "state.json").write_text(content)
+    write_manifest(folder)
+    accelerator, model = prepared
+    found = load_checkpoint(accelerator, tmp_path, lambda state: "colour is unknown" if "colour" in state else None)
+    assert (found["global_step"], model.weight.item()) == (1, 1)
+    assert len(warnings) == 1
+    assert expected in warnings[0]
+    assert str(folder) in warnings[0]
+    keep_best(model.state_dict(), tmp_path, 3)  # reads all states, too
+
+
+def test_a_stage_asks_whether_it_can_go_on_from_a_state(train_stage, tmp_path):
+    """With a field of another version in all of them it starts over."""
+    expected = train_stage(LABELS, with_teacher=False)[1].history
+    folders = list((tmp_path / "stage").glob("step-*"))
+    for folder in folders:
+        state = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps(state | {"colour": 1}))
+        write_manifest(folder)
+    assert len(folders) == KEPT
+    assert train_stage(LABELS, with_teacher=False)[1].history == expected

@@ -15,7 +15,7 @@ import distill.training.stepper as stepper
 from distill.objectives.capture_plan import plan_stage
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.loop import StageTrainer, phase_seed
-from distill.training.schedules import learning_rate_factor, scheduled
+from distill.training.schedules import learning_rate_factor, scheduled, set_learning_rate
 from distill.utils.errors import UserError
 from students import student_from_teacher
 from teachers.loading import freeze
@@ -43,7 +43,17 @@ def test_learning_rate(step, expected):
 
 def test_learning_rate_without_warmup_and_in_a_single_step():
     assert [learning_rate_factor(step, 4, 0.0) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
-    assert learning_rate_factor(0, 1, 0.1) > 0
+    assert learning_rate_factor(0, 1, 0.1) == pytest.approx(1 / 1.1)
+    assert learning_rate_factor(0, 1, 0.0) == 1
+    assert learning_rate_factor(2, 2, 1.0) == 0
+
+
+def test_every_group_keeps_its_own_share_of_the_learning_rate():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr, "initial_lr": lr} for lr in (0.5, 4.0)]
+    optimizer = torch.optim.SGD(groups)
+    for step, factor in ((3, 0.25), (1, 0.75), (0, 1.0)):
+        set_learning_rate(optimizer, step, 4, 0.0)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5 * factor, 4.0 * factor]
 
 
 def test_every_phase_has_a_seed_of_its_own():
@@ -190,6 +200,8 @@ def test_temperature_and_weights_go_from_first_to_last_in_a_straight_line():
     assert [each.losses["labels"] for each in found] == [0.5] * 4
     odd = replace(BOTH, temperature=0.1, losses={"logits": 0.9})
     assert all(scheduled(odd, step, 10) == odd for step in range(10))  # to the last bit
+    assert [scheduled(stage, step, 2).temperature for step in range(2)] == [4, 1]
+    assert scheduled(stage, 0, 1).temperature == 4
 
 
 def test_the_history_has_the_weight_of_its_own_step(train_stage):

@@ -24,6 +24,7 @@ from distill.config.schema import (
 )
 from distill.data.tokenization import train_tokenizer
 from distill.training.run_folder import (
+    SETTINGS_OF,
     RunFolder,
     create_run_folder,
     find_run_folder,
@@ -315,3 +316,23 @@ def test_a_saved_model_replaces_what_a_kill_left(make_bert, tmp_path):
     assert not (tmp_path / "student" / "junk").exists()
     loaded = BertForSequenceClassification.from_pretrained(tmp_path / "student")
     assert loaded.classifier.weight.equal(make_bert(seed=1).classifier.weight)
+
+
+def test_configuration_and_tokenizer_of_a_checkpoint_are_inputs(config, tmp_path):
+    """Of a folder that an earlier version began, only the weights are known."""
+    name, weights = SETTINGS_OF + "teacher.checkpoint", {"teacher.checkpoint": "89ab"}
+    for run_dir, begun, now, goes_on in (
+        ("old", weights, weights | {name: "1"}, True),
+        ("new", weights | {name: "1"}, weights | {name: "1"}, True),
+        ("changed", weights | {name: "1"}, weights | {name: "2"}, False),
+        ("gone", weights | {name: "1"}, weights, False),
+    ):
+        wanted = replace(config, run_dir=str(tmp_path / run_dir))
+        create_run_folder(wanted, find_run_folder(wanted), DATA | begun)
+        if goes_on:
+            create_run_folder(wanted, find_run_folder(wanted), DATA | now)
+        else:
+            with pytest.raises(
+                UserError, match=r"^configuration and tokenizer of teacher\.checkpoint: no longer what"
+            ):
+                create_run_folder(wanted, find_run_folder(wanted), DATA | now)

@@ -64,6 +64,35 @@ def test_a_step_is_the_gradient_of_the_mean_loss(indices, parts, step):
     assert_moved(moved, expected)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("hidden", [[], [2, 5]], ids=["labelled", "partly"])
+def test_a_step_is_the_gradient_of_torchs_weighted_mean_however_it_is_cut(
+    hidden, smoothing, parts, make_bert, make_examples, make_accelerator, monkeypatch
+):
+    """Of the labelled examples: what has no label takes its share of the batch, as it does without weights."""
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: torch.optim.SGD(groups))
+    examples, indices, weights = make_examples(20), np.arange(11), np.array([0.3, 4.0], np.float32)
+    examples.labels[hidden] = -1
+    training = replace(UNCLIPPED, gradient_accumulation=parts, label_smoothing=smoothing)
+    accelerator = make_accelerator(gradient_accumulation_steps=parts)
+    model = make_bert().eval()
+    inputs, labels = collate(examples, indices)
+    mean = torch.nn.functional.cross_entropy(
+        model(**inputs).logits, labels, torch.from_numpy(weights), ignore_index=-1, label_smoothing=smoothing
+    )
+    share = (len(indices) - len(hidden)) / len(indices)
+    gradients = torch.autograd.grad(share * mean, list(model.parameters()))
+    expected = dict(zip((name for name, _ in model.named_parameters()), gradients, strict=True))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    context = TrainingContext(accelerator, training, seed=1, class_weights=weights)
+    stage = replace(LABELS, learning_rate=1.0, losses={"labels": 1.0})
+    stepper = Stepper(context, model, stage, StageInputs(examples))
+    stepper.take_step(indices, stage, LossMeter(accelerator, "labels", stage.losses))
+    assert norm(expected) > 0.1
+    assert_moved({name: before[name] - each.detach() for name, each in model.named_parameters()}, expected)
+
+
 def test_a_step_is_as_long_as_the_weight_of_its_loss(step):
     moved, expected, _ = step([1, 2, 3], weight=0.25)
     assert_moved(moved, expected)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from distill.utils.cli import run
-from distill.utils.errors import UserError
+from distill.utils.errors import UserError, loading_problem
 from distill.utils.interrupts import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -159,3 +159,48 @@ def test_no_library_unpickles_more_than_weights(tmp_path):
     torch.save({"weights": Spy()}, tmp_path / "shard.pt")
     with pytest.raises(pickle.UnpicklingError, match="Weights only"):
         run(lambda: torch.load(tmp_path / "shard.pt", weights_only=False))
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_what_python_itself_may_unpickle_afterwards_is_as_before(before, monkeypatch):
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    monkeypatch.delenv(name, raising=False) if before is None else monkeypatch.setenv(name, before)
+    assert leave(lambda: os.environ[name] != "1") == 0
+    assert os.environ.get(name) == before
+
+
+MEMORY = {
+    "out of memory; give a smaller batch_size or data.max_length": MemoryError(),
+    "out of memory (7.45 GiB more were wanted);": MemoryError("Unable to allocate 7.45 GiB for an array with shape"),
+    "out of memory (8,589,934,592 bytes more were wanted);": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory: you tried to allocate "
+        "8589934592 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "out of memory (2 GiB more were wanted);": torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 9.00 GiB"
+    ),
+    "out of memory; give": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "out of memory; ": OSError(errno.ENOMEM, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("expected", MEMORY)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_memory_that_gives_out_is_one_line_with_the_way_out(expected, wrapped, capsys):
+    def main():
+        if wrapped:
+            raise ValueError("cannot go on") from MEMORY[expected]
+        raise MEMORY[expected]
+
+    assert leave(main) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {expected}")
+    assert line.endswith("or use a machine with more\n")
+    assert line.count("\n") == 1
+
+
+def test_no_checkpoint_is_blamed_for_memory_that_gives_out():
+    assert loading_problem(ValueError("torn")) == "torn"
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(type(error)):
+            loading_problem(error)

@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from transformers import BertConfig, BertForSequenceClassification, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel, MPNetConfig, MPNetModel
 
 from distill.data.tokenization import train_tokenizer
 from distill.utils.cli import run
@@ -37,9 +37,8 @@ def in_order(tmp_path_factory: pytest.TempPathFactory) -> Place:
     BertModel(config).save_pretrained(folder / "encoder")
     three = BertConfig(num_hidden_layers=2, num_labels=3, **size)
     BertForSequenceClassification(three).save_pretrained(folder / "three_labels")
-    other = DistilBertConfig(n_layers=1, dim=16, n_heads=2, hidden_dim=32, vocab_size=len(tokenizer))
-    DistilBertModel(other).save_pretrained(folder / "distilbert")
-    for name in ("teacher", "encoder", "three_labels", "distilbert"):
+    MPNetModel(MPNetConfig(num_hidden_layers=1, **size)).save_pretrained(folder / "mpnet")
+    for name in ("teacher", "encoder", "three_labels", "mpnet"):
         tokenizer.save_pretrained(folder / name)
     return folder
 

@@ -95,7 +95,7 @@ def remote_code(folder: Path) -> None:
 
 
 CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
-    "not a BERT": ("distilbert", nothing, ("distilbert", "not a BERT")),
+    "layers of another kind": ("mpnet", nothing, ("is a 'mpnet'", "those of bert, roberta", "student.checkpoint")),
     "torn weights": ("teacher", lambda folder: truncate(folder / "model.safetensors"), ("weights",)),
     "torn weights of an encoder": ("encoder", lambda folder: truncate(folder / "model.safetensors"), ("weights",)),
     "torn configuration": ("teacher", lambda folder: truncate(folder / "config.json"), ("teacher.checkpoint",)),

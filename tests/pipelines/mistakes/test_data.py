@@ -179,6 +179,30 @@ def test_folder_of_another_task(refused: Callable[..., str], place: Place) -> No
     assert "cola/train." in refused("--data.dir", str(place / "data"), "--task", "cola")
 
 
+UNLABELLED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing there": (lambda path: None, "there is no file or folder"),
+    "an empty file": (lambda path: path.touch(), "is empty"),
+    "a binary file": (lambda path: path.write_bytes(bytes(99)), "holds a NUL character"),
+    "a folder without texts": (lambda path: path.mkdir(), "holds no texts"),
+    "what stands in train": (lambda path: path.write_text("good film number 1"), "holds no text that can be used"),
+}
+
+
+@pytest.mark.parametrize("name", UNLABELLED)
+def test_texts_without_labels_that_are_none(name: str, refused: Callable[..., str], place: Place) -> None:
+    put, expected = UNLABELLED[name]
+    put(place / "texts.txt")
+    options = ("--data.dir", str(place / "data"), "--data.unlabelled", str(place / "texts.txt"))
+    message = refused(*options)
+    assert message.startswith("error: data.unlabelled: ")
+    assert str(place / "texts.txt") in message
+    assert expected in message
+
+
+def test_an_empty_name_of_texts_without_labels(refused: Callable[..., str]) -> None:
+    assert "data.unlabelled" in refused("--data.unlabelled", "")
+
+
 def write_windows(place: Place) -> None:
     """Write the train file as Windows programs do: with a byte order mark and CRLF."""
     write_train(place, b"\xef\xbb\xbf" + GOOD_CSV.replace(b"\n", b"\r\n"))

@@ -195,6 +195,11 @@ def test_data_may_be_moved_but_not_changed(refused: Callable[..., str], tiny, wi
     message = refused("--config", str(config), run_dir=run_dir, warned=True)
     assert message.startswith("error: data of held-out train, data of train: no longer what run folder")
     shutil.copy(source / "data" / "sst2" / "train.jsonl", train)
+    tokenizer = tmp_path / "teacher" / "teacher" / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    message = refused("--config", str(config), run_dir=run_dir, warned=True)
+    assert message.startswith("error: configuration and tokenizer of teacher.checkpoint: no longer what run folder")
+    shutil.copy(source / "teacher" / "teacher" / tokenizer.name, tokenizer)
     done = tiny.run(run_dir, "--config", str(config))
     assert done.returncode == 0, done.stderr
     assert " on validation; " not in done.stdout

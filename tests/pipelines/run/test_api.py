@@ -1,5 +1,6 @@
 """The way in from Python: the README's lines run as they stand there, and mistakes are raised."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -119,3 +120,11 @@ def test_texts_of_a_wrong_form_are_refused(classifier, texts, message):
 def test_a_folder_without_a_student_is_named(tmp_path):
     with pytest.raises(UserError, match=r"is no checkpoint: it has no config\.json"):
         load_student(tmp_path)
+
+
+def test_nothing_but_tensors_is_unpickled_while_it_runs_and_what_was_set_stays(tiny, monkeypatch):
+    name, seen = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", []
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pipelines.run.api.prepare_run", lambda *_: seen.append(os.environ.get(name)))
+    distill(load_config(tiny.config))
+    assert (seen, os.environ.get(name)) == (["1"], None)

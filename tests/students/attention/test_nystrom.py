@@ -36,7 +36,49 @@ def test_c4_one_landmark_per_token_and_a_true_inverse_is_softmax(monkeypatch, nu
     mask = torch.arange(12) < torch.tensor([[12], [5]])
     expected = F.scaled_dot_product_attention(*tensors, mask[:, None, None])
     real = mask[:, None].expand(-1, 2, -1)
-    torch.testing.assert_close(module.attend(*tensors, mask)[real], expected[real], rtol=0, atol=1e-6)
+    torch.testing.assert_close(module.attend_by_landmarks(*tensors, mask)[real], expected[real], rtol=0, atol=1e-6)
+
+
+def test_up_to_as_many_tokens_as_landmarks_it_is_softmax_to_the_last_digit():
+    """By the number of a text's own tokens: beside a longer one, padded on either side, and without any token."""
+    module, (query, key, value) = attention(8, convolution=3), inputs(20)
+    query, key, value = (torch.cat([tensor, tensor.flip(0)]) for tensor in (query, key, value))
+    mask = torch.zeros(4, 20, dtype=torch.bool)
+    mask[0, :8], mask[1, 12:], mask[2] = True, True, True
+    mixed = module.attend(query, key, value, mask)
+    expected = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+    for row in (0, 1):
+        torch.testing.assert_close(mixed[row, :, mask[row]], expected[row, :, mask[row]], rtol=0, atol=1e-12)
+    assert mixed[3].isfinite().all()
+    long = module.attend_by_landmarks(query[2:3], key[2:3], value[2:3], None)
+    torch.testing.assert_close(mixed[2:3], long, rtol=0, atol=1e-12)
+    assert (long - expected[2:3]).abs().max() > 0.01
+    nine = module.attend(*(tensor[:1, :, :9] for tensor in (query, key, value)), None)
+    assert (
+        nine - F.scaled_dot_product_attention(*(tensor[:1, :, :9] for tensor in (query, key, value)))
+    ).norm() > 1e-3
+
+
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_neither_padding_nor_batch_decides_in_longer_texts(convolution):
+    """The contract's texts are shorter than its landmarks."""
+    module, tensors = attention(4, convolution), inputs(20)
+    if convolution:
+        torch.nn.init.normal_(module.convolution)
+    mask = torch.arange(20) < torch.tensor([[20], [9]])
+    garbage = [tensor.masked_fill(~mask[:, None, :, None], torch.nan) for tensor in tensors]
+    together = module.attend(*garbage, mask)
+    for row, length in enumerate((20, 9)):
+        alone = module.attend(*(tensor[row : row + 1, :, :length] for tensor in tensors), None)
+        torch.testing.assert_close(together[row : row + 1, :, :length], alone, rtol=0, atol=1e-12)
+
+
+def test_operations_of_short_texts_are_those_of_softmax():
+    """64 landmarks; 4 N² D, of longer texts the paper's."""
+    config = StudentConfig(attention="nystrom", num_features=64, hidden_size=384, num_attention_heads=12)
+    core = nystrom.NystromAttention.core_flops
+    assert [core(config, length) for length in (1, 64)] == [4 * 384, 4 * 64**2 * 384]
+    assert core(config, 65) == 12 * 65 * 64 * 384 + 4 * 64**2 * 384 + 48 * 64**3 * 12
 
 
 @pytest.mark.parametrize(("diagonal", "limit"), [(4.0, 1e-4), (0.0, 0.03)])

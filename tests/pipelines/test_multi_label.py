@@ -1,0 +1,101 @@
+"""A whole run on texts with any number of labels, from the table to the student in use."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+from helpers.topics import NAMES, write_topics
+
+from distill.evaluation.metrics import compute_metrics
+from distill.evaluation.record import read_record
+from distill.sweeps.summary import read_run, summarise
+from distill.utils.cli import run
+from pipelines import compare, export
+from pipelines.run.api import load_student, predict
+
+SETTINGS = {
+    "task": "custom",
+    "data.multi_label": "true",
+    "data.max_train_examples": "null",
+    "teacher.epochs": "12",
+    "teacher.learning_rate": "3e-3",
+    "teacher.margin_over_majority": "0.2",
+}
+
+
+def call(main, monkeypatch, *arguments):
+    """Run a command in this process and return its exit code."""
+    monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    return ended.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """Return the folder of a finished run and the table it was run on."""
+    folder = tmp_path_factory.mktemp("topics")
+    table = write_topics(folder, "bars", 900)
+    options = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    done = tiny.run(folder / "run", *options, f"--data.dir={table}")
+    assert done.returncode == 0, done.stderr
+    return folder / "run", table, done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_student_of_label_sets(finished, monkeypatch, capsys):
+    folder, table, output = finished
+    record = read_record(folder)
+    assert (record.main_metric, set(record.retention)) == ("micro_f1", {"micro_f1", "macro_f1"})
+    assert record.models.teacher.metrics["micro_f1"] > 0.5, "with every label for every text it is 0.44"
+    assert "no label" in output, "the banner counts rows without any"
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["id2label"] == {str(index): name for index, name in enumerate(NAMES)}
+    assert config["threshold"] == record.models.student.threshold
+    predicted = pandas.read_parquet(folder / "predictions.parquet")
+    task = read_run(folder).task
+    labels = np.stack(predicted["label"])
+    for role in ("teacher", "student", "baseline"):
+        threshold = json.loads((folder / role / "config.json").read_text())["threshold"]
+        assert threshold == record.models[role].threshold == predicted[f"{role}_threshold"].iloc[0]
+        found = compute_metrics(task, np.stack(predicted[f"{role}_logits"]), labels, threshold)
+        assert record.models[role].metrics == pytest.approx(found)
+    assert {entry.name for entry in record.alternatives if entry.metrics} >= {"teacher in ONNX Runtime int8"}
+    assert "Answers per label" in (folder / "report.md").read_text()
+    assert (folder / "plots" / "labels.png").exists()
+    assert 'function_to_apply="sigmoid"' in (folder / "student" / "README.md").read_text()
+    summary = summarise([read_run(folder), read_run(folder)], resamples=50)
+    assert summary["metrics"]["micro_f1"]["student"]["mean"] == record.models.student.metrics["micro_f1"]
+
+    answers = predict(load_student(folder), list(pandas.read_csv(table, keep_default_na=False)["text"][:20]))
+    assert all(set(answer.labels) <= set(NAMES) for answer in answers)
+    assert any(answer.labels for answer in answers)
+
+    quick = ("--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.05")
+    data = ("--task", "custom", "--data.dir", table, "--data.multi_label", "--data.max_length", "32")
+    models = ("--teacher", folder / "teacher", "--student", folder / "student")
+    assert call(compare.main, monkeypatch, *models, *data, *quick, "--format", "json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["models"]["student"]["metrics"] == pytest.approx(record.models.student.metrics)
+    assert call(compare.main, monkeypatch, *models, *data[:4]) == 2
+    assert capsys.readouterr().err.startswith("error: data.label_column: ")
+
+    onnx = folder.parent / "student.onnx"
+    assert call(export.main, monkeypatch, "--student", folder / "student", "--output", onnx, *quick) == 0
+    meaning = json.loads((folder.parent / "student.labels.json").read_text())
+    assert meaning == {"labels": list(NAMES), "threshold": record.models.student.threshold}
+    deployed = read_record(folder).deployments[0]
+    assert deployed.metrics == pytest.approx(record.models.student.metrics)
+
+
+@pytest.mark.slow
+def test_a_finished_run_and_its_teacher_are_taken_again(finished, tiny, tmp_path):
+    folder, table, _ = finished
+    options = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    done = tiny.run(folder, *options, f"--data.dir={table}")
+    assert (done.returncode, "is finished" in done.stdout) == (0, True), done.stderr
+    teacher = f"--teacher.checkpoint={folder / 'teacher'}"
+    done = tiny.run(tmp_path / "run", *options, f"--data.dir={table}", teacher, "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
