@@ -1,6 +1,6 @@
 """Which outputs of which teacher the stages of a run read, and which of them are worth their place on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.config.schema import EXACT_FORM, StageConfig
@@ -47,9 +47,14 @@ def plan_for(
     return plan_stage(stage, layer_map, num_teacher_layers)
 
 
-def plan_readings(stages: Sequence[StageConfig], plan: Callable[[StageConfig], CapturePlan]) -> list[Reading]:
-    """Return what every stage reads, in order, by the plan of each."""
-    return [_reading(stage, plan(stage)) for stage in stages]
+def plan_readings(
+    stages: Sequence[StageConfig],
+    layer_map: Sequence[int],
+    num_teacher_layers: int,
+    summary_layers: Sequence[int] | None = None,
+) -> list[Reading]:
+    """Return what every stage reads, in order; arguments as in :func:`plan_for`."""
+    return [_reading(stage, plan_for(stage, layer_map, num_teacher_layers, summary_layers)) for stage in stages]
 
 
 def _reading(stage: StageConfig, plan: CapturePlan) -> Reading:

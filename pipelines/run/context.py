@@ -113,13 +113,16 @@ class DistillationSetup:
     @property
     def readings(self) -> list[Reading]:
         """What every stage reads of what it matches, in order."""
-        return plan_readings(self.stages, self.plan)
+        return plan_readings(self.stages, *self._layers())
 
     def plan(self, stage: StageConfig) -> CapturePlan:
         """Return what a stage, or any other phase, captures of the student, and of what it matches."""
-        shown = None if self.other_encoder is None else self.other_encoder.teacher_layers
+        return plan_for(stage, *self._layers())
+
+    def _layers(self) -> tuple[list[int], int, list[int] | None]:
+        """Return what `teachers.output_plan.plan_for` has to know of the layers of student and teacher."""
         num_layers = int(getattr(self.teacher.config, "num_hidden_layers", None) or 0)
-        return plan_for(stage, self.layer_map, num_layers, shown)
+        return self.layer_map, num_layers, None if self.other_encoder is None else self.other_encoder.teacher_layers
 
 
 @dataclass(frozen=True)
