@@ -1,4 +1,4 @@
-"""What any sequence classifier is given to read: the inputs that it takes, how many tokens, padded on which side."""
+"""What any sequence classifier is given to read: the inputs that it takes, padded on which side."""
 
 import inspect
 from collections.abc import Mapping
