@@ -126,7 +126,8 @@ class OpenedComparison:
     models: "Models"
     texts: Mapping[str, "Examples"]
     """The validation splits before they were tokenised."""
-    tokenize: "Callable[[Examples], TokenizedExamples]"
+    tokenize: "Callable[[str, Examples], TokenizedExamples]"
+    """As the model of a role reads them."""
 
 
 def check_options(options: argparse.Namespace) -> tuple[Task, "DataConfig", "ComparisonConfig"]:
@@ -157,23 +158,33 @@ def open_comparison(
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable
     from distill.evaluation.predict import settle_threshold
-    from distill.models.loading import check_max_length, load_comparable
+    from distill.models.inputs import reading_of
+    from distill.models.loading import TEACHER, check_max_length, load_comparable, same_tokenizer
 
     roles = {role: getattr(options, role, None) for role in ("teacher", "student", "baseline")}
     loaded = load_comparable(roles, task, trust_remote_code=options.trust_remote_code)
     models = {role: classifier.model for role, classifier in loaded.items()}
-    check_comparable(task, models)
+    teacher, student = loaded[TEACHER], loaded["student"]
+    alike = same_tokenizer(teacher.tokenizer, student.tokenizer)
+    check_comparable(task, models, one_vocabulary=alike)
     check_max_length(loaded, data.max_length, pairs=len(task.text_columns) > 1)
     splits = load_data(task, data)
     texts = splits.validation
-    read = partial(tokenize, tokenizer=loaded["teacher"].tokenizer, max_length=data.max_length)
-    validation = {name: read(part) for name, part in texts.items()}
-    print_doubts(task, data, splits, validation, loaded["teacher"].tokenizer)
+
+    def read(role: str, part: "Examples") -> "TokenizedExamples":
+        reader = teacher if role == TEACHER else student
+        return tokenize(part, reader.tokenizer, data.max_length, **reading_of(reader.model, reader.tokenizer))
+
+    validation = {name: read("student", part) for name, part in texts.items()}
+    for_teacher = None if alike else {name: read(TEACHER, part) for name, part in texts.items()}
+    print_doubts(task, data, splits, for_teacher or validation, teacher.tokenizer)
     if task.multi_label:
-        held_out = read(splits.held_out)
-        for model in models.values():
-            settle_threshold(task, model.to(options.device), held_out, options.device)
-    setup = ComparisonSetup(task, validation, settings, options.device, getattr(options, "seed", 0), options.compile)
+        held_out = {role: read(role, splits.held_out) for role in ("student", TEACHER)}
+        for role, model in models.items():
+            own = held_out[TEACHER if role == TEACHER else "student"]
+            settle_threshold(task, model.to(options.device), own, options.device)
+    seed = getattr(options, "seed", 0)
+    setup = ComparisonSetup(task, validation, settings, options.device, seed, options.compile, for_teacher)
     control = softmax_control(models["student"])
     opened = Models(models["teacher"], models["student"], models.get("baseline"), control)
     return OpenedComparison(setup, opened, texts, read)
@@ -201,8 +212,9 @@ def compare(options: argparse.Namespace) -> "Record":
         models = replace(models, folders=folders)
         record, predicted = compare_models(setup, models, measure_alternatives, source=data.dir)
     if submission:
-        answered = {name: opened.tokenize(part) for name, part in tests.items()}
-        write_submission(task, models.compared, answered, submission, device=options.device)
+        for role, model in models.compared.items():
+            answered = {name: opened.tokenize(role, part) for name, part in tests.items()}
+            write_submission(task, {role: model}, answered, submission, device=options.device)
     if output:
         disagreements = find_disagreements(task, predicted, opened.texts)
         write_report(record, output, disagreements, answers=Answers(task, predicted))

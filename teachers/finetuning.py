@@ -7,6 +7,7 @@ from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.predict import held_out_scorer, settle_threshold
 from distill.models.positions import positions_of
+from distill.models.windowed_bert import ReadsWindows
 from distill.tasks import Task
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.label_scale import measure_label_scale
@@ -14,14 +15,37 @@ from distill.training.loop import StageTrainer
 from distill.training.progress import Progress
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
+from teachers.any_classifier import load_any_teacher
 from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
 
 
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
     """Load the run's own teacher if it is finished, else what it starts from."""
     if folder.result("teacher") is not None:
-        return load_teacher(str(folder.checked_model("teacher")), task)
+        return _open_teacher(str(folder.checked_model("teacher")), config, task)
     return starting_point(config, task, splits)
+
+
+def student_start(config: Config, task: Task, splits: Splits) -> Teacher | None:
+    """Load the encoder that the student is made of, as a classifier; None where that is the teacher."""
+    if config.student.checkpoint is None:
+        return None
+    return _load_start(config.student.checkpoint, "student.checkpoint", config, task, splits)
+
+
+def _load_start(checkpoint: str, key: str, config: Config, task: Task, splits: Splits) -> Teacher:
+    start = load_teacher(checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler, key=key)
+    if not start.is_trained:
+        put_into_label_units(start.model, task, splits)
+    return start
+
+
+def _open_teacher(checkpoint: str, config: Config, task: Task, new_pooler: bool | None = False) -> Teacher:
+    """Load a BERT or, where the student is made of another encoder, any classifier."""
+    if config.student.checkpoint is None:
+        return load_teacher(checkpoint, task, config.seed, new_pooler=new_pooler)
+    trusted = config.teacher.trust_remote_code
+    return load_any_teacher(checkpoint, task, config.seed, new_pooler=new_pooler, trust_remote_code=trusted)
 
 
 def prepare_teacher(
@@ -41,7 +65,7 @@ def prepare_teacher(
         progress = StageTrainer(run, teacher.model, stage, inputs, folder.phase("teacher"), scorer).run()
     settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
-        save_model(teacher.model, teacher.tokenizer, folder.teacher)
+        save_model(teacher.model, teacher.tokenizer, folder.teacher, with_code=config.teacher.trust_remote_code)
         kept = ("seconds", "checkpoint_seconds", "held_out", "history")
         folder.finish("teacher", {"name": "teacher"} | {name: getattr(progress, name) for name in kept})
     run.accelerator.wait_for_everyone()
@@ -50,7 +74,7 @@ def prepare_teacher(
 def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
     if config.teacher.checkpoint is not None:
-        teacher = load_teacher(config.teacher.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
+        teacher = _open_teacher(config.teacher.checkpoint, config, task, config.teacher.new_pooler)
         check_windows(teacher, config, task)
     else:
         texts = (text for texts in splits.train.texts for text in texts)
@@ -68,6 +92,8 @@ def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
     """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
+    if config.student.checkpoint is not None and not isinstance(teacher.model, ReadsWindows):
+        return  # it is given no more tokens than it has positions
     positions, max_length = positions_of(teacher.model), config.data.max_length
     if max_length <= positions:
         return
@@ -83,19 +109,22 @@ def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
 
 
 def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTrainedModel) -> PreTrainedModel:
-    """Return what the baseline starts from: the teacher's own starting point, which has seen no label.
+    """Return what the baseline starts from: the student's own starting point, which has seen no label.
 
     A finished teacher hides where it came from; unless ``baseline.checkpoint`` tells, the baseline then starts
     from that teacher's layers.
+
+    Args:
+        teacher: or the encoder that the student is made of in its place.
     """
     if config.baseline.checkpoint == SCRATCH:
         model = untrained_like(teacher, config.seed)
         put_into_label_units(model, task, splits)
         return model
     if config.baseline.checkpoint is not None:
-        start = load_teacher(config.baseline.checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler)
-        if not start.is_trained:
-            put_into_label_units(start.model, task, splits)
+        return _load_start(config.baseline.checkpoint, "teacher.checkpoint", config, task, splits).model
+    start = student_start(config, task, splits)
+    if start is not None:
         return start.model
     if config.teacher.checkpoint is not None and is_classifier(config.teacher.checkpoint):
         return teacher

@@ -40,13 +40,15 @@ from students.families import FAMILIES, OURS, own_name, why_not
 
 OTHER_STUDENT = "name a BERT-like encoder for the student as student.checkpoint"
 """What to do with a teacher whose layers no student can be made of."""
+OTHER_ENCODER = "give a BERT-like encoder"
+TEACHER_KEY = "teacher.checkpoint"
 SETTINGS = ("config.json", "tokenizer*", "vocab*", "*.model", "added_tokens.json", "special_tokens_map.json")
 """Files of a checkpoint beside its weights that decide what it answers."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A classifier whose layers are BERT's, with its tokenizer, and whether its head is already trained."""
+    """A classifier with its tokenizer, and whether its head is already trained."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -76,18 +78,20 @@ def settings_checksum(checkpoint: str) -> str | None:
     return hashlib.sha256("".join(f"{path.name} {file_checksum(path)}\n" for path in files).encode()).hexdigest()
 
 
-def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False) -> Teacher:
+def load_teacher(
+    checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False, key: str = TEACHER_KEY
+) -> Teacher:
     """Load ``checkpoint`` as a classifier for ``task``.
 
     A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
-    where its own was never trained.
+    where its own was never trained. ``key`` names the checkpoint in messages.
 
     Raises:
         UserError: it cannot be read, is of no family whose layers are BERT's, is torn, or belongs to another task or
             tokenizer.
     """
-    who = f"teacher {checkpoint}"
-    config = _load_config(checkpoint)
+    who = f"{key.removesuffix('.checkpoint')} {checkpoint}"
+    config = _load_config(checkpoint, key)
     check_size(config, Path(checkpoint), who)
     is_trained = _names_classifier(config)
     if is_trained and config.num_labels != task.num_labels:
@@ -103,7 +107,7 @@ def load_teacher(checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool
         )
     check_token_types(config, tokenizer, who, pairs=len(task.text_columns) > 1)
     set_seed(seed)
-    extra = {} if is_trained else _label_settings(task)
+    extra = {} if is_trained else label_settings(task)
     try:
         loaded: Any = classifier_class(config).from_pretrained(
             checkpoint,
@@ -155,7 +159,7 @@ def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], 
         num_attention_heads=size.num_heads,
         intermediate_size=size.intermediate_size,
         max_position_embeddings=max(padded_length(max_length), 128),
-        **_label_settings(task),
+        **label_settings(task),
     )
     return Teacher(BertForSequenceClassification(config), tokenizer, is_trained=False)
 
@@ -167,14 +171,14 @@ def untrained_like(teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
     return plain(type(teacher.config).from_dict(teacher.config.to_dict()))
 
 
-def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer beside a checkpoint.
+def load_tokenizer(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer beside a checkpoint; code of its own runs only if that is trusted.
 
     Raises:
         UserError: there is none.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above
         raise UserError(
             f"no tokenizer for {checkpoint}: {loading_problem(error)}; put its files beside the weights"
@@ -200,26 +204,29 @@ def _names_classifier(config: PreTrainedConfig) -> bool:
     return FAMILIES[config.model_type].classifier in (config.architectures or [])
 
 
-def _load_config(checkpoint: str) -> PreTrainedConfig:
+def _load_config(checkpoint: str, key: str = TEACHER_KEY) -> PreTrainedConfig:
     if problem := checkpoint_problem(checkpoint):
-        raise UserError(f"teacher.checkpoint {checkpoint} {problem}")
+        raise UserError(f"{key} {checkpoint} {problem}")
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # as above
         if problem := checkpoint_problem(checkpoint, fetch=True):
-            raise UserError(f"teacher.checkpoint {checkpoint} {problem}") from error
+            raise UserError(f"{key} {checkpoint} {problem}") from error
         kind = "folder" if os.path.exists(checkpoint) else "folder or Hub name (is the network there?)"
         raise UserError(
-            f"teacher.checkpoint {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
+            f"{key} {checkpoint}: no readable {kind}: {loading_problem(error)}; give a BERT checkpoint"
         ) from error
+    is_teacher = key == TEACHER_KEY
     if config.model_type in OURS:
-        raise UserError(f"teacher.checkpoint {checkpoint} is a student; give the teacher that it was distilled from")
+        other = "the teacher that it was distilled from" if is_teacher else "an encoder that is none"
+        raise UserError(f"{key} {checkpoint} is a student; give {other}")
     if problem := why_not(config):
-        raise UserError(f"teacher.checkpoint {checkpoint} {problem}; {OTHER_STUDENT}")
+        raise UserError(f"{key} {checkpoint} {problem}; {OTHER_STUDENT if is_teacher else OTHER_ENCODER}")
     return config
 
 
-def _label_settings(task: Task) -> dict:
+def label_settings(task: Task) -> dict:
+    """Return what the configuration of a classifier says of a task: its labels, and that it is a regression."""
     names = dict(enumerate(task.output_names))
     settings: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
     return settings | ({"problem_type": task.problem_type} if task.is_regression or task.multi_label else {})

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.models.summaries import width_of
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
@@ -24,7 +25,7 @@ from distill.utils.progress import progress_bar
 from teachers.cache_folder import Lease, making_room, remove_oldest, write_about
 from teachers.output_format import Output, outputs_of, pack, row_type
 from teachers.output_plan import READ_IN_PART
-from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, num_heads_of
 
 CACHE_BATCH_SIZE = 64
 AGAIN = "remove it to have the teacher's outputs computed again"
@@ -84,7 +85,8 @@ def build_cache(
         if not isinstance(seconds, int | float):
             raise UserError(f"{timing} is torn; {AGAIN}")
         return float(seconds)
-    needed = bytes_of(missing, examples, teacher.config.hidden_size)
+    width = width_of(teacher)
+    needed = bytes_of(missing, examples, width)
     with making_room(folder.parent):
         if limit is not None:
             remove_oldest(folder.parent, needed, limit)
@@ -96,11 +98,11 @@ def build_cache(
                 "give another cache.dir or lower cache.max_gigabytes"
             )
         workshop = make_workshop(folder)
-        arrays = {output: _reserve(output, workshop, examples, teacher.config.hidden_size) for output in missing}
-    config = teacher.config
+        arrays = {output: _reserve(output, workshop, examples, width) for output in missing}
+    layers = getattr(teacher.config, "num_hidden_layers", None)  # of a teacher of any kind, nothing may say so
     write_about(
         folder,
-        model=f"{config.model_type}, {config.num_hidden_layers} layers of {config.hidden_size}",
+        model=f"{teacher.config.model_type}, " + (f"{layers} layers of {width}" if layers else f"width {width}"),
         texts=len(examples),
         tokens=len(examples.token_ids),
         made_for=owner,
@@ -215,6 +217,7 @@ def stage_targets(
     later: frozenset[Output] = frozenset(),
     worth_storing: bool = True,
     owner: str = "",
+    own_tokens: bool = False,
 ) -> TeacherTargets:
     """Return the teacher's outputs that ``plan`` needs, from disk where they fit into ``cache.max_gigabytes``.
 
@@ -224,28 +227,30 @@ def stage_targets(
         accelerator: of the run.
         teacher: frozen.
         plan: of the stage.
-        examples: what the stage reads.
+        examples: what the stage reads, in the teacher's tokens.
         cache: where outputs are shared, and how much there may be.
         default_folder: where they lie if they are not shared.
         epochs: passes of the stage over the examples; below `READ_IN_PART` nothing is stored.
         later: what later stages read of the same teacher, which is computed on the way if there is room.
         worth_storing: whether layer outputs spare more than they take; the logits always do.
         owner: the run, to be named where the cache is listed.
+        own_tokens: whether the student reads the same rows in other tokens.
     """
     if not plan.needs_logits and not plan.teacher:
         return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
+    live = OnlineTeacherOutputs(teacher, plan, dtype, examples if own_tokens else None)
     own = frozenset(output for layers in outputs_of(plan).values() for output in layers)
     if epochs < READ_IN_PART or (own and not worth_storing):
-        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
-    sizes = {part: bytes_of(part, examples, teacher.config.hidden_size) / 1e9 for part in (own | later, own)}
+        return TeacherTargets(live)
+    sizes = {part: bytes_of(part, examples, width_of(teacher)) / 1e9 for part in (own | later, own)}
     fitting = [part for part, size in sizes.items() if size <= cache.max_gigabytes]
     if not fitting:
         accelerator.print(
             f"teacher outputs need {sizes[own]:.1f} GB, above cache.max_gigabytes {cache.max_gigabytes:g}: "
             "computed anew in every step"
         )
-        return TeacherTargets(OnlineTeacherOutputs(teacher, plan, dtype))
+        return TeacherTargets(live)
     root = Path(cache.dir) if cache.dir else default_folder
     folder = root / teacher_fingerprint(teacher, examples, dtype)
     leases: list[Lease] = []
@@ -256,5 +261,5 @@ def stage_targets(
         return build_cache(teacher, examples, fitting[0], folder, dtype, limit=limit, owner=owner)
 
     seconds = on_main_process(accelerator, build)
-    outputs = CachedTeacherOutputs(folder, plan, examples, teacher.config.num_attention_heads)
+    outputs = CachedTeacherOutputs(folder, plan, examples, num_heads_of(teacher))
     return TeacherTargets(outputs, seconds, sizes[own], folder, leases)

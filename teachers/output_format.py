@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.models.summaries import SUMMARY
 from distill.objectives.capture_plan import CapturePlan
 
 LEVELS = 255
@@ -43,7 +44,7 @@ def outputs_of(plan: CapturePlan) -> dict[str, list[Output]]:
     """Return where everything that a stage matches is found, kind by kind, in the order of its layers.
 
     What a layer reads is what the layer below it hands on. Of the last layer the first token is kept alone where no
-    other is matched.
+    other is matched; a summary is one token's anyway.
     """
     return {
         kind: [
@@ -56,7 +57,7 @@ def outputs_of(plan: CapturePlan) -> dict[str, list[Output]]:
 
 def _stored(kind: str, layer: int, first_token: bool) -> Output:
     below = kind == "layer_input" and layer > 0
-    return Output("hidden_states", layer - 1) if below else Output(kind, layer, first_token)
+    return Output("hidden_states", layer - 1) if below else Output(kind, layer, first_token or kind == SUMMARY)
 
 
 def row_type(hidden_size: int) -> np.dtype:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.config.schema import EXACT_FORM, StageConfig
-from distill.objectives.capture_plan import CapturePlan, plan_stage
+from distill.objectives.capture_plan import CapturePlan, plan_across_encoders, plan_stage
 from teachers.output_format import Output, outputs_of
 
 READ_IN_PART = 0.5
@@ -24,22 +24,37 @@ class Reading:
     epochs: float
 
 
-def plan_for(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers: int) -> CapturePlan:
+def plan_for(
+    stage: StageConfig,
+    layer_map: Sequence[int],
+    num_teacher_layers: int,
+    summary_layers: Sequence[int] | None = None,
+) -> CapturePlan:
     """Return what a stage captures, whoever its targets are: a student is matched layer by layer.
 
     Args:
         stage: any of the run's.
-        layer_map: the teacher's layer behind each of the student's.
+        layer_map: the layer behind each of the student's, of the teacher or of another encoder.
         num_teacher_layers: of the teacher.
+        summary_layers: where that is another encoder, the layers of the teacher whose summaries are matched, as
+            `distill.objectives.capture_plan.summary_targets` gives them.
     """
-    if stage.targets == "teacher":
-        return plan_stage(stage, layer_map, num_teacher_layers)
-    return plan_stage(stage, range(len(layer_map)), len(layer_map))
+    depth = len(layer_map)
+    if stage.targets != "teacher":
+        return plan_stage(stage, range(depth), depth)
+    if summary_layers is not None:
+        return plan_across_encoders(stage, depth, summary_layers)
+    return plan_stage(stage, layer_map, num_teacher_layers)
 
 
-def plan_readings(stages: Sequence[StageConfig], layer_map: Sequence[int], num_teacher_layers: int) -> list[Reading]:
+def plan_readings(
+    stages: Sequence[StageConfig],
+    layer_map: Sequence[int],
+    num_teacher_layers: int,
+    summary_layers: Sequence[int] | None = None,
+) -> list[Reading]:
     """Return what every stage reads, in order; arguments as in :func:`plan_for`."""
-    return [_reading(stage, plan_for(stage, layer_map, num_teacher_layers)) for stage in stages]
+    return [_reading(stage, plan_for(stage, layer_map, num_teacher_layers, summary_layers)) for stage in stages]
 
 
 def _reading(stage: StageConfig, plan: CapturePlan) -> Reading:

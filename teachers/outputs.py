@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, collate
 from distill.models.hooks import read_teacher
 from distill.objectives.capture_plan import CapturePlan
 from distill.utils.errors import UserError, first_line
@@ -21,16 +21,29 @@ from teachers.output_format import outputs_of, row_type, unpack
 
 
 class OnlineTeacherOutputs:
-    """Runs the teacher on every batch: for layer outputs that do not fit on the disk."""
+    """Runs the teacher on every batch: for layer outputs that do not fit on the disk.
 
-    def __init__(self, teacher: PreTrainedModel, plan: CapturePlan, autocast_dtype: torch.dtype | None = None) -> None:
-        self.teacher, self.plan, self.autocast_dtype = teacher, plan, autocast_dtype
-        self.num_heads: int = teacher.config.num_attention_heads
+    Args:
+        examples: the rows in the teacher's tokens, where the batches hold another model's; None: they hold its own.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        plan: CapturePlan,
+        autocast_dtype: torch.dtype | None = None,
+        examples: TokenizedExamples | None = None,
+    ) -> None:
+        self.teacher, self.plan, self.autocast_dtype, self.examples = teacher, plan, autocast_dtype, examples
+        self.num_heads = num_heads_of(teacher)
 
     def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return captured kinds (lists of (B, N, D)) and ``logits`` (B, C)."""
+        """Return captured kinds (lists of (B, N, D), of summaries (B, 1, D)) and ``logits`` (B, C)."""
         assert not self.teacher.training, "the teacher must be in eval mode"
-        device_type = next(self.teacher.parameters()).device.type
+        device = next(self.teacher.parameters()).device
+        if self.examples is not None:
+            inputs, _ = collate(self.examples, indices, device)
+        device_type = device.type
         enabled = self.autocast_dtype is not None
         autocast = torch.autocast(device_type, self.autocast_dtype, enabled=enabled)
         with torch.no_grad(), autocast:
@@ -66,6 +79,11 @@ class CachedTeacherOutputs:
         }
         outputs: dict[str, Any] = {"logits": torch.from_numpy(self.logits[indices]).to(mask.device)}
         return outputs | {kind: [read[output] for output in places] for kind, places in self.places.items()}
+
+
+def num_heads_of(teacher: PreTrainedModel) -> int:
+    """Return the attention heads of a teacher; 1 of one that does not say, whose heads nothing compares."""
+    return getattr(teacher.config, "num_attention_heads", None) or 1
 
 
 def _read_array(path: Path, num_rows: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Copies of models for measuring: on another device, with more positions, as a softmax control, on disk."""
 
 import copy
-import inspect
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.data.batching import MODEL_INPUTS
+from distill.models.inputs import accepted_inputs
 from distill.models.positions import first_position, position_tables
 from distill.models.windowed_bert import ReadsWindows
 
@@ -79,13 +78,6 @@ def make_inputs(
     ids = torch.randint(first, vocabulary_size, (batch_size, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return {name: tensor.to(device) for name, tensor in accepted_inputs(model, inputs).items()}
-
-
-def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those of the three inputs of a BERT that the model's forward accepts."""
-    accepted = inspect.signature(model.forward).parameters
-    names = MODEL_INPUTS
-    return {name: inputs[name] for name in names if name in accepted}
 
 
 def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:

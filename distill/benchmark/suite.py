@@ -19,7 +19,11 @@ from distill.utils.errors import UserError
 
 
 def measure(
-    models: Models, conditions: Conditions, settings: ComparisonConfig, examples: TokenizedExamples
+    models: Models,
+    conditions: Conditions,
+    settings: ComparisonConfig,
+    examples: TokenizedExamples,
+    for_teacher: TokenizedExamples,
 ) -> Measurements:
     """Measure noise, speed, crossover, throughput and memory.
 
@@ -28,6 +32,7 @@ def measure(
         conditions: the same for all models.
         settings: at which batch sizes and lengths, and how long that may take.
         examples: the task's own texts, for the throughput.
+        for_teacher: the same rows in the teacher's tokens.
     """
     if not settings.batch_sizes or not settings.lengths:
         return Measurements()
@@ -43,7 +48,7 @@ def measure(
     crossover: tuple[int | None, str | None] = (None, "the student's attention is softmax")
     if not is_softmax:
         crossover = crossover_length(speed, models, conditions, seconds)
-    throughput = measure_throughput(models, examples, conditions, batch_sizes[-1], seconds)
+    throughput = measure_throughput(models, examples, conditions, batch_sizes[-1], seconds, for_teacher=for_teacher)
     memory: tuple[MemoryPoint, ...] = ()
     if settings.memory and models.folders is not None:
         memory = measure_memory(

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from distill.benchmark.conditions import Conditions, Models
-from distill.benchmark.model_copies import accepted_inputs, prepare_model
+from distill.benchmark.model_copies import prepare_model
 from distill.benchmark.points import ThroughputPoint
 from distill.benchmark.timing import (
     MIN_ROUNDS,
@@ -21,6 +21,7 @@ from distill.benchmark.timing import (
     typical_seconds,
 )
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.models.inputs import accepted_inputs
 from distill.utils.record_json import unmeasured
 
 MIN_BATCHES = 4
@@ -33,6 +34,8 @@ def measure_throughput(
     batch_size: int,
     seconds: float,
     clock: Clock = perf_counter,
+    *,
+    for_teacher: TokenizedExamples | None = None,
 ) -> ThroughputPoint:
     """Time both models on the texts of a split, in batches of nearly one length, as a careful user would run them.
 
@@ -41,11 +44,13 @@ def measure_throughput(
 
     Args:
         models: teacher and student are timed.
-        examples: the texts.
+        examples: the texts, in the student's tokens; by their length they are put into batches.
         conditions: the same for both.
         batch_size: examples per batch.
         seconds: budget of the whole measurement; a slow one overruns it to reach 6 rounds.
         clock: seconds, monotonic.
+        for_teacher: the same texts in the tokens of a teacher with a tokenizer of its own. Each model's tokens per
+            second are then of its own tokens; what of lengths and padding is told, of the student's.
 
     Returns:
         ``throughput`` of the record; null with a ``reason`` where it cannot be measured.
@@ -54,11 +59,14 @@ def measure_throughput(
     batches = sorted_batches(examples.lengths, batch_size, max_tokens=None)
     place: dict[str, Any] = {**conditions.place, "batch_size": batch_size}
 
+    read = {"teacher": examples if for_teacher is None else for_teacher, "student": examples}
+
     def passes(indices: list[int]) -> Calls:
-        inputs = [collate(examples, batches[index], device)[0] for index in indices]
-        both = {"teacher": models.teacher, "student": models.student}
-        copies = {name: prepare_model(model, device, conditions.dtype) for name, model in both.items()}
-        return {name: _one_pass(model, inputs, conditions) for name, model in copies.items()}
+        calls = {}
+        for name, model in {"teacher": models.teacher, "student": models.student}.items():
+            inputs = [collate(read[name], batches[index], device)[0] for index in indices]
+            calls[name] = _one_pass(prepare_model(model, device, conditions.dtype), inputs, conditions)
+        return calls
 
     try:
         middle = partial(passes, [len(batches) // 2])
@@ -71,7 +79,10 @@ def measure_throughput(
     lengths = np.concatenate([examples.lengths[indices] for indices in used])
     positions = sum(collate(examples, indices)[0]["input_ids"].numel() for indices in used)
     speedup, low, high = ratio_of_medians(times["teacher"], times["student"])
-    rates = {f"{name}_tokens_per_second": lengths.sum() / typical_seconds(taken) for name, taken in times.items()}
+    rates: dict[str, Any] = {}
+    for name, taken in times.items():
+        tokens = sum(int(read[name].lengths[indices].sum()) for indices in used)
+        rates[f"{name}_tokens_per_second"] = tokens / typical_seconds(taken)
     return ThroughputPoint(
         **place,
         **rates,

@@ -27,6 +27,7 @@ COPIES = 3
 REFERENCE_WIDTH, REFERENCE_RATE, LAYER_DECAY = 768, 7e-5, 0.8
 """The last layer of a BERT of this width is fine-tuned at this rate, every layer below at 0.8 times that of the layer
 above it (as ELECTRA is, https://arxiv.org/abs/2003.10555); narrower encoders take more."""
+LAYERS, SUMMARIES, DECISIONS = "layers", "summaries", "decisions"
 LABEL_BATCH, LAYER_BATCH, LOGIT_BATCH, PACKED_BATCH = 16, 16, 32, 8
 MOST_STEPS = 10_000
 """Of a stage, however many texts without labels there are; a longer one is asked for by its own ``epochs``."""
@@ -47,6 +48,9 @@ class Facts:
     """The teacher's."""
     longest: int = 0
     """Tokens of the longest train text."""
+    matches: str = LAYERS
+    """What of the teacher's layers can be matched: all of them token by token (layers), of a teacher with other tokens
+    the one token that its head reads (summaries), or, where it shows no layers, none (decisions)."""
     unlabelled: int = 0
     """Texts without labels that the stages read too."""
 
@@ -180,15 +184,18 @@ def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, 
     """
     if not mechanism.trains_layers:
         return (logits_stage("logits", facts, texts),)
-    depth, decisions = layers_stage("layers", facts, texts), logits_stage("logits", facts, texts)
+    layers, decisions = layers_stage("layers", facts, texts), logits_stage("logits", facts, texts)
+    depth = () if facts.matches == DECISIONS else (layers,)
+    if facts.matches == SUMMARIES:
+        depth = (replace(layers, losses={"hidden_states": 1.0}),)
     if mechanism.is_softmax:
-        return depth, replace(decisions, keep_best_epoch=True)
+        return *depth, replace(decisions, keep_best_epoch=True)
     first = (
-        replace(depth, name="depth", attention="softmax"),
+        *(replace(stage, name="depth", attention="softmax") for stage in depth),
         replace(decisions, name="depth_logits", attention="softmax"),
     )
     last = (
-        replace(depth, targets=SOFTMAX_STUDENT),
+        replace(layers, targets=SOFTMAX_STUDENT),
         replace(decisions, learning_rate=8e-5, keep_best_epoch=True),
     )
     if not student.exact_up_to:

@@ -18,7 +18,7 @@ WITHOUT_EFFECT = (
 )
 """Keys that change nothing that any phase computes. ``training.gradient_accumulation`` is none of them: every part of
 a batch draws its own dropout."""
-BY_CONTENT = ("data.dir", "data.unlabelled", "teacher.checkpoint", "baseline.checkpoint")
+BY_CONTENT = ("data.dir", "data.unlabelled", "teacher.checkpoint", "baseline.checkpoint", "student.checkpoint")
 """Where the inputs of a run lie. They may be moved: checksums say whether they are the same."""
 OF_ONE_PHASE = ("baseline", "comparison")
 """Phases of which the section of the same name matters to them alone, and may change until they begin. Every other key

@@ -65,6 +65,9 @@ class TeacherConfig:
     margin_over_majority: float = 0.05
     """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
     more than this; answering the majority class always has 0. A negative value accepts any teacher."""
+    trust_remote_code: bool = False
+    """Run the Python code that teacher.checkpoint brings along, which can do all that you can: read it first. Only
+    with student.checkpoint; no student carries it on."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class StudentSettings:
     softmax_layers: list[int] = field(default_factory=list)
     """Student layers that keep softmax attention; -1: the last, where it is linear too, since the classifier reads
     one token."""
+    checkpoint: str | None = None
+    """BERT encoder, Hub name or folder, that the student is made of, with its own tokenizer; any sequence classifier
+    may then be the teacher, of which decisions and the token that its head reads are matched. null: the teacher."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,9 @@ class AugmentationConfig:
     copies: int | None = None
     """Altered copies of every training example; 0: none; null: where they help if stages are auto, else none."""
     kinds: list[str] = field(default_factory=lambda: ["replace", "mix", "cut"])
-    """How copies are made, in turn: replace (words by neighbours in the teacher's embeddings), masked_lm (words by
-    predictions of the masked-LM head of teacher.checkpoint), cut (a span is left out), mix (ends like another
-    example)."""
+    """How copies are made, in turn: replace (words by neighbours in the student's embeddings), masked_lm (words by
+    predictions of the masked-LM head of the checkpoint that the student is made of), cut (a span is left out), mix
+    (ends like another example)."""
     share: float = 0.4
     """replace, masked_lm: share of the words that change; cut: share of the tokens left out."""
     candidates: int = 15

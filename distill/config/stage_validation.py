@@ -6,11 +6,22 @@ from typing import Any
 
 from distill.config.choices import CHOICES
 from distill.config.require import require, require_choice, require_positive
-from distill.config.schema import EXACT_FORM, FIRST_TOKEN, LOSSES, PACKED, SOFTMAX_STUDENT, Config, StageConfig
+from distill.config.schema import (
+    EXACT_FORM,
+    FIRST_TOKEN,
+    IMPORTANCE,
+    LOSSES,
+    PACKED,
+    SOFTMAX_STUDENT,
+    Config,
+    StageConfig,
+)
 from distill.tasks import TASKS
 
 TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens")
 """Names under `checkpoints/` that no stage may have."""
+ACROSS_ENCODERS = ("hidden_states", "logits", "labels", "compression")
+"""Losses that need no tokens in common with the teacher: the others compare token with token, or head with head."""
 
 
 def check_stage_settings(stages: Sequence[StageConfig]) -> None:
@@ -107,3 +118,26 @@ def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
             require(name in ("logits", "labels"), key, name, way_out)
         compresses = name != "compression" or hasattr(mechanism, "compression_loss")
         require(compresses, key, name, f"{attention} attention has none; leave it out")
+
+
+def check_other_encoder(config: Config) -> None:
+    """Refuse what a student made of another encoder than its teacher cannot do, and what only such a one needs."""
+    start, teacher = config.student.checkpoint, config.teacher
+    if start is None:
+        way_out = "only a teacher of any kind brings code; name the BERT encoder of the student as student.checkpoint"
+        require(not teacher.trust_remote_code, "teacher.trust_remote_code", True, way_out)
+        return
+    advice = f"it counts the teacher's layers, and the student is made of {start}; give even, first, last or a list"
+    require(config.student.layer_map != IMPORTANCE, "student.layer_map", IMPORTANCE, advice)
+    for stage in config.stages:
+        if stage.targets != "teacher":
+            continue
+        key = f"stages.{stage.name}"
+        why = f"student.checkpoint {start} reads other tokens than the teacher"
+        for name in stage.losses:
+            allowed = ", ".join(ACROSS_ENCODERS)
+            require(name in ACROSS_ENCODERS, f"{key}.losses", name, f"{why}; use {allowed}, or write stages: auto")
+        advice = f"{why}, whose activations it cannot take over; use student"
+        require(stage.inputs == "student", f"{key}.inputs", stage.inputs, advice)
+        advice = f"{why}, which cannot read texts joined of the student's; use train, or targets: exact_form"
+        require(stage.texts != PACKED, f"{key}.texts", PACKED, advice)

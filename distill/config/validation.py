@@ -18,7 +18,7 @@ from distill.config.schema import (
     StudentSettings,
     TeacherConfig,
 )
-from distill.config.stage_validation import check_label_loss, check_losses, check_stage_settings
+from distill.config.stage_validation import check_label_loss, check_losses, check_other_encoder, check_stage_settings
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
@@ -42,6 +42,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     _check_student(config.student, attentions)
     if config.stages:
         check_stage_settings(config.stages)
+    check_other_encoder(config)
     if attentions is not None:
         for stage in config.stages:
             check_losses(stage, config.student.attention, attentions[config.student.attention])

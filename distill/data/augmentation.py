@@ -34,15 +34,17 @@ def augment(
     word_embeddings: Tensor,
     checkpoint: str | None,
     seed: int,
+    key: str = "teacher.checkpoint",
 ) -> TokenizedExamples:
     """Return the examples, and behind them ``settings.copies`` altered copies of all, without labels.
 
     Copy i is made by the kind i of the list, which starts again at its end.
 
     Args:
-        word_embeddings: the teacher's, (vocabulary, D), in which neighbours are looked for.
+        word_embeddings: of what the student is made of, (vocabulary, D), in which neighbours are looked for.
         checkpoint: where the masked language model is, for the kind masked_lm.
         seed: the same seed gives the same copies.
+        key: of the checkpoint, for messages.
 
     Raises:
         UserError: the kind masked_lm is wanted, and the checkpoint has no such head.
@@ -53,7 +55,7 @@ def augment(
     if "replace" in kinds:
         neighbours = nearest_words(word_embeddings, words, examples.token_ids, candidates)
     if "masked_lm" in kinds:
-        model = load_masked_lm(checkpoint, word_embeddings.device)
+        model = load_masked_lm(checkpoint, word_embeddings.device, key)
     parts = [examples]
     for copy, kind in enumerate(kinds):
         generator = np.random.default_rng((seed, copy))

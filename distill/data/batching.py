@@ -38,6 +38,10 @@ class TokenizedExamples:
     """What the tokenizer fills short examples up with."""
     pad_multiple: int = PAD_MULTIPLE
     """Batches are padded to their longest example, rounded up to a multiple of this."""
+    padding_side: str = "right"
+    """Where short examples are filled up: right, or left for a model that reads the last column, as XLNet does."""
+    token_types: bool = True
+    """Whether a batch has token types, which some models read another meaning into than 0."""
     num_cut: int = 0
     """Texts or pairs of which :func:`tokenize` cut the end; of copies made out of them nothing is known."""
 
@@ -94,14 +98,16 @@ def collate(
     """Return one padded batch: N is the longest of its examples, rounded up to a multiple of ``pad_multiple``.
 
     Returns:
-        `MODEL_INPUTS` by name, int64 (B, N), ``attention_mask`` 1 at tokens; and the labels, int64 or float32 (B,), or
-        float32 (B, C).
+        `MODEL_INPUTS` by name, int64 (B, N), ``attention_mask`` 1 at tokens, ``token_type_ids`` where the model reads
+        them; and the labels, int64 or float32 (B,), or float32 (B, C).
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
     width = padded_length(int(lengths.max()), examples.pad_multiple)
     positions = np.arange(width)
-    is_token = positions < lengths[:, None]
+    if examples.padding_side == "left":
+        positions = positions - (width - lengths[:, None])
+    is_token = (positions >= 0) & (positions < lengths[:, None])
     source = (starts[:, None] + positions)[is_token]
     input_ids = np.full(is_token.shape, examples.pad_token_id, np.int64)
     input_ids[is_token] = examples.token_ids[source]
@@ -109,7 +115,10 @@ def collate(
     token_type_ids[is_token] = examples.token_type_ids[source]
     values = (input_ids, is_token.astype(np.int64), token_type_ids, examples.labels[indices])
     *inputs, labels = (torch.from_numpy(value).to(device, non_blocking=True) for value in values)
-    return dict(zip(MODEL_INPUTS, inputs, strict=True)), labels
+    batch = dict(zip(MODEL_INPUTS, inputs, strict=True))
+    if not examples.token_types:
+        del batch["token_type_ids"]
+    return batch, labels
 
 
 def median_length(validation: Mapping[str, TokenizedExamples]) -> int:

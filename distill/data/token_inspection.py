@@ -15,13 +15,17 @@ MOST = 0.5
 
 
 def inspect_tokens(
-    splits: Mapping[str, TokenizedExamples], tokenizer: PreTrainedTokenizerBase, max_length: int
+    splits: Mapping[str, TokenizedExamples],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    whose: str = "teacher",
 ) -> Iterator[Finding]:
     """Warn of texts that lose their end and of tokens that are not known, in all splits or in one of them.
 
     Args:
         splits: by the names that are shown.
         max_length: what texts were cut at.
+        whose: the tokenizer is, teacher or student.
     """
     cut = {name: (part.num_cut, len(part)) for name, part in splits.items()}
     unknown = {name: unknown_tokens(part, tokenizer) for name, part in splits.items()}
@@ -36,8 +40,8 @@ def inspect_tokens(
         share, where = found
         yield Finding(
             WARNING,
-            f"{share} of the tokens{where} are unknown to the teacher's tokenizer; "
-            "give a teacher.checkpoint that was trained on texts of this language and kind",
+            f"{share} of the tokens{where} are unknown to the {whose}'s tokenizer; "
+            f"give a {whose}.checkpoint that was trained on texts of this language and kind",
         )
 
 

@@ -17,6 +17,8 @@ from distill.utils.errors import UserError
 from distill.utils.files import read_object, write_atomically
 
 ARRAYS = ("token_ids", "token_type_ids", "offsets", "labels", "ids")
+SETTINGS = ("pad_token_id", "pad_multiple", "padding_side", "token_types")
+"""How a batch is filled up, and what it has."""
 SHAPE = "shape.json"
 SMALL_VOCABULARY = 2**16
 """Up to so many tokens, an id takes two bytes."""
@@ -57,7 +59,7 @@ def write_tokens(
             rows, tokens = rows + len(part), tokens + len(part.token_ids)
     lengths = {"token_ids": tokens, "token_type_ids": tokens, "offsets": rows + 1, "labels": rows, "ids": rows}
     shapes = {name: [lengths[name], *(own.labels.shape[1:] if name == "labels" else ())] for name in ARRAYS}
-    settings = {"pad_token_id": own.pad_token_id, "pad_multiple": own.pad_multiple}
+    settings = {name: getattr(own, name) for name in SETTINGS}
     described = {"shapes": shapes, "types": {name: types[name].str for name in ARRAYS}, "settings": settings}
     write_atomically(folder / SHAPE, json.dumps(described))
 

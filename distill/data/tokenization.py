@@ -56,10 +56,18 @@ def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:
     return len(tokenizer) <= len(set(tokenizer.all_special_ids))
 
 
-def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedExamples:
+def tokenize(
+    examples: Examples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    padding_side: str = "right",
+    token_types: bool = True,
+) -> TokenizedExamples:
     """Tokenise texts or pairs; of what is longer than ``max_length`` tokens (special ones included) the end is cut.
 
-    In a pair, tokens are cut from the longer of the two texts.
+    In a pair, tokens are cut from the longer of the two texts. How batches of them have to look, the model says by
+    which they are read (`distill.models.inputs.reading_of`).
     """
     token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
     for chunk in _chunks(examples.texts):
@@ -84,6 +92,8 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         examples.labels,
         examples.ids,
         tokenizer.pad_token_id or 0,
+        padding_side=padding_side,
+        token_types=token_types,
         num_cut=num_cut,
     )
 

@@ -99,17 +99,17 @@ def replace_words(
     return replace(examples, token_ids=token_ids.astype(np.int32))
 
 
-def load_masked_lm(checkpoint: str | None, device: torch.device) -> Any:
-    """Load a checkpoint with its masked-LM head; UserError if it has none."""
+def load_masked_lm(checkpoint: str | None, device: torch.device, key: str = "teacher.checkpoint") -> Any:
+    """Load a checkpoint, called by its ``key``, with its masked-LM head; UserError if it has none."""
     way_out = "leave masked_lm out of augmentation.kinds, or give the checkpoint of a masked language model"
     if checkpoint is None:
         raise UserError(f"teacher.checkpoint is null: a BERT from scratch predicts no words; {way_out}")
     try:
         model, info = AutoModelForMaskedLM.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # a damaged file makes transformers fail in any way there is
-        raise UserError(f"teacher.checkpoint {checkpoint}: {loading_problem(error)}; {way_out}") from error
+        raise UserError(f"{key} {checkpoint}: {loading_problem(error)}; {way_out}") from error
     if info["missing_keys"]:
-        raise UserError(f"teacher.checkpoint {checkpoint} has no masked-LM head; {way_out}")
+        raise UserError(f"{key} {checkpoint} has no masked-LM head; {way_out}")
     return model.eval().to(device)
 
 

@@ -61,6 +61,8 @@ class ComparisonSetup:
     """Of the run, and of the resampling."""
     compiled: bool = False
     """Time all models through torch.compile."""
+    teacher_validation: Mapping[str, TokenizedExamples] | None = None
+    """The same rows in the tokens of a teacher with a tokenizer of its own; None: it reads the others' tokens."""
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -70,9 +72,13 @@ class ComparisonSetup:
         """Return the conditions under which speed and memory are measured."""
         return Conditions(self.device, DTYPES[self.settings.dtype], vocabulary_size, self.compiled)
 
-    def predict(self, model: PreTrainedModel) -> dict[str, np.ndarray]:
+    def read_by(self, role: str) -> Mapping[str, TokenizedExamples]:
+        """Return the validation splits in the tokens of a model."""
+        return self.validation if role != "teacher" or self.teacher_validation is None else self.teacher_validation
+
+    def predict(self, model: PreTrainedModel, role: str = "student") -> dict[str, np.ndarray]:
         """Return the logits (n, C) of every split; every process predicts its share."""
-        return {split: predict_logits(model, each, device=self.device) for split, each in self.validation.items()}
+        return {split: predict_logits(model, each, device=self.device) for split, each in self.read_by(role).items()}
 
 
 MeasureAlternatives = Callable[[ComparisonSetup, Models, Mapping[str, np.ndarray]], Sequence[AlternativeEntry]]
@@ -104,16 +110,17 @@ def compare_models(
         unlabelled: the texts without labels that the stages read.
     """
     task, settings = setup.task, setup.settings
-    check_comparable(task, models.compared)
+    check_comparable(task, models.compared, one_vocabulary=setup.teacher_validation is None)
     for model in models.compared.values():
         model.to(setup.device)  # type: ignore[arg-type]
-    logits: Logits = {role: setup.predict(model) for role, model in models.compared.items()}
+    logits: Logits = {role: setup.predict(model, role) for role, model in models.compared.items()}
     thresholds = thresholds_of(task, models.compared)
     linear = _linear_form(setup, models, logits, thresholds)
     measured, alternatives = Measurements(), tuple[AlternativeEntry, ...]()
     if PartialState().is_main_process:
-        conditions = setup.conditions(models.teacher.config.vocab_size)
-        measured = measure(models, conditions, settings, setup.validation[task.validation_splits[0]])
+        conditions = setup.conditions(smallest_vocabulary(models))
+        texts = [setup.read_by(role)[task.validation_splits[0]] for role in ("student", "teacher")]
+        measured = measure(models, conditions, settings, *texts)
         alternatives = tuple(measure_alternatives(setup, models, logits["teacher"]))
     record = Record(
         schema=SCHEMA,
@@ -161,7 +168,7 @@ def _model_entries(setup: ComparisonSetup, models: Models, logits: Logits, thres
         elif not task.is_regression:
             more["calibration_error"] = significance.expected_calibration_error(*first)
         if role == "teacher":
-            more["windows"] = windows_read(model, setup.validation)
+            more["windows"] = windows_read(model, setup.read_by(role))
         entries[role] = describe_model(model, metrics_over_splits(task, logits[role], labels, threshold), **more)
     return ModelEntries(**entries)
 
@@ -197,15 +204,25 @@ def windows_read(teacher: PreTrainedModel, validation: Mapping[str, TokenizedExa
     return WindowsRead(positions_of(teacher), float(several.mean()))
 
 
-def check_comparable(task: Task, models: Mapping[str, PreTrainedModel]) -> None:
-    """Refuse models whose number of labels is not the task's, or whose vocabularies differ."""
+def smallest_vocabulary(models: Models) -> int:
+    """Return the size of a vocabulary whose tokens all models know, for the random texts that are timed."""
+    sizes = [getattr(model.config, "vocab_size", None) for model in (models.teacher, models.student)]
+    return min(size for size in sizes if size)
+
+
+def check_comparable(task: Task, models: Mapping[str, PreTrainedModel], *, one_vocabulary: bool = True) -> None:
+    """Refuse models whose number of labels is not the task's, or whose vocabularies differ.
+
+    The teacher's may, where not all read ``one_vocabulary``.
+    """
     for role, model in models.items():
         if model.config.num_labels != task.num_labels:
             raise UserError(
                 f"the {role} has {model.config.num_labels} labels, task {task.name} has {task.num_labels}; "
                 f"give a checkpoint that was fine-tuned on {task.name}"
             )
-    sizes = {role: model.config.vocab_size for role, model in models.items()}
+    alike = {role: model for role, model in models.items() if one_vocabulary or role != "teacher"}
+    sizes = {role: model.config.vocab_size for role, model in alike.items()}
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{role} {size}" for role, size in sizes.items())
         raise UserError(f"the vocabularies differ ({text} entries); teacher and student must share one tokenizer")

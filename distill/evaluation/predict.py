@@ -16,6 +16,7 @@ from distill.data.splits import Examples
 from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
 from distill.evaluation.thresholds import best_threshold, own_threshold, threshold_of
+from distill.models.inputs import accepted_inputs
 from distill.models.loading import Classifier
 from distill.models.positions import positions_of
 from distill.tasks import MULTI_LABEL, Task
@@ -138,7 +139,7 @@ def _predict_share(
             index = first + process
             batch_indices = batches[min(index, len(batches) - 1)]
             inputs, _ = collate(examples, batch_indices, device)
-            logits = model(**inputs).logits
+            logits = model(**accepted_inputs(model, inputs)).logits
             if index < len(batches):
                 # Copied to the CPU only at the end: a copy here would make a GPU wait in every step.
                 predicted.append((batch_indices, logits.float()))

@@ -25,7 +25,7 @@ from distill.benchmark.timing import (
     time_points,
     typical_seconds,
 )
-from distill.evaluation.comparison import ComparisonSetup
+from distill.evaluation.comparison import ComparisonSetup, smallest_vocabulary
 from distill.evaluation.record_parts import AlternativePoint
 from distill.export.onnx import short_reason
 from distill.models.positions import find_positions
@@ -84,7 +84,7 @@ def _time_point(
     if length > (find_positions(models.teacher) or UNLIMITED) or is_speed_only([models.teacher], length):
         raise PointError("longer than the teacher has positions")
     # Not compiled: ONNX Runtime beside them is not either.
-    conditions = replace(setup.conditions(models.teacher.config.vocab_size), compiled=False)
+    conditions = replace(setup.conditions(smallest_vocabulary(models)), compiled=False)
 
     def prepare() -> Calls:
         longer = {

@@ -59,7 +59,7 @@ def measure_alternatives(
         softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
     """
     settings, validation = setup.settings, setup.validation
-    found = _teacher_in_onnx(models.teacher, validation, teacher_logits, setup.device)
+    found = _teacher_in_onnx(models.teacher, setup.read_by("teacher"), teacher_logits, setup.device)
     if softmax_student is not None:
         found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
     longest = min(LONGEST, find_positions(models.teacher) or UNLIMITED)

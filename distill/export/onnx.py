@@ -180,9 +180,12 @@ class OnnxClassifier(nn.Module):
         # Those of the three that the model reads: fusing drops the token types of one that has none.
         self.inputs = [each.name for each in self.session.get_inputs()]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> SequenceClassifierOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         """Return (B, C) logits of (B, N) inputs; raises MemoryError where onnxruntime runs out of memory."""
-        tensors = (input_ids, attention_mask, token_type_ids)
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        tensors = (input_ids, attention_mask, types)
         given = {name: tensor.numpy() for name, tensor in zip(MODEL_INPUTS, tensors, strict=True)}
         feed = {name: given[name] for name in self.inputs}
         try:

@@ -160,7 +160,8 @@ def check_token_types(
         called_without: whether a model of one type by design is called without token types here.
     """
     types = getattr(config, "type_vocab_size", None)
-    if types is None or (called_without and types == 1 and config.model_type not in TYPES_MATTER):
+    # None: unknown; 0, as of a DeBERTa: ignored
+    if not types or (called_without and types == 1 and config.model_type not in TYPES_MATTER):
         return
     encoded = tokenizer("a", "a" if pairs else None, return_token_type_ids=True)
     highest = max(encoded["token_type_ids"])

@@ -7,6 +7,7 @@ which reports 0 for SDPA on CPU, so that a counted softmax model looks linear; t
 from typing import Any
 
 from distill.utils.errors import UserError
+from students.families import FAMILIES
 
 
 def attention_name(config: Any) -> str:
@@ -35,9 +36,10 @@ def model_flops(config: Any, length: int) -> int:
     Raises:
         UserError: the configuration is not BERT-shaped.
     """
+    kind = getattr(config, "model_type", None)
+    refusal = f"no FLOP count for a {kind or type(config).__name__!r}"
     try:
         layers, hidden = config.num_hidden_layers, config.hidden_size
-        kind = getattr(config, "model_type", None)
         inner = config.hidden_dim if kind == "distilbert" else config.intermediate_size
         last = 1 if getattr(config, "reads_first_token", False) else length
         feed_forward = 4 * ((layers - 1) * length + last) * hidden * inner
@@ -50,7 +52,7 @@ def model_flops(config: Any, length: int) -> int:
         else:
             attention = layers * (8 * length * hidden**2 + 4 * length**2 * hidden)
     except AttributeError as error:
-        raise UserError(
-            f"no FLOP count for {type(config).__name__}: {error}; only BERT-shaped models have one"
-        ) from None
+        raise UserError(f"{refusal}: {error}; only BERT-shaped models have one") from None
+    if kind is not None and kind not in FAMILIES and not hasattr(config, "attention_flops"):
+        raise UserError(f"{refusal}; only BERT-shaped models have one")
     return embeddings + feed_forward + attention + head

@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from distill.models.inputs import accepted_inputs
 from distill.models.positions import find_positions
-from distill.models.windowed_bert import cut, pad_of
+from distill.models.summaries import SUMMARY, read_summaries
+from distill.models.windowed_bert import ReadsWindows, cut, pad_of
 from students.families import encoder_layers, layer_part
 
 Captured = dict[str, list[Tensor]]
@@ -46,7 +48,7 @@ def capture(
         last layer that computes the first token alone, ``attention_context`` and what comes after it are (B, 1, D).
         ``attention_output`` is the attention block's output after W_o, before dropout and residual.
     """
-    layers = encoder_layers(model)
+    layers = encoder_layers(model) if wanted else []
     captured: Captured = {kind: [None] * len(indices) for kind, indices in wanted.items()}  # type: ignore[list-item]
     handles = []
     if wanted and not first_token_only and getattr(model.config, "reads_first_token", False):
@@ -70,13 +72,20 @@ def capture(
 def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Run a teacher on texts (B, N), in windows where they have more tokens than it has positions.
 
+    Any other classifier has its logits read, and the wanted kind `SUMMARY`.
+
     Returns:
-        The wanted kinds, each a list of (B, N, D) of the whole texts, and ``logits`` (B, C).
+        The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C).
     """
+    if SUMMARY in wanted:
+        if not isinstance(teacher, ReadsWindows):
+            return read_summaries(teacher, wanted[SUMMARY], inputs)
+        read = read_teacher(teacher, {"hidden_states": wanted[SUMMARY]}, inputs)
+        return {SUMMARY: [states[:, :1] for states in read["hidden_states"]], "logits": read["logits"]}
     positions, length = find_positions(teacher), inputs["input_ids"].shape[1]
     windows = cut(inputs, positions, pad_of(teacher)) if positions is not None and length > positions else None
     with capture(teacher, wanted) as captured:
-        logits = teacher(**(windows.inputs if windows else inputs)).logits
+        logits = teacher(**accepted_inputs(teacher, windows.inputs if windows else inputs)).logits
     if windows is None:
         return captured | {"logits": logits}
     joined = {kind: [windows.join(states) for states in layers] for kind, layers in captured.items()}

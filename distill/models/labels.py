@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from distill.tasks import MULTI_LABEL, Task
 from distill.utils.errors import UserError
+from students.families import find_family, last_linear
 
 NAMELESS = re.compile(r"(?:label|class)?(\d+)")
 SEPARATORS = re.compile(r"[\s_-]+")
@@ -118,13 +120,21 @@ def permute_outputs(model: PreTrainedModel, order: Sequence[int], who: str) -> N
     Raises:
         UserError: it has no linear layer of that many outputs, which every classifier of transformers ends with.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == len(order)]
-    if not layers:
+    head = output_layer(model, len(order))
+    if head is None:
         raise UserError(
             f"{who} has its labels in another order than the task's, and no classifier that can be put in order"
         )
-    for parameter in layers[-1].parameters():
+    for parameter in head.parameters():
         parameter.copy_(parameter[list(order)])
+
+
+def output_layer(model: PreTrainedModel, num_outputs: int) -> Any:
+    """Return the linear layer that a classifier ends with; None for one that has none of that many outputs."""
+    if find_family(model.config) is not None:
+        return last_linear(model)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_outputs]
+    return layers[-1] if layers else None
 
 
 def _folded(name: str) -> str:

@@ -102,9 +102,7 @@ def load_for_task(folder: Path | str, role: str, task: Task, *, trust_remote_cod
 def load_comparable(
     folders: Mapping[str, str | None], task: Task, *, trust_remote_code: bool = False
 ) -> dict[str, Classifier]:
-    """Load the models of all roles that have a folder for a task, and refuse those that read other tokens.
-
-    Those of the first are meant.
+    """Load the models of all roles that have a folder for a task; all but the teacher must read the same tokens.
 
     Raises:
         UserError: as :func:`load_classifier`, or names the two roles whose tokenizers differ.
@@ -114,9 +112,9 @@ def load_comparable(
         for role, folder in folders.items()
         if folder is not None
     }
-    first, *others = loaded.values()
+    first, *others = (classifier for role, classifier in loaded.items() if role != TEACHER)
     for other in others:
-        if not _same_tokenizer(first.tokenizer, other.tokenizer):
+        if not same_tokenizer(first.tokenizer, other.tokenizer):
             raise UserError(
                 f"--{first.role} and --{other.role} have different tokenizers ({len(first.tokenizer):,} and "
                 f"{len(other.tokenizer):,} entries); compare models that read the same tokens"
@@ -139,7 +137,8 @@ def check_max_length(loaded: Mapping[str, Classifier], max_length: int, *, pairs
             )
 
 
-def _same_tokenizer(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+def same_tokenizer(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Tell whether two tokenizers are one: as many entries, and the same tokens of texts of several scripts."""
     return len(first) == len(second) and all(first(text)["input_ids"] == second(text)["input_ids"] for text in PROBES)
 
 

@@ -23,12 +23,13 @@ def room(tables: Iterable[nn.Embedding]) -> int | None:
 
 
 def find_positions(model: Any) -> int | None:
-    """Return how many tokens a model reads at once, None where nothing limits them.
+    """Return how many tokens a model reads at once, None where nothing limits them, as XLNet says by -1.
 
     RoBERTa's configuration counts the rows of the table, of which the first ones are no token's.
     """
     counted = room(table for _, table in position_tables(model))
-    return getattr(model.config, "max_position_embeddings", None) if counted is None else counted
+    said = getattr(model.config, "max_position_embeddings", None) or 0
+    return (said if said > 0 else None) if counted is None else counted
 
 
 def positions_of(model: Any) -> int:

@@ -7,20 +7,24 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.models.positions import positions_of
+from distill.models.positions import find_positions
 
 FOREIGN_CODE = ("auto_map", "custom_pipelines")
 """Keys by which a configuration names code that loading with ``trust_remote_code`` runs, of other repositories too."""
 
 
-def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_pretrained(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, with_code: bool = False
+) -> None:
     """Save model and tokenizer into ``folder``; the tokenizer cuts at the positions that this model has.
 
     What a teacher's files say about code of their own is left out: of the code that a student's folder names, all lies
-    in that folder.
+    in that folder. ``with_code`` keeps a teacher's, of whose code a copy is saved beside it.
     """
     model.save_pretrained(folder)
     for_model(tokenizer, model).save_pretrained(folder)
+    if with_code:
+        return
     ours = getattr(model, "auto_map", None)
     for path in folder.glob("*.json"):
         if path.name == "tokenizer.json" or path.name.endswith(".index.json"):
@@ -36,7 +40,9 @@ def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def for_model(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that cuts texts, on request, at the model's positions, and of itself not at all."""
     own = copy.deepcopy(tokenizer)
-    own.model_max_length = positions_of(model)
+    positions = find_positions(model)
+    if positions is not None:
+        own.model_max_length = positions
     backend: Any = getattr(own, "backend_tokenizer", None)
     if backend is not None:  # it remembers how it was last called, and would be saved so
         backend.no_truncation()

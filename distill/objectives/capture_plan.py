@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from distill.config.schema import FIRST_TOKEN, StageConfig
 from distill.models.hooks import Captured, capture, encoder_layers
+from distill.models.inputs import accepted_inputs
+from distill.models.summaries import SUMMARY
+from distill.objectives.summary_maps import SummaryMap
+from distill.utils.errors import UserError
 
 Wanted = dict[str, list[int]]
 
@@ -62,17 +66,58 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
     )
 
 
+def summary_targets(layer_map: Sequence[int], num_source_layers: int, num_teacher_layers: int) -> list[int]:
+    """Return the teacher layer whose summary each student layer is matched with: at the same share of the depth.
+
+    Args:
+        layer_map: the layers of another encoder that the student is made of.
+        num_source_layers: of that encoder.
+        num_teacher_layers: any number, fewer than the student's too; the last layer is matched with the last.
+    """
+    ends = hidden_state_targets(layer_map, num_source_layers)
+    return [max(round((end + 1) * num_teacher_layers / num_source_layers), 1) - 1 for end in ends]
+
+
+def plan_across_encoders(stage: StageConfig, num_layers: int, teacher_layers: Sequence[int]) -> CapturePlan:
+    """Derive what has to be captured of a student of ``num_layers`` that reads other tokens than its teacher.
+
+    Args:
+        teacher_layers: by student layer, as `summary_targets` gives them; empty where the teacher shows none.
+
+    Raises:
+        UserError: the teacher shows no layers, and the stage wants to match them.
+    """
+    student: Wanted = {}
+    teacher: Wanted = {}
+    if "hidden_states" in stage.losses:
+        if not teacher_layers:
+            raise UserError(
+                f"stages.{stage.name}.losses is 'hidden_states': the teacher does not show the hidden states of its "
+                "layers; use logits and labels, or write stages: auto"
+            )
+        student["hidden_states"], teacher[SUMMARY] = list(range(num_layers)), list(teacher_layers)
+    if "compression" in stage.losses:
+        student["layer_input"] = list(range(num_layers))
+    needs_logits = "logits" in stage.losses
+    return CapturePlan(student, teacher, needs_logits, first_token_only="compression" not in stage.losses)
+
+
 class StageModel(nn.Module):
     """A model whose one forward returns everything that a stage's losses read.
 
     DistributedDataParallel and DeepSpeed follow gradients only through the outputs of the module they wrap, so
     the captured layer outputs must be among them.
+
+    Args:
+        maps: one for every student layer whose first token is compared with a summary of the teacher's; they train
+            with the stage and end with it.
     """
 
-    def __init__(self, model: nn.Module, plan: CapturePlan) -> None:
+    def __init__(self, model: nn.Module, plan: CapturePlan, maps: Sequence[SummaryMap] = ()) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
+        self.maps = nn.ModuleList(maps)
 
     def forward(self, inputs: dict[str, Tensor], layer_inputs: list[Tensor] | None = None) -> dict[str, object]:
         """Run the model, or each attention block on the teacher's ``layer_inputs``.
@@ -84,14 +129,14 @@ class StageModel(nn.Module):
         Returns:
             The captured kinds (lists of (B, N, D)), ``attention_map`` and whether each ``map_is_sparse`` where queries
             and keys were wanted, ``compression`` (a list of (B,)) where layer inputs were, ``logits`` (B, C) unless
-            teacher-forced.
+            teacher-forced, ``summary`` (what each of the maps returns) where there are maps.
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
         first_token_only = self.plan.first_token_only
         with capture(self.model, self.plan.student, first_token_only) as captured:
             if layer_inputs is None:
-                outputs["logits"] = self.model(**inputs).logits
+                outputs["logits"] = self.model(**accepted_inputs(self.model, inputs)).logits
             else:
                 layers, state = encoder_layers(self.model), None
                 for layer, hidden_states in zip(layers, layer_inputs, strict=True):
@@ -103,6 +148,9 @@ class StageModel(nn.Module):
             outputs["map_is_sparse"] = [layer.attention.self.has_sparse_map for layer in encoder_layers(self.model)]
         if "layer_input" in captured:
             outputs["compression"] = compression_losses(self.model, captured["layer_input"], mask)
+        if self.maps:
+            pairs = zip(self.maps, captured["hidden_states"], strict=True)
+            outputs[SUMMARY] = [to_teacher(states[:, 0]) for to_teacher, states in pairs]
         return outputs | captured
 
 

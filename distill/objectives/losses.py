@@ -39,6 +39,22 @@ def masked_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return squared / (spread + EPSILON)
 
 
+def summary_mse(student: Tensor, teacher: Tensor, spread: Tensor) -> Tensor:
+    """Squared error of one token's state, in units of how far the teacher's states lie apart.
+
+    A map that answers with the mean of the teacher's states, whatever the text, scores 1 on average.
+
+    Args:
+        student: (B, D), mapped to the teacher's width.
+        teacher: (B, D).
+        spread: (), the mean squared distance of the teacher's states from their mean.
+
+    Returns:
+        (B,), no unit.
+    """
+    return (student.float() - teacher.float()).square().sum(-1) / (spread + EPSILON)
+
+
 def attention_map_cross_entropy(student_map: Tensor, teacher_map: Tensor, mask: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the student's attention rows from the teacher's.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from distill.config.schema import StageConfig
+from distill.models.summaries import SUMMARY
 from distill.objectives import losses
 from distill.objectives.capture_plan import split_heads
 
@@ -63,6 +64,9 @@ def compute_losses(
                 losses.attention_map_cross_entropy(s, losses.restrict_map(t, s) if sparse else t, mask)
                 for s, t, sparse in layers
             )
+        elif name == "hidden_states" and SUMMARY in student:
+            summaries = zip(student[SUMMARY], teacher[SUMMARY], strict=True)
+            values[name] = _mean(losses.summary_mse(s, t[:, 0], spread) for (s, spread), t in summaries)
         else:
             pairs = zip(student[name], teacher[name], strict=True)
             values[name] = _mean(losses.masked_mse(s, t, mask) for s, t in pairs)

@@ -160,9 +160,12 @@ def check_checkpoints(folder: Path, launcher: Launcher) -> Iterator[Finding]:
 
 
 def check_tokenizers(
-    teacher: PreTrainedTokenizerBase, others: Mapping[str, PreTrainedTokenizerBase], texts: Sequence[tuple[str, ...]]
+    teacher: PreTrainedTokenizerBase,
+    others: Mapping[str, PreTrainedTokenizerBase],
+    texts: Sequence[tuple[str, ...]],
+    whose: str = "the teacher",
 ) -> Iterator[Finding]:
-    """Look whether all models read the same tokens as the teacher, on texts of the task."""
+    """Look whether all models read the same tokens as the teacher, or as who else is named, on texts of the task."""
     samples = [*((probe,) for probe in PROBES), *texts]
     for name, tokenizer in others.items():
         same = len(tokenizer) == len(teacher) and all(
@@ -171,11 +174,11 @@ def check_tokenizers(
         if not same:
             yield Finding(
                 ERROR,
-                f"tokenizer: {name} reads other tokens than the teacher ({len(tokenizer):,} and {len(teacher):,} "
-                "entries); give a checkpoint with the teacher's vocabulary",
+                f"tokenizer: {name} reads other tokens than {whose} ({len(tokenizer):,} and {len(teacher):,} "
+                f"entries); give a checkpoint with the vocabulary of {whose}",
             )
             return
-    names = ", ".join(["teacher", *others])
+    names = ", ".join([whose.removeprefix("the "), *others])
     yield Finding(OK, f"tokenizer: {len(teacher):,} entries, the same for {names}")
 
 

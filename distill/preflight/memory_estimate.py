@@ -15,6 +15,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from distill.models.inputs import accepted_inputs
 from distill.training.checkpoints import KEPT
 from distill.training.launcher import Sharding
 
@@ -101,7 +102,8 @@ def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dty
     autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
     with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched:
         # As in a stage that matches layers: otherwise a student's last layer computes the first token alone.
-        output = model(input_ids=token_ids, attention_mask=mask, token_type_ids=token_ids, output_hidden_states=True)
+        inputs = {"input_ids": token_ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(token_ids)}
+        output = model(**accepted_inputs(model, inputs), output_hidden_states=True)
     assert output.logits.requires_grad, "nothing of this model is trained"
     return sum(storage.nbytes() for storage in kept.values())
 

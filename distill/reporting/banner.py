@@ -29,6 +29,7 @@ def data_banner(
     max_length: int,
     found: str | None = None,
     rows: Mapping[str, int] | None = None,
+    whose: str = "teacher",
 ) -> list[str]:
     """Return the lines about the data: rows and tokens per split, then classes or scores per split, then warnings.
 
@@ -37,6 +38,7 @@ def data_banner(
         max_length: what texts were cut at.
         found: lines about columns that nobody named and about the files.
         rows: of splits of which ``splits`` has a sample, the number of all rows.
+        whose: the tokenizer is, teacher or student.
     """
     labelled = {name: part.labels for name, part in splits.items() if _is_labelled(part.labels)}
     tables = [
@@ -45,7 +47,7 @@ def data_banner(
     ]
     lines = [] if found is None else [found, ""]
     lines += "\n\n".join(text_table(cells) for cells in tables).split("\n")
-    warnings = [f"warning: {finding.line}" for finding in inspect_tokens(splits, tokenizer, max_length)]
+    warnings = [f"warning: {finding.line}" for finding in inspect_tokens(splits, tokenizer, max_length, whose)]
     return [*lines, *(["", *warnings] if warnings else []), ""]
 
 

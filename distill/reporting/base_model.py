@@ -15,19 +15,21 @@ UNKNOWN_LICENCE = "unknown: neither its card nor its configuration names one; as
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The encoder that the teacher was fine-tuned from."""
+    """The encoder that the student comes from: what the teacher was fine-tuned from, or one of the student's own."""
 
     name: str
     hub_name: str | None
     """What the Hub knows it by; None for a folder that does not say so."""
     licence: str | None
     """As its card or configuration names it; None where neither does."""
+    taught_by: "BaseModel | None" = None
+    """What the teacher was fine-tuned from, where that is another model."""
 
 
 def describe_base_model(checkpoint: str | None) -> BaseModel | None:
-    """Describe the checkpoint that a teacher started from, a folder or a name on the Hub; nothing is fetched.
+    """Describe a checkpoint that a model started from, a folder or a name on the Hub; nothing is fetched.
 
-    Returns None where there is none: the teacher was trained from scratch.
+    Returns None where there is none: the model was trained from scratch.
     """
     if checkpoint is None:
         return None

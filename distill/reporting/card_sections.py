@@ -105,9 +105,17 @@ def base_section(base: BaseModel | None) -> str:
     """Return which model the student comes from, and its licence."""
     if base is None:
         return "## Base model\n\nNone: the teacher was trained from scratch, on the data named above alone."
+    licence = f"Licence of the base model: {base.licence or UNKNOWN_LICENCE}."
+    if base.taught_by is not None:
+        other = base.taught_by
+        return (
+            f"## Base model\n\n{escape_markdown(base.name)}: the student is made of its layers and reads its tokens. "
+            f"{licence}\n\nThe teacher is another model, {escape_markdown(other.name)}, fine-tuned where it was not "
+            f"yet. Licence of that one: {other.licence or UNKNOWN_LICENCE}."
+        )
     return (
         f"## Base model\n\n{escape_markdown(base.name)}: the teacher is this model, fine-tuned where it was not yet; "
-        f"the student is made of the teacher's layers. Licence of the base model: {base.licence or UNKNOWN_LICENCE}."
+        f"the student is made of the teacher's layers. {licence}"
     )
 
 

@@ -1,15 +1,14 @@
 """The unit of a regression's scores, taken out of training: what is learned does not depend on it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distill.models.labels import output_layer
 from distill.utils.errors import UserError
-from students.families import last_linear
 
 REFERENCE_MEAN, REFERENCE_DEVIATION = 2.7, 1.5
 """Of train scores in standard units: those of STS-B, on which learning rates were chosen. With mean 0 and deviation 1,
@@ -46,8 +45,13 @@ class LabelScale:
         self._scale_head(model, self.factor, self.shift)
 
     @torch.no_grad()
-    def _scale_head(self, model: Any, factor: float, shift: float) -> None:
-        head = last_linear(model)
+    def _scale_head(self, model: PreTrainedModel, factor: float, shift: float) -> None:
+        head = output_layer(model, 1)
+        if head is None or head.bias is None:
+            raise UserError(
+                f"a {model.config.model_type!r} ends without a linear layer with a bias, which the scores of a "
+                "regression need; give a teacher of another family, such as a DeBERTa"
+            )
         head.weight.copy_(head.weight.double() * factor)
         head.bias.copy_(head.bias.double() * factor + shift)
 

@@ -1,5 +1,6 @@
 """What a stage trains, and at which learning rate."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 from torch import nn
 
 from distill.config.schema import StageConfig
-from distill.models.hooks import encoder_layers
+from students.families import encoder_layers, find_family
 
-NO_DECAY = ("bias", "LayerNorm", "layer_norm")
+NO_DECAY = ("bias", "LayerNorm")
+"""Beside every vector: the norms of other families have other names, and XLNet's biases are matrices."""
+LAYER = re.compile(r"\.(?:layers?|h|block)\.(\d+)\.")
+EMBEDDING = re.compile(r"emb|\.wte\.|\.wpe\.")
 
 
 def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -35,18 +39,19 @@ def trained_part(model: nn.Module, stage: StageConfig) -> str:
     return "attention" if stage.train == "features" and not feature_parameters(model) else stage.train
 
 
-def trained_parameters(model: nn.Module, stage: StageConfig) -> dict[str, nn.Parameter]:
+def trained_parameters(model: Any, stage: StageConfig) -> dict[str, nn.Parameter]:
     """Return the parameters that a stage trains, by name; the model stays as it is."""
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
     part = trained_part(model, stage)
+    words = model.get_input_embeddings().weight
 
     def is_trained(name: str, parameter: nn.Parameter) -> bool:
         is_feature = id(parameter) in features
         chosen = {
             "features": is_feature,
             "attention": is_feature or ".attention." in name,
-            "encoder": not name.endswith("word_embeddings.weight"),
+            "encoder": parameter is not words,
             "all": True,
         }[part]
         return chosen and id(parameter) not in frozen
@@ -73,7 +78,7 @@ def trainable(model: nn.Module, stage: StageConfig) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict]:
+def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> list[dict]:
     """Group what a stage trains for the optimizer; the model stays as it is.
 
     The mechanism's own parameters start from an arbitrary point while the copied weights start from good ones, so
@@ -82,13 +87,12 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     embeddings at L + 1; weights that several layers share learn as the last of these.
     """
     features = {id(parameter) for parameter in feature_parameters(model)}
-    layers = encoder_layers(model)
-    of_layer = {id(weights): index for index, layer in enumerate(layers) for weights in layer.parameters()}
+    of_layer, num_layers = _layers_of(model)
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
-        is_plain = any(part in name for part in NO_DECAY)
+        is_plain = any(part in name for part in NO_DECAY) or parameter.ndim == 1
         kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
-        depth = 0 if stage.layer_decay == 1 else _layers_above(name, of_layer.get(id(parameter)), len(layers))
+        depth = 0 if stage.layer_decay == 1 else _layers_above(name, of_layer.get(id(parameter)), num_layers)
         groups.setdefault((kind, depth), []).append(parameter)
     feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
     settings = {
@@ -104,6 +108,20 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     return found
 
 
+def _layers_of(model: Any) -> tuple[dict[int, int], int]:
+    """Return the layer that each parameter is of, by its identity, and how many layers there are.
+
+    A model of a family that `students.families` does not know tells by the names of its parameters: XLNet's are
+    layer.3, ModernBERT's layers.3, GPT-2's h.3.
+    """
+    if find_family(model.config) is not None:
+        layers = encoder_layers(model)
+        return {id(each): index for index, layer in enumerate(layers) for each in layer.parameters()}, len(layers)
+    matches = [(LAYER.search(name), parameter) for name, parameter in model.named_parameters()]
+    num_layers = int(getattr(model.config, "num_hidden_layers", None) or 0)
+    return {id(parameter): int(match[1]) for match, parameter in matches if match}, num_layers
+
+
 def _layers_above(name: str, layer: int | None, num_layers: int) -> int:
     """Return how many layers, the head one of them, stand between a parameter and the loss; 0 for the head's own.
 
@@ -112,4 +130,4 @@ def _layers_above(name: str, layer: int | None, num_layers: int) -> int:
     """
     if layer is not None:
         return num_layers - layer
-    return num_layers + 1 if ".embedding" in name else 0
+    return num_layers + 1 if EMBEDDING.search(name) else 0

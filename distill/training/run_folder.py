@@ -281,9 +281,11 @@ def locked(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint with its tokenizer so that it is whole or not there."""
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, with_code: bool = False
+) -> None:
+    """Write a checkpoint with its tokenizer, and code of its own if that is trusted; it is whole or not there."""
     temporary = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(temporary, ignore_errors=True)
-    save_pretrained(model, tokenizer, temporary)
+    save_pretrained(model, tokenizer, temporary, with_code=with_code)
     replace_directory(temporary, folder)

@@ -16,6 +16,7 @@ from distill.training.accelerator import prepare, uses_deepspeed
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.loss_meter import LossMeter
 from distill.training.optimizer import parameter_groups, set_trainable
+from distill.training.summary_fitting import starting_maps
 from distill.utils.errors import UserError
 
 
@@ -34,8 +35,13 @@ class Stepper:
         trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
+        maps = starting_maps(trained, inputs)
+        if maps:
+            learned = [parameter for each in maps for parameter in each.parameters()]
+            rate = stage.learning_rate
+            groups.append({"params": learned, "lr": rate, "initial_lr": rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=self.accelerator.device.type in ("cpu", "cuda"))
-        stage_model = StageModel(trained, inputs.plan)
+        stage_model = StageModel(trained, inputs.plan, maps)
         self.wrapped: nn.Module
         self.optimizer: torch.optim.Optimizer
         self.wrapped, self.optimizer = prepare(

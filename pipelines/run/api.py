@@ -69,8 +69,8 @@ def distill(config: Config) -> None:
 def load_student(folder: Path | str) -> Classifier:
     """Load a student, on the CPU and in eval mode, from a run folder or from the student's own folder.
 
-    Its ``model`` is a ``PreTrainedModel`` with logits (B, C), its ``tokenizer`` the teacher's. Code in the folder is
-    not run: the classes are those of the package ``students``.
+    Its ``model`` is a ``PreTrainedModel`` with logits (B, C), its ``tokenizer`` the one that it was trained with. Code
+    in the folder is not run: the classes are those of the package ``students``.
 
     Raises:
         UserError: there is no student, or its files are damaged.

@@ -1,6 +1,7 @@
 """What a run is about to learn from, printed before anything else."""
 
 from distill.data.columns import found_in_words
+from distill.data.token_inspection import inspect_tokens
 from distill.data.unlabelled import unlabelled_in_words
 from distill.reporting.banner import data_banner
 from pipelines.run.context import DistillationSetup, RunContext
@@ -22,5 +23,11 @@ def print_banner(context: RunContext, setup: DistillationSetup) -> None:
         splits[WITHOUT_LABELS] = setup.unlabelled
         notes += [*context.unlabelled.notes, unlabelled_in_words(context.unlabelled, round(unlabelled.tokens))]
     said, rows = "\n".join(notes) or None, {WITHOUT_LABELS: unlabelled.rows}
-    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, said, rows)
+    across = setup.other_encoder
+    whose = "teacher" if across is None else "student"
+    lines = data_banner(context.task, splits, setup.tokenizer, data.max_length, said, rows, whose)
+    if across is not None:
+        read = {"train": across.train, "held-out train": across.held_out, **across.validation}
+        doubts = inspect_tokens(read, setup.source.tokenizer, across.max_length)
+        lines += [f"warning: {finding.line}" for finding in doubts]
     context.run.accelerator.print("\n".join(lines))

@@ -26,7 +26,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     if folder.result("baseline") is not None:
         return load_student(context, folder.checked_model("baseline"))
     start = main_process_first(
-        context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.teacher)
+        context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.start)
     )
     baseline = build_student(context, start, setup)
     stage = baseline_stage(config, setup)
@@ -45,7 +45,8 @@ def baseline_stage(config: Config, setup: DistillationSetup) -> StageConfig:
     assert batch_size is not None, "the recipe fills it in"
     read = sum(stage.epochs for stage in setup.stages if stage.texts != PACKED)
     in_stages = max(1, round(read * more_text(config, setup)))
-    untrained = config.teacher.checkpoint is None or config.baseline.checkpoint == SCRATCH
+    origin = config.student.checkpoint or config.teacher.checkpoint
+    untrained = origin is None or config.baseline.checkpoint == SCRATCH
     return StageConfig(
         name="baseline",
         epochs=in_stages if epochs is None else epochs,

@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from matplotlib.image import imread
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import softmax_control
+from distill.config.schema import Config
 from distill.evaluation.comparison import ComparisonSetup, compare_models
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import write_predictions
@@ -16,7 +18,7 @@ from distill.evaluation.record_parts import StageEntry
 from distill.export.alternatives import measure_alternatives
 from distill.models.flops import attention_name
 from distill.reporting.answers import Answers
-from distill.reporting.base_model import describe_base_model
+from distill.reporting.base_model import BaseModel, describe_base_model
 from distill.reporting.model_card import write_model_card
 from distill.reporting.record_tables import comparison_table
 from distill.reporting.report import write_report
@@ -41,7 +43,12 @@ def compare_and_report(
     context.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
         ComparisonSetup(
-            context.task, setup.validation, context.config.comparison, context.device, context.config.seed
+            context.task,
+            setup.validation,
+            context.config.comparison,
+            context.device,
+            context.config.seed,
+            teacher_validation=None if setup.other_encoder is None else setup.other_encoder.validation,
         ),
         Models(
             setup.teacher,
@@ -65,7 +72,7 @@ def compare_and_report(
         folder.student,
         source=context.config.data.dir,
         task=context.task,
-        base=describe_base_model(context.config.teacher.checkpoint),
+        base=base_model(context.config),
     )
     history = {name: result.get("history", []) for name, result in results.items()}
     if context.config.cache.dir is None:  # before the report, which marks the run as finished
@@ -77,6 +84,16 @@ def compare_and_report(
         log_picture(context.run.accelerator, path.stem, imread(path)[..., :3])
     print(comparison_table(record))
     print(f"report: {report}")
+
+
+def base_model(config: Config) -> BaseModel | None:
+    """Describe what the student is made of, and what taught it where that is another model."""
+    teacher = describe_base_model(config.teacher.checkpoint)
+    start = describe_base_model(config.student.checkpoint)
+    if start is None:
+        return teacher
+    scratch = BaseModel("a BERT trained from scratch on the data named above", None, "none but that of the data")
+    return replace(start, taught_by=teacher or scratch)
 
 
 def before_its_attention(

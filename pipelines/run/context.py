@@ -5,16 +5,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import IMPORTANCE, Config, StageConfig
 from distill.data.auxiliary_tasks import texts_of_other_tasks
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, collate
 from distill.data.labels import class_weights
 from distill.data.splits import Splits, data_checksums, load_data, resolve_task
 from distill.data.tokenization import tokenize
 from distill.data.unlabelled import UnlabelledTexts, find_unlabelled
-from distill.models.positions import positions_of
+from distill.models.inputs import reading_of
+from distill.models.positions import find_positions
+from distill.models.summaries import count_summary_layers
+from distill.objectives.capture_plan import CapturePlan, summary_targets
 from distill.tasks import Task
 from distill.training.accelerator import RunAccelerator, main_process_first, on_main_process
 from distill.training.context import TrainingContext
@@ -23,8 +27,10 @@ from distill.training.run_folder import SETTINGS_OF, RunFolder, create_run_folde
 from distill.training.trackers import start_trackers
 from distill.utils.errors import UserError
 from students import resolve_layer_map
-from teachers.finetuning import starting_teacher
+from teachers.any_classifier import teacher_length
+from teachers.finetuning import starting_teacher, student_start
 from teachers.loading import Teacher, settings_checksum, weights_checksum
+from teachers.output_plan import Reading, plan_for, plan_readings
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,28 @@ class RunContext:
 
 
 @dataclass(frozen=True)
+class OtherEncoder:
+    """Where ``student.checkpoint`` names what the student is made of: that encoder, and what the teacher reads."""
+
+    start: Teacher
+    """The encoder as a classifier, with its tokenizer."""
+    train: TokenizedExamples
+    """As its namesakes of :class:`DistillationSetup`, row by row, but in the teacher's tokens."""
+    held_out: TokenizedExamples
+    validation: Mapping[str, TokenizedExamples]
+    other: TokenizedExamples | None
+    unlabelled: TokenizedExamples | None
+    teacher_layers: list[int]
+    """Whose summary each student layer is matched with; empty where the teacher shows no layers."""
+    max_length: int
+    """Tokens of a text that the teacher is given."""
+    reading: Mapping[str, Any]
+    """How batches for it have to look, as `distill.models.inputs.reading_of` returns it."""
+
+
+@dataclass(frozen=True)
 class DistillationSetup:
-    """The teacher, and the data in its tokens."""
+    """The teacher, and the data in the student's tokens: the teacher's too, unless another encoder is named for it."""
 
     source: Teacher
     """The teacher as it was found; its model is the same object, fine-tuned in place."""
@@ -62,14 +88,51 @@ class DistillationSetup:
     """Texts of other tasks, for the stages alone."""
     unlabelled: TokenizedExamples | None = None
     """A sample of the texts without labels."""
+    other_encoder: OtherEncoder | None = None
+    """None where the student is made of the teacher."""
 
     @property
     def teacher(self) -> PreTrainedModel:
         return self.source.model
 
     @property
+    def start(self) -> PreTrainedModel:
+        """What the student is made of."""
+        return self.teacher if self.other_encoder is None else self.other_encoder.start.model
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.source.tokenizer
+        """The student's."""
+        return self.source.tokenizer if self.other_encoder is None else self.other_encoder.start.tokenizer
+
+    @property
+    def for_teacher(self) -> "DistillationSetup | OtherEncoder":
+        """The data in the teacher's tokens."""
+        return self if self.other_encoder is None else self.other_encoder
+
+    @property
+    def readings(self) -> list[Reading]:
+        """What every stage reads of what it matches, in order."""
+        return plan_readings(self.stages, *self._layers())
+
+    def plan(self, stage: StageConfig) -> CapturePlan:
+        """Return what a stage, or any other phase, captures of the student, and of what it matches."""
+        return plan_for(stage, *self._layers())
+
+    def _layers(self) -> tuple[list[int], int, list[int] | None]:
+        """Return what `teachers.output_plan.plan_for` has to know of the layers of student and teacher."""
+        num_layers = int(getattr(self.teacher.config, "num_hidden_layers", None) or 0)
+        return self.layer_map, num_layers, None if self.other_encoder is None else self.other_encoder.teacher_layers
+
+
+@dataclass(frozen=True)
+class StageTexts:
+    """What the stages read, row by row for both models."""
+
+    examples: TokenizedExamples
+    """In the student's tokens."""
+    for_teacher: TokenizedExamples
+    """In the teacher's; the same where the student is made of it."""
 
 
 def make_context(config: Config, accelerator: RunAccelerator, folder: RunFolder) -> RunContext:
@@ -98,29 +161,58 @@ def make_setup(context: RunContext) -> DistillationSetup:
     is_ours = context.folder.result("teacher") is not None
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, context.folder))
     source.model.to(context.device)
-    layer_map = student_layer_map(config, source.model)
-    if source.new_pooler:
-        accelerator.print("teacher: the pooler of its encoder was never trained and is drawn anew")
-    if source.label_note:
-        accelerator.print(source.label_note)
-    positions = positions_of(source.model)
-    if config.data.max_length > positions:
+    start = main_process_first(accelerator, lambda: student_start(config, task, splits))
+    for role, loaded in {"teacher": source, "student": start}.items():
+        if loaded is not None and loaded.new_pooler:
+            accelerator.print(f"{role}: the pooler of its encoder was never trained and is drawn anew")
+        if loaded is not None and loaded.label_note:
+            accelerator.print(loaded.label_note)
+    length = config.data.max_length if start is None else teacher_length(source, config.data.max_length)
+    layer_map = student_layer_map(config, (source if start is None else start).model)
+    positions = find_positions(source.model)
+    if positions is not None and positions < length:
         accelerator.print(
             f"teacher: reads texts of more than {positions} tokens in windows; the student reads up to "
             f"{config.data.max_length} at once"
         )
+    if start is None:
+        parts = tokenize_parts(context, source, length)
+        return DistillationSetup(source, is_ours, layer_map=layer_map, **parts)
+    start.model.to(context.device)
+    if length < config.data.max_length:
+        accelerator.print(f"teacher: reads the first {length} of its tokens of a text, as many as it has positions")
+    reading = reading_of(source.model, source.tokenizer)
+    parts = tokenize_parts(context, source, length, **reading)
+    batch, _ = collate(parts["train"], np.arange(1), context.device)
+    shown = count_summary_layers(source.model.eval(), batch)
+    layers = summary_targets(layer_map, start.model.config.num_hidden_layers, shown) if shown else []
+    across = OtherEncoder(start, teacher_layers=layers, max_length=length, reading=reading, **parts)
+    parts = tokenize_parts(context, start, config.data.max_length)
+    return DistillationSetup(source, is_ours, layer_map=layer_map, other_encoder=across, **parts)
+
+
+def tokenize_parts(context: RunContext, reader: Teacher, max_length: int, **reading: Any) -> dict[str, Any]:
+    """Tokenise the data for a model.
+
+    Args:
+        reading: as `distill.models.inputs.reading_of` returns it; nothing for one whose layers are BERT's.
+
+    Returns:
+        What :class:`DistillationSetup` and :class:`OtherEncoder` call ``train``, ``held_out``, ``validation``,
+        ``other`` and ``unlabelled``.
+    """
+    splits = context.splits
     parts = {"train": splits.train, "held_out": splits.held_out, **splits.validation}
     if splits.other is not None:
         parts["other"] = splits.other
     if context.unlabelled is not None:
         parts["unlabelled"] = context.unlabelled.sample
     tokens = on_main_process(
-        accelerator,
-        lambda: {name: tokenize(part, source.tokenizer, config.data.max_length) for name, part in parts.items()},
+        context.run.accelerator,
+        lambda: {name: tokenize(part, reader.tokenizer, max_length, **reading) for name, part in parts.items()},
     )
-    own = tokens.pop("train"), tokens.pop("held_out")
-    others: dict[str, Any] = {name: tokens.pop(name, None) for name in ("other", "unlabelled")}
-    return DistillationSetup(source, is_ours, *own, tokens, layer_map, **others)
+    own = {name: tokens.pop(name, None) for name in ("train", "held_out", "other", "unlabelled")}
+    return own | {"validation": tokens}
 
 
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
@@ -150,6 +242,7 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
             checkpoints = {
                 "teacher.checkpoint": config.teacher.checkpoint,
                 "baseline.checkpoint": config.baseline.checkpoint,
+                "student.checkpoint": config.student.checkpoint,
             }
             inputs = data_checksums(context.splits)
             if context.unlabelled is not None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from distill.config.schema import PACKED, StageConfig
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.models.positions import positions_of
+from distill.models.summaries import width_of
 from distill.preflight.memory_estimate import count, run_disk
 from distill.training.accelerator import autocast_dtype
 from distill.training.checkpoints import KEPT
@@ -18,7 +19,7 @@ from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.stage_texts import count_stage_texts, disk_of_stage_texts
 from teachers.output_cache import teacher_fingerprint
 from teachers.output_format import Output
-from teachers.output_plan import Group, Reading, is_worth_storing, plan_readings
+from teachers.output_plan import Group, Reading, is_worth_storing
 
 LOGIT = 4
 """Bytes of a logit."""
@@ -56,8 +57,7 @@ def outputs_on_disk(context: RunContext, setup: DistillationSetup, student: PreT
     In the run folder what no later stage reads goes with the stage. A shared cache keeps all, up to its limit.
     """
     cache = context.config.cache
-    num_layers = int(setup.teacher.config.num_hidden_layers)
-    readings = plan_readings(setup.stages, setup.layer_map, num_layers)
+    readings = setup.readings
     sizes = {reading.group: _sizes(context, setup, student, reading.group) for reading in readings}
     there = _already_there(context, setup) if cache.dir is not None else set()
 
@@ -89,11 +89,11 @@ def _sizes(
     """Return the texts and the tokens that the stages of a group read, and the width of the outputs."""
     whose, texts = group
     model = setup.teacher if whose == "teacher" else student
-    hidden = int(model.config.hidden_size or 0)
+    hidden = width_of(model)
     if texts == PACKED:
         mean = mean_packed_length(positions_of(student))
         return PACKED_TEXTS, round(PACKED_TEXTS * mean), hidden
-    read = count_stage_texts(context, setup)
+    read = count_stage_texts(context, setup.for_teacher if whose == "teacher" else setup)
     return read.rows, round(read.tokens), hidden
 
 
@@ -104,6 +104,5 @@ def _already_there(context: RunContext, setup: DistillationSetup) -> set[Output]
     if not setup.source.is_trained or more:
         return set()
     dtype: torch.dtype | None = autocast_dtype(context.run.accelerator)
-    folder = Path(config.cache.dir or "") / teacher_fingerprint(setup.teacher, setup.train, dtype)
-    readings = plan_readings(setup.stages, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
-    return {output for reading in readings for output in reading.outputs if output.path(folder).exists()}
+    folder = Path(config.cache.dir or "") / teacher_fingerprint(setup.teacher, setup.for_teacher.train, dtype)
+    return {output for reading in setup.readings for output in reading.outputs if output.path(folder).exists()}

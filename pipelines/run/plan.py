@@ -14,13 +14,13 @@ from distill.config.schema import PACKED, StageConfig
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.data.splits import Examples
-from distill.data.tokenization import tokenize
+from distill.models.inputs import accepted_inputs
 from distill.models.positions import positions_of
 from distill.training.accelerator import autocast_dtype
 from distill.training.dropout import set_dropout
 from distill.training.optimizer import parameter_groups
 from pipelines.run.context import DistillationSetup, RunContext
-from pipelines.run.stage_texts import TextCount, count_stage_texts, disk_of_stage_texts
+from pipelines.run.stage_texts import TextCount, count_stage_texts, disk_of_stage_texts, readers
 
 PROBED = 8
 """Examples of median length in the batch that is timed."""
@@ -73,18 +73,21 @@ def plan_phases(
     context: RunContext, setup: DistillationSetup, phases: list[tuple[StageConfig, PreTrainedModel]]
 ) -> list[Phase]:
     """Return the phases with the seconds that steps like theirs take now."""
-    texts = {"stages": count_stage_texts(context, setup)}
-    texts["alone"] = TextCount(len(setup.train), len(setup.train.token_ids))
+    texts, read_by_teacher = count_stage_texts(context, setup), setup.for_teacher
     dtype = autocast_dtype(context.run.accelerator)
 
     @cache
     def pace(model: PreTrainedModel, dropout: bool) -> tuple[float, float]:
-        return seconds_per_token(model, setup.train, dtype, dropout=dropout)
+        examples = read_by_teacher.train if model is setup.teacher else setup.train
+        return seconds_per_token(model, examples, dtype, dropout=dropout)
 
     planned = []
     for stage, model in phases:
         forward, step = pace(model, stage.dropout)
-        read = texts["alone" if set(stage.losses) == {"labels"} else "stages"]
+        own = read_by_teacher if model is setup.teacher else setup
+        read = texts
+        if set(stage.losses) == {"labels"}:
+            read = TextCount(len(own.train), len(own.train.token_ids))
         rows, tokens = read.rows, read.tokens / read.rows
         if stage.texts == PACKED:
             positions = positions_of(model)
@@ -95,8 +98,9 @@ def plan_phases(
             on_device *= ATTENTION_SHARE
         seconds = steps * (on_device + optimizer_seconds(model, stage, context))
         if set(stage.losses) != {"labels"}:  # the outputs that are matched, once over all texts, or as they are read
-            seconds += pace(setup.teacher, False)[0] * tokens * min(rows, steps * stage.batch_size)
-        seconds += forward * float(setup.held_out.lengths.sum()) * math.ceil(stage.epochs)
+            longer = read_by_teacher.train.lengths.mean() / setup.train.lengths.mean()  # in the teacher's own tokens
+            seconds += pace(setup.teacher, False)[0] * tokens * longer * min(rows, steps * stage.batch_size)
+        seconds += forward * float(own.held_out.lengths.sum()) * math.ceil(stage.epochs)
         planned.append(Phase(stage.name, steps, stage.epochs, stage.batch_size, stage.learning_rate, seconds))
     return planned
 
@@ -108,7 +112,8 @@ def seconds_of_tokenising(context: RunContext, setup: DistillationSetup) -> floa
     sample = context.unlabelled.sample
     few = Examples(sample.ids[:TOKENISED], sample.texts[:TOKENISED], sample.labels[:TOKENISED])
     started = perf_counter()
-    tokenize(few, setup.tokenizer, context.config.data.max_length)
+    for reader in readers(context, setup):
+        reader.read(few)
     return (perf_counter() - started) / len(few) * len(context.unlabelled)
 
 
@@ -154,7 +159,7 @@ def seconds_per_token(
 def _seconds(model: PreTrainedModel, inputs: dict[str, torch.Tensor], backward: bool) -> float:
     started = perf_counter()
     with torch.set_grad_enabled(backward):
-        logits = model(**inputs).logits
+        logits = model(**accepted_inputs(model, inputs)).logits
     if backward:
         logits.float().sum().backward()
     logits.sum().item()  # waits for the device

@@ -16,6 +16,7 @@ from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
+from distill.models.summaries import SUMMARY, width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.preflight.checks import (
     check_checkpoints,
@@ -62,7 +63,6 @@ from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage
 from teachers.loading import load_tokenizer
-from teachers.output_plan import plan_for
 
 TEXTS_FOR_TOKENIZERS = 100
 
@@ -119,7 +119,7 @@ def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: 
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
     if not context.run.accelerator.is_main_process:
         return
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    student = build_student(context, setup.start, setup, quiet=True)
     baseline = [] if context.folder.result("baseline") is None else ["baseline"]
     finished = [*finished_stages(context, setup.stages), *baseline]
     left = [
@@ -168,10 +168,10 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
 def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
     """Check teacher, tokenizers, student, memory and disk."""
     yield look_at_teacher(context, setup)
-    yield from check_tokenizers(
-        setup.tokenizer, other_tokenizers(context), context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
-    )
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
+    texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
+    yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
+    student = build_student(context, setup.start, setup, quiet=True)
     yield from check_student(student, setup.train)
     yield from check_features(student, context.config.student)
     yield from check_stages(student, setup.stages)
@@ -192,7 +192,7 @@ def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
 
 
 def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:
-    """Load the tokenizers of everything that is read or trained with the teacher's tokens."""
+    """Load the tokenizers of everything that is read or trained with the student's tokens."""
     config, folder = context.config, context.folder
     start = config.baseline.checkpoint
     checkpoints = {"baseline.checkpoint": start} if start not in (None, SCRATCH) else {}
@@ -236,7 +236,8 @@ def phase_memory(
 ) -> Callable[[Sharding], Memory]:
     """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
-    parts = [setup.train] if setup.unlabelled is None else [setup.train, setup.unlabelled]
+    read = setup.for_teacher if model is setup.teacher else setup
+    parts = [read.train] if read.unlabelled is None else [read.train, read.unlabelled]
     longest = max(part.lengths.max() for part in parts)
     if stage.texts == PACKED:
         longest = positions_of(model)
@@ -245,8 +246,9 @@ def phase_memory(
     with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
         parameters, trained = count(model)
         one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
-    plan = plan_for(stage, setup.layer_map, int(setup.teacher.config.num_hidden_layers))
-    targets = sum(map(len, plan.teacher.values())) * length * int(setup.teacher.config.hidden_size or 0) * FLOAT
+    wanted = setup.plan(stage).teacher
+    states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
+    targets = states * width_of(setup.teacher) * FLOAT
 
     def needs(sharding: Sharding) -> Memory:
         examples = -(-stage.batch_size // (sharding.processes * context.config.training.gradient_accumulation))
@@ -257,7 +259,7 @@ def phase_memory(
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:
     """Print what other ways to share out training would need."""
-    student = build_student(context, setup.teacher, setup, quiet=True)
+    student = build_student(context, setup.start, setup, quiet=True)
     name, needs = largest_phase(context, setup, student)
     half = context.run.accelerator.mixed_precision != "no"
     context.run.accelerator.print("\n".join([f"\nphase {name}", *memory_table(needs, half)]))

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.config.recipe import Facts, Mechanism, choose_recipe
+from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
+from distill.models.summaries import width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext
 from pipelines.run.student import build_student
 from students import STUDENTS
 
@@ -25,20 +26,25 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         UserError: there are too few examples to choose anything from.
     """
     settings, teacher = context.config.student, setup.teacher
-    student = build_student(context, teacher, setup, quiet=True)
-    lengths = np.concatenate([part.lengths for part in (setup.train, setup.unlabelled) if part is not None])
+    student = build_student(context, setup.start, setup, quiet=True)
+    lengths, for_teacher = _lengths(setup), _lengths(setup.for_teacher)
+    across = setup.other_encoder
+    matches = LAYERS if across is None else SUMMARIES if across.teacher_layers else DECISIONS
     facts = Facts(
         rows=len(setup.train),
         is_pair=len(context.task.text_columns) > 1,
         long_share=float((lengths > settings.exact_up_to).mean()) if settings.exact_up_to else 0.0,
-        hidden_size=int(teacher.config.hidden_size),
-        longest=int(lengths.max()),
+        hidden_size=width_of(teacher),
+        longest=int(max(lengths.max(), for_teacher.max())),
+        matches=matches,
         unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
     config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
-    stages = stages_at_depth(config.stages, setup.layer_map, int(teacher.config.num_hidden_layers))
+    stages = config.stages
+    if across is None:
+        stages = stages_at_depth(stages, setup.layer_map, int(teacher.config.num_hidden_layers))
     if len(stages) < len(config.stages):
         context.run.accelerator.print(
             "student: as deep as the teacher, so that no stage with attention softmax is needed"
@@ -57,3 +63,8 @@ def stages_at_depth(
     """
     left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
     return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
+
+
+def _lengths(read: DistillationSetup | OtherEncoder) -> np.ndarray:
+    """Return the tokens of the texts that the stages read, of those without labels of a sample: (n,)."""
+    return np.concatenate([part.lengths for part in (read.train, read.unlabelled) if part is not None])

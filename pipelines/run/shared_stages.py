@@ -12,13 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.config.schema import StageConfig
-from distill.data.batching import TokenizedExamples
 from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, copy_directory, find_damage, replace_directory
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from teachers.cache_folder import STUDENTS, Lease, write_about
 from teachers.output_cache import teacher_fingerprint
 
@@ -26,9 +25,7 @@ VERSION = 2
 """Part of the name: raised whenever the same settings would come to mean other weights."""
 
 
-def shared_folder(
-    context: RunContext, setup: DistillationSetup, stage: StageConfig, examples: TokenizedExamples
-) -> Path | None:
+def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageConfig, texts: StageTexts) -> Path | None:
     """Return where a softmax stage is shared, named by all that decides its result; None where it is not shared."""
     config, accelerator = context.config, context.run.accelerator
     if config.cache.dir is None or stage.attention != "softmax":
@@ -43,8 +40,10 @@ def shared_folder(
         "layer_map": setup.layer_map,
         "launcher": [str(accelerator.distributed_type), accelerator.num_processes, accelerator.device.type],
         "data": data_checksums(context.splits),
-        "teacher": teacher_fingerprint(setup.teacher, examples, precision),
+        "teacher": teacher_fingerprint(setup.teacher, texts.for_teacher, precision),
     }
+    if setup.other_encoder is not None:
+        decisive["start"] = teacher_fingerprint(setup.start, texts.examples, precision)
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
     return Path(config.cache.dir) / STUDENTS / name
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
+from distill.data.decoding import decode
+from distill.data.splits import Examples
 from distill.data.token_store import bytes_on_disk, open_tokens, write_tokens
 from distill.data.tokenization import PROBES, tokenize
 from distill.data.unlabelled import UnlabelledTexts
@@ -19,7 +21,7 @@ from distill.evaluation.record_parts import UnlabelledEntry
 from distill.training.accelerator import on_main_process
 from distill.utils.files import read_object, remove, replace_directory, write_atomically
 from distill.utils.progress import progress_bar
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext, StageTexts
 from teachers.output_cache import make_workshop
 
 STAGE_TOKENS = "stage_tokens"
@@ -37,8 +39,12 @@ class TextCount:
     """Of all rows together; of texts without labels beyond the sample, an estimate."""
 
 
-def count_stage_texts(context: RunContext, setup: DistillationSetup) -> TextCount:
-    """Return how much there is to read, before anything but a sample of the texts without labels is tokenised."""
+def count_stage_texts(context: RunContext, setup: DistillationSetup | OtherEncoder) -> TextCount:
+    """Return how much there is to read, before anything but a sample of the texts without labels is tokenised.
+
+    Args:
+        setup: whose tokens are counted.
+    """
     times = 1 + (context.config.augmentation.copies or 0)
     parts = [setup.train] * times + ([] if setup.other is None else [setup.other])
     unlabelled = count_unlabelled(context, setup)
@@ -46,7 +52,7 @@ def count_stage_texts(context: RunContext, setup: DistillationSetup) -> TextCoun
     return TextCount(rows, sum(len(part.token_ids) for part in parts) + unlabelled.tokens)
 
 
-def count_unlabelled(context: RunContext, setup: DistillationSetup) -> TextCount:
+def count_unlabelled(context: RunContext, setup: DistillationSetup | OtherEncoder) -> TextCount:
     """Return the same of the texts without labels alone."""
     if context.unlabelled is None or setup.unlabelled is None:
         return TextCount(0, 0)
@@ -57,29 +63,49 @@ def disk_of_stage_texts(context: RunContext, setup: DistillationSetup) -> int:
     """Return the bytes that the tokens will take, 0 where they stay in memory or are on disk already."""
     if context.unlabelled is None or (context.folder.path / "checkpoints" / COUNTED).exists():
         return 0
-    texts = count_stage_texts(context, setup)
-    return bytes_on_disk(texts.rows, texts.tokens, len(setup.tokenizer))
+    kept = [(setup, setup.tokenizer), (setup.other_encoder, setup.source.tokenizer)]
+    counts = [(count_stage_texts(context, read), len(tokenizer)) for read, tokenizer in kept if read is not None]
+    return sum(bytes_on_disk(texts.rows, texts.tokens, vocabulary) for texts, vocabulary in counts)
 
 
-def read_stage_texts(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
+def read_stage_texts(context: RunContext, setup: DistillationSetup) -> StageTexts:
     """Return what the stages read; with texts without labels, mapped from files that the main process writes once."""
     own = augmented_train(context, setup)
     texts = context.unlabelled
     if texts is None:
         return own
-    reader = Reader(setup.tokenizer, context.config.data.max_length)
-    return open_tokens(on_main_process(context.run.accelerator, lambda: keep_tokens(context, reader, own, texts)))
+    pairs = list(zip(readers(context, setup), (own.examples, own.for_teacher), strict=False))
+
+    def write() -> list[Path]:
+        folders = [keep_tokens(context, reader, part, texts) for reader, part in pairs]
+        note_counts(context, len(own.examples), len(own.examples.token_ids), folders[0], texts)
+        return folders
+
+    opened = [open_tokens(folder) for folder in on_main_process(context.run.accelerator, write)]
+    return StageTexts(opened[0], opened[-1])
 
 
-def augmented_train(context: RunContext, setup: DistillationSetup) -> TokenizedExamples:
-    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks."""
+def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts:
+    """Return the train examples with the copies, which the subset's seed decides, and the texts of other tasks.
+
+    Copies are made of what the student is made of, in its tokens; a teacher with others is given what they say.
+    """
     config = context.config
-    words: Any = setup.teacher.get_input_embeddings().weight
+    words: Any = setup.start.get_input_embeddings().weight
 
-    def read() -> TokenizedExamples:
-        settings, checkpoint = config.augmentation, config.teacher.checkpoint
-        own = augment(setup.train, settings, setup.tokenizer, words, checkpoint, config.data.seed)
-        return own if setup.other is None else join([own, setup.other])
+    def read() -> StageTexts:
+        key = "teacher.checkpoint" if config.student.checkpoint is None else "student.checkpoint"
+        checkpoint = config.student.checkpoint or config.teacher.checkpoint
+        own = augment(setup.train, config.augmentation, setup.tokenizer, words, checkpoint, config.data.seed, key)
+        examples = own if setup.other is None else join([own, setup.other])
+        across = setup.other_encoder
+        if across is None:
+            return StageTexts(examples, examples)
+        again = [across.train]
+        if len(own) > len(setup.train):
+            said = decode(own, np.arange(len(setup.train), len(own)), setup.tokenizer, len(context.task.text_columns))
+            again.append(readers(context, setup)[1].read(said))
+        return StageTexts(examples, join([*again, *([] if across.other is None else [across.other])]))
 
     return on_main_process(context.run.accelerator, read)
 
@@ -91,6 +117,21 @@ class Reader:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     """In tokens; longer texts are cut."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """As `distill.models.inputs.reading_of` returns it; nothing for one whose layers are BERT's."""
+
+    def read(self, texts: Examples) -> TokenizedExamples:
+        """Return the texts in its tokens."""
+        return tokenize(texts, self.tokenizer, self.max_length, **self.reading)
+
+
+def readers(context: RunContext, setup: DistillationSetup) -> list[Reader]:
+    """Return the student and, if it reads other tokens, the teacher."""
+    across = setup.other_encoder
+    student = Reader(setup.tokenizer, context.config.data.max_length)
+    return (
+        [student] if across is None else [student, Reader(setup.source.tokenizer, across.max_length, across.reading)]
+    )
 
 
 def keep_tokens(context: RunContext, reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> Path:
@@ -112,10 +153,20 @@ def keep_tokens(context: RunContext, reader: Reader, own: TokenizedExamples, tex
             remove(workshop)
         else:
             replace_directory(workshop, folder)
-    tokens = len(open_tokens(folder).token_ids) - len(own.token_ids)
-    counted = {"tokens": tokens, "share_of_stage_texts": len(texts) / (len(own) + len(texts))}
-    write_atomically(checkpoints / COUNTED, json.dumps(counted))
     return folder
+
+
+def note_counts(context: RunContext, rows: int, tokens: int, folder: Path, texts: UnlabelledTexts) -> None:
+    """Write down for the record how much the texts without labels are, in the student's tokens.
+
+    Args:
+        rows: of what the stages read beside them.
+        tokens: of the same.
+        folder: of all the tokens together.
+    """
+    more = len(open_tokens(folder).token_ids) - tokens
+    counted = {"tokens": more, "share_of_stage_texts": len(texts) / (rows + len(texts))}
+    write_atomically(context.folder.path / "checkpoints" / COUNTED, json.dumps(counted))
 
 
 def _name(reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> str:
@@ -123,6 +174,8 @@ def _name(reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> str
     tokenizer = reader.tokenizer
     reads = [sorted(tokenizer.get_vocab().items()), [tokenizer(probe)["input_ids"] for probe in PROBES]]
     digest = hashlib.sha256(f"{texts.checksum} {reader.max_length} {json.dumps(reads)}".encode())
+    if reader.reading:
+        digest.update(json.dumps(dict(reader.reading), sort_keys=True).encode())
     digest.update(np.packbits(texts.kept).data)
     for array in (own.token_ids, own.token_type_ids, own.offsets, own.labels):
         digest.update(np.ascontiguousarray(array).reshape(-1).data)
@@ -132,7 +185,7 @@ def _name(reader: Reader, own: TokenizedExamples, texts: UnlabelledTexts) -> str
 def _tokenised(reader: Reader, texts: UnlabelledTexts) -> Iterator[TokenizedExamples]:
     with progress_bar(name="tokenise texts without labels", unit="text", total=len(texts)) as bar:
         for examples in texts.chunks():
-            yield tokenize(examples, reader.tokenizer, reader.max_length)
+            yield reader.read(examples)
             bar.update(len(examples))
 
 

@@ -14,7 +14,7 @@ from distill.objectives.layer_fidelity import layer_fidelity
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
 from distill.utils.files import copy_directory, remove
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
 from pipelines.run.stage_texts import read_stage_texts
@@ -22,7 +22,7 @@ from pipelines.run.student import build_student, load_student
 from students import StudentForSequenceClassification, exact_form
 from teachers.loading import freeze
 from teachers.output_cache import keep_outputs, stage_targets
-from teachers.output_plan import is_read_later, is_worth_storing, plan_for, plan_readings, read_later
+from teachers.output_plan import is_read_later, is_worth_storing, read_later
 
 
 def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSequenceClassification:
@@ -36,17 +36,17 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
     if finished:
         student = load_student(context, folder.checked_model(finished[-1].name))
     else:
-        student = build_student(context, setup.teacher, setup, stages[0].attention)
-    examples = read_stage_texts(context, setup) if left else setup.train
+        student = build_student(context, setup.start, setup, stages[0].attention)
+    texts = read_stage_texts(context, setup) if left else StageTexts(setup.train, setup.for_teacher.train)
     before = finished[-1] if finished else stages[0]
     for stage in left:
         if stage.attention != before.attention:
             student = build_student(context, student, setup)
-        shared = shared_folder(context, setup, stage, examples)
+        shared = shared_folder(context, setup, stage, texts)
         if take_shared(context, stage, shared):
             student = load_student(context, folder.model(stage.name))
         else:
-            run_stage(context, setup, student, stage, examples)
+            run_stage(context, setup, student, stage, texts)
             share(context, setup, stage, shared)
         before = stage
     if context.run.accelerator.is_main_process and not folder.student.exists():
@@ -59,37 +59,39 @@ def run_stage(
     setup: DistillationSetup,
     student: StudentForSequenceClassification,
     stage: StageConfig,
-    examples: TokenizedExamples,
+    texts: StageTexts,
 ) -> None:
     """Train the student in place through one stage, measure what it bought and mark it finished."""
     run, folder = context.run, context.folder
     teacher, layer_map = stage_teacher(context, setup, student, stage)
-    num_layers, index = int(setup.teacher.config.num_hidden_layers), setup.stages.index(stage)
-    plan = plan_for(stage, setup.layer_map, num_layers)
-    readings = plan_readings(setup.stages, setup.layer_map, num_layers)
+    across = stage.targets == "teacher" and setup.other_encoder is not None
+    plan, readings, index = setup.plan(stage), setup.readings, setup.stages.index(stage)
     cache_folder = folder.path / "checkpoints" / "teacher_outputs"
     fits = stage.targets == EXACT_FORM
     with linear_form(student) if fits else nullcontext():
-        seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else examples
+        seen = packed_texts(context, student, setup.train) if stage.texts == PACKED else texts.examples
         targets = stage_targets(
             run.accelerator,
             teacher,
             plan,
-            seen,
+            texts.for_teacher if across else seen,
             context.config.cache,
             cache_folder,
             epochs=stage.epochs,
             later=read_later(readings, index),
             worth_storing=is_worth_storing(readings, readings[index].group),
             owner=str(folder.path),
+            own_tokens=across,
         )
         scorer = held_out_scorer(run, context.task, setup.held_out)
         inputs = StageInputs(seen, plan, targets.outputs)
         progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()
         # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
-        source, source_layers = (teacher, layer_map) if fits else (setup.teacher, setup.layer_map)
+        # With a teacher of other tokens no layer can be compared, but with the softmax student's.
+        near = fits or setup.other_encoder is not None
+        source, source_layers = (teacher, layer_map) if near else (setup.teacher, setup.layer_map)
         unseen = packed_texts(context, student, setup.held_out) if fits else setup.held_out
-        fidelity = layer_fidelity(source, student, source_layers, unseen)
+        fidelity = [] if across else layer_fidelity(source, student, source_layers, unseen)
     settle_threshold(context.task, student, setup.held_out, context.device, anew=True)
     _, metrics = validation_metrics(run, context.task, student, setup.validation)
     result = PhaseResult(stage, progress, metrics, fidelity, targets)

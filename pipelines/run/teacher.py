@@ -21,8 +21,9 @@ def finetune_teacher(context: RunContext, setup: DistillationSetup) -> Distillat
     if not setup.is_ours:
         if context.run.accelerator.is_main_process:
             context.folder.forget([stage.name for stage in setup.stages])
+        read = setup.for_teacher
         prepare_teacher(
-            context.run, context.config, context.task, setup.source, setup.train, setup.held_out, context.folder
+            context.run, context.config, context.task, setup.source, read.train, read.held_out, context.folder
         )
     freeze(setup.teacher)
     if not setup.source.is_trained:
@@ -41,8 +42,8 @@ def finetune_teacher(context: RunContext, setup: DistillationSetup) -> Distillat
 def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
     """Print the teacher's score on validation and refuse one that has nothing to teach."""
     task, margin = context.task, context.config.teacher.margin_over_majority
-    settle_threshold(task, setup.teacher, setup.held_out, context.device)
-    logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.validation)
+    settle_threshold(task, setup.teacher, setup.for_teacher.held_out, context.device)
+    logits, metrics = validation_metrics(context.run, task, setup.teacher, setup.for_teacher.validation)
     context.run.accelerator.print(f"teacher: {in_words(metrics)} on validation")
     by_name = setup.source.label_note is not None
     for name, split_logits in logits.items():
@@ -56,6 +57,6 @@ def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:
     result = context.folder.result("teacher") or {}
     lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", []) if metric in metrics])]
     if not context.task.is_regression:
-        logits = logits_of(context.run, setup.teacher, setup.held_out)
+        logits = logits_of(context.run, setup.teacher, setup.for_teacher.held_out)
         lines.append(calibration_warning(context.task, logits, setup.held_out.labels))
     raise_on_error([Finding(WARNING, line) for line in lines if line])

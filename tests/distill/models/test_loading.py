@@ -100,14 +100,16 @@ def test_what_is_no_whole_classifier_is_refused(bert, tmp_path, kind):
     assert {"absent": "does not exist", "empty": "no config.json", "headless": "classifier"}.get(kind, "") in message
 
 
-def test_tokenizers_must_agree(bert, tmp_path):
+def test_tokenizers_must_agree_but_the_teachers(bert, tmp_path):
     save(bert, tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "same")
     save(bert, tmp_path / "other", [*WORDS[:-2], "3", ","])
     same = {"teacher": str(tmp_path / "one"), "student": str(tmp_path / "same"), "baseline": None}
     assert list(load_comparable(same, SST2)) == ["teacher", "student"]
-    other = same | {"student": str(tmp_path / "other")}
-    assert "--teacher and --student have different tokenizers" in error_of(lambda: load_comparable(other, SST2))
+    other = same | {"teacher": str(tmp_path / "other"), "baseline": str(tmp_path / "one")}
+    assert list(load_comparable(other, SST2)) == ["teacher", "student", "baseline"]
+    other = same | {"baseline": str(tmp_path / "other")}
+    assert "--student and --baseline have different tokenizers" in error_of(lambda: load_comparable(other, SST2))
 
 
 def test_control_is_the_student_with_softmax(student, bert):

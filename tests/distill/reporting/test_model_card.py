@@ -164,6 +164,16 @@ def test_base_model_and_licence(record, students, tmp_path, licence):
     assert str(tmp_path) not in text
 
 
+def test_a_student_made_of_another_encoder_than_its_teacher_names_both(record, students):
+    base = BaseModel("somebody/encoder", "somebody/encoder", "mit", taught_by=BaseModel("big/one", "big/one", None))
+    path = write_model_card(typed(record), students / "classes", base=base)
+    text, data = path.read_text(), ModelCard.load(path).data.to_dict()
+    assert (data["base_model"], data["license"]) == ("somebody/encoder", "mit")
+    assert "somebody/encoder: the student is made of its layers" in text
+    assert "The teacher is another model, big/one" in text
+    assert "Licence of that one: unknown" in text
+
+
 def test_a_folder_that_names_no_origin_is_named_without_its_path(tmp_path):
     (tmp_path / "encoder").mkdir()
     assert describe_base_model(str(tmp_path / "encoder")) == BaseModel("encoder", None, None)

@@ -1,6 +1,7 @@
 """Teachers that are torn, foreign or not safe to load: refused in one line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 from distill.data.tokenization import train_tokenizer
 
@@ -165,3 +166,49 @@ def test_finished_teacher_of_another_label_order(refused: Callable[..., str], pl
     message = refused("--data.dir", str(place / "data"), "--teacher.checkpoint", str(place / "teacher"))
     assert "another order" in message
     assert "negative = output 1" in message
+
+
+def shallow(folder: Path) -> None:
+    """Make an encoder of a single layer, too few for the student."""
+    shutil.copytree(folder / "encoder", folder / "shallow")
+    config = BertConfig.from_pretrained(folder / "encoder", num_hidden_layers=1)
+    BertModel(config).save_pretrained(folder / "shallow")
+
+
+ACROSS: dict[str, tuple[str, str, Callable[[Path], None], tuple[str, ...]]] = {
+    "a start that is not a BERT": ("teacher", "distilbert", nothing, ("student.checkpoint", "not a BERT")),
+    "no such start": ("teacher", "nowhere", nothing, ("student.checkpoint", "nowhere")),
+    "a start with other labels": ("teacher", "three_labels", nothing, ("student", "3 labels", "sst2")),
+    "torn weights of the start": (
+        "teacher",
+        "encoder",
+        lambda folder: truncate(folder / "encoder" / "model.safetensors"),
+        ("encoder", "weights"),
+    ),
+    "a start with too few layers": ("teacher", "shallow", shallow, ("student.num_layers", "above")),
+    "a teacher of another number of labels": ("three_labels", "encoder", nothing, ("3 labels", "sst2")),
+    "a teacher with code of its own": (
+        "teacher",
+        "encoder",
+        lambda folder: remote_code(folder / "teacher"),
+        ("code of its own", "--teacher.trust_remote_code true"),
+    ),
+    "a teacher of no kind of classifier": (
+        "teacher",
+        "encoder",
+        lambda folder: change_config(model_type="clip", architectures=["CLIPModel"])(folder / "teacher"),
+        ("'clip'", "no sequence classifier"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_a_student_made_of_another_encoder(name: str, refused: Callable[..., str], place: Place) -> None:
+    teacher, start, spoil, expected = ACROSS[name]
+    spoil(place)
+    models = ("--teacher.checkpoint", str(place / teacher), "--student.checkpoint", str(place / start))
+    stages = "[{name: logits, epochs: 1, learning_rate: 1.0e-4, losses: {logits: 1.0}}]"
+    layers = ("--student.num_layers", "2")
+    message = refused("--data.dir", str(place / "data"), *models, *layers, "--stages", stages)
+    for part in expected:
+        assert part in message, message

@@ -7,6 +7,7 @@ import pytest
 
 from distill.config.schema import AugmentationConfig, CacheConfig, Config, StageConfig
 from distill.objectives.capture_plan import plan_stage
+from pipelines.run.context import DistillationSetup
 from pipelines.run.disk import outputs_on_disk
 from students import student_from_teacher
 from teachers.loading import freeze
@@ -38,28 +39,24 @@ def run(make_bert, make_examples):
     """A run on 40 texts, of a teacher of six layers and a student of three."""
     teacher = freeze(make_bert(num_layers=6))
     student, _ = student_from_teacher(teacher, layer_map=[0, 2, 4], attention="performer")
-    source = SimpleNamespace(is_trained=True)
-    setup = SimpleNamespace(
-        teacher=teacher,
-        source=source,
-        train=make_examples(40),
-        other=None,
-        stages=STAGES,
-        layer_map=[0, 2, 4],
-    )
+    train = make_examples(40)
+    source = SimpleNamespace(model=teacher, is_trained=True)
+    setup = DistillationSetup(source, False, train, train, {}, layer_map=[0, 2, 4], stages=STAGES)
     accelerator = SimpleNamespace(mixed_precision="no")
-    context = SimpleNamespace(config=Config("sst2"), run=SimpleNamespace(accelerator=accelerator))
+    context = SimpleNamespace(config=Config("sst2"), run=SimpleNamespace(accelerator=accelerator), unlabelled=None)
     return context, setup, student
 
 
 def test_what_no_later_stage_reads_is_not_counted_twice(run):
     """At its most the folder holds the softmax student's outputs: five whole ones, and two first tokens."""
-    _, setup, _ = run
+    context, setup, student = run
     tokens, texts = len(setup.train.token_ids), len(setup.train)
     logits = 2 * 4 * texts * 2  # of the teacher and of its student
     assert outputs_on_disk(*run) == (5 * tokens + 2 * texts) * ROW + logits
-    setup.stages = STAGES[:2]
-    assert outputs_on_disk(*run) == (4 * tokens + 2 * texts) * ROW + logits // 2
+    assert (
+        outputs_on_disk(context, replace(setup, stages=STAGES[:2]), student)
+        == (4 * tokens + 2 * texts) * ROW + logits // 2
+    )
 
 
 def test_a_shared_cache_keeps_everything_up_to_its_limit(run, tmp_path):
@@ -80,9 +77,7 @@ def test_a_shared_cache_keeps_everything_up_to_its_limit(run, tmp_path):
 
 def test_what_is_computed_live_takes_nothing(run):
     context, setup, student = run
-    setup.stages = STAGES[:1]
-    assert outputs_on_disk(context, setup, student) < 4 * 40 * 2 + 1
-    setup.stages = STAGES
+    assert outputs_on_disk(context, replace(setup, stages=STAGES[:1]), student) < 4 * 40 * 2 + 1
     context.config = replace(context.config, cache=CacheConfig(max_gigabytes=1e-9))
     assert outputs_on_disk(context, setup, student) == 2 * 4 * 40 * 2
 
