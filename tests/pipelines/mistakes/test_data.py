@@ -81,7 +81,11 @@ DATA: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "torn lines": ("jsonl", GOOD_LINES[:-9], ("train.jsonl", "line 40 is not JSON")),
     "one list": ("jsonl", '[{"sentence": "a", "label": 1}]', ("line 1 is not a JSON object",)),
     "object over several lines": ("jsonl", json.dumps({"sentence": "a"}, indent=1), ("line 1 is not JSON",)),
-    "line without a label": ("jsonl", GOOD_LINES + b'{"sentence": "a"}', ("row 41", "'label' is missing", "data.drop_incomplete")),
+    "line without a label": (
+        "jsonl",
+        GOOD_LINES + b'{"sentence": "a"}',
+        ("row 41", "'label' is missing", "data.drop_incomplete"),
+    ),
     "line with a key twice": ("jsonl", '{"label": 1, "label": 0}', ("line 1", "a key stands twice")),
     "mixed labels": ("jsonl", GOOD_LINES + b'{"sentence": "a", "label": "1"}', ("row 41", "mixes types")),
     "numbers as text": ("jsonl", '{"sentence": 7, "label": 1}', ("'sentence' holds int64 values, not text",)),
