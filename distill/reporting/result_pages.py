@@ -14,7 +14,7 @@ TABLES: dict[str, RenderTable] = {
     for render in (
         *(result_glue.glue_retention, result_glue.glue_scores, result_glue.glue_tasks),
         *(result_glue.glue_aims, result_glue.glue_attention_cost),
-        *(result_glue.glue_changes, result_glue.glue_runs, result_glue.published_glue, result_quality.sst2_seeds),
+        *(result_glue.glue_changes, result_glue.glue_runs, result_glue.published_glue, result_quality.unlabelled),
         *(result_quality.mechanisms, result_quality.mechanisms_longer),
         *(result_quality.ablation, result_quality.front),
         *(

@@ -43,29 +43,6 @@ OWN_DATA = {
 """Record to what it is about; as validation the task's own, of the tickets 200 rows split off."""
 
 
-def sst2_seeds(records: Records) -> list[str]:
-    """Fewer layers and linear attention at once, three seeds on SST-2."""
-    rows = []
-    for layers in (6, 3):
-        runs = [records.record(f"sst2/performer-{layers}-seed{seed}") for seed in SEEDS]
-        first, shares = runs[0], [run.retention["accuracy"] for run in runs]
-        points = points_by_length(first)
-        scores = [known(model_metrics(run, "student")["accuracy"]) for run in runs]
-        rows.append(
-            [
-                f"{layers} layers, Performer",
-                percent(model_metrics(first, "teacher")["accuracy"]),
-                percent(mean(scores)),
-                percent(model_metrics(first, "baseline")["accuracy"]),
-                f"**{percent(mean(known(each.value) for each in shares))}**",
-                ", ".join(interval(each) for each in shares),
-                *(times(points[length].interval) for length in (128, 512, 2048)),
-            ]
-        )
-    heads = ["student", "teacher", "accuracy, mean", "labels alone", "kept, %", "kept by seed [95 %]"]
-    return markdown_table([*heads, "times as fast at 128 tokens", "at 512", "at 2048"], rows)
-
-
 def mechanisms(records: Records) -> list[str]:
     """Every mechanism: what six layers of it keep, on miniature GLUE too, how fast it is and how it grows."""
     summary, miniature, costs = records.json("mechanisms/summary"), _miniature(records), _costs(records)
@@ -253,6 +230,19 @@ def own_data(records: Records) -> list[str]:
         rows.append([f"{what}, {METRIC_NAMES[metric]}", *scores, *shares])
     heads = ["data", "teacher", "student", "labels alone", "teacher in int8", "kept, % [95 %]"]
     return markdown_table([*heads, "in linear form", "points over labels alone"], rows)
+
+
+def unlabelled(records: Records) -> list[str]:
+    """What texts without labels bring, beside the same run without them."""
+    rows = []
+    for name in ("without", "with"):
+        run = records.record(f"unlabelled/{name}")
+        texts = "none" if run.unlabelled is None else f"{run.unlabelled.texts:,}"
+        scores = [percent(model_metrics(run, role)["accuracy"]) for role in ("teacher", "student")]
+        divergence = known(run.kl_to_teacher)
+        rows.append([texts, *scores, interval(run.retention["accuracy"]), percent(run.agreement), f"{divergence:.2f}"])
+    heads = ["texts without labels", "teacher", "student", "kept, % [95 %]", "same answers, %", "KL divergence, nats"]
+    return markdown_table(heads, rows)
 
 
 def demo(records: Records) -> list[str]:

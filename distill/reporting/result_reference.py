@@ -22,8 +22,9 @@ EXPERIMENTS = {
     "recipes": "ways to a student of three layers",
     "repeatability": "the same speed comparison several times",
     "speed": "speed of the students of `glue` and `front`",
-    "sst2": "fewer layers and linear attention at once, SST-2; the ONNX export",
+    "sst2": "the ONNX export of a student",
     "training_speed": "four ways to match layers",
+    "unlabelled": "texts without labels beside few labelled ones",
 }
 
 
