@@ -5,7 +5,8 @@
     python pipelines/cache.py --dir runs/teacher_outputs --clear             (removes everything)
 
 What a living run uses stays. What is removed is computed again by the next run that needs it: outputs in one pass of
-the teacher, a softmax student in as long as its stages took. Nothing else in the folder is touched.
+the teacher, a softmax student in as long as its stages took, tokens of texts in minutes. Nothing else in the folder is
+touched.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """A folder of teachers' outputs that several runs share: who uses what, what is old, and how it goes.
 
-It holds, by their fingerprints, folders of outputs and, in ``softmax_students``, students that runs have in common.
+It holds, by their fingerprints, folders of outputs, in ``softmax_students`` students that runs have in common, and in
+``stage_tokens`` tokenised texts, which whoever has mapped them goes on reading when they are removed.
 Beside each lies ``<name>.lock``: whoever uses an entry holds it in common, whoever removes one holds it alone. The
 time of the file is that of the last use.
 """
@@ -23,13 +24,15 @@ from distill.utils.files import UNFINISHED, remove
 
 NAME = re.compile(r"[0-9a-f]{20}")
 ABOUT = "about.json"
-STUDENTS = "softmax_students"
-OUTPUTS, STUDENT = "outputs", "softmax student"
+STUDENTS, STAGE_TOKENS = "softmax_students", "stage_tokens"
+OUTPUTS, STUDENT, TOKENS = "outputs", "softmax student", "tokens"
+PLACES = {"": OUTPUTS, STUDENTS: STUDENT, STAGE_TOKENS: TOKENS}
+"""Folder below the cache to the kind of what it holds."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One teacher's outputs on some texts, or one student."""
+    """One teacher's outputs on some texts, one student, or the tokens of some texts."""
 
     path: Path
     kind: str
@@ -92,7 +95,7 @@ def making_room(root: Path) -> Iterator[None]:
 def find_entries(root: Path) -> list[Entry]:
     """Return what a cache holds, the least recently used first; nothing else that lies there."""
     found = []
-    for folder, kind in ((root, OUTPUTS), (root / STUDENTS, STUDENT)):
+    for folder, kind in ((root / name, kind) for name, kind in PLACES.items()):
         for path in folder.glob("*") if folder.is_dir() else ():
             if NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 found.append(_describe(path, kind))
@@ -136,7 +139,7 @@ def remove_entry(entry: Entry) -> bool:
 
 def remove_leftovers(root: Path) -> None:
     """Remove what processes that are gone were about to remove when they were killed."""
-    for folder in (root, root / STUDENTS):
+    for folder in (root / name for name in PLACES):
         for path in folder.glob(f"*{UNFINISHED}"):
             name, _, process = path.name.removesuffix(UNFINISHED).rpartition(".")
             if NAME.fullmatch(name) and process.isdecimal() and not psutil.pid_exists(int(process)):

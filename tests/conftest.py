@@ -24,7 +24,9 @@ SHARED = Path(os.environ.get("DISTILL_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Skip what this machine cannot run, with the reason; files with long tests first, for workers to end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         if item.get_closest_marker("real") and not (SHARED / "models").is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no real data and encoder in {SHARED}; set DISTILL_SHARED"))

@@ -25,9 +25,10 @@ from distill.reporting.report import write_report
 from distill.training.trackers import log_picture
 from distill.utils.record_json import from_json
 from pipelines.run.context import DistillationSetup, RunContext
-from pipelines.run.stage_texts import STAGE_TOKENS, unlabelled_entry
+from pipelines.run.stage_texts import unlabelled_entry
 from pipelines.run.student import load_student
 from students import StudentForSequenceClassification
+from teachers.cache_folder import STAGE_TOKENS
 
 
 def compare_and_report(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,9 @@ from distill.training.accelerator import on_main_process
 from distill.utils.files import read_object, remove, replace_directory, write_atomically
 from distill.utils.progress import progress_bar
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext, StageTexts
+from teachers.cache_folder import STAGE_TOKENS, write_about
 from teachers.output_cache import make_workshop
 
-STAGE_TOKENS = "stage_tokens"
-"""The folder of the tokens, below ``checkpoints/`` or ``cache.dir``."""
 COUNTED = "unlabelled.json"
 """What was counted while the texts without labels were tokenised, below ``checkpoints/``."""
 
@@ -149,10 +149,12 @@ def keep_tokens(context: RunContext, reader: Reader, own: TokenizedExamples, tex
         root.mkdir(parents=True, exist_ok=True)
         workshop = make_workshop(root)
         write_tokens(workshop, own, _tokenised(reader, texts), len(reader.tokenizer))
+        write_about(workshop, texts=len(own) + len(texts), made_for=str(context.folder.path))
         if folder.exists():
             remove(workshop)
         else:
             replace_directory(workshop, folder)
+    os.utime(folder)  # the time of its last use, for who lists the cache
     return folder
 
 

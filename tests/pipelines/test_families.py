@@ -99,7 +99,11 @@ def test_a_real_encoder_distils_alike_in_every_form(tiny, shared, tmp_path):
     }.items():
         model.save_pretrained(tmp_path / kind)
         AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path / kind)
-        options = {"data.dir": shared / "data", "data.max_train_examples": 64, "teacher.checkpoint": tmp_path / kind}
+        options = {
+            "data.dir": shared / "data" / "glue",
+            "data.max_train_examples": 64,
+            "teacher.checkpoint": tmp_path / kind,
+        }
         options |= {"baseline.epochs": 0, "student.num_layers": 2, "comparison.lengths": "[]"}
         done = tiny.run(
             tmp_path / f"run-{kind}", *(part for key, value in options.items() for part in (f"--{key}", str(value)))

@@ -68,6 +68,7 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "model.safetensors",
         "modeling.py",
         "configuration.py",
+        "embeddings.py",
         "remote_code.py",
         "attention.py",
         "attention_base.py",

@@ -12,8 +12,10 @@ from distill.utils.errors import UserError
 from teachers import cache_folder
 from teachers.cache_folder import (
     OUTPUTS,
+    STAGE_TOKENS,
     STUDENT,
     STUDENTS,
+    TOKENS,
     Lease,
     find_entries,
     making_room,
@@ -63,6 +65,20 @@ def test_entries_and_nothing_else(root):
     assert found[1].about == {}
     (root / NAMES[1] / cache_folder.ABOUT).write_text("[torn")
     assert find_entries(root)[2].about == {}
+
+
+def test_tokens_are_listed_and_removed_and_never_make_room(root):
+    folder = root / STAGE_TOKENS / ("e" * 20)
+    folder.mkdir(parents=True)
+    (folder / "labels.npy").write_bytes(bytes(30))
+    os.utime(folder / "labels.npy", (0, 0))
+    os.utime(folder, (4000, 4000))
+    (entry,) = [each for each in find_entries(root) if each.kind == TOKENS]
+    assert (entry.path, entry.bytes, entry.last_used) == (folder, 30, 4000)
+    assert remove_oldest(root, 10**9, 0) == 0
+    assert folder.exists()
+    assert remove_entry(entry)
+    assert not folder.exists()
 
 
 def test_the_oldest_go_until_there_is_room(root):
