@@ -1,12 +1,14 @@
 """A classifier of any family teaches a student that is made of another encoder and reads other tokens."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import warm
+from helpers.families import tiny_classifier, tiny_tokenizer
 from helpers.tiny_teachers import FAMILIES, teacher_with_code, tiny_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
@@ -116,6 +118,28 @@ def test_a_whole_run(family, distilled, start, tiny):
     for role in ("teacher", "student", "baseline"):
         assert again["models"][role]["metrics"] == pytest.approx(record["models"][role]["metrics"])
     assert again["kl_to_teacher"] == pytest.approx(record["kl_to_teacher"], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_texts_without_labels_and_a_start_of_another_family(tiny, texts, tmp_path):
+    """Both models read them, each in its own tokens; the student is made of an ELECTRA, the teacher is a RoBERTa."""
+    folders = {}
+    for kind in ("roberta", "electra"):
+        tokenizer = tiny_tokenizer(kind, texts)
+        encoder = tiny_classifier(kind, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id).base_model
+        folders[kind] = tmp_path / kind
+        encoder.save_pretrained(folders[kind])
+        tokenizer.save_pretrained(folders[kind])
+    lines = [f"{first} and {second}" for first, second in pairwise(texts)][:100]
+    (tmp_path / "more.txt").write_text("\n".join(lines))
+    more = ["--data.unlabelled", str(tmp_path / "more.txt"), "--teacher.margin_over_majority", "-1"]
+    done = tiny.run(tmp_path / "run", *options(folders["roberta"], folders["electra"]), *more)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["unlabelled"]["texts"] == 100
+    assert [len(stage["fidelity"]) for stage in record["stages"]] == [0, 2, 0]
+    student = AutoTokenizer.from_pretrained(tmp_path / "run" / "student")
+    assert student.get_vocab() == AutoTokenizer.from_pretrained(folders["electra"]).get_vocab()
 
 
 @pytest.mark.slow

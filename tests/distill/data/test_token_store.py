@@ -12,7 +12,7 @@ from distill.data.batching import collate
 from distill.data.token_store import ARRAYS, SHAPE, bytes_on_disk, open_tokens, write_tokens
 from distill.utils.errors import UserError
 
-SETTINGS = {"pad_token_id": 7, "pad_multiple": 4}
+SETTINGS = {"pad_token_id": 7, "pad_multiple": 4, "padding_side": "left", "token_types": False}
 
 
 @pytest.fixture
@@ -29,9 +29,10 @@ def test_what_is_read_is_what_was_written(parts, tmp_path, vocabulary_size, id_t
     assert read.token_ids.dtype == id_type
     for name in ARRAYS:
         assert np.array_equal(getattr(read, name), getattr(wanted, name)), name
-    assert (read.pad_token_id, read.pad_multiple) == (7, 4)
+    assert {name: getattr(read, name) for name in SETTINGS} == SETTINGS
     indices = np.random.default_rng(0).permutation(len(wanted))[:16]
     (inputs, labels), (expected, expected_labels) = collate(read, indices), collate(wanted, indices)
+    assert inputs.keys() == expected.keys()
     assert all(torch.equal(inputs[name], expected[name]) for name in expected)
     assert torch.equal(labels, expected_labels)
     files = sum((tmp_path / name).stat().st_size for name in ARRAYS)

@@ -176,7 +176,12 @@ def shallow(folder: Path) -> None:
 
 
 ACROSS: dict[str, tuple[str, str, Callable[[Path], None], tuple[str, ...]]] = {
-    "a start that is not a BERT": ("teacher", "distilbert", nothing, ("student.checkpoint", "not a BERT")),
+    "a start whose layers are not BERT's": (
+        "teacher",
+        "mpnet",
+        nothing,
+        ("student.checkpoint", "'mpnet'", "roberta", "give a BERT-like encoder"),
+    ),
     "no such start": ("teacher", "nowhere", nothing, ("student.checkpoint", "nowhere")),
     "a start with other labels": ("teacher", "three_labels", nothing, ("student", "3 labels", "sst2")),
     "torn weights of the start": (
