@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from helpers.zygote import HEADER
@@ -140,7 +141,8 @@ class Ranks:
         if any(codes):
             for rank in self.ranks:
                 if rank.returncode is None:
-                    os.kill(rank.pid, signal.SIGTERM)
+                    with suppress(ProcessLookupError):  # it may have ended since it was looked at
+                        os.kill(rank.pid, signal.SIGTERM)
         return None if None in codes else self.returncode
 
     @property
