@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.serialization import safe_globals
@@ -157,7 +158,7 @@ def keep_epoch(weights: Mapping[str, Tensor], folder: Path, epoch: int, kept: in
 def mean_of_epochs(folder: Path, num_epochs: int, kept: int) -> dict[str, Tensor]:
     """Return the mean of the weights of the ``kept`` last of ``num_epochs`` epochs, or of all if they are fewer."""
     last, *others = [
-        load_file(_epoch_path(folder, epoch)) for epoch in reversed(range(max(0, num_epochs - kept), num_epochs))
+        load_weights(_epoch_path(folder, epoch)) for epoch in reversed(range(max(0, num_epochs - kept), num_epochs))
     ]
     for name, tensor in last.items():
         if tensor.is_floating_point():  # buffers such as a plan of blocks are the same in all
@@ -168,6 +169,17 @@ def mean_of_epochs(folder: Path, num_epochs: int, kept: int) -> dict[str, Tensor
 
 def _epoch_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch}.safetensors"
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of an epoch; UserError if they are torn or gone, which says how the stage is trained again."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = "torn" if path.exists() else "missing"
+        raise UserError(
+            f"{path} is {reason}; remove {path.parent} and start the same command again to train this stage anew"
+        ) from error
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -22,6 +21,7 @@ from distill.training.checkpoints import (
     keep_best,
     keep_epoch,
     load_checkpoint,
+    load_weights,
     mean_of_epochs,
     save_checkpoint,
 )
@@ -208,7 +208,7 @@ class StageTrainer:
         """Leave the model with the weights that the stage ends with, and forget what only training needs."""
         collect_weights(self.accelerator, self.stepper.wrapped, self.model)
         if self.stage.keep_best_epoch and self.progress.best_epoch is not None:
-            self.model.load_state_dict(load_file(best_path(self.folder, self.progress.best_epoch)))
+            self.model.load_state_dict(load_weights(best_path(self.folder, self.progress.best_epoch)))
         if self.stage.average_epochs > 1:
             weights = mean_of_epochs(self.folder, self.progress.epoch, self.stage.average_epochs)
             self.model.load_state_dict(weights)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +159,23 @@ def test_best_epoch_is_kept(train_stage, monkeypatch):
     assert all(torch.equal(state[name], tensor) for name, tensor in weights[1].items())
     last, _ = train_stage(replace(stage, keep_best_epoch=False), "last", scores=[0.1, 0.8, 0.8, 0.3])
     assert all(torch.equal(last.state_dict()[name], tensor) for name, tensor in weights[3].items())
+
+
+@pytest.mark.parametrize("settings", [{"keep_best_epoch": True}, {"average_epochs": 2}])
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(lambda path: path.write_bytes(b"half"), "torn"), (Path.unlink, "missing")]
+)
+def test_weights_of_an_epoch_that_are_gone_are_one_line(train_stage, tmp_path, monkeypatch, settings, spoil, reason):
+    original = StageTrainer.finish
+
+    def finish(trainer):
+        for path in (tmp_path / "stage").glob("*epoch-*.safetensors"):
+            spoil(path)
+        original(trainer)
+
+    monkeypatch.setattr(StageTrainer, "finish", finish)
+    with pytest.raises(UserError, match=rf"epoch-\d\.safetensors is {reason}; remove .*stage and start"):
+        train_stage(replace(LABELS, epochs=3, **settings), scores=[0.0, 0.1, 0.8, 0.3])
 
 
 def test_a_stage_that_makes_nothing_better_gives_back_what_it_started_from(train_stage):
