@@ -286,3 +286,14 @@ def test_real_sets_have_their_official_sizes(shared, folder, name, num_train, nu
     assert [len(examples) for examples in validation.values()] == [num_validation]
     if not TASKS[name].is_regression:
         assert set(held_out.labels) == set(range(TASKS[name].num_labels))
+
+
+def test_a_class_of_one_row_stays_in_the_rest_and_a_score_that_stands_once_need_not():
+    labels = np.array([0] * 10 + [1] + [2] * 10)
+    for seed in range(20):  # wherever the sample starts
+        rows = np.random.default_rng(seed).permutation(len(labels))
+        rest, sampled = splits._split_off(labels, rows, 1 / 3)
+        assert 10 in rest
+        assert set(labels[sampled]) == {0, 2}
+    rest, sampled = splits._split_off(np.arange(9.0), np.arange(9), 1 / 3)
+    assert len(sampled) == 3
