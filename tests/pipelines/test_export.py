@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,90 +13,29 @@ import onnxruntime
 import pytest
 import torch
 from helpers.closeness import assert_close
+from helpers.exported_students import SIZE, call, make_place, outside
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import BertTokenizer
 
 from distill.benchmark import timing
-from distill.benchmark.conditions import Models
-from distill.config.schema import ComparisonConfig
-from distill.data.splits import load_splits
-from distill.data.tokenization import tokenize
-from distill.evaluation.comparison import ComparisonSetup, compare_models
-from distill.evaluation.predictions_file import write_predictions
-from distill.evaluation.record import read_record, write_record
+from distill.evaluation.record import read_record
 from distill.export import deployment as deployments
 from distill.export import onnx as onnx_export
-from distill.export.alternatives import measure_alternatives
 from distill.export.companions import write_companions
 from distill.tasks import get_task
-from distill.utils.cli import run
 from distill.utils.errors import UserError
-from pipelines import export
-from pipelines.run import exports
-from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, plain_bert, student_from_teacher
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification
 from students.attention.softmax import SoftmaxAttention
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "not", "plot"]
-SIZE = {"vocab_size": len(WORDS), "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-SIZE |= {"max_position_embeddings": 32, "initializer_range": 0.5}
 # Few positions: what unrolls over the length, as lion's segments, takes the exporter long to trace.
 ONE_LAYER = SIZE | {"vocab_size": 60, "max_position_embeddings": 16}
-CONFIG = """
-task: sst2
-data: {{dir: {data}, max_length: 16}}
-stages: [{{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {{logits: 1.0}}}}]
-"""
 FILES = {"student.onnx", "student.int8.onnx", "student.tokenizer.json", "student.labels.json"}
-QUICK = ["--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.02"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A teacher, a run with its performer student, the same student elsewhere, and 40 texts of 3 to 14 tokens."""
-    folder = tmp_path_factory.mktemp("export")
-    for split, count in (("train", 20), ("validation", 40)):
-        lines = [" ".join(WORDS[5 + (i + j) % 5] for j in range(1 + i % 12)) + f"\t{i % 2}" for i in range(count)]
-        path = folder / "data" / "sst2" / f"{split}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    torch.manual_seed(3)
-    teacher = BertForSequenceClassification(BertConfig(num_hidden_layers=2, num_labels=2, **SIZE)).eval()
-    student, _ = student_from_teacher(teacher, layer_map=[0], attention="performer", num_features=8)
-    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
-    models = {"teacher": teacher, "run/student": student.eval(), "alone": student, "softmax": None}
-    models["softmax"], _ = student_from_teacher(teacher, layer_map=[1], attention="softmax")
-    models["exact"], _ = student_from_teacher(teacher, layer_map=[1], attention="abc", num_features=4, exact_up_to=8)
-    for name, model in models.items():
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    write_run(folder, teacher, student, tokenizer)
-    return folder
-
-
-def write_run(folder, teacher, student, tokenizer, run=None):
-    """Leave what a finished run leaves, but for the training."""
-    run = run or folder / "run"
-    task, data = get_task("sst2"), str(folder / "data")
-    splits = load_splits(task, source=data, seed=0, max_train_examples=None, held_out_fraction=0.05)
-    validation = {name: tokenize(part, tokenizer, 16) for name, part in splits.validation.items()}
-    setup = ComparisonSetup(task, validation, ComparisonConfig(lengths=[], resamples=50), "cpu")
-    record, frame = compare_models(setup, Models(teacher, student), measure_alternatives)
-    write_record(record, run / "record.json")
-    write_predictions(frame, run / "predictions.parquet")
-    (run / "config.yaml").write_text(CONFIG.format(data=data))
-
-
-def call(monkeypatch, *arguments):
-    """Run the script in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments), *QUICK])
-    with pytest.raises(SystemExit) as ended:
-        run(export.main)
-    return ended.value.code
-
-
-def outside(place, student="alone"):
-    return ("--student", place / student, "--task", "sst2", "--data.dir", place / "data", "--data.max_length", "16")
+    return make_place(tmp_path_factory.mktemp("export"))
 
 
 def answers(path, input_ids, attention_mask):
@@ -323,95 +261,6 @@ def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, 
     assert words in error
     assert list(tmp_path.iterdir()) == []
     assert sorted(place.rglob("*")) == before
-
-
-PLAIN = """
-import json, sys
-from pathlib import Path
-sys.modules |= dict.fromkeys(("students", "distill"))
-import torch
-from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
-folder = sys.argv[1]
-model, tokenizer = BertForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-texts = ["good", "good film not bad plot", "plot " * 40]
-logits = model.eval()(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits
-answers = pipeline("text-classification", folder)(texts, truncation=True)
-print(json.dumps({"logits": logits.tolist(), "labels": [answer["label"] for answer in answers]}))
-"""
-
-
-@pytest.mark.parametrize(("student", "positions"), [("softmax", 32), ("exact", 8)])
-def test_a_bert_folder_needs_nothing_of_ours(place, tmp_path, monkeypatch, student, positions):
-    """transformers alone loads it, without trust in any code, and answers as the student does."""
-    output = tmp_path / "served"
-    arguments = [*outside(place, student)[:-1], min(16, positions), "--format", "bert", "--output", output]
-    for _ in range(2):  # the second one replaces the first
-        assert call(monkeypatch, *arguments) == 0
-    assert not list(output.rglob("*.py"))
-    config = json.loads((output / "config.json").read_text())
-    assert (config["model_type"], config["max_position_embeddings"]) == ("bert", positions)
-    assert "auto_map" not in config
-    assert len({path.stat().st_mode for path in output.iterdir()}) == 1, "a server may read all or nothing"
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN, "served"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout.splitlines()[-1])
-    model = StudentForSequenceClassification.from_pretrained(place / student).eval()
-    texts = ["good", "good film not bad plot", "plot " * 40]
-    tokenizer = BertTokenizer.from_pretrained(place / student, model_max_length=positions)
-    with torch.no_grad():
-        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        expected = model(**inputs).logits
-    assert_close(torch.tensor(got["logits"]), expected)
-    names = get_task("sst2").label_names
-    assert got["labels"] == [names[index] for index in expected.argmax(-1).tolist()]
-    card = (output / "README.md").read_text()
-    assert "trust_remote_code" not in card
-    assert f"up to {positions} tokens" in card
-    provenance = json.loads((output / "export.json").read_text())
-    assert provenance["student"] == student
-    assert provenance["parity"] == provenance["deployments"][0]["parity"] < 1e-5
-    assert str(place) not in card + json.dumps(provenance)
-
-
-def test_a_run_gets_its_bert(place, tmp_path, monkeypatch, capsys):
-    """The figures go into record and report, the card of the folder is the run's; a rival there is not replaced."""
-    folder = tmp_path / "run"
-    shutil.copytree(place / "run", folder)
-    teacher = BertForSequenceClassification.from_pretrained(place / "teacher").eval()
-    student, _ = student_from_teacher(teacher, layer_map=[0], attention="softmax")
-    tokenizer = BertTokenizer.from_pretrained(place / "teacher")
-    student.eval().save_pretrained(folder / "student")
-    write_run(place, teacher, student, tokenizer, folder)
-    output = tmp_path / "served"
-    assert call(monkeypatch, "--student", folder / "student", "--format", "bert", "--output", output) == 0
-    (entry,) = [entry for entry in read_record(folder).deployments if entry.format == "bert"]
-    assert (entry.file, entry.dtype) == ("served", "float32")
-    assert entry.metrics == read_record(folder).models.student.metrics
-    assert entry.megabytes == sum(path.stat().st_size for path in output.iterdir()) / 1e6
-    assert entry.speed[0].speedup > 0
-    assert "served" in (folder / "report.html").read_text()
-    assert "eval_results" in (output / "README.md").read_text() or "model-index" in (output / "README.md").read_text()
-    (output / "mine.txt").write_text("beside an export a user's own file")
-    (output / "export.json").unlink()
-    assert call(monkeypatch, "--student", folder / "student", "--format", "bert", "--output", output) == 2
-    assert "no export to bert left there" in capsys.readouterr().err
-    assert (output / "mine.txt").exists()
-
-
-def test_a_bert_that_answers_otherwise_leaves_no_folder(place, tmp_path, monkeypatch, capsys):
-    def other(model):
-        bert = plain_bert(model)
-        with torch.no_grad():
-            bert.classifier.bias[0] += 0.01
-        return bert
-
-    monkeypatch.setattr(exports, "plain_bert", other)
-    output = tmp_path / "served"
-    assert call(monkeypatch, *outside(place, "softmax"), "--format", "bert", "--output", output) == 2
-    assert "does not compute the same in BERT: logits differ by 0.01" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_answers_that_are_no_numbers_do_not_agree():

@@ -3,25 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from helpers.default_stages import DEPTH, DEPTH_LOGITS, LAYERS, LOGITS, MATCH, TRANSFER
 
 from distill.config.schema import StageConfig
 from teachers.output_format import Output
 from teachers.output_plan import is_read_later, is_worth_storing, plan_for, plan_readings, read_later
 
-LAYERS = {"attention_output": 1.0, "hidden_states": 1.0}
-DEPTH = StageConfig("depth", 1, 1e-4, LAYERS, attention="softmax", last_layer="first_token")
-DEPTH_LOGITS = StageConfig("depth_logits", 1, 1e-4, {"logits": 0.9, "labels": 0.1}, attention="softmax")
-TRANSFER = StageConfig(
-    "transfer",
-    1,
-    1e-4,
-    {"attention_output": 1.0},
-    targets="softmax_student",
-    inputs="teacher",
-    last_layer="first_token",
-)
-MATCH = StageConfig("layers", 1, 1e-4, LAYERS, targets="softmax_student", last_layer="first_token")
-LOGITS = StageConfig("logits", 1, 1e-4, {"logits": 1.0})
 FIT = StageConfig("fit", 4, 1e-4, {"attention_output": 1.0}, targets="exact_form", texts="packed", inputs="teacher")
 STAGES = (DEPTH, DEPTH_LOGITS, TRANSFER, MATCH, LOGITS, FIT, replace(FIT, name="refit"))
 READINGS = plan_readings(STAGES, [0, 4, 8], 12)

@@ -5,32 +5,22 @@ DISTILL_ROWS=1000000 python -m pytest -s tests/distill/data/test_peak_memory.py 
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
+from helpers.peak_memory import BUFFERS, LIMIT, WORDS, draw_texts, last_line
 
-ROOT = Path(__file__).resolve().parents[3]
 ROWS = int(os.environ.get("DISTILL_ROWS", "100000"))
 BYTES_PER_ROW = 1000
 """Above the libraries: the texts as Python strings and in Arrow, 18 tokens of 5 bytes, and labels."""
-BUFFERS = 100e6
-"""Chunks of a reader and batches of the tokenizer, whatever the number of rows."""
-LIMIT = 2e9
 PROGRAM = """
-import json, re, sys
-from pathlib import Path
+import json, sys
 from distill.data.tokenization import tokenize
 from distill.data.splits import load_splits
 from distill.tasks import TASKS
 from distill.data.tokenization import train_tokenizer
-
-def peak():
-    # Not getrusage, whose maximum a new process inherits from the one that started it.
-    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 folder, words = sys.argv[1], json.loads(sys.argv[2])
 tokenizer = train_tokenizer(words, 2000)
@@ -47,11 +37,7 @@ print(json.dumps([before, read, peak(), sum(map(len, tokens))]))
 @pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
 def test_peak_memory_of_reading_and_tokenising(extension: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    words = [f"{first}{last}{middle}" for first in "bdfgklmnprst" for last in "aeiou" for middle in "nrstl"]
-    lengths = generator.integers(8, 24, ROWS)
-    drawn = np.array(words)[generator.integers(0, len(words), lengths.sum())]
-    ends = np.cumsum(lengths)
-    texts = [" ".join(drawn[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+    texts = draw_texts(generator, ROWS)
     frame = pandas.DataFrame({"sentence": texts, "label": generator.integers(0, 2, ROWS)})
     (tmp_path / "sst2").mkdir()
     for split, rows in (("train", frame), ("validation", frame.head(100))):
@@ -62,12 +48,7 @@ def test_peak_memory_of_reading_and_tokenising(extension: str, tmp_path: Path) -
             rows.to_json(path, orient="records", lines=True)
         else:
             rows.to_parquet(path)
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(words)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
-    assert done.returncode == 0, done.stderr
-    before, read, peak, examples = json.loads(done.stdout.splitlines()[-1])
+    before, read, peak, examples = json.loads(last_line(PROGRAM, str(tmp_path), json.dumps(WORDS)))
     figures = f"libraries {before / 1e6:.0f} MB, read {read / 1e6:.0f} MB, tokenised {peak / 1e6:.0f} MB"
     print(f"\n{ROWS:,} rows of {extension}: {figures}")
     assert examples == ROWS + 100

@@ -5,24 +5,18 @@ DISTILL_ROWS=1000000 python -m pytest -s tests/distill/data/test_unlabelled_memo
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.peak_memory import BUFFERS, LIMIT, WORDS, draw_texts, last_line
 
-ROOT = Path(__file__).resolve().parents[3]
 ROWS = int(os.environ.get("DISTILL_ROWS", "200000"))
 BYTES_PER_ROW = 100
 """Keys, lengths and orders of rows, eight bytes each, and the pages of the tokens that were read."""
-BUFFERS = 100e6
-"""A sample of texts and parts of the file, whatever the number of rows."""
-LIMIT = 2e9
 BATCHES = 2000
 PROGRAM = """
-import json, re, sys
-from pathlib import Path
+import json, sys
 from time import perf_counter
 import numpy as np
 from distill.data.batching import collate, length_grouped_batches
@@ -32,10 +26,6 @@ from distill.data.tokenization import tokenize, train_tokenizer
 from distill.data.unlabelled import find_unlabelled
 from distill.tasks import TASKS
 from teachers.output_cache import teacher_fingerprint
-
-def peak():
-    # Not getrusage, whose maximum a new process inherits from the one that started it.
-    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 place, folder, words, batches = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 tokenizer = train_tokenizer(words, 2000)
@@ -66,25 +56,12 @@ print(json.dumps([before, peak(), seconds, len(examples), len(examples.token_ids
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 def test_peak_memory_of_texts_without_labels(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    words = [f"{first}{last}{middle}" for first in "bdfgklmnprst" for last in "aeiou" for middle in "nrstl"]
     with open(tmp_path / "texts.txt", "w") as file:
         for start in range(0, ROWS, 10_000):
-            lengths = generator.integers(8, 24, min(10_000, ROWS - start))
-            drawn = np.array(words)[generator.integers(0, len(words), lengths.sum())]
-            ends = np.cumsum(lengths)
-            lines = (" ".join(drawn[end - length : end]) for end, length in zip(ends, lengths, strict=True))
-            file.write("".join(f"{line}\n" for line in lines))
+            file.write("".join(f"{text}\n" for text in draw_texts(generator, min(10_000, ROWS - start))))
     (tmp_path / "tokens").mkdir()
-    arguments = [str(tmp_path / "texts.txt"), str(tmp_path / "tokens"), json.dumps(words), str(BATCHES)]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    before, peak, seconds, rows, tokens, size, read, dropped = json.loads(done.stdout.splitlines()[-1])
+    arguments = [str(tmp_path / "texts.txt"), str(tmp_path / "tokens"), json.dumps(WORDS), str(BATCHES)]
+    before, peak, seconds, rows, tokens, size, read, dropped = json.loads(last_line(PROGRAM, *arguments))
     looked, tokenised, batches = seconds
     print(
         f"\n{ROWS:,} texts, {tokens:,} tokens, {size / 1e6:.0f} MB on disk; libraries {before / 1e6:.0f} MB, peak "

@@ -4,8 +4,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from helpers.default_stages import DEPTH, DEPTH_LOGITS, LOGITS, MATCH, TRANSFER
 
-from distill.config.schema import AugmentationConfig, CacheConfig, Config, StageConfig
+from distill.config.schema import AugmentationConfig, CacheConfig, Config
 from distill.objectives.capture_plan import plan_stage
 from pipelines.run.context import DistillationSetup
 from pipelines.run.disk import outputs_on_disk
@@ -15,22 +16,7 @@ from teachers.output_cache import build_cache, teacher_fingerprint
 from teachers.output_format import outputs_of
 from teachers.output_plan import plan_readings
 
-LAYERS = {"attention_output": 1.0, "hidden_states": 1.0}
-STAGES = (
-    StageConfig("depth", 1, 1e-4, LAYERS, attention="softmax", last_layer="first_token"),
-    StageConfig("depth_logits", 1, 1e-4, {"logits": 1.0}, attention="softmax"),
-    StageConfig(
-        "transfer",
-        1,
-        1e-4,
-        {"attention_output": 1.0},
-        targets="softmax_student",
-        inputs="teacher",
-        last_layer="first_token",
-    ),
-    StageConfig("layers", 1, 1e-4, LAYERS, targets="softmax_student", last_layer="first_token"),
-    StageConfig("logits", 1, 1e-4, {"logits": 1.0}),
-)
+STAGES = (DEPTH, DEPTH_LOGITS, TRANSFER, MATCH, LOGITS)
 ROW = 32 + 8
 
 
