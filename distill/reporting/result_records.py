@@ -58,7 +58,7 @@ class Records:
         return self._read[name]
 
     def record(self, name: str) -> Record:
-        """Return the record of one comparison by its name without ending, such as ``sst2/performer-3-seed42``.
+        """Return the record of one comparison by its name without ending, such as ``sst2/performer-6-export``.
 
         Raises:
             UserError: there is no such record, or it lacks something.
