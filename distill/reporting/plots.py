@@ -65,7 +65,7 @@ def retention_against_speedup(record: Record) -> Figure | None:
     groups = _speed_groups(record)
     if retention is None or retention.value is None or not groups:
         return None
-    figure = Figure(figsize=(7.2, 4.6))
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     # Where too few examples allow no interval, the band is a line.
     value, low, high = (
