@@ -12,9 +12,11 @@ from helpers import warm
 from helpers.records import SAMPLE, typed
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+from distill.benchmark import suite
 from distill.config.data_schema import DataConfig
 from distill.data.splits import load_splits, resolve_task
 from distill.evaluation.record import parse_record, read_record
+from distill.export import alternatives
 from distill.utils.cli import run
 from pipelines import compare
 from students import student_from_teacher
@@ -67,6 +69,13 @@ def call(monkeypatch, arguments):
     return ended.value.code
 
 
+@pytest.fixture
+def without_rivals(monkeypatch):
+    """Leave out what the whole command is tested with: memory (a process of its own) and the teacher in ONNX."""
+    monkeypatch.setattr(suite, "measure_memory", lambda *models, **how: ())
+    monkeypatch.setattr(alternatives, "measure_alternatives", lambda *models, **how: ())
+
+
 def test_the_whole_command_from_another_folder(place, tmp_path):
     """The real script in a process of its own: JSON alone on stdout, every file written, the gate not met."""
     arguments = [*command(place, *QUICK), "--output", "out", "--format", "json", "--require", "speedup=1000"]
@@ -91,7 +100,7 @@ def test_the_whole_command_from_another_folder(place, tmp_path):
     assert memory["student_mb"] is not None, memory
 
 
-def test_submission_for_the_server(place, monkeypatch, tmp_path):
+def test_submission_for_the_server(without_rivals, place, monkeypatch, tmp_path):
     (place / "data" / "sst2" / "test.tsv").write_text("sentence\n" + "good film\n" * 30)
     assert call(monkeypatch, command(place, *QUICK, "--submission", str(tmp_path))) == 0
     for role in ("teacher", "student"):
@@ -134,7 +143,7 @@ def test_formats(quick_record, place, monkeypatch, capsys, form, start):
 
 
 @pytest.mark.parametrize("columns", [[], ["sentence"], ["[sentence]"], ["['sentence']"]])
-def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(place, tmp_path, capsys, columns):
+def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(without_rivals, place, tmp_path, capsys, columns):
     lines = [f"{WORDS[5 + i % 5]} {WORDS[5 + i % 3]}\t{i % 2}" for i in range(100)]
     (tmp_path / "mine.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     data = DataConfig(dir=str(tmp_path / "mine.tsv"), validation_fraction=0.3, seed=3)
