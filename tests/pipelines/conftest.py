@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +66,14 @@ class Tiny:
         """Return an environment in which two runs give the same bits: one thread, no GPU."""
         return warm.environment(SOME_TOKEN=SECRET)
 
-    def start(self, run_dir: Path, *more: str, **how: Any) -> subprocess.Popen[str] | warm.Warm | warm.Ranks:
-        """Start the run and return its process."""
+    def start(
+        self, run_dir: Path, *more: str, variables: Mapping[str, str] | None = None, **how: Any
+    ) -> subprocess.Popen[str] | warm.Warm | warm.Ranks:
+        """Start the run, ``variables`` added to the environment of ranks that are forked; return its process."""
         launcher = how.get("launcher", PYTHON)
         if isinstance(launcher, int):
-            return warm.Ranks(launcher, self.command(run_dir, *more, **how)[1:], self.environment, self.config.parent)
+            environment = self.environment | dict(variables or {})
+            return warm.Ranks(launcher, self.command(run_dir, *more, **how)[1:], environment, self.config.parent)
         if launcher == PYTHON:
             return warm.Warm(self.command(run_dir, *more, **how)[1:], self.environment, self.config.parent)
         return subprocess.Popen(
@@ -83,16 +86,19 @@ class Tiny:
             start_new_session=True,  # a launcher and its processes are killed together
         )
 
-    def kill_when(self, process: subprocess.Popen[str] | warm.Warm, run_dir: Path, pattern: str) -> tuple[bool, str]:
+    def kill_when(
+        self, process: subprocess.Popen[str] | warm.Warm | warm.Ranks, run_dir: Path, pattern: str
+    ) -> tuple[bool, str]:
         """Kill the run as soon as a path of its folder exists; tell whether it lived until then, and its stderr."""
         killed = False
         while process.poll() is None and not killed:
             if any(run_dir.glob(pattern)):
                 # Not a group: a launcher's workers are in sessions of their own, and would train on as orphans.
-                leader = psutil.Process(process.pid)
-                for each in [leader, *leader.children(recursive=True)]:
-                    with suppress(psutil.NoSuchProcess):
-                        each.kill()
+                for rank in getattr(process, "ranks", [process]):
+                    leader = psutil.Process(rank.pid)
+                    for each in [leader, *leader.children(recursive=True)]:
+                        with suppress(psutil.NoSuchProcess):
+                            each.kill()
                 killed = True
             time.sleep(0.002)
         return killed, process.communicate()[1]
