@@ -26,8 +26,12 @@ from types import CodeType, ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "distill/objectives/losses.py": ("distill/objectives",),
-    "distill/evaluation/bootstrap.py": ("distill/evaluation/test_significance.py",),
-    "distill/evaluation/metrics.py": ("distill/evaluation/test_metrics.py",),
+    "distill/objectives/stage_losses.py": ("distill/objectives",),
+    "distill/evaluation/bootstrap.py": (
+        *("distill/evaluation/test_significance.py", "distill/evaluation/test_label_sets.py"),
+    ),
+    "distill/evaluation/metrics.py": ("distill/evaluation/test_metrics.py", "distill/evaluation/test_label_sets.py"),
+    "distill/evaluation/thresholds.py": ("distill/evaluation/test_label_sets.py",),
     "distill/training/loop.py": ("distill/training/test_loop.py", "distill/training/test_loop_resume.py"),
     "distill/training/stepper.py": ("distill/training/test_stepper.py", "distill/training/test_loop.py"),
     "distill/training/schedules.py": ("distill/training/test_loop.py",),
@@ -36,6 +40,7 @@ TESTS = {
         *("distill/data/test_splits.py", "distill/data/test_labels.py", "distill/data/test_inspection.py"),
         "distill/data/test_auxiliary_tasks.py",
     ),
+    "distill/data/label_stratification.py": ("distill/data/test_label_sets.py", "distill/data/test_splits.py"),
     "distill/data/batching.py": ("distill/data/test_batching.py",),
     "teachers/cache_folder.py": ("teachers/test_cache_folder.py", "teachers/test_outputs.py"),
     "teachers/output_cache.py": ("teachers/test_outputs.py",),
