@@ -56,7 +56,7 @@ def test_durations_are_of_one_clock():
 
 def test_one_place_reads_yaml():
     readers = [path for package in PACKAGES for path, tree in sources(package) if "yaml" in absolute_imports(tree)]
-    assert readers == [Path("distill/config/parsing.py")]
+    assert readers == [Path("distill/config/yaml_files.py")]
 
 
 def test_top_level():

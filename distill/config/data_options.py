@@ -66,7 +66,7 @@ def data_options(options: argparse.Namespace, task: str) -> dict[str, Any]:
     given = {name.removeprefix("data."): value for name, value in vars(options).items() if name.startswith("data.")}
     for name in ("text_columns", "label_names", "label_column"):
         if name in given:
-            from distill.config.parsing import read_names  # the parser of files, which most calls do without
+            from distill.config.yaml_files import read_names  # the parser of files, which most calls do without
 
             given[name] = read_names(given[name])
     if len(given.get("label_column", [])) == 1:
