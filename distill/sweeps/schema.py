@@ -7,12 +7,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from distill.config.parsing import SECTIONS, make_parser, names_as_written
+from distill.config.parsing import make_parser, names_as_written
+from distill.config.yaml_files import SECTIONS, text_at
 from distill.training.finished import is_finished
 from distill.utils.errors import UserError, choices_hint
 
@@ -38,7 +40,7 @@ class SweepConfig:
     """Seeds of training, one run each."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Dotted keys for every run, such as --overrides.data.dir DATA; {task} in a value stands for the name of the run's
-    configuration file."""
+    configuration file. Runs may not share a hub.repo."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
     """Command that starts a run."""
     bench: str | None = None
@@ -113,6 +115,7 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
         if not Path(path).is_file():
             raise UserError(f"sweep: configs names {path}, which does not exist")
     _refuse_shared_folders(sweep)
+    _refuse_shared_repositories(sweep)
     return sweep
 
 
@@ -127,6 +130,23 @@ def _refuse_shared_folders(sweep: SweepConfig) -> None:
         for key in ("seed", "run_dir"):
             if key in keys:
                 raise UserError(f"sweep: {name} sets {key}, which the sweep sets itself; give seeds and dir")
+
+
+def _refuse_shared_repositories(sweep: SweepConfig) -> None:
+    """Refuse runs that would push their students to one repository, one over the other; UserError says."""
+    owners: dict[str, str] = {}
+    for config, student, _ in product(sweep.configs, sweep.students, sweep.seeds):
+        task, keys = Path(config).stem, {**sweep.overrides, **sweep.students[student]}
+        repo = keys["hub.repo"] if "hub.repo" in keys else text_at(Path(config), "hub.repo")
+        name, run = str(repo or "").replace("{task}", task), f"{student} on {task}"
+        if name in owners:
+            both = f"{owners[name]} and {run}" if owners[name] != run else f"every seed of {run}"
+            raise UserError(
+                f"sweep: hub.repo {name} would get {both}, one over the other; leave it out "
+                "(--overrides.hub.repo null) and push the student that you choose, or give each its own"
+            )
+        if name:
+            owners[name] = run
 
 
 def _dotted(keys: dict[str, Any]) -> dict[str, Any]:

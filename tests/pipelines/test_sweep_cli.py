@@ -191,6 +191,7 @@ def test_a_summary_of_one_real_run_says_what_its_record_says(finished):
         (["--configs", "[sst2.yaml, ./sst2.yaml]"], "configs names sst2 twice"),
         (["--overrides", "{seed: 3}"], "overrides sets seed"),
         (["--students", "{six: {run_dir: elsewhere}}"], "six sets run_dir"),
+        (["--overrides.hub.repo", "me/a"], "hub.repo me/a would get every seed of three on sst2, one over the other"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, monkeypatch, capsys, more, words):
