@@ -122,7 +122,7 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
         put_into_label_units(model, task, splits)
         return model
     if config.baseline.checkpoint is not None:
-        return _load_start(config.baseline.checkpoint, "teacher.checkpoint", config, task, splits).model
+        return _load_start(config.baseline.checkpoint, "baseline.checkpoint", config, task, splits).model
     start = student_start(config, task, splits)
     if start is not None:
         return start.model

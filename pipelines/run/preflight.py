@@ -61,7 +61,7 @@ from pipelines.run.stage_texts import count_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from students import STUDENTS
-from teachers.finetuning import finetuning_stage
+from teachers.finetuning import finetuning_stage, label_free_start
 from teachers.loading import load_tokenizer
 
 TEXTS_FOR_TOKENIZERS = 100
@@ -168,6 +168,7 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
 def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
     """Check teacher, tokenizers, student, memory and disk."""
     yield look_at_teacher(context, setup)
+    look_at_baseline(context, setup)
     whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
     texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
@@ -189,6 +190,22 @@ def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
     except UserError as error:
         return Finding(ERROR, str(error))
     return Finding(OK, "teacher: outputs are finite, labels in the data's order, score above the floor")
+
+
+def look_at_baseline(context: RunContext, setup: DistillationSetup) -> None:
+    """Build what the baseline starts from where it has a checkpoint of its own, which else is read last of all.
+
+    Raises:
+        UserError: it cannot be read, or no student can be made of it.
+    """
+    config = context.config
+    own = config.baseline.checkpoint not in (None, SCRATCH) and config.baseline.epochs != 0
+    if own and context.folder.result("baseline") is None:
+        start = label_free_start(config, context.task, context.splits, setup.start)
+        try:
+            build_student(context, start, setup, quiet=True)
+        except UserError as error:
+            raise UserError(f"baseline.checkpoint {config.baseline.checkpoint}: {error}") from error
 
 
 def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:

@@ -207,6 +207,26 @@ ACROSS: dict[str, tuple[str, str, Callable[[Path], None], tuple[str, ...]]] = {
 }
 
 
+BASELINES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
+    "layers that are not BERT's": ("mpnet", nothing, ("baseline.checkpoint", "'mpnet'", "give a BERT-like encoder")),
+    "no such start": ("nowhere", nothing, ("baseline.checkpoint", "nowhere")),
+    "other labels": ("three_labels", nothing, ("baseline ", "3 labels", "sst2")),
+    "too few layers": ("shallow", shallow, ("baseline.checkpoint", "num_layers 2 is above")),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_start_of_the_baseline_is_refused_before_anything_is_trained(
+    name: str, refused: Callable[..., str], place: Place
+) -> None:
+    start, spoil, expected = BASELINES[name]
+    spoil(place)
+    models = ("--teacher.checkpoint", str(place / "teacher"), "--baseline.checkpoint", str(place / start))
+    message = refused("--data.dir", str(place / "data"), *models, "--student.num_layers", "2")
+    for part in expected:
+        assert part in message, message
+
+
 @pytest.mark.parametrize("name", ACROSS)
 def test_a_student_made_of_another_encoder(name: str, refused: Callable[..., str], place: Place) -> None:
     teacher, start, spoil, expected = ACROSS[name]
