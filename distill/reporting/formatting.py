@@ -38,6 +38,16 @@ def metric_text(name: str, value: float | None) -> str:
     return percent(value) if is_share else f"{value:.3f}"
 
 
+def as_shown(name: str, value: float) -> float:
+    """Round a metric, or a difference of two, to the digits that a reader sees: what differs below them is no more."""
+    return float(metric_text(name, value).removesuffix(" %"))
+
+
+def times_as_shown(value: float) -> float:
+    """Round a speedup to the digits that :func:`speedup_interval` writes."""
+    return round(value, 2)
+
+
 def gain_interval(metric: str, gain: Interval | None) -> str:
     """Write a difference of scores: of shares in points, ``+13.2 [10.9, 15.5]``, of correlations to three digits."""
     if gain is None or gain.value is None or gain.low is None or gain.high is None:

@@ -7,12 +7,14 @@ from distill.evaluation.record import Record, dataset, model_metrics
 from distill.evaluation.record_parts import AlternativeEntry, Interval, SpeedupPoint
 from distill.reporting.formatting import (
     MISSING,
+    as_shown,
     gain_interval,
     metric_label,
     metric_text,
     percent,
     percent_interval,
     speedup_interval,
+    times_as_shown,
 )
 from distill.tasks import FEW_EXAMPLES
 from distill.utils.errors import UserError, choices_hint
@@ -66,7 +68,7 @@ def _no_gain(record: Record) -> str | None:
     """Say that distilling did not help, where labels alone are better by an interval that lies wholly below 0."""
     name = record.main_metric
     gain = (record.gain or {}).get(name)
-    if gain is None or gain.value is None or gain.low is None or gain.high is None or gain.high >= 0:
+    if gain is None or gain.value is None or gain.low is None or gain.high is None or as_shown(name, gain.high) >= 0:
         return None
     loss = Interval(-gain.value, -gain.high, -gain.low)
     unit = " points" if metric_text(name, 0.0).endswith("%") else ""
@@ -100,13 +102,13 @@ def _better_alternative(record: Record) -> str | None:
         for alternative in record.alternatives
         if _not_worse(alternative, name, student)
         for point in alternative.speed
-        if point.length == length and (point.over_student_low or 0) > 1
+        if point.length == length and times_as_shown(point.over_student_low or 0) > 1
     ]
     if not better or student is None:
         return None
     point, alternative = max(better, key=lambda found: found[0].over_student or 0)
     score = (alternative.metrics or {})[name]
-    how = "better" if score is not None and score > student else "as good"
+    how = "better" if score is not None and as_shown(name, score) > as_shown(name, student) else "as good"
     scores = f"{metric_text(name, score)} against {metric_text(name, student)} {metric_label(name)}"
     return (
         f"The {alternative.name} is both faster than the student ({speedup_interval(point.interval_over_student)}) "
@@ -116,7 +118,7 @@ def _better_alternative(record: Record) -> str | None:
 
 def _not_worse(alternative: AlternativeEntry, name: str, student: float | None) -> bool:
     score = (alternative.metrics or {}).get(name)
-    return score is not None and student is not None and score >= student
+    return score is not None and student is not None and as_shown(name, score) >= as_shown(name, student)
 
 
 def _quality(record: Record) -> str:
@@ -145,7 +147,7 @@ def _speed(record: Record) -> str | None:
     if longest.length > point.length:
         beyond = " (timed beyond its positions)" if longest.speed_only else ""
         further = f", {speedup_interval(longest.interval)} at {longest.length:,} tokens{beyond}"
-    low, high = point.low or point.speedup, point.high or point.speedup
+    low, high = (times_as_shown(end or point.speedup) for end in (point.low, point.high))
     if low > 1:
         return f"It runs {speedup_interval(point.interval)} as fast {place}{further}."
     if high < 1:

@@ -30,7 +30,7 @@ def test_correlations_have_no_points(record):
     assert "reaches 0.800 Pearson on sst2 (0.100 more [0.050, 0.200])." in verdict(typed(record))
 
 
-@pytest.mark.parametrize("high", [0.0, 0.01])
+@pytest.mark.parametrize("high", [-0.0004, 0.0, 0.01])
 def test_a_gain_that_may_be_nothing_is_no_loss(record, high):
     record["gain"]["accuracy"] = {"value": -0.01, "low": -0.03, "high": high}
     assert "did not help" not in verdict(typed(record))
@@ -73,8 +73,45 @@ def test_an_alternative_that_is_faster_and_better_is_named(record):
 
 
 @pytest.mark.parametrize(
+    ("metric", "student", "score", "how"),
+    [
+        ("accuracy", 0.89334, 0.89349, "as good"),
+        ("accuracy", 0.89349, 0.89251, "as good"),
+        ("accuracy", 0.89349, 0.8936, "better"),
+        ("pearson", 0.8012, 0.8014, "as good"),
+        ("pearson", 0.8014, 0.8006, "as good"),
+        ("pearson", 0.8014, 0.8016, "better"),
+    ],
+)
+def test_scores_compare_as_they_are_shown(record, metric, student, score, how):
+    """Whoever reads the same digits twice is not told that one of them is better, or worse."""
+    record["main_metric"] = metric
+    for model in record["models"].values():
+        model["metrics"] = {metric: student}
+    record["retention"] = {metric: record["retention"]["accuracy"]}
+    record["alternatives"][1]["metrics"] = {metric: score}
+    point_at(record, 1, 24).update(over_student=3.2, over_student_low=3.0, over_student_high=3.4)
+    assert f" and {how} (" in verdict_sentences(typed(record))[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (1.004, 1.02, "cannot be told from"),
+        (1.006, 1.02, "It runs"),
+        (0.97, 0.996, "cannot be told from"),
+        (0.97, 0.994, "SLOWER"),
+    ],
+)
+def test_speeds_compare_as_they_are_shown(record, low, high, words):
+    for point in record["speed"]:
+        point |= {"speedup": 1.0, "low": low, "high": high}
+    assert words in verdict(typed(record))
+
+
+@pytest.mark.parametrize(
     ("accuracy", "low", "length"),
-    [(0.8932, 3.0, 24), (0.91, 1.0, 24), (0.91, None, 24), (0.91, 3.0, 128)],
+    [(0.8924, 3.0, 24), (0.91, 1.004, 24), (0.91, None, 24), (0.91, 3.0, 128)],
     ids=["worse", "not surely faster", "not measured", "faster elsewhere"],
 )
 def test_other_alternatives_are_not(record, accuracy, low, length):
