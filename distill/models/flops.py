@@ -13,9 +13,13 @@ from students.families import FAMILIES
 def attention_name(config: Any) -> str:
     """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.
 
-    Models that do not say are plain softmax ones.
+    Models that do not say are plain softmax ones, and so are students all of whose layers keep softmax attention.
     """
     name = getattr(config, "attention", None) or "softmax"
+    kept = len(getattr(config, "softmax_layers", None) or ())
+    # An LSTM on a BERT is no mechanism of the layers, and keeps its name.
+    if kept and kept == config.num_hidden_layers and "softmax" in getattr(config, "attentions", ()):
+        return "softmax"
     exact_up_to = getattr(config, "exact_up_to", 0)
     return f"{name}, exact up to {exact_up_to}" if exact_up_to else name
 

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config
 
-from distill.models.flops import model_flops
+from distill.models.flops import attention_name, model_flops
 from distill.utils.errors import UserError
 from students import FrozenLSTMConfig, StudentConfig
 
@@ -59,6 +59,16 @@ def test_layers_that_kept_softmax_count_as_softmax():
     config = performer_config(softmax_layers=[0])
     mixed, none = model_flops(config, 64), model_flops(performer_config(), 64)
     assert mixed - none == layers["softmax"].flops(config, 64) - layers["performer"].flops(config, 64) > 0
+
+
+def test_a_student_all_of_whose_layers_keep_softmax_is_called_so():
+    """It computes what a softmax student does, whatever the layers that it has not would compute."""
+    assert attention_name(performer_config(softmax_layers=[0, -1], exact_up_to=64)) == "softmax"
+    assert attention_name(performer_config(num_hidden_layers=1, softmax_layers=[-1])) == "softmax"
+    assert attention_name(performer_config(softmax_layers=[-1])) == "performer"
+    assert attention_name(performer_config(softmax_layers=[-1], exact_up_to=64)) == "performer, exact up to 64"
+    assert attention_name(FrozenLSTMConfig(num_hidden_layers=1, softmax_layers=[-1])) == "lstm"
+    assert attention_name(GPT2Config()) == "softmax"
 
 
 def test_foreign_shapes_are_refused():
