@@ -103,6 +103,7 @@ def export(options: argparse.Namespace) -> Exported:
         predict_validation,
         with_deployments,
     )
+    from distill.models.inputs import reading_of
     from distill.models.loading import check_max_length, load_for_task
     from distill.utils.record_json import to_json
     from pipelines.run.exported_run import check_same_student, find_run, length_of_run, rewrite_report, task_and_data
@@ -118,14 +119,15 @@ def export(options: argparse.Namespace) -> Exported:
     check_comparable(task, {"student": student.model})
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
     model = prepare_form(options.format, student.model, data.max_length)
+    reading = reading_of(student.model, student.tokenizer)
     splits = load_data(task, replace(data, max_train_examples=None))
     if task.multi_label:  # one that was chosen elsewhere stays
-        held_out = tokenize(splits.held_out, student.tokenizer, data.max_length)
+        held_out = tokenize(splits.held_out, student.tokenizer, data.max_length, **reading)
         settle_threshold(task, student.model, held_out, "cpu")
     texts = splits.validation
 
     def tokens(length: int) -> "dict[str, TokenizedExamples]":
-        return {split: tokenize(part, student.tokenizer, length) for split, part in texts.items()}
+        return {split: tokenize(part, student.tokenizer, length, **reading) for split, part in texts.items()}
 
     validation = tokens(data.max_length)
     print_doubts(task, data, splits, validation, student.tokenizer)

@@ -59,21 +59,21 @@ def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:
 def tokenize(
     examples: Examples,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
+    max_length: int | None,
     *,
     padding_side: str = "right",
     token_types: bool = True,
 ) -> TokenizedExamples:
     """Tokenise texts or pairs; of what is longer than ``max_length`` tokens (special ones included) the end is cut.
 
-    In a pair, tokens are cut from the longer of the two texts. How batches of them have to look, the model says by
-    which they are read (`distill.models.inputs.reading_of`).
+    None cuts nothing. In a pair, tokens are cut from the longer of the two texts. How batches of them have to look,
+    the model says by which they are read (`distill.models.inputs.reading_of`).
     """
     token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
     for chunk in _chunks(examples.texts):
         encoded = tokenizer(
             *(list(column) for column in zip(*chunk, strict=True)),
-            truncation=True,
+            truncation=max_length is not None,
             max_length=max_length,
             return_token_type_ids=True,
             return_attention_mask=False,
@@ -98,7 +98,7 @@ def tokenize(
     )
 
 
-def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int) -> int:
+def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int | None) -> int:
     full = np.flatnonzero(lengths == max_length)
     if encodings is None:  # of a tokenizer in Python, which keeps nothing of what it cuts
         return len(full)

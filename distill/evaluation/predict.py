@@ -16,9 +16,9 @@ from distill.data.splits import Examples
 from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
 from distill.evaluation.thresholds import best_threshold, own_threshold, threshold_of
-from distill.models.inputs import accepted_inputs
+from distill.models.inputs import accepted_inputs, reading_of
 from distill.models.loading import Classifier
-from distill.models.positions import positions_of
+from distill.models.positions import find_positions
 from distill.tasks import MULTI_LABEL, Task
 from distill.training.accelerator import autocast_dtype
 from distill.training.context import TrainingContext
@@ -49,7 +49,8 @@ def predict(
 
     Args:
         classifier: model and tokenizer, as `distill.models.loading.load_classifier` returns them.
-        texts: strings, or pairs of strings for a task on pairs; truncated to the model's positions, in tokens.
+        texts: strings, or pairs of strings for a task on pairs; truncated to the model's positions, in tokens, and
+            whole where nothing limits these.
         batch_size: texts at a time.
 
     Raises:
@@ -65,7 +66,8 @@ def predict(
         raise UserError("texts has entries of different kinds; give strings alone, or pairs of strings alone")
     model, numbers = classifier.model, np.arange(len(columns))
     examples = Examples(numbers, columns, np.zeros(len(columns), np.int64))
-    tokens = tokenize(examples, classifier.tokenizer, positions_of(model))
+    tokenizer = classifier.tokenizer
+    tokens = tokenize(examples, tokenizer, find_positions(model), **reading_of(model, tokenizer))
     logits = torch.from_numpy(predict_logits(model, tokens, device=model.device, batch_size=batch_size, alone=True))
     if logits.shape[1] == 1:
         return [Prediction(None, float(value), {}) for value in logits[:, 0]]

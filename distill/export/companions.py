@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.evaluation.thresholds import threshold_of
-from distill.models.positions import positions_of
+from distill.models.positions import find_positions
 from distill.tasks import MULTI_LABEL
 from distill.utils.files import write_atomically
 
@@ -21,9 +21,9 @@ from distill.utils.files import write_atomically
 def companions_of(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[Path, str]:
     """Return the content of the files beside ``output`` by their paths.
 
-    The tokenizer cuts at the model's positions and does not pad. A tokenizer that is written in Python has no file.
-    Labels are a list in the order of the logits, empty for a score; of a multi-label model this list is the key
-    ``labels`` beside ``threshold``: a text has those labels whose 1 / (1 + exp(-logit)) reaches it.
+    The tokenizer cuts at the model's positions, if these are limited, and does not pad. A tokenizer that is written in
+    Python has no file. Labels are a list in the order of the logits, empty for a score; of a multi-label model this
+    list is the key ``labels`` beside ``threshold``: a text has those labels whose 1 / (1 + exp(-logit)) reaches it.
     """
     is_regression = model.config.problem_type == "regression" or model.config.num_labels == 1
     named = {} if is_regression else {int(index): name for index, name in (model.config.id2label or {}).items()}
@@ -35,7 +35,9 @@ def companions_of(output: Path, model: PreTrainedModel, tokenizer: PreTrainedTok
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer):
         own = Tokenizer.from_str(backend.to_str())
-        own.enable_truncation(positions_of(model))
+        own.no_truncation()
+        if positions := find_positions(model):
+            own.enable_truncation(positions)
         own.no_padding()
         files[output.with_name(f"{output.stem}.tokenizer.json")] = own.to_str(pretty=True) + "\n"
     return files

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distill.data.batching import MODEL_INPUTS
 from distill.models.flops import attention_name
-from distill.models.positions import positions_of
+from distill.models.positions import find_positions
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 REASON_LENGTH = 300
+ANY_LENGTH = 128
+"""Tokens that a model whose positions nothing limits is traced with, twice over."""
 MODULES_OF_NODE = "pkg.torch.onnx.class_hierarchy"
 """Where the exporter writes down which modules, outermost first, an operation comes from."""
 INT8_MODULES = ("torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding")
@@ -56,7 +58,7 @@ class LogitsOnly(nn.Module):
 
 
 def export_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Write ``model`` as one ONNX file for any batch and any length up to its positions.
+    """Write ``model`` as one ONNX file for any batch and any length up to its positions, if these are limited.
 
     Inputs: ``input_ids``, ``attention_mask``, ``token_type_ids``, int64 (B, N); output: ``logits``, float32 (B, C).
 
@@ -69,8 +71,8 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """
     import onnx
 
-    positions = positions_of(model)
-    input_ids = torch.ones(2, max(2, positions // 2), dtype=torch.int64)
+    positions = find_positions(model)
+    input_ids = torch.ones(2, max(2, (positions or ANY_LENGTH) // 2), dtype=torch.int64)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
     inputs = (input_ids, attention_mask, torch.zeros_like(input_ids))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
+from helpers.tiny_teachers import tiny_teacher
 
 from distill.data.tokenization import train_tokenizer
 from distill.models.loading import Classifier
@@ -106,6 +107,18 @@ def test_a_regression_gives_a_number_and_several_labels_need_not_add_up(classifi
     several.model.config.problem_type = "multi_label_classification"
     probabilities = predict(several, TEXTS)[0].probabilities
     assert sum(probabilities.values()) != pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["xlnet", "deberta-v2", "modernbert"])
+def test_models_of_any_positions_read_any_text(family, tmp_path):
+    """XLNet has no limit and fills up on the left; the others have positions, and what is longer is cut."""
+    long = " ".join(TEXTS * 40)
+    loaded = load_student(tiny_teacher(family, TEXTS, tmp_path / family))
+    answers, texts = predict(loaded, [*TEXTS, long]), [*TEXTS, long]
+    for answer, text in zip(answers, texts, strict=True):
+        assert answer.score == pytest.approx(predict(loaded, [text])[0].score, abs=1e-5)
+    ends = predict(loaded, [f"{long} {end}" for end in ("good", "dull")])
+    assert (ends[0] != ends[1]) == (family == "xlnet")  # nothing is cut where nothing has to be
 
 
 @pytest.mark.parametrize(
