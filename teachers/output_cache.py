@@ -20,7 +20,7 @@ from distill.models.summaries import width_of
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, read_object, remove, replace_file, write_atomically
+from distill.utils.files import UNFINISHED, read_object, remove, removed_on_error, replace_file, write_atomically
 from distill.utils.progress import progress_bar
 from teachers.cache_folder import Lease, making_room, remove_oldest, write_about
 from teachers.output_format import Output, outputs_of, pack, row_type
@@ -28,6 +28,7 @@ from teachers.output_plan import READ_IN_PART
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, num_heads_of
 
 CACHE_BATCH_SIZE = 64
+LOGITS = "logits.npy"
 AGAIN = "remove it to have the teacher's outputs computed again"
 CACHE_VERSION = 1
 """Part of the fingerprint: raised whenever the same name would come to mean other numbers."""
@@ -80,7 +81,7 @@ def build_cache(
     """
     missing = sorted(output for output in set(outputs) if not output.path(folder).exists())
     timing = folder / "seconds.json"
-    if not missing and (folder / "logits.npy").exists() and timing.exists():
+    if not missing and (folder / LOGITS).exists() and timing.exists():
         seconds = read_object(timing, AGAIN).get("seconds")
         if not isinstance(seconds, int | float):
             raise UserError(f"{timing} is torn; {AGAIN}")
@@ -98,17 +99,19 @@ def build_cache(
                 "give another cache.dir or lower cache.max_gigabytes"
             )
         workshop = make_workshop(folder)
-        arrays = {output: _reserve(output, workshop, examples, width) for output in missing}
+        with removed_on_error(workshop):
+            arrays = {output: _reserve_states(output, workshop, examples, width) for output in missing}
+            num_outputs = int(teacher.config.num_labels or 0)
+            logits = _reserve(workshop / LOGITS, np.dtype(np.float32), (len(examples), num_outputs))
     layers = getattr(teacher.config, "num_hidden_layers", None)  # of a teacher of any kind, nothing may say so
-    write_about(
-        folder,
-        model=f"{teacher.config.model_type}, " + (f"{layers} layers of {width}" if layers else f"width {width}"),
-        texts=len(examples),
-        tokens=len(examples.token_ids),
-        made_for=owner,
-    )
-    started = perf_counter()
-    _compute(teacher, examples, arrays, folder, workshop, autocast_dtype)
+    model = f"{teacher.config.model_type}, " + (f"{layers} layers of {width}" if layers else f"width {width}")
+    with removed_on_error(workshop):
+        write_about(folder, model=model, texts=len(examples), tokens=len(examples.token_ids), made_for=owner)
+        started = perf_counter()
+        _compute(teacher, examples, arrays, logits, autocast_dtype)
+        for name in (*(output.path(workshop).name for output in arrays), LOGITS):
+            replace_file(workshop / name, folder / name)
+        workshop.rmdir()
     seconds = perf_counter() - started
     write_atomically(timing, json.dumps({"seconds": seconds}))
     return seconds
@@ -117,17 +120,15 @@ def build_cache(
 def _compute(
     teacher: PreTrainedModel,
     examples: TokenizedExamples,
-    arrays: dict[Output, np.ndarray],
-    folder: Path,
-    workshop: Path,
+    arrays: dict[Output, np.memmap],
+    logits: np.memmap,
     autocast_dtype: torch.dtype | None,
 ) -> None:
-    """Run the teacher once over all examples and write logits and wanted outputs."""
+    """Run the teacher once over all examples and write wanted outputs and logits."""
     wanted: Wanted = {}
     for kind, layer in sorted({(output.kind, output.layer) for output in arrays}):
         wanted.setdefault(kind, []).append(layer)
     live = OnlineTeacherOutputs(teacher, CapturePlan(teacher=wanted), autocast_dtype)
-    logits = np.zeros((len(examples), int(teacher.config.num_labels or 0)), np.float32)
     device = next(teacher.parameters()).device
     batches = sorted_batches(examples.lengths, CACHE_BATCH_SIZE)
     with progress_bar(batches, name="teacher outputs", unit="batch") as bar:
@@ -143,18 +144,18 @@ def _compute(
                 if not torch.isfinite(kept).all():
                     raise UserError(f"the teacher's {output.kind} of layer {output.layer} is not finite")
                 array[indices if output.first_token else rows] = pack(kept)
-    for output, array in arrays.items():
-        array.flush()  # type: ignore[attr-defined]  # a memory map
-        replace_file(output.path(workshop), output.path(folder))
-    np.save(workshop / "logits.npy", logits)
-    replace_file(workshop / "logits.npy", folder / "logits.npy")
-    workshop.rmdir()
+    for array in (*arrays.values(), logits):
+        array.flush()
 
 
-def _reserve(output: Output, workshop: Path, examples: TokenizedExamples, hidden_size: int) -> np.ndarray:
+def _reserve_states(output: Output, workshop: Path, examples: TokenizedExamples, hidden_size: int) -> np.memmap:
+    rows = output.rows(len(examples), len(examples.token_ids))
+    return _reserve(output.path(workshop), row_type(hidden_size), (rows,))
+
+
+def _reserve(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """Make an array and take its space at once: a disk that fills up under a memory map kills the process."""
-    path, rows = output.path(workshop), output.rows(len(examples), len(examples.token_ids))
-    array = np.lib.format.open_memmap(path, "w+", row_type(hidden_size), (rows,))
+    array = np.lib.format.open_memmap(path, "w+", kind, shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

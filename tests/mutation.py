@@ -10,11 +10,13 @@ stand beside it. A change that they pass with is printed; it is either equivalen
 
 import argparse
 import ast
+import contextlib
 import importlib.util
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,8 +44,8 @@ TESTS = {
     ),
     "distill/data/label_stratification.py": ("distill/data/test_label_sets.py", "distill/data/test_splits.py"),
     "distill/data/batching.py": ("distill/data/test_batching.py",),
-    "teachers/cache_folder.py": ("teachers/test_cache_folder.py", "teachers/test_outputs.py"),
-    "teachers/output_cache.py": ("teachers/test_outputs.py",),
+    "teachers/cache_folder.py": ("teachers/test_cache_folder.py", "teachers/test_output_cache.py"),
+    "teachers/output_cache.py": ("teachers/test_output_cache.py", "teachers/test_outputs.py"),
     "teachers/output_format.py": ("teachers/test_outputs.py", "teachers/test_output_plan.py"),
     "teachers/output_plan.py": ("teachers/test_output_plan.py",),
     **{
@@ -53,7 +55,7 @@ TESTS = {
 }
 """Module to the tests beside it, below ``tests/``."""
 LIBRARIES = ("torch", "transformers", "accelerate", "pandas", "pyarrow", "sklearn", "scipy.stats", "pytest")
-"""Imported once, for all forks; none of ours is."""
+"""Imported once, for all forks, as what else the tests turn out to import; none of ours is."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 SLOWER = 5.0
 """A change after which the tests take so many times as long is noticed, too."""
@@ -143,14 +145,31 @@ class Changed(MetaPathFinder, Loader):
         exec(self.code, module.__dict__)
 
 
-def passes(module: str, number: int | None, seconds: float) -> bool:
-    """Tell whether the tests of a module pass in time with its change of this number; None: as it is."""
+def passes(module: str, number: int | None, seconds: float, imported: Path | None = None) -> bool:
+    """Tell whether the tests of a module pass in time with its change of this number; None: as it is.
+
+    What libraries they import is written to ``imported``.
+    """
     child = os.fork()
     if child == 0:
         signal.alarm(int(seconds) + 1)
         os.setsid()
-        os._exit(_run_tests(module, number))
+        code = _run_tests(module, number)
+        if imported is not None:
+            imported.write_text("\n".join(name for name, each in sys.modules.items() if _is_of_a_library(each)))
+        os._exit(code)
     return os.waitpid(child, 0)[1] == 0
+
+
+def _is_of_a_library(module: ModuleType) -> bool:
+    return "site-packages" in str(getattr(module, "__file__", None)) and not str(module.__name__).startswith("_")
+
+
+def import_libraries(names: Sequence[str]) -> None:
+    """Import what all forks will need once; none of ours is among it."""
+    for name in names:
+        with contextlib.suppress(Exception):  # a part that only its package imports
+            importlib.import_module(name)
 
 
 def _run_tests(module: str, number: int | None) -> int:
@@ -172,8 +191,11 @@ def tried(module: str, sample: int | None, generator: random.Random) -> Iterator
     """Yield changes of a module, and whether all tests pass with them."""
     found = list(changes(ast.parse((ROOT / module).read_text())))
     chosen = range(len(found)) if sample is None else generator.sample(range(len(found)), min(sample, len(found)))
+    with tempfile.NamedTemporaryFile() as file:
+        assert passes(module, None, 3600, Path(file.name)), f"the tests of {module} fail without any change"
+        import_libraries(Path(file.name).read_text().split())
     started = time.monotonic()
-    assert passes(module, None, 3600), f"the tests of {module} fail without any change"
+    assert passes(module, None, 3600), f"the tests of {module} fail without any change, the second time"
     limit = SLOWER * (time.monotonic() - started)
     for number in sorted(chosen):
         yield found[number], passes(module, number, limit)
@@ -193,8 +215,7 @@ def main() -> int:
         for module in TESTS:
             print(f"{module:45}{len(list(changes(ast.parse((ROOT / module).read_text())))):5}")
         return 0
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    import_libraries(LIBRARIES)
     count, missed = 0, 0
     for module in options.modules or TESTS:
         for change, survived in tried(module, options.sample, random.Random(options.seed)):

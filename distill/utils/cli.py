@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -113,6 +114,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     raise_on_signals()
     quiet_libraries()
+    threading.excepthook = _end_thread
     try:
         with tensors_alone():
             code = main()
@@ -138,6 +140,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print_error(problem)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)
+
+
+def _end_thread(ended: threading.ExceptHookArgs) -> None:
+    """Leave out the traceback of a thread that storage has ended: TensorBoard's tells who next writes to it."""
+    if ended.exc_value is None or storage_problem(ended.exc_value) is None:
+        threading.__excepthook__(ended)
 
 
 def let_main_process_speak(error: UserError) -> None:

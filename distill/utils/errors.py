@@ -71,6 +71,8 @@ def memory_problem(error: BaseException) -> str | None:
 
 NO_MEMORY = ("not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "std::bad_alloc")
 """How torch's CPU allocator, CUDA's libraries and C++ say it, in small letters."""
+SHORT_WRITES = re.compile(r"Not enough free space to write|\d+ requested and \d+ written")
+"""What numpy says of an array that it could not write whole, without a number."""
 WAYS_OUT = {
     errno.ENOSPC: "free some",
     errno.EDQUOT: "free some of your quota",
@@ -85,10 +87,16 @@ WAYS_OUT = {
 """What goes wrong with storage in the middle of a run through no fault of ours, and what the user can do."""
 
 
+def _is_short_write(text: str) -> bool:
+    """Tell an error that says in words that less was written than should be; torch's reader has one alike."""
+    of_torch = "inline_container.cc" in text and "PytorchStreamReader" not in text
+    return of_torch or SHORT_WRITES.search(text) is not None
+
+
 def storage_problem(error: BaseException) -> str | None:
     """Return in one line what is wrong with the storage, if that is what ``error`` says, else None.
 
-    safetensors, torch and shutil report a full disk in words alone, as an error of their own.
+    safetensors, torch, numpy and shutil report a full disk in words alone, as an error of their own.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -96,11 +104,11 @@ def storage_problem(error: BaseException) -> str | None:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is None and words:
             number = int(words.group(1) or words.group(2))
-        if number is None and "inline_container.cc" in str(cause) and "PytorchStreamReader" not in str(cause):
-            number = errno.ENOSPC  # torch says that what it wrote is shorter than it should be
+        if number is None and _is_short_write(str(cause)):
+            number = errno.ENOSPC
         if number in WAYS_OUT:
             named = isinstance(cause, OSError) and cause.filename
-            place = f": {cause.filename}" if named else " where the run folder or its cache is"  # type: ignore[attr-defined]
+            place = f": {cause.filename}" if named else " where the run folder, its cache or TMPDIR is"  # type: ignore[attr-defined]
             return f"{os.strerror(number).lower()}{place}; {WAYS_OUT[number]}, and start the same command again"
         cause = cause.__cause__
     return None

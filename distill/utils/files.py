@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def copy_directory(source: Path, final: Path) -> None:
     """Copy a directory so that the copy is whole or not there, replacing what stood there."""
     temporary = final.with_name(final.name + UNFINISHED)
     remove(temporary)
-    shutil.copytree(source, temporary)
-    replace_directory(temporary, final)
+    with removed_on_error(temporary):
+        shutil.copytree(source, temporary)
+        replace_directory(temporary, final)
 
 
 def read_json(path: Path) -> Any:
@@ -145,6 +147,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    """Remove what an error in the block leaves unfinished at ``path``, at once: a disk that is full needs the room."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            remove(path)
+        raise
 
 
 def _recover(aside: Path) -> None:

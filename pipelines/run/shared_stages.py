@@ -16,7 +16,7 @@ from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
 from distill.utils.errors import UserError
-from distill.utils.files import UNFINISHED, copy_directory, find_damage, replace_directory
+from distill.utils.files import UNFINISHED, copy_directory, find_damage, removed_on_error, replace_directory
 from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from teachers.cache_folder import STUDENTS, Lease, write_about
 from teachers.output_cache import teacher_fingerprint
@@ -83,12 +83,12 @@ def share(context: RunContext, setup: DistillationSetup, stage: StageConfig, sha
         return
     phase = context.folder.phase(stage.name)
     unfinished = shared.with_name(f"{shared.name}.{os.getpid()}{UNFINISHED}")
-    shutil.copytree(phase / "student", unfinished / "student")
-    shutil.copy2(phase / "result.json", unfinished)
-    config = context.config
-    model = f"{config.student.num_layers} layers, stage {stage.name}"
-    write_about(unfinished, model=model, texts=len(setup.train), made_for=str(context.folder.path))
-    if shared.exists():
-        shutil.rmtree(unfinished)
-    else:
-        replace_directory(unfinished, shared)
+    model = f"{context.config.student.num_layers} layers, stage {stage.name}"
+    with removed_on_error(unfinished):
+        shutil.copytree(phase / "student", unfinished / "student")
+        shutil.copy2(phase / "result.json", unfinished)
+        write_about(unfinished, model=model, texts=len(setup.train), made_for=str(context.folder.path))
+        if shared.exists():
+            shutil.rmtree(unfinished)
+        else:
+            replace_directory(unfinished, shared)

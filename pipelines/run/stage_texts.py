@@ -20,7 +20,7 @@ from distill.data.tokenization import PROBES, tokenize
 from distill.data.unlabelled import UnlabelledTexts
 from distill.evaluation.record_parts import UnlabelledEntry
 from distill.training.accelerator import on_main_process
-from distill.utils.files import read_object, remove, replace_directory, write_atomically
+from distill.utils.files import read_object, remove, removed_on_error, replace_directory, write_atomically
 from distill.utils.progress import progress_bar
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext, StageTexts
 from teachers.cache_folder import STAGE_TOKENS, write_about
@@ -148,12 +148,13 @@ def keep_tokens(context: RunContext, reader: Reader, own: TokenizedExamples, tex
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         workshop = make_workshop(root)
-        write_tokens(workshop, own, _tokenised(reader, texts), len(reader.tokenizer))
-        write_about(workshop, texts=len(own) + len(texts), made_for=str(context.folder.path))
-        if folder.exists():
-            remove(workshop)
-        else:
-            replace_directory(workshop, folder)
+        with removed_on_error(workshop):
+            write_tokens(workshop, own, _tokenised(reader, texts), len(reader.tokenizer))
+            write_about(workshop, texts=len(own) + len(texts), made_for=str(context.folder.path))
+            if folder.exists():
+                remove(workshop)
+            else:
+                replace_directory(workshop, folder)
     os.utime(folder)  # the time of its last use, for who lists the cache
     return folder
 

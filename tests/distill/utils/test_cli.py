@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
-def signal_handlers():
+def handlers(monkeypatch):
     """Give the test runner its own handlers back."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
@@ -95,6 +97,16 @@ STORAGE = {
         "[enforce fail at inline_container.cc:672] unexpected pos 1 vs 2"
     ),
 }
+
+
+NUMPY = {
+    "no space left on device where the run folder, its cache or TMPDIR is": OSError(
+        "Not enough free space to write 40 bytes after offset 128"
+    ),
+    "no space left on device where the run folder, its": OSError("1000 requested and 486 written"),
+}
+"""Without a number."""
+STORAGE |= NUMPY
 
 
 @pytest.mark.parametrize("expected", STORAGE)
@@ -204,3 +216,21 @@ def test_no_checkpoint_is_blamed_for_memory_that_gives_out():
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         with pytest.raises(type(error)):
             loading_problem(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_said"), [(OSError(errno.ENOSPC, "No space left"), False), (KeyError("a"), True)]
+)
+def test_a_thread_that_storage_ends_leaves_no_traceback(error, is_said, capsys):
+    """Whoever waits for it raises the same, and that is one line."""
+
+    def end():
+        raise error
+
+    def main():
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+
+    assert leave(main) == 0
+    assert ("Traceback" in capsys.readouterr().err) == is_said
