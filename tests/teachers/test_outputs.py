@@ -114,3 +114,9 @@ def test_states_of_any_size_are_rounded_to_their_own_range():
     assert got.dtype == row_type(32)
     error = (unpack(got, torch.device("cpu")) - states).abs().amax(-1)
     assert (error <= 0.51 * (states.amax(-1) - states.amin(-1)) / 255).all()
+
+
+def test_states_of_half_precision_are_rounded_in_full_one():
+    """As autocast gives them: levels computed in bf16 would be off by several."""
+    states = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert pack(states).tobytes() == pack(states.float()).tobytes()

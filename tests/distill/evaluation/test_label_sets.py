@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, rel_entr
+from scipy.special import expit, logit, rel_entr
 from sklearn import metrics as sklearn_metrics
 
 from distill.config.schema import TrainingConfig
@@ -56,6 +56,16 @@ def test_scores_are_those_of_scikit_learn(threshold):
     assert list(expected) == ["subset_accuracy", "micro_f1", "macro_f1"]
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_label_that_one_side_alone_has_counts_as_wrong(swap):
+    """Given and never right, or had and never found: its F1 is 0, and part of the mean."""
+    one, other = np.array([[1, 0, 0, 0], [1, 1, 0, 0]]), np.array([[1, 0, 0, 0], [1, 0, 0, 0]])
+    labels, given = (other, one) if swap else (one, other)
+    logits = np.where(given == 1, 9.0, -9.0)
+    assert compute_metrics(TASK, logits, labels.astype(np.float32))["macro_f1"] == 0.5
+    assert bootstrap_metric("macro_f1", labels, [given], resamples=1, seed=0)[0, 0] == 0.5
+
+
 def test_a_label_that_nobody_has_or_gives_is_no_part_of_macro_f1():
     labels = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], np.float32)
     logits = np.where(labels == 1, 5.0, -5.0)
@@ -98,6 +108,13 @@ def test_of_equal_thresholds_the_nearest_to_a_half_is_chosen():
     assert best_threshold(np.where(labels == 1, 9.0, -9.0), labels) == 0.5
     assert best_threshold(np.where(labels == 1, 9.0, 1.0), labels) == pytest.approx(0.74)  # sigmoid(1) = 0.73
     assert best_threshold(np.full((2, 2), np.nan), labels) == 0.5
+
+
+@pytest.mark.parametrize("between", [0.01, 0.37, 0.99])
+def test_thresholds_are_hundredths_from_the_first_to_the_last(between):
+    """One of them alone tells these probabilities apart."""
+    probabilities = np.array([[between - 1e-4, between + 1e-4]])
+    assert best_threshold(logit(probabilities), np.array([[0, 1]])) == between
 
 
 @pytest.mark.parametrize("threshold", ["0.4", 0, 1, 1.5, -0.2, True, [0.4]])
