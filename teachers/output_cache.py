@@ -91,7 +91,7 @@ def build_cache(
     with making_room(folder.parent):
         if limit is not None:
             remove_oldest(folder.parent, needed, limit)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         free = shutil.disk_usage(folder).free
         if needed > 0.95 * free:
             raise UserError(

@@ -112,6 +112,15 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher,
     assert torch.allclose(got["hidden_states"][1][real], want["hidden_states"][1][real], atol=0.02)
 
 
+def test_what_kills_left_goes_and_what_others_are_writing_stays(teacher, examples, tmp_path):
+    own, living, dead = (tmp_path / f"arrays.{process}.incomplete" for process in (os.getpid(), os.getppid(), 2**30))
+    for left in (own, living, dead):
+        left.mkdir()
+        (left / "logits.npy").write_bytes(b"half")
+    build_cache(teacher, examples, [], tmp_path)
+    assert [path for path in tmp_path.iterdir() if "incomplete" in path.name] == [living]
+
+
 @pytest.mark.parametrize("lost", ["logits.npy", "seconds.json", "an array"])
 def test_what_was_lost_is_computed_again(lost, teacher, examples, tmp_path):
     build_cache(teacher, examples, OUTPUTS, tmp_path)

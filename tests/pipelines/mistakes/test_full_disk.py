@@ -24,6 +24,7 @@ from distill.data.token_store import open_tokens, write_tokens
 from distill.data.tokenization import train_tokenizer
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import read_record, write_record
+from distill.export import deployment
 from distill.export.bert_folder import deploy_bert
 from distill.export.deployment import predict_validation
 from distill.training.checkpoints import is_whole, keep_best, save_checkpoint
@@ -197,3 +198,18 @@ def test_figures_on_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: file too large")
+
+
+def test_an_export_on_a_full_disk(
+    tools: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was exported before stays as it was."""
+    monkeypatch.setattr(deployment, "export_onnx", lambda student, path: path.write_bytes(bytes(2 * LIMIT)))
+    output = tmp_path / "student.onnx"
+    output.write_text("an earlier export")
+    with pytest.raises(SystemExit) as stopped, full_disk():
+        run(lambda: deployment.deploy_onnx(tools.bert, output, {}, {}, int8=True))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: --output {output} cannot be written: File too large\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
+    assert output.read_text() == "an earlier export"
