@@ -40,7 +40,7 @@ TESTS = {
     "distill/training/optimizer.py": ("distill/objectives/test_stage_losses.py",),
     "distill/data/splits.py": (
         *("distill/data/test_splits.py", "distill/data/test_labels.py", "distill/data/test_inspection.py"),
-        "distill/data/test_auxiliary_tasks.py",
+        *("distill/data/test_auxiliary_tasks.py", "distill/data/test_checksums.py"),
     ),
     "distill/data/label_stratification.py": ("distill/data/test_label_sets.py", "distill/data/test_splits.py"),
     "distill/data/batching.py": ("distill/data/test_batching.py",),

@@ -5,7 +5,7 @@ import pytest
 from helpers.data_folders import folder_with, load, write
 
 from distill.config.data_schema import DataConfig
-from distill.data.splits import load_data, resolve_task
+from distill.data.splits import load_data, resolve_task, row_id_doubt
 from distill.tasks import TASKS, custom_task
 from distill.utils.errors import UserError
 
@@ -187,3 +187,19 @@ def test_of_many_classes_some_are_listed(tmp_path):
     labels = [str(number) for number in range(50)] * 2
     with pytest.raises(UserError, match=r"label 77 is not among 0, 1, .*, 19, \.\.\. \(30 more\)$"):
         own(tmp_path, ("csv", labels), ("csv", [*labels, "77"]))
+
+
+def test_scores_that_are_all_the_same_teach_nothing(tmp_path):
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [2.5, 2.5]}
+    folder = folder_with(tmp_path, columns | {"label": [0.5, 5.0]}, "csv", "stsb")
+    write(folder / "stsb" / "train.jsonl", columns)
+    with pytest.raises(UserError, match=r"^train: every label is 2\.5 \(rows: 2\); give examples of at least two"):
+        load(folder, STSB)
+
+
+@pytest.mark.parametrize(("classes", "rows", "doubted"), [(9, 9, False), (10, 99, True), (10, 100, False)])
+def test_labels_of_which_hardly_one_occurs_twice_may_be_numbers_of_rows(classes, rows, doubted):
+    task = custom_task(["text"], "label", [f"c{number}" for number in range(classes)], False)
+    doubt = row_id_doubt(task, rows)
+    assert (doubt is not None) == doubted
+    assert not doubted or doubt.startswith(f"column 'label' holds {classes} classes in {rows} rows: a row id")

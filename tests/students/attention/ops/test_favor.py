@@ -230,6 +230,18 @@ def test_the_linear_form_makes_no_quadratic_tensor() -> None:
     assert 0 < largest.numel <= 2 * length * num_features
 
 
+@pytest.mark.parametrize(("length", "learns", "quadratic"), [(5, True, True), (6, True, False), (5, False, False)])
+def test_auto_is_quadratic_in_training_on_the_shortest_texts_alone(
+    length: int, learns: bool, quadratic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below 2md / (m + d) / 2 tokens: 16 features of heads of 8 meet at 5.3."""
+    inputs, calls, original = _inputs(1, 1, length, 8), [], favor._unnormalised_map
+    monkeypatch.setattr(favor, "_unnormalised_map", lambda *given: (calls.append(1), original(*given))[1])
+    query, key, value = (tensor.requires_grad_(learns) for tensor in inputs[:3])
+    favor_attention(query, key, value, None, torch.randn(16, 8, generator=_generator()).to(query.dtype))
+    assert bool(calls) == quadratic
+
+
 def test_an_unknown_form_names_the_choices_and_the_nearest() -> None:
     query, key, value = _inputs(1, 1, 3, 4)
     with pytest.raises(ValueError, match=r"'linaer' is unknown; choose one of auto, linear.*did you mean 'linear'"):
