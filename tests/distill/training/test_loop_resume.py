@@ -201,3 +201,32 @@ def test_resuming_really_resumes(train_stage, monkeypatch):
     monkeypatch.setattr(StageTrainer, "train_step", lambda *args: (steps.append(None), original(*args)))
     train_stage(LABELS)
     assert len(steps) == 2  # of 8: the last checkpoint before the kill was that of step 6
+
+
+def test_the_bar_counts_every_step_and_goes_on_where_it_was(train_stage, monkeypatch):
+    bars, make_bar = [], loop.progress_bar
+    monkeypatch.setattr(loop, "progress_bar", lambda **how: (bars.append(make_bar(**how)), bars[-1])[1])
+    with kill_after(monkeypatch, 5), pytest.raises(KilledError):
+        train_stage(LABELS)
+    train_stage(LABELS)
+    assert [(bar.n, bar.total) for bar in bars] == [(5, 8), (8, 8)]
+    assert bars[0].initial == 0
+    assert bars[1].initial in (3, 4)  # the end of an epoch has a checkpoint only where that took little time
+
+
+def test_trackers_are_written_out_before_every_checkpoint(train_stage, monkeypatch):
+    """A run that is killed behind a checkpoint goes on from it, and what was shown up to there stays."""
+    calls, save = [], loop.save_checkpoint
+    monkeypatch.setattr(loop, "flush_trackers", lambda accelerator: calls.append("trackers"))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *given: (calls.append("checkpoint"), save(*given)))
+    train_stage(LABELS)
+    assert calls
+    assert calls == ["trackers", "checkpoint"] * (len(calls) // 2)
+
+
+def test_a_stage_that_ends_leaves_nothing_to_the_checkpoints_of_the_next(train_stage, monkeypatch):
+    trainers, finish = [], StageTrainer.finish
+    monkeypatch.setattr(StageTrainer, "finish", lambda self: (finish(self), trainers.append(self)))
+    train_stage(LABELS)
+    (accelerator,) = (trainer.accelerator for trainer in trainers)
+    assert (accelerator._models, accelerator._optimizers) == ([], [])
