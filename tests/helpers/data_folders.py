@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill.data.splits import Examples, load_splits
+from distill.data.synthetic_glue import generate
 from distill.tasks import TASKS, Task
 
 MANY = {"sentence": [f"text {i}" for i in range(1000)], "label": [int(i % 10 == 0) for i in range(1000)]}
@@ -50,3 +51,12 @@ def folder_with(
     else:
         write(path, validation)
     return tmp_path
+
+
+def few_sentences(folder: Path, train: int, validation: int) -> Path:
+    """Write the first rows of the embedded SST-2, whose thousands take a run seconds to write and to predict."""
+    splits = generate("sst2", 0)
+    for name, count in (("train", train), ("validation", validation)):
+        rows = splits[name][:count]
+        write(folder / "sst2" / f"{name}.jsonl", {key: [row[key] for row in rows] for key in ("sentence", "label")})
+    return folder

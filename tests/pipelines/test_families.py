@@ -1,41 +1,28 @@
 """A whole run with a teacher of every family: fine-tuned, distilled, compared and exported."""
 
 import json
-import sys
 
 import pytest
 import torch
 import transformers
+from helpers.data_folders import few_sentences, load
 from helpers.families import tiny_classifier, tiny_tokenizer
+from helpers.in_process import QUICK, call, compare_again
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from distill.config.data_schema import DataConfig
-from distill.data.splits import load_data, resolve_task
-from distill.utils.cli import run
-from pipelines import compare, export
+from pipelines import export
 from students.families import FAMILIES
-
-DATA = DataConfig(dir="embedded", max_length=32, max_train_examples=300)
-QUICK = ["--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.02"]
 
 
 @pytest.fixture(scope="module")
-def texts():
-    return [text for row in load_data(resolve_task("sst2", DATA), DATA).train.texts for text in row]
-
-
-def call(monkeypatch, command, *arguments):
-    """Run a command in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", [command.__name__, *map(str, arguments), *QUICK])
-    with pytest.raises(SystemExit) as ended:
-        run(command.main)
-    return ended.value.code
+def data(tmp_path_factory):
+    return few_sentences(tmp_path_factory.mktemp("data"), 150, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_run(kind, texts, tiny, tmp_path, monkeypatch):
-    tokenizer = tiny_tokenizer(kind, texts, 400)
+def test_a_run(kind, data, tiny, tmp_path, monkeypatch, capsys):
+    tokenizer = tiny_tokenizer(kind, [text for row in load(data)[0].texts for text in row], 400)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 40, "initializer_range": 0.05}
     pad = {"pad_token_id": tokenizer.pad_token_id}
     encoder = tiny_classifier(kind, vocab_size=len(tokenizer), **sizes | pad).base_model
@@ -43,6 +30,7 @@ def test_a_run(kind, texts, tiny, tmp_path, monkeypatch):
     tokenizer.save_pretrained(tmp_path / "encoder")
     folder = tmp_path / "run"
     more = ["--student.layer_map", "importance", "--augmentation.copies", "1", "--augmentation.kinds", "[replace]"]
+    more += ["--data.dir", str(data), "--comparison.lengths", "[]"]
     done = tiny.run(folder, "--teacher.checkpoint", str(tmp_path / "encoder"), *more)
     assert done.returncode == 0, done.stderr
     record = json.loads((folder / "record.json").read_text())
@@ -57,12 +45,15 @@ def test_a_run(kind, texts, tiny, tmp_path, monkeypatch):
     assert student.config.model_type == "efficient_bert"
     tokenizer_config = json.loads((folder / "student" / "tokenizer_config.json").read_text())
     assert tokenizer_config["model_max_length"] == 40
-    data = ["--task", "sst2", "--data.dir", "embedded", "--data.max_length", "32"]
+    reads = ["--task", "sst2", "--data.dir", data, "--data.max_length", "32"]
     names = ["--teacher", folder / "teacher", "--student", folder / "student"]
-    assert call(monkeypatch, compare, *names, *data, "--output", tmp_path / "again") == 0
-    again = json.loads((tmp_path / "again" / "record.json").read_text())
+    again = compare_again(monkeypatch, capsys, *names, *reads)
     assert again["models"]["student"]["metrics"] == pytest.approx(record["models"]["student"]["metrics"])
-    assert call(monkeypatch, export, "--student", folder / "student", "--output", tmp_path / "student.onnx") == 0
+    assert again["speed"][0]["speedup"] > 0
+    # As the last stage left it: where it lies beside the run's record, that and the report would be written again.
+    student_folder = folder / "checkpoints" / "logits" / "student"
+    output = tmp_path / "student.onnx"
+    assert call(monkeypatch, export.main, "--student", student_folder, *reads, "--output", output, *QUICK) == 0
     assert torch.isfinite(student(torch.full((1, 40), 7)).logits).all()
 
 
