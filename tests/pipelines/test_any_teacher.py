@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import warm
+from helpers.data_folders import few_sentences, load
 from helpers.families import tiny_classifier, tiny_tokenizer
+from helpers.in_process import compare_again
 from helpers.tiny_teachers import FAMILIES, teacher_with_code, tiny_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
-from distill.data.splits import load_splits
 from distill.data.tokenization import train_tokenizer
 from distill.evaluation.predictions_file import read_predictions
-from distill.tasks import get_task
 
-ROOT = Path(__file__).resolve().parents[2]
-SST2 = get_task("sst2")
 STAGES = """[
 {name: depth, epochs: 1, learning_rate: 2.0e-4, attention: softmax, losses: {hidden_states: 1.0, logits: 1.0}},
 {name: transfer, epochs: 1, learning_rate: 1.0e-3, targets: softmax_student, inputs: teacher, train: attention,
@@ -29,9 +26,13 @@ COPIES = ["--augmentation.copies", "2", "--augmentation.kinds", "[replace, cut]"
 
 
 @pytest.fixture(scope="module")
-def texts() -> list[str]:
-    splits = load_splits(SST2, source="embedded", seed=0, max_train_examples=300, held_out_fraction=0.05)
-    return [text for row in splits.train.texts for text in row]
+def data(tmp_path_factory) -> Path:
+    return few_sentences(tmp_path_factory.mktemp("data"), 150, 60)
+
+
+@pytest.fixture(scope="module")
+def texts(data) -> list[str]:
+    return [text for row in load(data)[0].texts for text in row]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +47,16 @@ def start(texts, tmp_path_factory) -> Path:
     return folder
 
 
-def options(teacher: Path, start: Path) -> list[str]:
-    more = ["--student.num_layers", "2", "--stages", STAGES.replace("\n", " "), "--comparison.lengths", "[16]"]
-    return ["--teacher.checkpoint", str(teacher), "--student.checkpoint", str(start), *more, *COPIES]
+@pytest.fixture(scope="module")
+def options(data):
+    """Return a function that gives the options of a run from a teacher and from what the student is made of."""
+    shared = ["--data.dir", str(data), "--student.num_layers", "2", "--stages", STAGES.replace("\n", " "), *COPIES]
+    shared += ["--comparison.lengths", "[]"]
+    return lambda teacher, start: ["--teacher.checkpoint", str(teacher), "--student.checkpoint", str(start), *shared]
 
 
 @pytest.fixture(scope="module")
-def distilled(tiny, texts, start, tmp_path_factory):
+def distilled(tiny, texts, start, options, tmp_path_factory):
     """Return a function that distils from an encoder of a family, once."""
     done: dict[str, Path] = {}
 
@@ -70,7 +74,7 @@ def distilled(tiny, texts, start, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_whole_run(family, distilled, start, tiny):
+def test_a_whole_run(family, distilled, start, data, monkeypatch, capsys):
     folder = distilled(family)
     record = json.loads((folder / "record.json").read_text())
     assert record["models"]["teacher"]["layers"] == 3
@@ -78,13 +82,10 @@ def test_a_whole_run(family, distilled, start, tiny):
     assert [len(stage["fidelity"]) for stage in record["stages"]] == [0, 2, 0]
     assert record["models"]["teacher"]["flops"] is None
     assert family in record["models"]["teacher"]["flops_reason"]
-    assert record["speed"][0]["speedup"] > 0
-    assert record["throughput"]["teacher_tokens_per_second"] > 0
 
     # Every model is saved with the tokenizer by which it reads, and predicts as transformers lets it.
     predicted = read_predictions(folder / "predictions.parquet")
-    splits = load_splits(SST2, source="embedded", seed=0, max_train_examples=300, held_out_fraction=0.05)
-    rows = [row[0] for row in splits.validation["validation"].texts[:8]]
+    rows = [row[0] for row in load(data)[2]["validation"].texts[:8]]
     for role in ("teacher", "student", "baseline"):
         own_code = {"trust_remote_code": role != "teacher"}
         model = AutoModelForSequenceClassification.from_pretrained(folder / role, **own_code).eval()
@@ -110,18 +111,17 @@ def test_a_whole_run(family, distilled, start, tiny):
 
     # Compared again from its folders alone, each model by its own tokenizer.
     run_folders = [f"--{role}={folder / role}" for role in ("teacher", "student", "baseline")]
-    data = ["--data.dir", "embedded", "--data.max_length", "32", "--seconds-per-point", "0.05", "--format", "json"]
-    sizes = ["--lengths", "16", "--batch-sizes", "1"]
-    done = warm.run([str(ROOT / "pipelines" / "compare.py"), *run_folders, "--task", "sst2", *data, *sizes])
-    assert done.returncode == 0, done.stderr
-    again = json.loads(done.stdout)
+    reads = ["--task", "sst2", "--data.dir", data, "--data.max_length", "32"]
+    again = compare_again(monkeypatch, capsys, *run_folders, *reads)
+    assert again["speed"][0]["speedup"] > 0
+    assert again["throughput"]["teacher_tokens_per_second"] > 0
     for role in ("teacher", "student", "baseline"):
         assert again["models"][role]["metrics"] == pytest.approx(record["models"][role]["metrics"])
     assert again["kl_to_teacher"] == pytest.approx(record["kl_to_teacher"], rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_texts_without_labels_and_a_start_of_another_family(tiny, texts, tmp_path):
+def test_texts_without_labels_and_a_start_of_another_family(tiny, texts, options, tmp_path):
     """Both models read them, each in its own tokens; the student is made of an ELECTRA, the teacher is a RoBERTa."""
     folders = {}
     for kind in ("roberta", "electra"):
@@ -143,7 +143,9 @@ def test_texts_without_labels_and_a_start_of_another_family(tiny, texts, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(distilled, tiny, start, tmp_path, same_end):
+def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(
+    distilled, tiny, start, options, tmp_path, same_end
+):
     undisturbed = distilled("modernbert")
     arguments = options(undisturbed.parent / "encoder", start)
     killed, errors = tiny.kill_when(
@@ -156,11 +158,12 @@ def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(distilled, tiny
 
 
 @pytest.mark.slow
-def test_a_teacher_with_code_of_its_own_that_shows_no_layers(tiny, texts, start, tmp_path):
+def test_a_teacher_with_code_of_its_own_that_shows_no_layers(tiny, texts, start, data, tmp_path):
     teacher = teacher_with_code(texts, tmp_path / "bag", tmp_path / "ran")
     logits = "[{name: logits, epochs: 1, learning_rate: 1.0e-3, losses: {logits: 1.0}}]"
     more = ["--student.num_layers", "2", "--stages", logits, "--comparison.lengths", "[]", "--baseline.epochs", "0"]
-    arguments = ["--teacher.checkpoint", str(teacher), "--student.checkpoint", str(start), *more]
+    models = ["--teacher.checkpoint", str(teacher), "--student.checkpoint", str(start)]
+    arguments = [*models, "--data.dir", str(data), *more]
     refused = tiny.run(tmp_path / "run", *arguments)
     assert refused.returncode == 2
     assert "read that code, then give --teacher.trust_remote_code true" in refused.stderr

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pandas
 import pytest
+from helpers.in_process import QUICK, call, compare_again
 from helpers.topics import NAMES, write_topics
 
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.record import read_record
 from distill.sweeps.summary import read_run, summarise
-from distill.utils.cli import run
 from pipelines import compare, export
 from pipelines.run.api import load_student, predict
 
@@ -21,15 +21,8 @@ SETTINGS = {
     "teacher.epochs": "12",
     "teacher.learning_rate": "3e-3",
     "teacher.margin_over_majority": "0.2",
+    "comparison.lengths": "[]",
 }
-
-
-def call(main, monkeypatch, *arguments):
-    """Run a command in this process and return its exit code."""
-    monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        run(main)
-    return ended.value.code or 0
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +66,15 @@ def test_a_run_leaves_a_student_of_label_sets(finished, monkeypatch, capsys):
     assert all(set(answer.labels) <= set(NAMES) for answer in answers)
     assert any(answer.labels for answer in answers)
 
-    quick = ("--lengths", "16", "--batch-sizes", "1", "--seconds-per-point", "0.05")
     data = ("--task", "custom", "--data.dir", table, "--data.multi_label", "--data.max_length", "32")
     models = ("--teacher", folder / "teacher", "--student", folder / "student")
-    assert call(compare.main, monkeypatch, *models, *data, *quick, "--format", "json") == 0
-    again = json.loads(capsys.readouterr().out)
+    again = compare_again(monkeypatch, capsys, *models, *data)
     assert again["models"]["student"]["metrics"] == pytest.approx(record.models.student.metrics)
-    assert call(compare.main, monkeypatch, *models, *data[:4]) == 2
+    assert call(monkeypatch, compare.main, *models, *data[:4]) == 2
     assert capsys.readouterr().err.startswith("error: data.label_column: ")
 
     onnx = folder.parent / "student.onnx"
-    assert call(export.main, monkeypatch, "--student", folder / "student", "--output", onnx, *quick) == 0
+    assert call(monkeypatch, export.main, "--student", folder / "student", "--output", onnx, *QUICK) == 0
     meaning = json.loads((folder.parent / "student.labels.json").read_text())
     assert meaning == {"labels": list(NAMES), "threshold": record.models.student.threshold}
     deployed = read_record(folder).deployments[0]

@@ -80,7 +80,7 @@ def test_a_kill_changes_nothing(with_texts, tiny, same_end: Callable, tmp_path: 
 
 @pytest.mark.slow
 def test_other_texts_are_refused_and_moved_ones_are_not(with_texts, tiny, texts: Path, tmp_path: Path) -> None:
-    _, _, options = with_texts
+    options = [*with_texts[2], "--baseline.epochs", "0"]
     killed, errors = tiny.kill_when(tiny.start(tmp_path / "run", *options), tmp_path / "run", "checkpoints/layers/s*")
     assert killed, errors
     moved, other = tmp_path / "moved.txt", tmp_path / "other.txt"
@@ -99,6 +99,7 @@ def test_other_texts_are_refused_and_moved_ones_are_not(with_texts, tiny, texts:
 def test_several_processes_read_what_one_has_written(without_chance, tiny, histories, same_losses, tmp_path) -> None:
     (tmp_path / "texts.txt").write_text("".join(f"a {word} story number {n}\n" for n in range(30) for word in "gb"))
     options = ("--config", str(without_chance.config), "--data.unlabelled", str(tmp_path / "texts.txt"))
+    options += ("--baseline.epochs", "0", "--comparison.lengths", "[]")
     for processes, folder in ((1, "one"), (2, "two")):
         launcher = {} if processes == 1 else {"launcher": processes}
         done = tiny.run(tmp_path / folder, *options, **launcher)
