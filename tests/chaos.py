@@ -95,7 +95,7 @@ REMOVALS = ("os.remove", "os.rmdir")
 
 def command(folder: Path) -> list[str]:
     """Return the command line of the run."""
-    options = {**SMALLER, "run_dir": str(folder)}
+    options = {**SMALLER, "data.dir": str(folder.parent / "data"), "run_dir": str(folder)}
     words = [word for key, value in options.items() for word in (f"--{key}", as_word(value))]
     return [str(ROOT / "pipelines" / "distill.py"), "--config", str(ROOT / "configs" / "demo.yaml"), *words]
 
@@ -231,8 +231,11 @@ def chaos(count: int, seed: int, folder: Path) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     for name in IMPORTED:
         importlib.import_module(name)
+    from helpers.data_folders import few_sentences
+
     from distill.utils.environment import describe_environment
 
+    few_sentences(folder / "data", 330, 200)
     gc.collect()
     gc.freeze()  # or every fork's collections go through, and copy, what the imports left
     undisturbed, trace = folder / "undisturbed", folder / "events.jsonl"

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from helpers import warm
+from helpers.data_folders import few_sentences
 from helpers.same_end import differences
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ PYTHON: Launcher = ("python",)
 
 TINY = """
 task: sst2
-data: {dir: embedded, max_length: 32, max_train_examples: 300}
+data: {dir: DATA, max_length: 32, max_train_examples: 300}
 teacher:
   checkpoint: null
   scratch: {num_layers: 2, hidden_size: 32, num_heads: 2, intermediate_size: 64, vocabulary_size: 400}
@@ -121,8 +122,9 @@ class Finished:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Return the configuration of the tiny run."""
-    config = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
-    config.write_text(TINY)
+    folder = tmp_path_factory.mktemp("tiny")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY.replace("DATA", str(few_sentences(folder / "data", 330, 200))))
     return Tiny(config)
 
 

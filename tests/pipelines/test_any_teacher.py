@@ -143,9 +143,7 @@ def test_texts_without_labels_and_a_start_of_another_family(tiny, texts, options
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(
-    distilled, tiny, start, options, tmp_path, same_end
-):
+def test_a_killed_run_goes_on_bit_equal_in_the_stage_of_the_maps(distilled, tiny, start, options, tmp_path, same_end):
     undisturbed = distilled("modernbert")
     arguments = options(undisturbed.parent / "encoder", start)
     killed, errors = tiny.kill_when(

@@ -92,10 +92,10 @@ def test_predictions_hold_every_example_once(finished) -> None:
         "student_logits",
         "baseline_logits",
     ]
-    assert predictions["id"].tolist() == list(range(1000))
+    assert predictions["id"].tolist() == list(range(200))
     logits = {role: np.stack(predictions[f"{role}_logits"].to_list()) for role in ("teacher", "student", "baseline")}
     for role, values in logits.items():
-        assert values.shape == (1000, 2)
+        assert values.shape == (200, 2)
         record = json.loads((finished.folder / "record.json").read_text())
         accuracy = (values.argmax(1) == predictions["label"]).mean()
         assert record["models"][role]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=1e-9)

@@ -80,7 +80,7 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("data.validation_fraction is 0.5", "between 0 and 0.5"),
     ),
     "columns without custom": (["--data.text_columns", "[a]"], ("custom",)),
-    "custom columns for an embedded task": (["--task", "imdb"], ("imdb", "embedded")),
+    "custom columns for an embedded task": (["--task", "imdb", "--data.dir", "embedded"], ("imdb", "embedded")),
     "missing data folder": (["--data.dir", "/no/such/folder"], ("data.dir", "/no/such/folder")),
     "no such checkpoint": (["--teacher.checkpoint", "/no/such/teacher"], ("teacher.checkpoint", "/no/such/teacher")),
     "half precision without a GPU": (["--training.mixed_precision", "fp16"], ("fp16", "GPU", "bf16")),
