@@ -80,6 +80,19 @@ def test_the_history_ends_with_the_last_step_and_weights_are_shown_apart(train_s
         assert line["hidden_states_weighted"] == 0.5 * line["hidden_states"]
 
 
+def test_trackers_see_the_losses_and_every_epochs_score(train_stage, monkeypatch):
+    shown = []
+    monkeypatch.setattr(loop, "log_figures", lambda accelerator, values, step: shown.append((step, dict(values))))
+    _, progress = train_stage(LABELS, scores=[0.5, 0.25])
+    lines = [(step, values) for step, values in shown if "labels/labels" in values]
+    assert [step for step, _ in lines] == [line["step"] for line in progress.history] == [4, 8]
+    for (_, values), line in zip(lines, progress.history, strict=True):
+        assert values.pop("labels/examples_per_second") > 0
+        assert values == {f"labels/{name}": value for name, value in line.items() if name != "step"}
+    others = [(step, values) for step, values in shown if "labels/labels" not in values]
+    assert others == [(4, {"labels/held_out_accuracy": 0.5}), (8, {"labels/held_out_accuracy": 0.25})]
+
+
 def test_a_line_of_the_history_is_the_mean_over_all_examples_of_the_epoch(train_stage):
     # No learning: the mean over 20 examples in batches of 6, the last of them smaller, is the mean over one batch.
     stage = replace(LABELS, epochs=1, learning_rate=1e-12)
