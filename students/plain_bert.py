@@ -4,7 +4,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from .attention import ATTENTIONS
-from .configuration import StudentConfig
+from .configuration import BERT_FORM, StudentConfig
 from .from_teacher import NOT_INHERITED, POSITIONS
 from .modeling import StudentForSequenceClassification
 
@@ -12,30 +12,38 @@ from .modeling import StudentForSequenceClassification
 def exact_length(config: StudentConfig) -> int:
     """Return up to how many tokens a student's attention is softmax over the whole text: 0 if it never is."""
     names = {config.attention_of_layer(layer) for layer in range(config.num_hidden_layers)}
+    positions = config.max_position_embeddings - config.position_offset
     if all(ATTENTIONS[name].is_softmax for name in names):
-        return config.max_position_embeddings
-    return min(config.exact_up_to, config.max_position_embeddings)
+        return positions
+    return min(config.exact_up_to, positions)
 
 
 def plain_bert(student: StudentForSequenceClassification) -> BertForSequenceClassification:
     """Return a BERT with the student's weights, for texts of at most :func:`exact_length` tokens.
 
     It has no more positions than that, so that it never reads a text in which the student would do something else.
+    One that was made of a RoBERTa loses the positions before that of the first token, and reads what is padded on the
+    right alike.
 
     Raises:
-        ValueError: the student's attention is exact at no length, or its head is not BERT's.
+        ValueError: the student's attention is exact at no length, or its head or its embeddings are not BERT's.
     """
     if type(student) is not StudentForSequenceClassification:
         raise ValueError(f"{type(student).__name__} has a head that BERT does not have")
     positions = exact_length(student.config)
     if not positions:
         raise ValueError(f"{student.config.attention} attention is not BERT's at any length")
+    if student.config.pooler_act != BERT_FORM["pooler_act"]:
+        raise ValueError(f"the student's head has {student.config.pooler_act} where that of BERT has tanh")
+    if student.config.embedding_size is not None:
+        raise ValueError("the student has a linear layer between its embeddings and its layers, and BERT has none")
     own = {*StudentConfig.__annotations__, *NOT_INHERITED}
     inherited = {key: value for key, value in student.config.to_dict().items() if key not in own}
     with torch.random.fork_rng(devices=[]):
         bert = BertForSequenceClassification(BertConfig(**inherited | {"max_position_embeddings": positions}))
     weights = student.state_dict()
-    weights[POSITIONS] = weights[POSITIONS][:positions]
+    first = student.config.position_offset
+    weights[POSITIONS] = weights[POSITIONS][first : first + positions]
     if any(weights.get(name, tensor.new_empty(0)).shape != tensor.shape for name, tensor in bert.state_dict().items()):
         raise ValueError("the student has embeddings or layers of another shape than BERT's")
     bert.load_state_dict({name: weights[name] for name in bert.state_dict()})

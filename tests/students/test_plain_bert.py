@@ -3,10 +3,18 @@
 import pytest
 import torch
 from helpers.closeness import assert_close
+from helpers.families import batch_for, tiny_classifier
 from helpers.small_students import SIZES, batch, student
 from transformers import BertForSequenceClassification
 
-from students import ATTENTIONS, FrozenLSTMConfig, FrozenLSTMForSequenceClassification, exact_length, plain_bert
+from students import (
+    ATTENTIONS,
+    FrozenLSTMConfig,
+    FrozenLSTMForSequenceClassification,
+    exact_length,
+    plain_bert,
+    student_from_teacher,
+)
 
 POSITIONS = SIZES["max_position_embeddings"]
 EXACT = {
@@ -50,6 +58,33 @@ def test_a_bert_reads_no_text_in_which_the_student_is_not_exact():
         assert_close(bert(**batch(length=10)).logits, model(**batch(length=10)).logits)
         with pytest.raises((IndexError, RuntimeError)):
             bert(**batch(length=11))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert"])
+@pytest.mark.parametrize("exact_up_to", [0, 12])
+def test_a_student_of_a_family_that_counts_from_padding(kind, exact_up_to):
+    how = {"attention": "performer", "exact_up_to": exact_up_to} if exact_up_to else {"attention": "softmax"}
+    model = student_from_teacher(tiny_classifier(kind), layer_map=[0, 1], **how)[0].eval()
+    bert, longest = plain_bert(model), exact_up_to or 32
+    assert exact_length(model.config) == bert.config.max_position_embeddings == longest
+    inputs = batch_for(model, (longest, 5, 1), longest)
+    with torch.no_grad():
+        assert_close(bert(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("electra", {"embedding_size": 16}, "head has gelu where that of BERT has tanh"),
+        ("distilbert", {}, "head has relu where that of BERT has tanh"),
+        ("albert", {}, "a linear layer between its embeddings and its layers"),
+        ("albert", {"embedding_size": 16}, "a linear layer between its embeddings and its layers"),
+    ],
+)
+def test_a_student_of_a_family_with_another_head_or_embeddings_is_no_bert(kind, settings, reason):
+    model = student_from_teacher(tiny_classifier(kind, **settings), layer_map=[0, 1], attention="softmax")[0]
+    with pytest.raises(ValueError, match=reason):
+        plain_bert(model)
 
 
 def test_another_student_is_no_bert():
