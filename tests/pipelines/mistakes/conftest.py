@@ -63,6 +63,7 @@ def refused(
         existed = os.path.exists(folder)  # False for a name that no file can have
         options = ["--config", str(config or tiny.config), "--run_dir", str(folder), *arguments]
         monkeypatch.setattr("sys.argv", ["pipelines/distill.py", *options])
+        capsys.readouterr()  # what the test itself has saved may have said so
         with pytest.raises(SystemExit) as stopped:
             run(main)
         errors = capsys.readouterr().err
