@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pandas
 import pytest
+import torch
+from helpers.families import tiny_classifier, tiny_tokenizer
 from helpers.in_process import QUICK, call, compare_again
+from helpers.tiny_teachers import tiny_teacher
 from helpers.topics import NAMES, write_topics
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.record import read_record
@@ -90,3 +94,38 @@ def test_a_finished_run_and_its_teacher_are_taken_again(finished, tiny, tmp_path
     teacher = f"--teacher.checkpoint={folder / 'teacher'}"
     done = tiny.run(tmp_path / "run", *options, f"--data.dir={table}", teacher, "--check")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_teacher_and_a_start_of_two_other_families(tiny, tmp_path, monkeypatch, capsys):
+    """A DeBERTa is fine-tuned on label sets and teaches a student that is made of a RoBERTa and reads its tokens."""
+    table = write_topics(tmp_path, "bars", 320)
+    texts = list(pandas.read_csv(table)["text"])
+    tiny_teacher("deberta-v2", texts, tmp_path / "deberta", head=False, spread=0.1)
+    tokenizer = tiny_tokenizer("roberta", texts, 400)
+    encoder = tiny_classifier("roberta", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=3).base_model
+    for each in (encoder, tokenizer):
+        each.save_pretrained(tmp_path / "roberta")
+    stages = "[{name: both, epochs: 1, learning_rate: 1.0e-3, losses: {hidden_states: 1.0, logits: 1.0}}]"
+    settings = {"teacher.epochs": "1", "teacher.margin_over_majority": "-1", "stages": stages}
+    settings |= {"teacher.checkpoint": tmp_path / "deberta", "student.checkpoint": tmp_path / "roberta"}
+    options = [f"--{key}={value}" for key, value in (SETTINGS | settings).items()]
+    done = tiny.run(tmp_path / "run", *options, f"--data.dir={table}")
+    assert done.returncode == 0, done.stderr
+    folder, record = tmp_path / "run", read_record(tmp_path / "run")
+    predicted = pandas.read_parquet(folder / "predictions.parquet")
+    rows = list(pandas.read_csv(table)["text"][predicted["id"][:6]])
+    for role, words in (("teacher", "deberta"), ("student", "roberta"), ("baseline", "roberta")):
+        model = AutoModelForSequenceClassification.from_pretrained(folder / role).eval()
+        reader = AutoTokenizer.from_pretrained(folder / role)
+        assert len(reader) == len(AutoTokenizer.from_pretrained(tmp_path / words))
+        assert model.config.problem_type == "multi_label_classification"
+        assert model.config.threshold == record.models[role].threshold
+        with torch.no_grad():
+            inputs = [reader(text, truncation=True, max_length=32, return_tensors="pt") for text in rows]
+            logits = torch.cat([model(**each).logits for each in inputs])
+        np.testing.assert_allclose(logits, np.stack(predicted[f"{role}_logits"][:6]), rtol=1e-3, atol=1e-4)
+    data = ("--task", "custom", "--data.dir", table, "--data.multi_label", "--data.max_length", "32")
+    again = compare_again(monkeypatch, capsys, "--teacher", folder / "teacher", "--student", folder / "student", *data)
+    for role in ("teacher", "student"):
+        assert again["models"][role]["metrics"] == pytest.approx(record.models[role].metrics)
