@@ -9,7 +9,7 @@ import functools
 
 import pytest
 import torch
-from helpers.closeness import LAST_BITS, assert_close
+from helpers.closeness import assert_close
 from helpers.families import FIRST_WORD, batch_for, tiny_classifier
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
