@@ -243,6 +243,7 @@ def test_texts_of_other_tasks_are_read_by_the_stages_and_their_number_is_the_bas
 ) -> None:
     folder = tmp_path / "run"
     more = ("--teacher.checkpoint", str(finished.folder / "teacher"), "--comparison.lengths", "[]")
+    more += ("--data.dir", "embedded")  # which has the other tasks
     done = tiny.run(folder, "--augmentation.tasks", "[cola, mrpc]", "--baseline.epochs", "null", *more)
     assert done.returncode == 0, done.stderr
     steps = {}
