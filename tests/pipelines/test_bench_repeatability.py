@@ -30,10 +30,11 @@ def test_coverage_of_one():
     assert null_coverage(speed) == {"points": 3, "covered": 1}
 
 
-def test_command(finished, tmp_path):
+def test_command(finished, tiny, tmp_path):
     output = tmp_path / "repeat.json"
     models = ["--teacher", str(finished.folder / "teacher"), "--student", str(finished.folder / "student")]
-    more = ["--task", "sst2", "--data.dir", "embedded", "--trust-remote-code", "--record", str(output)]
+    data = str(tiny.config.parent / "data")
+    more = ["--task", "sst2", "--data.dir", data, "--trust-remote-code", "--record", str(output)]
     small = ["--repeats", "2", "--batch-sizes", "1", "--lengths", "16", "--seconds-per-point", "0.05"]
     done = warm.run([str(SCRIPT), *models, *more, *small])
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def test_several_processes_save_together(tiny, without_chance, tmp_path: Path, s
     assert process.returncode != 0  # torchrun's own
     assert errors.splitlines().count(HOW_TO_GO_ON.format("SIGTERM")) == 1, errors
     saved = max(run_dir.glob("checkpoints/layers/step-*/random_states_1.pkl")).parent
-    done = tiny.run(run_dir, *config, launcher=TORCHRUN)
+    done = tiny.run(run_dir, *config, launcher=2)
     assert done.returncode == 0, done.stderr
     assert f"step-{first_step(done.stderr, 'layers'):08d}" == saved.name
     same_losses(histories(without_chance.folder), histories(run_dir))

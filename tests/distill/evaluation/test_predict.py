@@ -1,11 +1,9 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import warm
 from helpers.closeness import assert_close
 from helpers.tiny_bert import tiny_bert
 
@@ -138,6 +136,7 @@ import sys
 import numpy as np
 from accelerate import Accelerator
 
+sys.path[:0] = PATHS
 from test_predict import bert, predict, random_examples
 
 
@@ -167,13 +166,11 @@ accelerator.end_training()
 
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_agree(model, tmp_path):
-    (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
-    assert result.returncode == 0, result.stderr[:6000]
+    paths = [str(path) for path in (ROOT, ROOT / "tests", Path(__file__).parent)]
+    (tmp_path / "script.py").write_text(TWO_PROCESSES.replace("PATHS", repr(paths)))
+    ranks = warm.Ranks(2, [str(tmp_path / "script.py"), str(tmp_path)], warm.environment())
+    _, errors = ranks.communicate(timeout=180)
+    assert ranks.returncode == 0, errors[:6000]
     assert_close(np.load(tmp_path / "alone.npy"), predict(model, random_examples(17), 4))
     for count in (1, 2, 3, 17, 32):
         expected = predict(model, random_examples(count), 4)
