@@ -11,12 +11,14 @@ from transformers import BertConfig
 
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
+from .layer_sizes import PER_LAYER, layer_problem, one_number, settle_sizes
 
 FEATURES = ("fixed", "redrawn", "learned")
 POOLER_ACTS = ("tanh", "gelu", "relu")
 """Of BERT and RoBERTa, of ELECTRA and of DistilBERT."""
-BERT_FORM = {"position_offset": 0, "embedding_size": None, "pooler_act": "tanh"}
-"""What BERT itself has of the settings by which families with its layers differ; left out where it is saved."""
+BERT_FORM = {"position_offset": 0, "embedding_size": None, "pooler_act": "tanh", "head_size": None}
+"""What BERT itself has of the settings by which families with its layers, and narrower students, differ; left out
+where it is saved."""
 MOST_FEATURES = 2**16
 MOST_LAYERS = 1000
 """Above what any student has: more is a slip of the pen, which would take all memory before it failed."""
@@ -43,6 +45,13 @@ class StudentConfig(BertConfig):
     reads_first_token: ClassVar[bool] = True
     """Whether the classifier reads the first token alone, so that the last layer need not compute the others."""
 
+    intermediate_size: int | list[int] = 3072  # type: ignore[assignment]  # BERT's is one number
+    """Width of the feed-forward layers; a list has one for every layer (``of_layer``)."""
+    num_attention_heads: int | list[int] = 12  # type: ignore[assignment]
+    """Heads of every layer; a list has one number for every layer, and needs ``head_size``."""
+    head_size: int | None = None
+    """Width of a head; None: ``hidden_size / num_attention_heads``. Heads that were taken out of a layer leave the
+    others as wide as they were, so that queries, keys and values of a layer are ``attention_size`` wide."""
     attention: str = "performer"
     """Mechanism of every layer that ``softmax_layers`` does not name."""
     softmax_layers: list[int] | None = None
@@ -94,14 +103,11 @@ class StudentConfig(BertConfig):
                 f"position_offset {self.position_offset} leaves none of max_position_embeddings "
                 f"{self.max_position_embeddings}"
             )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+        settle_sizes(self)
         if self.is_decoder:
             raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
         if self.num_features is None and self.mechanism.uses_num_features:
-            self.num_features = self.mechanism.default_num_features(self.hidden_size // self.num_attention_heads)
+            self.num_features = self.mechanism.default_num_features(self.size_of_head)
         self.attention_options = self.mechanism.resolve_options(self.attention_options or {})
         if self.exact_up_to and (problem := self.mechanism.why_not_exact(self.attention_options)):
             raise ValueError(f"exact_up_to {self.exact_up_to}: {self.attention} attention {problem}; leave it out")
@@ -129,8 +135,9 @@ class StudentConfig(BertConfig):
         if outside:
             raise ValueError(f"softmax_layers {outside} do not exist: layers are 0 to {count - 1}, or -1, the last")
         self.softmax_layers = sorted({layer % count for layer in self.softmax_layers})
-        if problem := self.mechanism.sizes_problem(self):
-            raise ValueError(problem)
+        for layer in range(count):
+            if problem := layer_problem(self, layer):
+                raise ValueError(problem)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what ``config.json`` holds: BERT's own form goes without saying."""
@@ -165,12 +172,24 @@ class StudentConfig(BertConfig):
         """Class of the layers that ``softmax_layers`` does not name."""
         return self.attentions[self.attention]
 
+    @property
+    def size_of_head(self) -> int:
+        """Width of every head."""
+        return self.head_size or self.hidden_size // one_number(self.num_attention_heads)
+
+    @property
+    def attention_size(self) -> int:
+        """Width of queries, keys and values, of a configuration whose layers are alike, or of one layer."""
+        return one_number(self.num_attention_heads) * self.size_of_head
+
     def of_layer(self, layer: int) -> "StudentConfig":
-        """The configuration that layer number ``layer`` is built from, in which ``num_features`` is its own."""
-        if not isinstance(self.num_features, list):
+        """The configuration that layer number ``layer`` is built from, in which lists are the layer's own number."""
+        own = {name: getattr(self, name) for name in PER_LAYER if isinstance(getattr(self, name), list)}
+        if not own:
             return self
         config = copy.copy(self)
-        config.num_features = self.num_features[layer]
+        for name, numbers in own.items():
+            setattr(config, name, numbers[layer])
         return config
 
     def attention_flops(self, length: int) -> int:

@@ -13,6 +13,7 @@ from .attention.base import SelfAttention
 from .families import FAMILIES, bert_settings, encoder_layers, layer_part, own_name, why_not
 from .frozen_lstm import FrozenLSTMForSequenceClassification
 from .layer_map import resolve_layer_map
+from .layer_sizes import SIZES
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
 
 NOT_INHERITED = (
@@ -90,6 +91,9 @@ def student_from_teacher(
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
     source = _weights_of(teacher)
     inherited = {key: value for key, value in bert_settings(teacher.config).items() if key not in NOT_INHERITED}
+    for name in SIZES:  # of a student whose layers differ
+        if isinstance(inherited.get(name), list):
+            inherited[name] = [inherited[name][layer] for layer in layers]
     projection = source.get(own_name(teacher.config, PROJECTION, layers))
     first = inherited.get("position_offset") or 0
     student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification

@@ -36,10 +36,13 @@ class StudentAttention(nn.Module):
 
     def __init__(self, config: StudentConfig, layer: int) -> None:
         super().__init__()
-        self.self = ATTENTIONS[config.attention_of_layer(layer)](config.of_layer(layer), layer)
+        own = config.of_layer(layer)
+        self.self = ATTENTIONS[config.attention_of_layer(layer)](own, layer)
         self.output = BertSelfOutput(config)
         if not self.self.has_output_projection:
             self.output.dense = nn.Identity()  # type: ignore[assignment]
+        elif own.attention_size != config.hidden_size:
+            self.output.dense = nn.Linear(own.attention_size, config.hidden_size)
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool
@@ -53,9 +56,10 @@ class StudentLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: StudentConfig, layer: int) -> None:
         super().__init__()
+        own = config.of_layer(layer)
         self.attention = StudentAttention(config, layer)
-        self.intermediate = self.attention.self.make_intermediate(config)
-        self.output = BertOutput(config)
+        self.intermediate = self.attention.self.make_intermediate(own)
+        self.output = BertOutput(own)
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False

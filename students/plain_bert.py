@@ -6,6 +6,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from .attention import ATTENTIONS
 from .configuration import BERT_FORM, StudentConfig
 from .from_teacher import NOT_INHERITED, POSITIONS
+from .layer_sizes import SIZES
 from .modeling import StudentForSequenceClassification
 
 
@@ -37,7 +38,14 @@ def plain_bert(student: StudentForSequenceClassification) -> BertForSequenceClas
         raise ValueError(f"the student's head has {student.config.pooler_act} where that of BERT has tanh")
     if student.config.embedding_size is not None:
         raise ValueError("the student has a linear layer between its embeddings and its layers, and BERT has none")
-    own = {*StudentConfig.__annotations__, *NOT_INHERITED}
+    sizes = {name: getattr(student.config, name) for name in SIZES}
+    if student.config.head_size is not None or any(isinstance(size, list) for size in sizes.values()):
+        raise ValueError(
+            f"BERT has one size in all layers and heads that fill hidden_size {student.config.hidden_size}, but here "
+            f"num_attention_heads is {sizes['num_attention_heads']}, head_size {student.config.head_size} and "
+            f"intermediate_size {sizes['intermediate_size']}"
+        )
+    own = {*StudentConfig.__annotations__, *NOT_INHERITED} - {*SIZES}
     inherited = {key: value for key, value in student.config.to_dict().items() if key not in own}
     with torch.random.fork_rng(devices=[]):
         bert = BertForSequenceClassification(BertConfig(**inherited | {"max_position_embeddings": positions}))

@@ -87,7 +87,7 @@ def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
     if not held or config.model_type not in SIZED_BY_CONFIG:
         return
     sizes = {
-        name: int(getattr(config, name, 0) or 0)
+        name: _smallest(getattr(config, name, 0))
         for name in (
             *("vocab_size", "max_position_embeddings", "type_vocab_size", "num_labels", "hidden_size"),
             *("hidden_dim" if config.model_type == "distilbert" else "intermediate_size", "num_hidden_layers"),
@@ -102,6 +102,11 @@ def check_size(config: PreTrainedConfig, folder: Path, who: str) -> None:
             f"{who}: its config.json describes {described:,} weights or more ({listed}), but its files hold "
             f"{held:,} bytes; put the config.json beside the weights that belongs to them"
         )
+
+
+def _smallest(size: int | list[int] | None) -> int:
+    """Return a size of a configuration; of one number for every layer the smallest."""
+    return min(size, default=0) if isinstance(size, list) else int(size or 0)
 
 
 def weights_problem(model: PreTrainedModel, info: Mapping[str, Any]) -> str | None:

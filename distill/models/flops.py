@@ -33,8 +33,8 @@ def model_flops(config: Any, length: int) -> int:
     configuration says in ``head_flops``. Before them, where embeddings are of a width E of their own, 2 N E D.
 
     Args:
-        config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size`` (DistilBERT: ``hidden_dim``) and
-            ``num_labels``.
+        config: with ``num_hidden_layers``, ``hidden_size``, ``intermediate_size`` (of a student one number or one for
+            every layer; DistilBERT: ``hidden_dim``) and ``num_labels``.
         length: number of tokens N.
 
     Raises:
@@ -46,7 +46,8 @@ def model_flops(config: Any, length: int) -> int:
         layers, hidden = config.num_hidden_layers, config.hidden_size
         inner = config.hidden_dim if kind == "distilbert" else config.intermediate_size
         last = 1 if getattr(config, "reads_first_token", False) else length
-        feed_forward = 4 * ((layers - 1) * length + last) * hidden * inner
+        units = inner if isinstance(inner, list) else [inner] * layers
+        feed_forward = 4 * hidden * (length * sum(units[:-1]) + last * units[-1])
         width: int = getattr(config, "embedding_size", None) or 0
         embeddings = 0 if kind == "electra" and width == hidden else 2 * length * width * hidden
         has_own_head = hasattr(config, "head_flops")

@@ -50,7 +50,7 @@ class ABCAttention(HeadAttention):
 
     def copy_from_teacher(self, teacher: nn.Module) -> list[str]:
         """Let each slot ask what a random state would ask in the teacher: W = (W_q x + b_q)/√d, x ~ N(0, 4 I)."""
-        num_slots, hidden_size = self.slots.shape[-1], self.num_heads * self.head_size
+        num_slots, hidden_size = self.slots.shape[-1], self.query.in_features
         states = torch.randn(1, num_slots, hidden_size, generator=seeded_generator(self.seed, self.layer, 1))
         query = self.split_heads(F.linear(SLOT_SIZE * states, self.query.weight, self.query.bias))
         self.slots.copy_(query[0].mT / self.head_size**0.5)
@@ -59,9 +59,9 @@ class ABCAttention(HeadAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Logits of the slots, K̃, Ṽ, then qK̃ᵀ and its product with Ṽ: 10 N m D."""
-        return 10 * length * config.num_features * config.hidden_size
+        return 10 * length * config.num_features * config.attention_size
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
         """Logits of the slots, K̃, Ṽ, then one query: 6 N m D + 4 m D."""
-        return (6 * length + 4) * config.num_features * config.hidden_size
+        return (6 * length + 4) * config.num_features * config.attention_size

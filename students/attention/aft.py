@@ -113,4 +113,4 @@ class AFTAttention(HeadAttention):
         """full: w and its product with 2D columns. local: the same on 3 blocks of keys per block. simple: sums."""
         variant, window, rank = (config.attention_options[name] for name in ("variant", "window", "rank"))
         pairs = {"simple": 0, "local": 3 * window * length, "full": length**2}[variant]
-        return 2 * pairs * (rank + 2 * config.hidden_size)
+        return 2 * pairs * (rank + 2 * config.attention_size)

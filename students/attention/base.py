@@ -20,7 +20,7 @@ class SelfAttention(nn.Module, ABC):
 
     A mechanism that mixes heads of queries, keys and values is a :class:`HeadAttention`; any other implements ``mix``
     and, for the tests, ``naive_mix``. It states what it is in the class attributes, which decide the contract tests it
-    has to pass. Shapes: B batch, N sequence length, H heads, d head size, D hidden size.
+    has to pass. Shapes: B batch, N sequence length, H heads, d head size, A = H d, D hidden size, in BERT A too.
 
     Contract of every mechanism: tokens outside the mask change nothing about the others and get no gradient, even if
     they hold NaN; an example's result depends neither on the rest of its batch nor on the padded length; an example
@@ -66,6 +66,8 @@ class SelfAttention(nn.Module, ABC):
     """Which of BERT's three linear maps the mechanism has."""
     has_output_projection: ClassVar[bool] = True
     """Whether BERT's output projection W_o follows."""
+    takes_any_heads: ClassVar[bool] = False
+    """Whether the heads of a layer need not fill the hidden size: it then mixes nothing but what they are given."""
     options: ClassVar[Mapping[str, Option]] = {}
     """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
     limits: ClassVar[Mapping[str, Limits]] = {}
@@ -81,10 +83,10 @@ class SelfAttention(nn.Module, ABC):
         super().__init__()
         self.layer = layer
         self.exact_up_to = 0 if self.is_softmax else config.exact_up_to
-        self.num_heads = config.num_attention_heads
-        self.head_size = config.hidden_size // config.num_attention_heads
+        self.num_heads: int = config.num_attention_heads  # type: ignore[assignment]  # of a layer, no list
+        self.head_size = config.size_of_head
         for name in self.projections:
-            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+            self.add_module(name, nn.Linear(config.hidden_size, config.attention_size))
 
     def forward(
         self,
@@ -95,7 +97,7 @@ class SelfAttention(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
 
-        Returns the context (B, N, D), or of the first token alone (B, 1, D), before the output projection, and the
+        Returns the context (B, N, A), or of the first token alone (B, 1, A), before the output projection, and the
         state for the next layer: what this layer got, unless the mechanism carries one.
         """
         mix = self.mix_first if first_token_only else self.mix
@@ -103,10 +105,10 @@ class SelfAttention(nn.Module, ABC):
 
     @abstractmethod
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix (B, N, D) hidden states; mask (B, N) bool or None; returns (B, N, D)."""
+        """Mix (B, N, D) hidden states; mask (B, N) bool or None; returns (B, N, A)."""
 
     def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the first row (B, 1, D) of ``mix``, without computing the others where the mechanism can."""
+        """Return the first row (B, 1, A) of ``mix``, without computing the others where the mechanism can."""
         return self.mix(hidden_states, mask)[:, :1]
 
     @abstractmethod
@@ -114,7 +116,7 @@ class SelfAttention(nn.Module, ABC):
         """The same as ``mix`` by the definition, slow and obvious; for tests."""
 
     def split_heads(self, hidden_states: Tensor) -> Tensor:
-        """View (B, N, D) as (B, H, N, d)."""
+        """View (B, N, A) as (B, H, N, d)."""
         return hidden_states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def project(self, hidden_states: Tensor) -> list[Tensor]:
@@ -232,9 +234,10 @@ class SelfAttention(nn.Module, ABC):
 
     @classmethod
     def flops(cls, config: Any, length: int) -> int:
-        """Operations of one attention block on N tokens: its projections, 2ND² each, and its core."""
+        """Operations of one attention block on N tokens: its projections, 2NDA each, and its core."""
         num_projections = len(cls.projections) + cls.has_output_projection
-        return 2 * num_projections * length * config.hidden_size**2 + cls.core_flops(config, length)
+        dense = 2 * num_projections * length * config.hidden_size * config.attention_size
+        return dense + cls.core_flops(config, length)
 
     @classmethod
     def mixes_first_alone(cls) -> bool:
@@ -247,7 +250,7 @@ class SelfAttention(nn.Module, ABC):
         alone = cls.mixes_first_alone()
         num_rows = (len(cls.projections) - alone) * length + alone + cls.has_output_projection
         core = cls.first_core_flops(config, length) if alone else cls.core_flops(config, length)
-        return 2 * num_rows * config.hidden_size**2 + core
+        return 2 * num_rows * config.hidden_size * config.attention_size + core
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
@@ -260,6 +263,8 @@ class HeadAttention(SelfAttention):
 
     Texts of at most ``exact_up_to`` tokens get softmax attention from the same queries, keys and values.
     """
+
+    takes_any_heads = True
 
     @abstractmethod
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -134,6 +134,6 @@ class BigBirdAttention(PatternAttention):
         """4N(3 + g + r)bD in whole blocks and 4gbND for the global rows; 4N²D where all blocks are neighbours."""
         size, num_global, num_random = (config.attention_options[name] for name in cls.options)
         if length <= 2 * size:
-            return 4 * length**2 * config.hidden_size
+            return 4 * length**2 * config.attention_size
         tokens = math.ceil(length / size) * size
-        return 4 * size * config.hidden_size * (tokens * (3 + num_global + num_random) + num_global * length)
+        return 4 * size * config.attention_size * (tokens * (3 + num_global + num_random) + num_global * length)

@@ -172,4 +172,5 @@ class CompressiveAttention(RelativeAttention):
         beyond = math.ceil(length / segment) - 1 - memory // segment
         far = max(0, min(num_slots * rate // segment, beyond))
         core = relative_flops(config, length, memory, far * segment // rate)
-        return core + (2 * rate + 4) * math.ceil(length / rate) * config.hidden_size**2 * (far > 0)
+        per_slot = (2 * rate * config.hidden_size + 4 * config.attention_size) * config.hidden_size
+        return core + per_slot * math.ceil(length / rate) * (far > 0)

@@ -45,5 +45,5 @@ class CosformerAttention(FeatureMapAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """φ(K)ᵀV and φ(Q) times it with 2d features, 8 N d D, and the normaliser, 4 N D."""
-        head_size = config.hidden_size // config.num_attention_heads
-        return (8 * head_size + 4) * length * config.hidden_size
+        head_size = config.size_of_head
+        return (8 * head_size + 4) * length * config.attention_size

@@ -66,12 +66,12 @@ class HedgehogAttention(FeatureMapAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Logits of Q and of K, then φ(K)ᵀV, then φ(Q) times it: 6 N m D."""
-        return 12 * length * half_features(config) * config.hidden_size
+        return 12 * length * half_features(config) * config.attention_size
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
         """Logits of K and φ(K)ᵀV, then one query: 3 (N + 1) m D."""
-        return 6 * (length + 1) * half_features(config) * config.hidden_size
+        return 6 * (length + 1) * half_features(config) * config.attention_size
 
 
 def half_features(config: Any) -> int:

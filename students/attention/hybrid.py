@@ -71,7 +71,7 @@ class HybridAttention(HedgehogAttention):
         """Hedgehog's 6 N m D, and the band of K columns: logits, features, values, N K (4d + 2m) per head."""
         width = band_width(config.attention_options["window"] // 2, length)
         num_features, num_heads = 2 * half_features(config), config.num_attention_heads
-        band = length * width * (4 * config.hidden_size + 2 * num_features * num_heads)
+        band = length * width * (4 * config.attention_size + 2 * num_features * num_heads)
         return super().core_flops(config, length) + band
 
 

@@ -66,4 +66,4 @@ class KNNAttention(HeadAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """QKᵀ and AV: 4 N² D; choosing the neighbours is no multiplication."""
-        return 4 * length**2 * config.hidden_size
+        return 4 * length**2 * config.attention_size

@@ -49,11 +49,11 @@ class LinearAttention(FeatureMapAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """φ(K)ᵀV and φ(Q) times it, 4 N d D, and the normaliser, 2 N D."""
-        head_size = config.hidden_size // config.num_attention_heads
-        return (4 * head_size + 2) * length * config.hidden_size
+        head_size = config.size_of_head
+        return (4 * head_size + 2) * length * config.attention_size
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
         """φ(K)ᵀV, then one query and its normaliser."""
-        head_size = config.hidden_size // config.num_attention_heads
-        return 2 * (head_size * (length + 1) + 1) * config.hidden_size
+        head_size = config.size_of_head
+        return 2 * (head_size * (length + 1) + 1) * config.attention_size

@@ -83,4 +83,4 @@ class LinformerAttention(HeadAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """E K, E V, q(E K)ᵀ and its product with E V: 8 N k D; and the coverage, 2 N k."""
-        return length * min(config.num_features, config.max_position_embeddings) * (8 * config.hidden_size + 2)
+        return length * min(config.num_features, config.max_position_embeddings) * (8 * config.attention_size + 2)

@@ -93,7 +93,7 @@ class LionAttention(LinearAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """φ(Q)φ(K)ᵀ and its product with [V, 1] per block, and one state of d (d+1) per block and direction."""
-        head_size = config.hidden_size // config.num_attention_heads
+        head_size = config.size_of_head
         chunk = chunk_length(config.attention_options["chunk_size"], length)
         operations = length * 2 * chunk * (2 * head_size + 1)
         if length > chunk:

@@ -31,6 +31,7 @@ class LongformerAttention(SelfAttention):
     mean of Wx is W applied to a mean of x, so that they cost 4gHND operations instead of 4ND².
     """
 
+    takes_any_heads = True
     complexity = "linear"
     permutation_equivariant = False
     options = {"window": 64, "global_tokens": 1}  # noqa: RUF012
@@ -43,7 +44,7 @@ class LongformerAttention(SelfAttention):
         self.num_global = options["global_tokens"]
         if self.num_global:
             for name in self.projections:
-                self.add_module(f"{name}_global", nn.Linear(config.hidden_size, config.hidden_size))
+                self.add_module(f"{name}_global", nn.Linear(config.hidden_size, config.attention_size))
 
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         # Projected before the tokens are moved: whoever captures queries or values gets them in the input's order.
@@ -73,7 +74,7 @@ class LongformerAttention(SelfAttention):
         return Columns(logits, value, mask[:, None, None, None, : self.num_global])
 
     def _global_rows(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """Contexts of the global tokens, (B, g, D)."""
+        """Contexts of the global tokens, (B, g, A)."""
         query_global, key_global, value_global = (getattr(self, f"{name}_global") for name in self.projections)
         query = self.split_heads(query_global(hidden_states[:, : self.num_global])) * self.head_size**-0.5
         key_weight, value_weight = (
@@ -130,5 +131,6 @@ class LongformerAttention(SelfAttention):
         """The band in blocks and the global columns, 4N(3w/2 + g)D, and the global rows: 4gHND + 6gD²."""
         radius, num_global = config.attention_options["window"] // 2, config.attention_options["global_tokens"]
         hidden_size, num_heads = config.hidden_size, config.num_attention_heads
-        local = 4 * length * (band_width(radius, length) + num_global) * hidden_size
-        return local + num_global * (4 * num_heads * length * hidden_size + 6 * hidden_size**2)
+        local = 4 * length * (band_width(radius, length) + num_global) * config.attention_size
+        rows = 4 * num_heads * length * hidden_size + 6 * hidden_size * config.attention_size
+        return local + num_global * rows

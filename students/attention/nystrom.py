@@ -135,10 +135,10 @@ class NystromAttention(HeadAttention):
         """
         landmarks, size = config.num_features, config.attention_options["convolution"]
         if length <= landmarks:
-            return length * config.hidden_size * (4 * length + 2 * size)
-        tokens = length * config.hidden_size * (12 * landmarks + 2 * size)
+            return length * config.attention_size * (4 * length + 2 * size)
+        tokens = length * config.attention_size * (12 * landmarks + 2 * size)
         inverse = 8 * ITERATIONS * landmarks**3 * config.num_attention_heads
-        return tokens + 4 * landmarks**2 * config.hidden_size + inverse
+        return tokens + 4 * landmarks**2 * config.attention_size + inverse
 
 
 def pseudo_inverse(matrix: Tensor) -> Tensor:

@@ -108,12 +108,12 @@ class PerformerAttention(SoftmaxKernelAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Features of Q and of K, then KᵀV, then Q's features times it: 8 N m D."""
-        return 8 * length * config.num_features * config.hidden_size
+        return 8 * length * config.num_features * config.attention_size
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
         """Features of K and KᵀV, then one query: 4 N m D + 4 m D."""
-        return 4 * (length + 1) * config.num_features * config.hidden_size
+        return 4 * (length + 1) * config.num_features * config.attention_size
 
 
 def least_variance_spread(head_size: int, pair_norm: float) -> float:

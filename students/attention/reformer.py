@@ -29,6 +29,7 @@ class ReformerAttention(SelfAttention):
     number of buckets is fixed, pads are sorted last and the chunks form no ring, so that padding changes nothing.
     """
 
+    takes_any_heads = True
     complexity = "linear"  # but for the sort, which multiplies nothing
     permutation_equivariant = False
     selects_by_content = True
@@ -118,7 +119,7 @@ class ReformerAttention(SelfAttention):
         size = min(chunk, length)
         tokens = -(-length // size) * size
         columns = 3 * size if length > size else size
-        return rounds * config.hidden_size * (num_buckets * length + 4 * tokens * columns)
+        return rounds * config.attention_size * (num_buckets * length + 4 * tokens * columns)
 
 
 def _wide(tensor: Tensor) -> Tensor:

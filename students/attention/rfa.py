@@ -130,7 +130,7 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     def core_flops(cls, config: Any, length: int) -> int:
         """Logits of Q and of K, then φ(K)ᵀV and φ(Q) times it with 2m features (arccos: m): 12 (or 8) N m D."""
         per_feature = 8 if config.attention_options["kernel"] == "arccos" else 12
-        return per_feature * length * config.num_features * config.hidden_size
+        return per_feature * length * config.num_features * config.attention_size
 
 
 def keep_from_zero(tensor: Tensor, floor: Tensor) -> Tensor:

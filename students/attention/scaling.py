@@ -71,6 +71,7 @@ class ScalingAttention(SoftmaxAttention):
     (:class:`students.attention.ops.sparse_feed_forward.SparseIntermediate`).
     """
 
+    takes_any_heads = False  # its modules are of the hidden size
     permutation_equivariant = False
     options = {"modules": 16, "feed_forward_block": 0}  # noqa: RUF012
     limits = {"modules": (1, LARGEST)}  # noqa: RUF012

@@ -78,5 +78,5 @@ class ScatterbrainAttention(SoftmaxKernelAttention):
         """FAVOR+'s 8 N m D, and the band of K columns: exact logits, estimates, values, N K (4d + 2m) per head."""
         width = band_width(config.attention_options["window"] // 2, length)
         num_features, num_heads = config.num_features, config.num_attention_heads
-        band = length * width * (4 * config.hidden_size + 2 * num_features * num_heads)
-        return 8 * length * num_features * config.hidden_size + band
+        band = length * width * (4 * config.attention_size + 2 * num_features * num_heads)
+        return 8 * length * num_features * config.attention_size + band

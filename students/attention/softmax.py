@@ -36,9 +36,9 @@ class SoftmaxAttention(HeadAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """QKᵀ and AV: 4 N² D."""
-        return 4 * length**2 * config.hidden_size
+        return 4 * length**2 * config.attention_size
 
     @classmethod
     def first_core_flops(cls, config: Any, length: int) -> int:
         """One row of QKᵀ and of AV: 4 N D."""
-        return 4 * length * config.hidden_size
+        return 4 * length * config.attention_size

@@ -94,11 +94,11 @@ class SparseAttention(PatternAttention):
         """Both parts in blocks of l: 4N(3l + N/l)D strided, 4N(l + cN/l)D fixed; 4N²D up to l tokens."""
         stride, options = stride_of(config), config.attention_options
         if length <= stride:
-            return 4 * length**2 * config.hidden_size
+            return 4 * length**2 * config.attention_size
         num_blocks = math.ceil(length / stride)
         strided = options["pattern"] == "strided"
         columns = 3 * stride + num_blocks if strided else stride + options["summary_tokens"] * num_blocks
-        return 4 * num_blocks * stride * columns * config.hidden_size
+        return 4 * num_blocks * stride * columns * config.attention_size
 
 
 def stride_of(config: Any) -> int:

@@ -42,7 +42,7 @@ class T2RAttention(FeatureMapAttention):
         """
         if self.exact_up_to:
             return False
-        hidden_size = self.num_heads * self.head_size
+        hidden_size = self.query.in_features
         saves = self.num_features * (hidden_size - self.head_size) < hidden_size * self.head_size
         return saves and self.feature_map is not None
 
@@ -94,7 +94,7 @@ class T2RAttention(FeatureMapAttention):
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:
         """Features of Q and of K unless they are folded, then φ(K)ᵀV, then φ(Q) times it: 8 (or 4) N m D."""
-        return (4 if config.folded_features else 8) * length * config.num_features * config.hidden_size
+        return (4 if config.folded_features else 8) * length * config.num_features * config.attention_size
 
     @classmethod
     def flops(cls, config: Any, length: int) -> int:
@@ -102,5 +102,5 @@ class T2RAttention(FeatureMapAttention):
         if not config.folded_features:
             return super().flops(config, length)
         folded_size = config.num_attention_heads * config.num_features
-        projections = 4 * length * config.hidden_size * (config.hidden_size + folded_size)
+        projections = 4 * length * config.hidden_size * (config.attention_size + folded_size)
         return projections + cls.core_flops(config, length)

@@ -23,6 +23,7 @@ class RelativeAttention(SelfAttention):
     u, w and W start at zero, so that content alone counts.
     """
 
+    takes_any_heads = True
     complexity = "linear"
     permutation_equivariant = False
     limits = {"segment": (1, LARGEST)}  # noqa: RUF012
@@ -34,7 +35,7 @@ class RelativeAttention(SelfAttention):
         self.looks_left = layer % 2 == 0
         self.content_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.position_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
-        self.relative = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.relative = nn.Linear(config.hidden_size, config.attention_size, bias=False)
 
     @classmethod
     def options_problem(cls, options: Mapping[str, Any]) -> str | None:
@@ -98,7 +99,7 @@ def relative_flops(config: Any, length: int, memory: int, slots: int = 0) -> int
     columns = min(memory // size + 1, num_segments) * size + slots
     distances = columns + size - 1
     per_token = 4 * columns + 2 * distances
-    return config.hidden_size * (num_segments * size * per_token + 2 * distances * config.hidden_size)
+    return config.attention_size * (num_segments * size * per_token + 2 * distances * config.hidden_size)
 
 
 def shift_rows(by_distance: Tensor, num_columns: int) -> Tensor:

@@ -25,7 +25,7 @@ class SparseIntermediate(BertIntermediate):
         self.block = block
         rank = controller_rank(config.hidden_size, block)
         self.reduce = nn.Linear(config.hidden_size, rank, bias=False)
-        self.choose = nn.Linear(rank, config.intermediate_size)
+        self.choose = nn.Linear(rank, self.dense.out_features)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, I) with I/n units that are not 0."""
