@@ -25,7 +25,7 @@ from distill.utils.progress import progress_bar
 from teachers.cache_folder import Lease, making_room, remove_oldest, write_about
 from teachers.output_format import Output, outputs_of, pack, row_type
 from teachers.output_plan import READ_IN_PART
-from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, num_heads_of
+from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs, head_size_of, output_width
 
 CACHE_BATCH_SIZE = 64
 LOGITS = "logits.npy"
@@ -100,7 +100,8 @@ def build_cache(
             )
         workshop = make_workshop(folder)
         with removed_on_error(workshop):
-            arrays = {output: _reserve_states(output, workshop, examples, width) for output in missing}
+            widths = {output: output_width(teacher, output) for output in missing}
+            arrays = {output: _reserve_states(output, workshop, examples, widths[output]) for output in missing}
             num_outputs = int(teacher.config.num_labels or 0)
             logits = _reserve(workshop / LOGITS, np.dtype(np.float32), (len(examples), num_outputs))
     layers = getattr(teacher.config, "num_hidden_layers", None)  # of a teacher of any kind, nothing may say so
@@ -262,5 +263,5 @@ def stage_targets(
         return build_cache(teacher, examples, fitting[0], folder, dtype, limit=limit, owner=owner)
 
     seconds = on_main_process(accelerator, build)
-    outputs = CachedTeacherOutputs(folder, plan, examples, num_heads_of(teacher))
+    outputs = CachedTeacherOutputs(folder, plan, examples, head_size_of(teacher))
     return TeacherTargets(outputs, seconds, sizes[own], folder, leases)

@@ -17,6 +17,9 @@ LEVELS = 255
 OF_FIRST_TOKEN = ("attention_context", "attention_output", "hidden_states")
 """What a last layer that computes the first token alone has of that token alone."""
 
+OF_HEADS = ("query", "key", "value", "attention_context")
+"""What is as wide as the heads of a layer."""
+
 
 @dataclass(frozen=True, order=True)
 class Output:

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate
 from distill.models.hooks import read_teacher
+from distill.models.summaries import width_of
 from distill.objectives.capture_plan import CapturePlan
 from distill.utils.errors import UserError, first_line
-from teachers.output_format import outputs_of, row_type, unpack
+from teachers.output_format import OF_HEADS, Output, outputs_of, row_type, unpack
 
 
 class OnlineTeacherOutputs:
@@ -35,7 +36,7 @@ class OnlineTeacherOutputs:
         examples: TokenizedExamples | None = None,
     ) -> None:
         self.teacher, self.plan, self.autocast_dtype, self.examples = teacher, plan, autocast_dtype, examples
-        self.num_heads = num_heads_of(teacher)
+        self.head_size = head_size_of(teacher)
 
     def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return captured kinds (lists of (B, N, D), of summaries (B, 1, D)) and ``logits`` (B, C)."""
@@ -53,8 +54,8 @@ class OnlineTeacherOutputs:
 class CachedTeacherOutputs:
     """Reads the teacher's outputs from memory-mapped files; UserError if one is torn or not what its name says."""
 
-    def __init__(self, folder: Path, plan: CapturePlan, examples: TokenizedExamples, num_heads: int) -> None:
-        self.plan, self.examples, self.num_heads = plan, examples, num_heads
+    def __init__(self, folder: Path, plan: CapturePlan, examples: TokenizedExamples, head_size: int) -> None:
+        self.plan, self.examples, self.head_size = plan, examples, head_size
         self.logits = _read_array(folder / "logits.npy", len(examples))
         self.places = outputs_of(plan)
         self.arrays = {
@@ -81,9 +82,17 @@ class CachedTeacherOutputs:
         return outputs | {kind: [read[output] for output in places] for kind, places in self.places.items()}
 
 
-def num_heads_of(teacher: PreTrainedModel) -> int:
-    """Return the attention heads of a teacher; 1 of one that does not say, whose heads nothing compares."""
-    return getattr(teacher.config, "num_attention_heads", None) or 1
+def head_size_of(teacher: PreTrainedModel) -> int:
+    """Return the width of a teacher's heads; of one that does not say, whose heads nothing compares, its own."""
+    own = getattr(teacher.config, "size_of_head", None)
+    return own or width_of(teacher) // (getattr(teacher.config, "num_attention_heads", None) or 1)
+
+
+def output_width(teacher: PreTrainedModel, output: Output) -> int:
+    """Return how wide an output of a teacher is: what heads read and write is as wide as the layer's heads."""
+    if output.kind in OF_HEADS and hasattr(teacher.config, "of_layer"):
+        return int(teacher.config.of_layer(output.layer).attention_size)
+    return width_of(teacher)
 
 
 def _read_array(path: Path, num_rows: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from distill.config.schema import (
     StageConfig,
     StudentSettings,
 )
+from distill.config.width_recipe import add_width
 from distill.utils.errors import UserError
 
 MIN_ROWS = 16
@@ -53,6 +54,8 @@ class Facts:
     the one token that its head reads (summaries), or, where it shows no layers, none (decisions)."""
     unlabelled: int = 0
     """Texts without labels that the stages read too."""
+    is_narrower: bool = False
+    """Whether the student is narrower than what it is made of."""
 
     def batch(self, texts: int) -> int:
         """Return how many texts a batch of ``texts`` short ones has here."""
@@ -101,6 +104,7 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
         return config
     texts = facts.rows * (1 + (augmentation.copies or 0)) + facts.unlabelled
     stages = choose_stages(config.student, facts, mechanism, texts)
+    stages = add_width(stages) if facts.is_narrower else stages
     if baseline.epochs is None:
         baseline = replace(baseline, epochs=epochs_of(baseline_steps(facts), facts.rows, baseline_batch))
     return replace(config, stages=stages, baseline=baseline)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from distill.config.data_schema import DataConfig
 
-LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", "value_relations")
+RELATIONS = ("value_relations", "query_relations", "key_relations")
+LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", *RELATIONS)
 LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
 TRAINABLE = ("features", "attention", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
 BALANCED = "balanced"
-FIRST_TOKEN = "first_token"
+FIRST_TOKEN, FULL = "first_token", "full"
 AUTO = "auto"
 PRECISIONS = ("no", "bf16", "fp16")
 SOFTMAX_STUDENT = "softmax_student"
@@ -103,6 +104,12 @@ class StudentSettings:
     checkpoint: str | None = None
     """BERT encoder, Hub name or folder, that the student is made of, with its own tokenizer; any sequence classifier
     may then be the teacher, of which decisions and the token that its head reads are matched. null: the teacher."""
+    hidden_size: int | None = None
+    """Width of the hidden states; null, here and below: that of the model that the student is made of."""
+    intermediate_size: int | list[int] | None = None
+    """Feed-forward units, or a list with one number per layer."""
+    num_heads: int | list[int] | None = None
+    """Attention heads, each as wide as in that model, or a list with one number per layer."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class StageConfig:
     """What each layer reads: the student's own activations, or, in attention blocks, the teacher's."""
     last_layer: str = "all"
     """Tokens of the last layer that are computed and matched: all, or first_token, the only one that a classifier
-    reads (not with attention_map, value_relations and compression)."""
+    reads (not with attention_map, relations and compression)."""
     temperature: float = 1.0
     """Temperature of both distributions in the logits loss."""
     final_temperature: float | None = None
@@ -159,6 +166,8 @@ class StageConfig:
     """End with the mean weights of this many last epochs."""
     patience: int | None = None
     """Stop after this many epochs without a better mean of the task's metrics on held-out train; null: never."""
+    width: str | None = None
+    """full: as wide as the model that the student is made of, out of which the narrower student is then taken."""
 
 
 @dataclass(frozen=True)

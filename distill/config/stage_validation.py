@@ -82,6 +82,23 @@ def _check_order(stages: Sequence[StageConfig]) -> None:
         require(left, "stages.targets", "softmax_student", "no stage with attention: softmax comes before it")
 
 
+def check_widths(config: Config) -> None:
+    """Refuse stages of full width where the student has that anyway, or behind those of the narrower student."""
+    student = config.student
+    is_narrower = (student.hidden_size, student.intermediate_size, student.num_heads) != (None, None, None)
+    for before, stage in zip((None, *config.stages), config.stages, strict=False):
+        if stage.width is None:
+            continue
+        key = f"stages.{stage.name}.width"
+        require_choice(key, stage.width, CHOICES["stages.width"])
+        advice = "the student has full width anyway; set student.hidden_size, num_heads or intermediate_size, or null"
+        require(is_narrower, key, stage.width, advice)
+        softmax = "what is kept is taken out of a student with softmax attention; add attention: softmax"
+        require(stage.attention == "softmax", key, stage.width, softmax)
+        is_first = before is None or before.width == stage.width
+        require(is_first, key, stage.width, "put it before the stages without it")
+
+
 def check_label_loss(config: Config) -> None:
     """Refuse weights of classes and label smoothing that cannot be, or where there are no classes.
 

@@ -18,7 +18,13 @@ from distill.config.schema import (
     StudentSettings,
     TeacherConfig,
 )
-from distill.config.stage_validation import check_label_loss, check_losses, check_other_encoder, check_stage_settings
+from distill.config.stage_validation import (
+    check_label_loss,
+    check_losses,
+    check_other_encoder,
+    check_stage_settings,
+    check_widths,
+)
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
@@ -42,6 +48,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     _check_student(config.student, attentions)
     if config.stages:
         check_stage_settings(config.stages)
+        check_widths(config)
     check_other_encoder(config)
     if attentions is not None:
         for stage in config.stages:
@@ -181,6 +188,7 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         way_out = f"{student.attention} attention {problem}; set student.exact_up_to 0"
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
+    _check_sizes(student)
     require_choice("student.features", student.features, CHOICES["student.features"])
     if isinstance(student.layer_map, str):
         require_choice("student.layer_map", student.layer_map, CHOICES["student.layer_map"])
@@ -209,6 +217,21 @@ def _check_features(student: StudentSettings, attentions: Mapping[str, Any] | No
     )
     right = len(numbers) == student.num_layers and all(number > 0 for number in numbers)
     require(right, "student.num_features", numbers, f"give student.num_layers = {student.num_layers} numbers above 0")
+
+
+def _check_sizes(student: StudentSettings) -> None:
+    """Refuse widths that no student can have; how wide it can be is known with what it is made of."""
+    for name in ("hidden_size", "intermediate_size", "num_heads"):
+        size, key = getattr(student, name), f"student.{name}"
+        if size is None:
+            continue
+        frozen = student.attention == "lstm"
+        require(not frozen, key, size, "attention lstm keeps the layers as they are; leave it out")
+        if isinstance(size, list):
+            right = len(size) == student.num_layers and all(number > 0 for number in size)
+            require(right, key, size, f"give student.num_layers = {student.num_layers} numbers above 0")
+        else:
+            require(size > 0, key, size, "give a number above 0, or null")
 
 
 def _check_options(student: StudentSettings, mechanism: Any) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill.config.schema import FIRST_TOKEN, StageConfig
+from distill.config.schema import FIRST_TOKEN, RELATIONS, StageConfig
 from distill.models.hooks import Captured, capture, encoder_layers
 from distill.models.inputs import accepted_inputs
 from distill.models.summaries import SUMMARY
+from distill.objectives.linear_maps import LinearMap
 from distill.objectives.summary_maps import SummaryMap
 from distill.utils.errors import UserError
 
@@ -26,6 +27,8 @@ class CapturePlan:
     teacher_forced: bool = False
     first_token_only: bool = False
     """Whether of the last layer the first token alone is computed and matched."""
+    needs_maps: bool = False
+    """Whether attention maps are computed of the student's queries and keys."""
 
 
 def hidden_state_targets(layer_map: Sequence[int], num_teacher_layers: int) -> list[int]:
@@ -48,8 +51,9 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
         elif name == "attention_map":
             for kind in ("query", "key"):
                 student[kind], teacher[kind] = student_layers, list(layer_map)
-        elif name == "value_relations":
-            student["value"], teacher["value"] = student_layers, list(layer_map)
+        elif name in RELATIONS:
+            kind = name.removesuffix("_relations")
+            student[kind], teacher[kind] = student_layers, list(layer_map)
         elif name == "compression":
             student["layer_input"] = student_layers
         elif name == "hidden_states":
@@ -63,6 +67,7 @@ def plan_stage(stage: StageConfig, layer_map: Sequence[int], num_teacher_layers:
         needs_logits="logits" in stage.losses,
         teacher_forced=forced,
         first_token_only=stage.last_layer == FIRST_TOKEN,
+        needs_maps="attention_map" in stage.losses,
     )
 
 
@@ -109,11 +114,12 @@ class StageModel(nn.Module):
     the captured layer outputs must be among them.
 
     Args:
-        maps: one for every student layer whose first token is compared with a summary of the teacher's; they train
-            with the stage and end with it.
+        maps: one for every student layer whose first token is compared with a summary of the teacher's, or for every
+            output of a layer whose width is not that of what it is compared with; they train with the stage and end
+            with it.
     """
 
-    def __init__(self, model: nn.Module, plan: CapturePlan, maps: Sequence[SummaryMap] = ()) -> None:
+    def __init__(self, model: nn.Module, plan: CapturePlan, maps: Sequence[LinearMap] = ()) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
@@ -127,9 +133,10 @@ class StageModel(nn.Module):
             layer_inputs: the teacher's hidden states (B, N, D) before each mapped layer, for teacher forcing.
 
         Returns:
-            The captured kinds (lists of (B, N, D)), ``attention_map`` and whether each ``map_is_sparse`` where queries
-            and keys were wanted, ``compression`` (a list of (B,)) where layer inputs were, ``logits`` (B, C) unless
-            teacher-forced, ``summary`` (what each of the maps returns) where there are maps.
+            The captured kinds (lists of (B, N, D), mapped to the target's width where there are maps),
+            ``attention_map`` and whether each ``map_is_sparse`` where they were wanted, ``compression`` (a list of
+            (B,)) where layer inputs were, ``logits`` (B, C) unless teacher-forced, ``summary`` (what each of its maps
+            returns) where there are maps to one.
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
@@ -143,15 +150,25 @@ class StageModel(nn.Module):
                     alone = first_token_only and layer is layers[-1]
                     context, state = layer.attention.self(hidden_states, mask, state, alone)
                     layer.attention.output.dense(context)
-        if "query" in captured:
+        if self.plan.needs_maps:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)
             outputs["map_is_sparse"] = [layer.attention.self.has_sparse_map for layer in encoder_layers(self.model)]
         if "layer_input" in captured:
             outputs["compression"] = compression_losses(self.model, captured["layer_input"], mask)
-        if self.maps:
-            pairs = zip(self.maps, captured["hidden_states"], strict=True)
+        summaries = [each for each in self.maps if isinstance(each, SummaryMap)]
+        if summaries:
+            pairs = zip(summaries, captured["hidden_states"], strict=True)
             outputs[SUMMARY] = [to_teacher(states[:, 0]) for to_teacher, states in pairs]
-        return outputs | captured
+        return outputs | captured | self._mapped(captured)
+
+    def _mapped(self, captured: Captured) -> Captured:
+        """Return the captured kinds that are compared with states of another width, as wide as these."""
+        found: Captured = {}
+        for each in self.maps:
+            if isinstance(each, LinearMap) and not isinstance(each, SummaryMap):
+                states = found.setdefault(each.kind, list(captured[each.kind]))
+                states[each.place] = each(states[each.place])
+        return found
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -161,11 +178,10 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 
 def student_attention_maps(student: Any, captured: Captured, mask: Tensor) -> list[Tensor]:
     """Return each student layer's attention map (B, H, N, N) from its captured queries and keys."""
-    heads = student.config.num_attention_heads
-    layers = encoder_layers(student)
+    mechanisms = [layer.attention.self for layer in encoder_layers(student)]
     return [
-        layer.attention.self.attention_map(split_heads(query, heads), split_heads(key, heads), mask)
-        for layer, query, key in zip(layers, captured["query"], captured["key"], strict=True)
+        each.attention_map(split_heads(query, each.num_heads), split_heads(key, each.num_heads), mask)
+        for each, query, key in zip(mechanisms, captured["query"], captured["key"], strict=True)
     ]
 
 

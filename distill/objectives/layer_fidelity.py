@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate, padded_length
 from distill.models.hooks import capture, read_teacher
 from distill.objectives.capture_plan import hidden_state_targets
+from distill.objectives.linear_maps import Moments
 from distill.objectives.losses import masked_mse
 
 NUM_EXAMPLES, NUM_TOKENS = 256, 16_384
@@ -28,6 +30,9 @@ def layer_fidelity(
     activations over the first examples, in one batch of at most `NUM_EXAMPLES` texts and `NUM_TOKENS` tokens, and in
     a last layer that computes the first token alone on it.
 
+    Outputs of another width count as far as a linear map finds the teacher's in them; it is fitted to one half of the
+    texts and tried on the other.
+
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
     """
@@ -45,10 +50,34 @@ def layer_fidelity(
         student(**inputs)
     student.train(was_training)
     explained = {
-        kind: [1 - masked_mse(s, t, mask).mean().item() for s, t in zip(got[kind], expected[kind], strict=True)]
+        kind: [
+            1 - masked_mse(in_width_of(t, s, mask), t, mask).mean().item()
+            for s, t in zip(got[kind], expected[kind], strict=True)
+        ]
         for kind in ("attention_output", "hidden_states")
     }
     return [
         {"layer": layer, "teacher_layer": layer_map[layer]} | {kind: explained[kind][layer] for kind in explained}
         for layer in own_layers
     ]
+
+
+def in_width_of(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
+    """Return a student's states (B, N, S) as wide as the teacher's (B, N, T), each half of them by a map of the other.
+
+    Args:
+        teacher: (B, N, T).
+        student: (B, N, S), or (B, 1, S) where a last layer computed the first token alone.
+        mask: (B, N) bool.
+    """
+    if student.shape[-1] == teacher.shape[-1]:
+        return student
+    teacher, mask = teacher[:, : student.shape[1]], mask[:, : student.shape[1]]
+    halves = torch.arange(len(student), device=student.device) % 2
+    mapped = torch.zeros_like(teacher, dtype=torch.float32)
+    for half in (0, 1):
+        own, other = halves == half, halves != half if len(student) > 1 else halves == half
+        moments = Moments()
+        moments.add(student[other][mask[other]].double(), teacher[other][mask[other]].double())
+        mapped[own] = nn.functional.linear(student[own].float(), *moments.regression())
+    return mapped

@@ -7,7 +7,7 @@ exist in some mechanisms only; one list of stages serves all of them, so that a 
 from dataclasses import replace
 from typing import Any
 
-from distill.config.schema import Config
+from distill.config.schema import RELATIONS, Config
 from distill.utils.findings import WARNING, Finding
 
 STAND_IN = "attention_output"
@@ -18,8 +18,7 @@ def replaceable(name: str, config: Config, mechanism: Any) -> bool:
     exists = {
         "attention_map": mechanism.has_map_with(config.student.attention_options),
         "attention_context": mechanism.has_context,
-        "value_relations": "value" in mechanism.projections,
-    }
+    } | {relations: relations.removesuffix("_relations") in mechanism.projections for relations in RELATIONS}
     return not exists.get(name, True)
 
 

@@ -4,6 +4,7 @@ Every loss returns a tensor (B,), so that the loop can average over the examples
 it is cut: over accumulation steps and over processes the sum is the same. Masked positions never count.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -88,13 +89,24 @@ def restrict_map(teacher_map: Tensor, student_map: Tensor) -> Tensor:
     return seen / seen.sum(-1, keepdim=True).clamp(min=EPSILON)
 
 
+def relation_heads(student_size: int, teacher_size: int, head_size: int) -> int:
+    """Return how many relation heads states of two widths are split into: as many as the teacher has heads, or less.
+
+    Of states that are not a multiple of that many, as many as divide both (MiniLMv2, arXiv 2012.15828: relations need
+    no heads in common).
+    """
+    common = math.gcd(student_size, teacher_size)
+    return max(count for count in range(1, teacher_size // head_size + 1) if common % count == 0)
+
+
 def value_relations(student: Tensor, teacher: Tensor, mask: Tensor, num_heads: int) -> Tensor:
     """KL between softmax(V V^T / sqrt(d)) of teacher and student (MiniLM, arXiv 2002.10957, eq. 6-7).
 
-    It needs no attention map and no equal width, so every mechanism with values can use it.
+    It needs no attention map and no equal width, so every mechanism with values can use it. Of queries and keys the
+    same are the other relations of MiniLMv2 (arXiv 2012.15828).
 
     Args:
-        student, teacher: values (B, N, D_s) and (B, N, D_t).
+        student, teacher: values, queries or keys (B, N, D_s) and (B, N, D_t).
         mask: (B, N) bool.
         num_heads: relation heads that both are split into.
 

@@ -5,18 +5,19 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from distill.config.schema import StageConfig
+from distill.config.schema import RELATIONS, StageConfig
 from distill.models.summaries import SUMMARY
 from distill.objectives import losses
 from distill.objectives.capture_plan import split_heads
 
 
-def softmax_attention_maps(captured: Mapping[str, list[Tensor]], num_heads: int, mask: Tensor) -> list[Tensor]:
+def softmax_attention_maps(captured: Mapping[str, list[Tensor]], head_size: int, mask: Tensor) -> list[Tensor]:
     """Return the teacher's softmax attention maps (B, H, N, N) from its captured queries and keys."""
     maps = []
     for query, key in zip(captured["query"], captured["key"], strict=True):
+        num_heads = query.shape[-1] // head_size
         heads = split_heads(query.float(), num_heads)
-        scores = heads @ split_heads(key.float(), num_heads).mT * heads.shape[-1] ** -0.5
+        scores = heads @ split_heads(key.float(), num_heads).mT * head_size**-0.5
         maps.append(scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1))
     return maps
 
@@ -26,7 +27,7 @@ def compute_losses(
     student: Mapping,
     teacher: Mapping,
     inputs: Mapping[str, Tensor],
-    num_heads: int,
+    head_size: int,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
@@ -36,7 +37,7 @@ def compute_losses(
         student: what :class:`StageModel` returned.
         teacher: the teacher's captured kinds and ``logits``; empty where no loss reads it.
         inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,), or (B, C) of a multi-label task.
-        num_heads: heads of the teacher, for maps and relations.
+        head_size: width of the teacher's heads, for maps and relations.
         class_weights, label_smoothing: of the loss ``labels``.
 
     Returns:
@@ -54,11 +55,15 @@ def compute_losses(
             values[name] = losses.labels_loss(student["logits"], inputs["labels"], *how)
         elif name == "compression":
             values[name] = _mean(student[name])
-        elif name == "value_relations":
-            pairs = zip(student["value"], teacher["value"], strict=True)
-            values[name] = _mean(losses.value_relations(s, t, mask, num_heads) for s, t in pairs)
+        elif name in RELATIONS:
+            kind = name.removesuffix("_relations")
+            pairs = zip(student[kind], teacher[kind], strict=True)
+            values[name] = _mean(
+                losses.value_relations(s, t, mask, losses.relation_heads(s.shape[-1], t.shape[-1], head_size))
+                for s, t in pairs
+            )
         elif name == "attention_map":
-            targets = softmax_attention_maps(teacher, num_heads, mask)
+            targets = softmax_attention_maps(teacher, head_size, mask)
             layers = zip(student["attention_map"], targets, student["map_is_sparse"], strict=True)
             values[name] = _mean(
                 losses.attention_map_cross_entropy(s, losses.restrict_map(t, s) if sparse else t, mask)

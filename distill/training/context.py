@@ -30,7 +30,7 @@ class TrainingContext:
 class TeacherOutputs(Protocol):
     """What the loop needs of the teacher: its outputs for some examples, padded like the batch."""
 
-    num_heads: int
+    head_size: int
 
     def batch(self, indices: np.ndarray, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return captured kinds and logits for the examples at ``indices``."""
@@ -44,3 +44,5 @@ class StageInputs:
     plan: CapturePlan = field(default_factory=CapturePlan)
     teacher_outputs: TeacherOutputs | None = None
     """Needed unless the losses are ``labels`` and ``compression`` alone."""
+    across_widths: bool = False
+    """Whether layers may be of another width than those that they are compared with."""

@@ -107,9 +107,9 @@ class Stepper:
                 teacher["logits"] = self.label_scale.standardise(teacher["logits"])
         with self.accelerator.accumulate(self.wrapped):
             student = self.wrapped(inputs, teacher.get("layer_input"))
-            num_heads = source.num_heads if source is not None else 1
+            head_size = source.head_size if source is not None else 1
             how = class_weights, self.training.label_smoothing
-            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, num_heads, *how)
+            values = compute_losses(stage, student, teacher, inputs | {"labels": labels}, head_size, *how)
             sums = {name: value.sum() * counted for name, value in values.items()}
             loss = torch.stack([stage.losses[name] * value for name, value in sums.items()]).sum()
             if not loss.requires_grad:

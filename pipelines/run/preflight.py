@@ -11,7 +11,7 @@ from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.recipe import adopt
-from distill.config.schema import AUTO, EXACT_FORM, PACKED, SCRATCH, Config, StageConfig
+from distill.config.schema import AUTO, EXACT_FORM, FULL, PACKED, SCRATCH, Config, StageConfig
 from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
@@ -224,7 +224,10 @@ def training_phases(
     """Return every phase that trains, with a model of the kind that it trains."""
     teacher = [] if setup.source.is_trained else [(finetuning_stage(context.config), setup.teacher)]
     stages = (*setup.stages, baseline_stage(context.config, setup))
-    return [*teacher, *((stage, student) for stage in stages if stage.epochs)]
+    wider = student
+    if any(stage.width == FULL for stage in stages):
+        wider = build_student(context, setup.start, setup, "softmax", full_width=True, quiet=True)
+    return [*teacher, *((stage, wider if stage.width == FULL else student) for stage in stages if stage.epochs)]
 
 
 def look_at_memory(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext
 from pipelines.run.student import build_student
+from pipelines.run.width import check_widths, wanted_sizes
 from students import STUDENTS
 
 
@@ -38,30 +39,37 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         longest=int(max(lengths.max(), for_teacher.max())),
         matches=matches,
         unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
+        is_narrower=wanted_sizes(context, setup.start, setup.layer_map) is not None,
     )
     kind = STUDENTS[settings.attention]
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
     config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
     stages = config.stages
     if across is None:
-        stages = stages_at_depth(stages, setup.layer_map, int(teacher.config.num_hidden_layers))
+        num_layers = int(teacher.config.num_hidden_layers)
+        stages = stages_at_depth(stages, setup.layer_map, num_layers, is_narrower=facts.is_narrower)
     if len(stages) < len(config.stages):
+        full = " of full width" if facts.is_narrower else ""
         context.run.accelerator.print(
-            "student: as deep as the teacher, so that no stage with attention softmax is needed"
+            f"student: as deep as the teacher, so that no stage{full} with attention softmax is needed"
         )
+    check_widths(stages, setup, student)
     return replace(context, config=config), replace(setup, stages=stages), findings
 
 
 def stages_at_depth(
-    stages: tuple[StageConfig, ...], layer_map: Sequence[int], num_teacher_layers: int
+    stages: tuple[StageConfig, ...], layer_map: Sequence[int], num_teacher_layers: int, *, is_narrower: bool = False
 ) -> tuple[StageConfig, ...]:
     """Return the stages that a student of this depth needs.
 
     With all of the teacher's layers a softmax student is the teacher itself: its stages, which would train what is
     right already, are left out, and the teacher is matched in its place. A student whose stages are all of that kind
-    keeps them.
+    keeps them. A narrower one needs those that train it as narrow as it is.
     """
-    left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
+    if is_narrower:
+        left = tuple(stage for stage in stages if stage.width is None)
+    else:
+        left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
     return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
 
 

@@ -10,8 +10,9 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from distill.config.schema import StageConfig
+from distill.config.schema import StageConfig, StudentSettings
 from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
@@ -34,7 +35,7 @@ def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageCon
     precision = autocast_dtype(accelerator)
     decisive = {
         "version": VERSION,
-        "stages": [asdict(each) for each in stages],
+        "stages": [settings_of(each) for each in stages],
         "training": asdict(config.training),
         "seed": config.seed,
         "layer_map": setup.layer_map,
@@ -42,10 +43,23 @@ def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageCon
         "data": data_checksums(context.splits),
         "teacher": teacher_fingerprint(setup.teacher, texts.for_teacher, precision),
     }
+    if any(each.width is None for each in stages):
+        decisive |= narrow_sizes(config.student)
     if setup.other_encoder is not None:
         decisive["start"] = teacher_fingerprint(setup.start, texts.examples, precision)
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
     return Path(config.cache.dir) / STUDENTS / name
+
+
+def settings_of(stage: StageConfig) -> dict[str, Any]:
+    """Return the settings of a stage; a width that is not given is none, as before there were widths."""
+    return {key: value for key, value in asdict(stage).items() if key != "width" or value is not None}
+
+
+def narrow_sizes(student: StudentSettings) -> dict[str, Any]:
+    """Return the sizes that are given for the student."""
+    sizes = {key: getattr(student, key) for key in ("hidden_size", "intermediate_size", "num_heads")}
+    return {key: value for key, value in sizes.items() if value is not None}
 
 
 def take_shared(context: RunContext, stage: StageConfig, shared: Path | None) -> bool:

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 from transformers import PreTrainedModel
 
-from distill.config.schema import EXACT_FORM, PACKED, StageConfig
+from distill.config.schema import EXACT_FORM, FULL, PACKED, StageConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.packing import PACKED_TEXTS, pack
 from distill.evaluation.predict import held_out_scorer, settle_threshold, validation_metrics
@@ -19,6 +19,7 @@ from pipelines.run.phase import PhaseResult, record_phase
 from pipelines.run.shared_stages import share, shared_folder, take_shared
 from pipelines.run.stage_texts import read_stage_texts
 from pipelines.run.student import build_student, load_student
+from pipelines.run.width import differ_in_width
 from students import StudentForSequenceClassification, exact_form
 from teachers.loading import freeze
 from teachers.output_cache import keep_outputs, stage_targets
@@ -36,12 +37,12 @@ def run_stages(context: RunContext, setup: DistillationSetup) -> StudentForSeque
     if finished:
         student = load_student(context, folder.checked_model(finished[-1].name))
     else:
-        student = build_student(context, setup.start, setup, stages[0].attention)
+        student = build_student(context, setup.start, setup, stages[0].attention, full_width=stages[0].width == FULL)
     texts = read_stage_texts(context, setup) if left else StageTexts(setup.train, setup.for_teacher.train)
     before = finished[-1] if finished else stages[0]
     for stage in left:
-        if stage.attention != before.attention:
-            student = build_student(context, student, setup)
+        if (stage.attention, stage.width) != (before.attention, before.width):
+            student = build_student(context, student, setup, stage.attention, full_width=stage.width == FULL)
         shared = shared_folder(context, setup, stage, texts)
         if take_shared(context, stage, shared):
             student = load_student(context, folder.model(stage.name))
@@ -84,7 +85,7 @@ def run_stage(
             own_tokens=across,
         )
         scorer = held_out_scorer(run, context.task, setup.held_out)
-        inputs = StageInputs(seen, plan, targets.outputs)
+        inputs = StageInputs(seen, plan, targets.outputs, across_widths=differ_in_width(student, teacher))
         progress = StageTrainer(run, student, stage, inputs, folder.phase(stage.name), scorer).run()
         # A stage that fits a student to itself has left its layers where they were: what counts is how it is fitted.
         # With a teacher of other tokens no layer can be compared, but with the softmax student's.

@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from distill.data.batching import collate, padded_length
 from distill.utils.errors import UserError, first_line
 from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.width import narrowed
 from students import (
     STUDENTS,
     StudentForSequenceClassification,
@@ -25,6 +26,7 @@ def build_student(
     setup: DistillationSetup,
     attention: str | None = None,
     *,
+    full_width: bool = False,
     quiet: bool = False,
 ) -> StudentForSequenceClassification:
     """Build the configured student out of ``source``, set its temperatures and print which weights are copies.
@@ -32,6 +34,7 @@ def build_student(
     Args:
         source: as deep as the teacher; or a softmax student, whose layers are taken as they are.
         attention: other than the configured one: softmax.
+        full_width: make it as wide as ``source``, whatever is configured.
         quiet: print nothing, for a student that is only looked at.
 
     Raises:
@@ -42,10 +45,15 @@ def build_student(
         settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
     temperature = settings.initial_temperature
     same_depth = isinstance(source, StudentForSequenceClassification)
+    layers = list(range(settings.num_layers)) if same_depth else setup.layer_map
+    head_is_new = False
+    if not full_width:
+        source, head_is_new = narrowed(context, setup, source, layers, quiet=quiet)
+        layers = list(range(len(layers))) if isinstance(source, StudentForSequenceClassification) else layers
     try:
         student, report = student_from_teacher(
             source,
-            layer_map=list(range(settings.num_layers)) if same_depth else setup.layer_map,
+            layer_map=layers,
             attention=settings.attention,
             num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
             features=settings.features,
@@ -59,7 +67,8 @@ def build_student(
         )
     except ValueError as error:  # what does not fit the teacher's sizes, which the configuration does not know
         raise UserError(f"student: {first_line(error)}") from error
-    if context.run.label_scale is not None and any(name.startswith("classifier.") for name in report.new):
+    head_is_new = head_is_new or any(name.startswith("classifier.") for name in report.new)
+    if context.run.label_scale is not None and head_is_new:
         context.run.label_scale.restore_head(student)
     student.config.layer_map = setup.layer_map
     student.to(context.device)

@@ -1,0 +1,162 @@
+"""Which hidden dimensions, heads and feed-forward units a model's decisions need most, and what they say of the rest.
+
+Two passes over some train texts. The first finds how much every unit moves the loss, to first order: gradient times
+activation, summed over a text's tokens, as https://arxiv.org/abs/1905.10650 has it for heads. The second finds what is
+left out as a linear function of what is kept, by least squares, for the next matrix to take in.
+
+Legend: B texts, N tokens, n of them that are real.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.objectives.linear_maps import Moments
+from distill.objectives.losses import labels_loss
+from distill.utils.progress import progress_bar
+from students.narrowing import LAYER, Kept, Rebuilt, Sizes, channels_of
+
+NUM_TEXTS, NUM_TOKENS, BATCH_SIZE = 1024, 16_384, 32
+"""Texts and tokens that are read, at most: about a minute of one core for six layers of 384."""
+HIDDEN, POOLER, CLASSIFIER = "hidden states", "bert.pooler.dense", "classifier"
+CONTEXT, UNITS = "attention.output.dense", "output.dense"
+
+
+def select_width(model: Any, layers: Sequence[int], sizes: Sizes, examples: TokenizedExamples, seed: int) -> Kept:
+    """Return what a narrower student of some layers of a model keeps.
+
+    Hidden dimensions are shared by all layers, and counted over every hidden state; heads and units are chosen within
+    their layer.
+
+    Args:
+        model: a softmax student, in eval mode and left as it was, whose decisions are good.
+        layers: one for each of the student's.
+        sizes: of the student.
+        examples: of train.
+        seed: chooses the texts that are read.
+    """
+    texts = choose_texts(examples, seed)
+    moved = measure_importance(model, examples, texts)
+    head_size = model.config.size_of_head
+    heads = [moved[f"{LAYER}{layer}.{CONTEXT}"].unflatten(0, (-1, head_size)).sum(1) for layer in layers]
+    units = [moved[f"{LAYER}{layer}.{UNITS}"] for layer in layers]
+    kept = Kept(
+        hidden=highest(moved[HIDDEN], sizes.hidden_size),
+        pooled=highest(moved[CLASSIFIER], sizes.hidden_size),
+        heads=[highest(*each) for each in zip(heads, sizes.num_heads, strict=True)],
+        units=[highest(*each) for each in zip(units, sizes.intermediate_size, strict=True)],
+    )
+    rebuilt = measure_rest(model, layers, kept, examples, texts)
+    return Kept(kept.hidden, kept.pooled, kept.heads, kept.units, rebuilt)
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Return the places of the highest scores, in ascending order; of equal ones the first are taken."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values.cpu()
+
+
+def choose_texts(examples: TokenizedExamples, seed: int) -> np.ndarray:
+    """Return the rows of at most `NUM_TEXTS` texts, and of no more than `NUM_TOKENS` tokens, but at least of one."""
+    order = np.random.default_rng(seed).permutation(len(examples))[:NUM_TEXTS]
+    return order[: max(1, int((examples.lengths[order].cumsum() <= NUM_TOKENS).sum()))]
+
+
+def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarray) -> dict[str, Tensor]:
+    """Return how much every unit moves the loss of the labels, |sum over tokens of gradient x activation|, all texts.
+
+    Returns:
+        Of what the linear layers read that follow heads, units and the pooler, by their names, and of all hidden
+        states together, `HIDDEN`: one number for every dimension.
+    """
+    moved: dict[str, Tensor] = {}
+
+    def watch(name: str, states: Tensor) -> None:
+        def add(gradient: Tensor) -> None:
+            products = (gradient * states.detach()).double()
+            products = products.sum(1) if products.dim() == 3 else products
+            moved[name] = moved.get(name, 0) + products.abs().sum(0)
+
+        states.register_hook(add)
+
+    with watching(model, watch), torch.enable_grad():
+        for inputs, labels in read(model, examples, texts, "importance of units"):
+            labels_loss(model(**inputs).logits, labels).sum().backward()
+    return moved
+
+
+@contextmanager
+def watching(model: Any, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show activations, of which gradients can be had, while the block runs; no weight gets one."""
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    model.requires_grad_(False)
+
+    def show_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        watch(HIDDEN, output if output.requires_grad else output.requires_grad_())
+
+    def show_input(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: watch(name, inputs[0])
+
+    blocks = [part for layer in model.bert.encoder.layer for part in (layer.attention.output, layer.output)]
+    handles = [module.register_forward_hook(show_output) for module in (model.bert.embeddings, *blocks)]
+    names = [f"{LAYER}{layer}.{part}" for layer in range(len(blocks) // 2) for part in (CONTEXT, UNITS)]
+    for name in (*names, CLASSIFIER):
+        handles.append(model.get_submodule(name).register_forward_pre_hook(show_input(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, wanted in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+@torch.no_grad()
+def measure_rest(
+    model: Any, layers: Sequence[int], kept: Kept, examples: TokenizedExamples, texts: np.ndarray
+) -> Mapping[str, Rebuilt]:
+    """Return what every linear layer reads as a function of what is kept of it, by least squares."""
+    columns = {POOLER: kept.hidden, CLASSIFIER: kept.pooled}
+    for index, layer in enumerate(layers):
+        name = f"{LAYER}{layer}."
+        columns[f"{name}attention.self.query"] = columns[f"{name}intermediate.dense"] = kept.hidden
+        columns[name + CONTEXT] = channels_of(kept.heads[index], model.config.size_of_head)
+        columns[name + UNITS] = kept.units[index]
+    moments = {name: Moments() for name in columns}
+    is_real: list[Tensor] = []
+
+    def count(name: str) -> Callable[[nn.Module, Any], None]:
+        def add(module: nn.Module, inputs: Any) -> None:
+            states = inputs[0]
+            rows = states[is_real[-1]] if states.dim() == 3 else states
+            moments[name].add(rows, rows)
+
+        return add
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(count(name)) for name in columns]
+    try:
+        for inputs, _ in read(model, examples, texts, "what is kept of the rest"):
+            is_real.append(inputs["attention_mask"].bool())
+            model(**inputs, output_hidden_states=True)  # all tokens of the last layer, not the first alone
+    finally:
+        for handle in handles:
+            handle.remove()
+    fitted = {name: each.regression(columns[name]) for name, each in moments.items()}
+    rebuilt = {name: Rebuilt(weight.cpu(), bias.cpu()) for name, (weight, bias) in fitted.items()}
+    for layer in layers:
+        own = f"{LAYER}{layer}.attention.self."
+        rebuilt |= {f"{own}{name}": rebuilt[f"{own}query"] for name in ("key", "value")}
+    return rebuilt
+
+
+def read(
+    model: Any, examples: TokenizedExamples, texts: np.ndarray, what: str
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Yield inputs and labels of the texts in batches, with a progress bar."""
+    batches = sorted_batches(examples.lengths[texts], BATCH_SIZE)
+    for places in progress_bar(batches, name=what, unit="batch", leave=False):
+        yield collate(examples, texts[places], model.device)
