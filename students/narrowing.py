@@ -57,6 +57,9 @@ class Kept:
     rebuilt: Mapping[str, Rebuilt] = field(default_factory=dict)
     """By the linear layer that reads them, under its name in the source: what all that it reads is. Where nothing
     stands, what is not kept counts as 0."""
+    norms: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Gain and shift (S,) with which a LayerNorm over what is kept returns what it returned of it before, by its name.
+    Where nothing stands, those of the source."""
 
 
 def find_sizes(
@@ -162,9 +165,10 @@ class Copies:
         self.narrow[f"{own_name or name}.weight"], self.narrow[f"{own_name or name}.bias"] = weight, bias
 
     def norm(self, name: str, own_name: str) -> None:
-        """Copy gain and shift of the kept dimensions."""
-        for kind in ("weight", "bias"):
-            self.narrow[f"{own_name}.{kind}"] = self.weights[f"{name}.{kind}"][self.kept.hidden]
+        """Copy gain and shift of the kept dimensions, or take those that are known to fit them."""
+        own = [self.weights[f"{name}.{kind}"][self.kept.hidden] for kind in ("weight", "bias")]
+        gain, shift = self.kept.norms.get(name, own)
+        self.narrow[f"{own_name}.weight"], self.narrow[f"{own_name}.bias"] = gain, shift
 
     def embeddings(self, is_narrower: bool) -> None:
         """Copy the embeddings; of tables that are narrower than the layers all, and less of the step between."""

@@ -7,23 +7,26 @@ left out as a linear function of what is kept, by least squares, for the next ma
 Legend: B texts, N tokens, n of them that are real.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.objectives.linear_maps import Moments
 from distill.objectives.losses import labels_loss
 from distill.utils.progress import progress_bar
-from students.narrowing import LAYER, Kept, Rebuilt, Sizes, channels_of
+from students.narrowing import EMBEDDINGS, LAYER, Kept, Rebuilt, Sizes, channels_of
 
 NUM_TEXTS, NUM_TOKENS, BATCH_SIZE = 1024, 16_384, 32
 """Texts and tokens that are read, at most: about a minute of one core for six layers of 384."""
 HIDDEN, POOLER, CLASSIFIER = "hidden states", "bert.pooler.dense", "classifier"
+EPSILON = 1e-9
 CONTEXT, UNITS = "attention.output.dense", "output.dense"
 
 
@@ -51,8 +54,8 @@ def select_width(model: Any, layers: Sequence[int], sizes: Sizes, examples: Toke
         heads=[highest(*each) for each in zip(heads, sizes.num_heads, strict=True)],
         units=[highest(*each) for each in zip(units, sizes.intermediate_size, strict=True)],
     )
-    rebuilt = measure_rest(model, layers, kept, examples, texts)
-    return Kept(kept.hidden, kept.pooled, kept.heads, kept.units, rebuilt)
+    rebuilt, norms = measure_rest(model, layers, kept, examples, texts)
+    return replace(kept, rebuilt=rebuilt, norms=norms)
 
 
 def highest(scores: Tensor, count: int) -> Tensor:
@@ -69,6 +72,8 @@ def choose_texts(examples: TokenizedExamples, seed: int) -> np.ndarray:
 def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarray) -> dict[str, Tensor]:
     """Return how much every unit moves the loss of the labels, |sum over tokens of gradient x activation|, all texts.
 
+    What is always the same is no loss, since the next matrix can take it in: activations are those around their mean.
+
     Returns:
         Of what the linear layers read that follow heads, units and the pooler, by their names, and of all hidden
         states together, `HIDDEN`: one number for every dimension.
@@ -77,16 +82,25 @@ def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarra
 
     def watch(name: str, states: Tensor) -> None:
         def add(gradient: Tensor) -> None:
-            products = (gradient * states.detach()).double()
+            products = (gradient * deviation(states.detach(), is_real[-1])).double()
             products = products.sum(1) if products.dim() == 3 else products
             moved[name] = moved.get(name, 0) + products.abs().sum(0)
 
         states.register_hook(add)
 
+    is_real: list[Tensor] = []
     with watching(model, watch), torch.enable_grad():
         for inputs, labels in read(model, examples, texts, "importance of units"):
+            is_real.append(inputs["attention_mask"].bool())
             labels_loss(model(**inputs).logits, labels).sum().backward()
     return moved
+
+
+def deviation(states: Tensor, is_real: Tensor) -> Tensor:
+    """Return states, (B, N, D), (B, 1, D) or (B, D), less their mean over the real tokens of the batch."""
+    alone = states.dim() == 2 or states.shape[1] != is_real.shape[1]
+    rows = states.flatten(0, -2) if alone else states[is_real]
+    return states - rows.mean(0)
 
 
 @contextmanager
@@ -118,26 +132,41 @@ def watching(model: Any, watch: Callable[[str, Tensor], None]) -> Iterator[None]
 @torch.no_grad()
 def measure_rest(
     model: Any, layers: Sequence[int], kept: Kept, examples: TokenizedExamples, texts: np.ndarray
-) -> Mapping[str, Rebuilt]:
-    """Return what every linear layer reads as a function of what is kept of it, by least squares."""
-    columns = {POOLER: kept.hidden, CLASSIFIER: kept.pooled}
+) -> tuple[dict[str, Rebuilt], dict[str, tuple[Tensor, Tensor]]]:
+    """Return what every linear layer reads as a function of what is kept of it, and how LayerNorms go on.
+
+    Returns:
+        By the names of the modules, what :class:`Kept` calls ``rebuilt`` and ``norms``.
+    """
+    columns, norms = {POOLER: kept.hidden, CLASSIFIER: kept.pooled}, [f"{EMBEDDINGS}LayerNorm"]
     for index, layer in enumerate(layers):
         name = f"{LAYER}{layer}."
         columns[f"{name}attention.self.query"] = columns[f"{name}intermediate.dense"] = kept.hidden
         columns[name + CONTEXT] = channels_of(kept.heads[index], model.config.size_of_head)
         columns[name + UNITS] = kept.units[index]
-    moments = {name: Moments() for name in columns}
+        norms += [f"{name}attention.output.LayerNorm", f"{name}output.LayerNorm"]
+    if model.config.embedding_size is not None:
+        norms = norms[1:]  # of the embeddings' own width, which stays
+    if len(kept.hidden) == model.config.hidden_size:
+        norms = []
+    moments, scales = {name: Moments() for name in columns}, {name: Scales() for name in norms}
     is_real: list[Tensor] = []
 
-    def count(name: str) -> Callable[[nn.Module, Any], None]:
-        def add(module: nn.Module, inputs: Any) -> None:
-            states = inputs[0]
-            rows = states[is_real[-1]] if states.dim() == 3 else states
-            moments[name].add(rows, rows)
+    def rows(states: Tensor) -> Tensor:
+        return states[is_real[-1]] if states.dim() == 3 else states
+
+    def add_read(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: moments[name].add(rows(inputs[0]), rows(inputs[0]))
+
+    def add_norm(name: str) -> Callable[[Any, Any, Tensor], None]:
+        def add(module: Any, inputs: Any, output: Tensor) -> None:
+            fewer = rows(inputs[0])[:, kept.hidden]
+            scales[name].add(F.layer_norm(fewer, fewer.shape[-1:], eps=module.eps), rows(output)[:, kept.hidden])
 
         return add
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(count(name)) for name in columns]
+    handles = [model.get_submodule(name).register_forward_pre_hook(add_read(name)) for name in columns]
+    handles += [model.get_submodule(name).register_forward_hook(add_norm(name)) for name in norms]
     try:
         for inputs, _ in read(model, examples, texts, "what is kept of the rest"):
             is_real.append(inputs["attention_mask"].bool())
@@ -145,12 +174,36 @@ def measure_rest(
     finally:
         for handle in handles:
             handle.remove()
-    fitted = {name: each.regression(columns[name]) for name, each in moments.items()}
-    rebuilt = {name: Rebuilt(weight.cpu(), bias.cpu()) for name, (weight, bias) in fitted.items()}
+    rebuilt = {name: rebuild(each, columns[name]) for name, each in moments.items()}
     for layer in layers:
         own = f"{LAYER}{layer}.attention.self."
         rebuilt |= {f"{own}{name}": rebuilt[f"{own}query"] for name in ("key", "value")}
-    return rebuilt
+    return rebuilt, {name: each.fit() for name, each in scales.items()}
+
+
+def rebuild(moments: Moments, kept: Tensor) -> Rebuilt:
+    """Return what all of some states are: what is kept as it is, and the rest by regression on it."""
+    weight, bias = (each.cpu() for each in moments.regression(kept))
+    weight[kept], bias[kept] = torch.eye(len(kept)), 0.0
+    return Rebuilt(weight, bias)
+
+
+class Scales:
+    """Sums over pairs of states (n, S), of which the best gain and shift of every dimension follow."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(())
+
+    def add(self, states: Tensor, targets: Tensor) -> None:
+        """Count states, and the targets that they should be."""
+        terms = torch.ones_like(states), states, targets, states.square(), states * targets
+        self._sums = self._sums.to(states.device) + torch.stack([each.double().sum(0) for each in terms])
+
+    def fit(self) -> tuple[Tensor, Tensor]:
+        """Return gain and shift (S,) with gain x states + shift nearest to the targets."""
+        count, states, targets, squares, products = self._sums
+        gain = (products - states * targets / count) / (squares - states.square() / count).clamp(min=EPSILON)
+        return gain.float().cpu(), ((targets - gain * states) / count).float().cpu()
 
 
 def read(

@@ -106,7 +106,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(batches, teacher,
     assert not list(tmp_path.glob("*incomplete*"))
     indices = np.arange(30)
     inputs = batch_of(examples, indices)
-    got = CachedTeacherOutputs(tmp_path, PLAN, examples, 2).batch(indices, inputs)
+    got = CachedTeacherOutputs(tmp_path, PLAN, examples, 16).batch(indices, inputs)
     want = OnlineTeacherOutputs(teacher, PLAN).batch(indices, inputs)
     real = inputs["attention_mask"].bool()
     assert torch.allclose(got["hidden_states"][1][real], want["hidden_states"][1][real], atol=0.02)

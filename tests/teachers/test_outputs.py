@@ -27,7 +27,7 @@ def examples(make_examples):
 
 def test_from_disk_as_live_within_a_level_of_each_token(teacher, examples, tmp_path):
     build_cache(teacher, examples, OUTPUTS, tmp_path)
-    cached = CachedTeacherOutputs(tmp_path, PLAN, examples, 2)
+    cached = CachedTeacherOutputs(tmp_path, PLAN, examples, 16)
     indices = np.array([17, 3, 29, 4, 0])
     inputs = batch_of(examples, indices)
     got, want = cached.batch(indices, inputs), OnlineTeacherOutputs(teacher, PLAN).batch(indices, inputs)
@@ -42,7 +42,7 @@ def test_from_disk_as_live_within_a_level_of_each_token(teacher, examples, tmp_p
             step = (other.amax(-1) - other.amin(-1)) / 255
             assert ((one - other).abs().amax(-1) <= 0.501 * step)[real].all()
             assert one[~real].abs().sum() == 0
-    assert cached.num_heads == OnlineTeacherOutputs(teacher, PLAN).num_heads == 2
+    assert cached.head_size == OnlineTeacherOutputs(teacher, PLAN).head_size == 16
 
 
 def foreign(rows, dtype):
@@ -72,7 +72,7 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(name, file, teacher, 
     spoil, message = WRONG_FILES[name]
     spoil(tmp_path / file)
     with pytest.raises(UserError, match=message) as refusal:
-        CachedTeacherOutputs(tmp_path, PLAN, examples, 2)
+        CachedTeacherOutputs(tmp_path, PLAN, examples, 16)
     assert f"{file} " in str(refusal.value)
     assert f"remove {tmp_path} to have" in str(refusal.value)
 
@@ -83,7 +83,7 @@ def test_of_the_last_layer_the_first_token_alone(plan, teacher, examples, tmp_pa
     build_cache(teacher, examples, flat(plan), tmp_path)
     indices = np.array([17, 3, 29])
     inputs = batch_of(examples, indices)
-    got = CachedTeacherOutputs(tmp_path, plan, examples, 2).batch(indices, inputs)
+    got = CachedTeacherOutputs(tmp_path, plan, examples, 16).batch(indices, inputs)
     want = OnlineTeacherOutputs(teacher, plan).batch(indices, inputs)
     real = inputs["attention_mask"].bool()
     for kind, layers in plan.teacher.items():

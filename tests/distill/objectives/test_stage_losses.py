@@ -22,7 +22,7 @@ from distill.training.optimizer import (
 )
 from students import ATTENTIONS, student_from_teacher
 from teachers.loading import freeze
-from teachers.outputs import OnlineTeacherOutputs
+from teachers.outputs import OnlineTeacherOutputs, head_size_of
 
 LAYERS = [0, 1]
 COMMON_LOSSES = [name for name in LOSSES if name != "compression"]  # that one is Compressive attention's
@@ -56,6 +56,8 @@ def test_hidden_state_targets(layer_map, num_teacher_layers, expected):
         ("attention_map", {"query": LAYERS, "key": LAYERS}, {"query": [0, 2], "key": [0, 2]}),
         ("hidden_states", {"hidden_states": LAYERS}, {"hidden_states": [1, 5]}),
         ("value_relations", {"value": LAYERS}, {"value": [0, 2]}),
+        ("query_relations", {"query": LAYERS}, {"query": [0, 2]}),
+        ("key_relations", {"key": LAYERS}, {"key": [0, 2]}),
         ("logits", {}, {}),
         ("labels", {}, {}),
         ("compression", {"layer_input": LAYERS}, {}),
@@ -63,7 +65,8 @@ def test_hidden_state_targets(layer_map, num_teacher_layers, expected):
 )
 def test_plan_of_every_loss(loss, student, teacher):
     plan = plan_stage(stage_of(loss), [0, 2], 6)
-    assert plan == CapturePlan(student, teacher, needs_logits=loss == "logits", teacher_forced=False)
+    maps = {"needs_logits": loss == "logits", "needs_maps": loss == "attention_map"}
+    assert plan == CapturePlan(student, teacher, teacher_forced=False, **maps)
 
 
 def test_teacher_forcing_reads_the_inputs_of_the_mapped_layers():
@@ -79,7 +82,7 @@ def run_stage(stage, teacher, student, layer_map, examples):
     plan = plan_stage(stage, layer_map, teacher.config.num_hidden_layers)
     outputs = OnlineTeacherOutputs(teacher, plan).batch(np.arange(6), inputs)
     got = StageModel(student, plan)(inputs, outputs.get("layer_input"))
-    return compute_losses(stage, got, outputs, inputs | {"labels": labels}, teacher.config.num_attention_heads)
+    return compute_losses(stage, got, outputs, inputs | {"labels": labels}, head_size_of(teacher))
 
 
 @pytest.mark.parametrize("inputs", ["student", "teacher"])
@@ -189,7 +192,7 @@ def test_of_the_last_layer_the_first_token_alone_can_be_matched(attention, input
         assert last.shape == (4, 1, teacher.config.hidden_size)
         assert_close(last, outputs["all"][kind][1][:, :1])
         assert torch.equal(first, outputs["all"][kind][0])
-    values = compute_losses(alone, outputs["first_token"], targets, batch, 2)
+    values = compute_losses(alone, outputs["first_token"], targets, batch, 16)
     error = (outputs["all"]["attention_output"][1] - targets["attention_output"][1])[:, 0].square().mean(-1)
     last_term = error / targets["attention_output"][1][:, 0].var(-1, unbiased=False)
     first_term = masked_mse(
