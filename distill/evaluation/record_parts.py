@@ -133,6 +133,22 @@ class TeacherCache(JsonObject):
     seconds_saved: float | None
 
 
+@dataclass(frozen=True)
+class Shape(JsonObject):
+    """How large a student is."""
+
+    attention: str
+    parameters: int
+    hidden_size: int
+    num_heads: tuple[int, ...]
+    """Of every layer."""
+    intermediate_size: tuple[int, ...]
+    """Of every layer."""
+    flops: int
+    """Of one example of ``flops_length`` tokens."""
+    flops_length: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageEntry(JsonObject):
     """What one stage of the distillation cost and bought."""
@@ -149,6 +165,8 @@ class StageEntry(JsonObject):
     best_epoch: int | None = field(default=None, metadata=ADDED_LATER)
     held_out: tuple[Metrics, ...] = field(default=(), metadata=ADDED_LATER)
     """After every epoch, on the part of train that epochs are selected on."""
+    shape: Shape | None = field(default=None, metadata=ADDED_LATER)
+    """Of the student that it trained."""
     teacher_cache: TeacherCache | None = None
 
 

@@ -7,9 +7,13 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
+from distill.evaluation.comparison import FLOPS_LENGTH
+from distill.evaluation.record_parts import Shape
+from distill.models.flops import attention_name, model_flops
 from distill.training.progress import Progress
 from distill.training.run_folder import save_model
 from distill.training.trackers import flush_trackers, log_figures
+from distill.utils.record_json import to_json
 from pipelines.run.context import DistillationSetup, RunContext
 from teachers.output_cache import TeacherTargets
 
@@ -83,8 +87,26 @@ def record_phase(context: RunContext, setup: DistillationSetup, model: PreTraine
     if accelerator.is_main_process:
         flush_trackers(accelerator)
         save_model(model, setup.tokenizer, context.folder.model(result.stage.name))
-        context.folder.finish(result.stage.name, result.entry())
+        context.folder.finish(result.stage.name, result.entry() | shape_of(model))
     accelerator.wait_for_everyone()
+
+
+def shape_of(model: PreTrainedModel) -> dict[str, Any]:
+    """Return how large a student is, as its stage's entry says it; nothing of any other model."""
+    config: Any = model.config
+    if not hasattr(config, "of_layer"):
+        return {}
+    layers = [config.of_layer(layer) for layer in range(config.num_hidden_layers)]
+    shape = Shape(
+        attention=attention_name(config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        hidden_size=config.hidden_size,
+        num_heads=tuple(layer.num_attention_heads for layer in layers),
+        intermediate_size=tuple(layer.intermediate_size for layer in layers),
+        flops=model_flops(config, FLOPS_LENGTH),
+        flops_length=FLOPS_LENGTH,
+    )
+    return {"shape": to_json(shape)}
 
 
 def in_words(metrics: Mapping[str, float]) -> str:
