@@ -22,6 +22,40 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no layers": (["--student.num_layers", "0"], ("student.num_layers is 0",)),
     "layer map of another length": (["--student.layer_map", "[0, 1]"], ("student.layer_map", "num_layers = 1")),
     "features for other layers": (["--student.num_features", "[8, 8]"], ("num_features", "num_layers = 1 numbers")),
+    "wider than the teacher": (["--student.hidden_size", "64"], ("student.hidden_size 64 is above the 32", "or null")),
+    "more heads than the teacher": (["--student.num_heads", "[3]"], ("student.num_heads [3] is above the 2",)),
+    "no units": (["--student.intermediate_size", "0"], ("student.intermediate_size is 0",)),
+    "units for other layers": (["--student.intermediate_size", "[8, 8]"], ("num_layers = 1 numbers",)),
+    "heads that a mechanism cannot have": (
+        ["--student.attention", "fnet", "--student.num_heads", "1"],
+        ("student: fnet attention mixes whole hidden states", "1 heads of 16", "give every layer 2 heads"),
+    ),
+    "a width that the heads do not make": (
+        ["--student.attention", "lsra", "--student.hidden_size", "24"],
+        ("student: lsra attention mixes whole hidden states", "give a multiple of 16"),
+    ),
+    "full width of a student that has it": (
+        ["--stages", "[{name: a, epochs: 1, learning_rate: 1e-3, width: full, losses: {logits: 1}}]"],
+        ("stages.a.width is 'full'", "has full width anyway"),
+    ),
+    "states of another width": (
+        [
+            "--student.hidden_size",
+            "24",
+            "--stages",
+            "[{name: a, epochs: 1, learning_rate: 1e-3, inputs: teacher, losses: {attention_output: 1}}]",
+        ],
+        ("stages.a.inputs is 'teacher'", "width 24", "states of 32", "targets: softmax_student"),
+    ),
+    "maps of fewer heads": (
+        [
+            "--student.num_heads",
+            "1",
+            "--stages",
+            "[{name: a, epochs: 1, learning_rate: 1e-3, losses: {attention_map: 1}}]",
+        ],
+        ("stages.a.losses is 'attention_map'", "has 1 of 2", "value_relations"),
+    ),
     "features that are shared": (
         ["--student.attention", "luna", "--student.num_features", "[8]"],
         ("student.num_features", "luna has one for all layers"),
