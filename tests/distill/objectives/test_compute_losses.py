@@ -17,13 +17,13 @@ def test_the_maps_are_those_that_the_teacher_attends_by(make_bert, make_examples
     teacher.set_attn_implementation("eager")
     inputs, _ = collate(make_examples(), np.arange(6))
     mask = inputs["attention_mask"].bool()
-    heads = teacher.config.num_attention_heads
+    head_size = teacher.config.hidden_size // teacher.config.num_attention_heads
     for length in (mask.shape[1], 5):
         part = {name: values[:, :length] for name, values in inputs.items() if name != "labels"}
         with torch.no_grad():
             expected = teacher(**part, output_attentions=True).attentions
             captured = read_teacher(teacher, {"query": [0, 2], "key": [0, 2]}, part)
-        maps = softmax_attention_maps(captured, heads, mask[:, :length])
+        maps = softmax_attention_maps(captured, head_size, mask[:, :length])
         assert len(maps) == 2
         for found, layer in zip(maps, (0, 2), strict=True):
             torch.testing.assert_close(found, expected[layer], rtol=0, atol=1e-6)
