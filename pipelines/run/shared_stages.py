@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distill.config.schema import StageConfig, StudentSettings
+from distill.config.schema import FULL, StageConfig, StudentSettings
 from distill.data.splits import data_checksums
 from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
@@ -43,8 +44,7 @@ def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageCon
         "data": data_checksums(context.splits),
         "teacher": teacher_fingerprint(setup.teacher, texts.for_teacher, precision),
     }
-    if any(each.width is None for each in stages):
-        decisive |= narrow_sizes(config.student)
+    decisive |= narrow_sizes(stages, config.student)
     if setup.other_encoder is not None:
         decisive["start"] = teacher_fingerprint(setup.start, texts.examples, precision)
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
@@ -56,8 +56,10 @@ def settings_of(stage: StageConfig) -> dict[str, Any]:
     return {key: value for key, value in asdict(stage).items() if key != "width" or value is not None}
 
 
-def narrow_sizes(student: StudentSettings) -> dict[str, Any]:
-    """Return the sizes that are given for the student."""
+def narrow_sizes(stages: Sequence[StageConfig], student: StudentSettings) -> dict[str, Any]:
+    """Return the sizes that are given for the student; none where no stage has trained it so narrow yet."""
+    if all(stage.width == FULL for stage in stages):
+        return {}
     sizes = {key: getattr(student, key) for key in ("hidden_size", "intermediate_size", "num_heads")}
     return {key: value for key, value in sizes.items() if value is not None}
 

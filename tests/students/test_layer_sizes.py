@@ -67,6 +67,23 @@ def test_layers_that_keep_softmax_take_any_heads_beside_them(name):
     assert torch.isfinite(mixed(**batch()).logits).all()
 
 
+@pytest.mark.parametrize("sizes", [(25, [3, 1], 8), (25, 5, 5), (1, 1, 8)])
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_odd_sizes_work_or_are_refused_in_words(name, sizes):
+    hidden_size, heads, head_size = sizes
+    own = {"hidden_size": hidden_size, "num_attention_heads": heads, "head_size": head_size}
+    model, said = None, ""
+    try:
+        model = narrow(name, **own, intermediate_size=7)
+    except ValueError as refusal:
+        said = str(refusal)
+    if model is None:
+        assert f"hidden_size {hidden_size}" in said or "heads" in said
+        return
+    model(**batch()).logits.sum().backward()
+    assert torch.isfinite(model(**batch()).logits).all()
+
+
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [

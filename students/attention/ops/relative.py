@@ -44,6 +44,12 @@ class RelativeAttention(SelfAttention):
             return f"attention option memory must be a multiple of the segment, got {memory} and {segment}"
         return None
 
+    @classmethod
+    def sizes_problem(cls, config: Any) -> str | None:
+        hidden = config.hidden_size
+        pairs = f"{config.attention} attention knows distances by as many sines as cosines"
+        return f"{pairs}; hidden_size {hidden} is odd" if hidden % 2 else None
+
     def initialize_features(self) -> None:
         for parameter in (self.content_bias, self.position_bias, self.relative.weight):
             initialization.zeros_(parameter)

@@ -8,8 +8,9 @@ import torch
 
 from distill.data.batching import collate
 from distill.objectives import layer_fidelity as fidelity
-from distill.objectives.layer_fidelity import layer_fidelity
+from distill.objectives.layer_fidelity import in_width_of, layer_fidelity
 from students import student_from_teacher
+from students.narrowing import Sizes, first_units, narrow_student
 
 
 def student_of(teacher, layer_map, attention="softmax"):
@@ -88,3 +89,24 @@ def test_the_mode_is_given_back_and_dropout_never_counts(training, make_bert, ma
     assert student.training is training
     assert line["hidden_states"] == pytest.approx(1, abs=1e-6)
     assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def test_a_narrower_student_counts_by_what_a_linear_map_finds_in_it(make_bert, make_examples):
+    teacher, examples = make_bert(num_layers=2), make_examples(200)
+    whole = student_of(teacher, [0, 1])
+    sizes = Sizes(32, [2, 2], [64, 64])
+    same = narrow_student(whole, [0, 1], first_units(sizes))
+    torch.manual_seed(0)
+    turned = torch.linalg.qr(torch.randn(32, 32))[0]
+    states, mask = torch.randn(40, 7, 32), torch.ones(40, 7, dtype=torch.bool)
+    wider = torch.cat([states @ turned, torch.zeros(40, 7, 32)], -1)
+    assert (in_width_of(states, wider, mask) - states).square().mean() < 0.01 * states.var()
+    noise = in_width_of(states, torch.randn(40, 7, 8), mask)
+    assert (noise - states).square().mean() > 0.9 * states.var()
+    of_same_width = wider[..., :32]
+    assert in_width_of(states, of_same_width, mask) is of_same_width
+    narrow = narrow_student(whole, [0, 1], first_units(Sizes(24, [1, 2], [40, 64])))
+    lines = layer_fidelity(teacher, narrow, [0, 1], examples)
+    assert all(0 < line["hidden_states"] < 1 for line in lines[:1])
+    whole_lines = layer_fidelity(teacher, same, [0, 1], examples)
+    assert all(line["hidden_states"] == pytest.approx(1, abs=1e-4) for line in whole_lines)
