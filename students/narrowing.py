@@ -44,12 +44,12 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Kept:
-    """What of a student is kept, each as ascending indices, and what is known of the rest."""
+    """What of a student is kept, and what is known of the rest; units are ascending indices."""
 
     hidden: Tensor
-    """Dimensions of the hidden states: (S,)."""
+    """Orthonormal directions of the hidden states: (S, D)."""
     pooled: Tensor
-    """Outputs of the pooler, as many."""
+    """Outputs of the pooler, as many: (S,)."""
     heads: list[Tensor]
     """Of every layer."""
     units: list[Tensor]
@@ -59,7 +59,7 @@ class Kept:
     stands, what is not kept counts as 0."""
     norms: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Gain and shift (S,) with which a LayerNorm over what is kept returns what it returned of it before, by its name.
-    Where nothing stands, those of the source."""
+    Where nothing stands, those of the source in each direction."""
 
 
 def find_sizes(
@@ -101,11 +101,10 @@ def find_sizes(
     return Sizes(found["hidden_size"][0], found["num_heads"], found["intermediate_size"])
 
 
-def first_units(sizes: Sizes) -> Kept:
-    """Keep the first of everything: a student of these sizes that is only looked at."""
-    hidden = torch.arange(sizes.hidden_size)
+def first_units(sizes: Sizes, hidden_size: int) -> Kept:
+    """Keep the first of everything, of states of this size: a student that is only looked at."""
     heads, units = ([torch.arange(n) for n in numbers] for numbers in (sizes.num_heads, sizes.intermediate_size))
-    return Kept(hidden, hidden, heads, units)
+    return Kept(torch.eye(sizes.hidden_size, hidden_size), torch.arange(sizes.hidden_size), heads, units)
 
 
 @torch.no_grad()
@@ -153,20 +152,28 @@ class Copies:
         self.narrow: dict[str, Tensor] = {}
 
     def dense(self, name: str, rows: Tensor | None, columns: Tensor | None, own_name: str | None = None) -> None:
-        """Copy rows of a linear layer, and of its columns those kept, with what they say of the others."""
+        """Copy rows of a linear layer, and of its columns those kept, with what they say of the others.
+
+        Args:
+            name: of the layer in the source.
+            rows: indices or directions of what it writes; None: all.
+            columns: indices or directions of what it reads; None: all.
+            own_name: of the layer in the student, where it is another.
+        """
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         if rows is not None:
-            weight, bias = weight[rows], bias[rows]
+            weight, bias = (rows @ weight, rows @ bias) if rows.dim() == 2 else (weight[rows], bias[rows])
         whole = self.kept.rebuilt.get(name)
         if whole is not None:
             weight, bias = weight @ whole.weight, bias + weight @ whole.bias
         elif columns is not None:
-            weight = weight[:, columns]
+            weight = weight @ columns.T if columns.dim() == 2 else weight[:, columns]
         self.narrow[f"{own_name or name}.weight"], self.narrow[f"{own_name or name}.bias"] = weight, bias
 
     def norm(self, name: str, own_name: str) -> None:
-        """Copy gain and shift of the kept dimensions, or take those that are known to fit them."""
-        own = [self.weights[f"{name}.{kind}"][self.kept.hidden] for kind in ("weight", "bias")]
+        """Copy gain and shift in every direction, or take those that are known to fit it."""
+        gain, shift = (self.weights[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        own = self.kept.hidden.square() @ gain, self.kept.hidden @ shift
         gain, shift = self.kept.norms.get(name, own)
         self.narrow[f"{own_name}.weight"], self.narrow[f"{own_name}.bias"] = gain, shift
 
@@ -177,7 +184,7 @@ class Copies:
             self.narrow |= {name: self.weights[name] for name in self.weights if EMBEDDED.search(name)}
             return
         for name in TABLES:
-            self.narrow[f"{EMBEDDINGS}{name}.weight"] = self.weights[f"{EMBEDDINGS}{name}.weight"][:, self.kept.hidden]
+            self.narrow[f"{EMBEDDINGS}{name}.weight"] = self.weights[f"{EMBEDDINGS}{name}.weight"] @ self.kept.hidden.T
         self.norm(f"{EMBEDDINGS}LayerNorm", f"{EMBEDDINGS}LayerNorm")
 
     def layer(self, number: int, own_number: int, head_size: int) -> None:

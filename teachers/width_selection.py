@@ -25,7 +25,7 @@ from students.narrowing import EMBEDDINGS, LAYER, Kept, Rebuilt, Sizes, channels
 
 NUM_TEXTS, NUM_TOKENS, BATCH_SIZE = 1024, 16_384, 32
 """Texts and tokens that are read, at most: about a minute of one core for six layers of 384."""
-HIDDEN, POOLER, CLASSIFIER = "hidden states", "bert.pooler.dense", "classifier"
+POOLER, CLASSIFIER = "bert.pooler.dense", "classifier"
 EPSILON = 1e-9
 CONTEXT, UNITS = "attention.output.dense", "output.dense"
 
@@ -33,7 +33,7 @@ CONTEXT, UNITS = "attention.output.dense", "output.dense"
 def select_width(model: Any, layers: Sequence[int], sizes: Sizes, examples: TokenizedExamples, seed: int) -> Kept:
     """Return what a narrower student of some layers of a model keeps.
 
-    Hidden dimensions are shared by all layers, and counted over every hidden state; heads and units are chosen within
+    Directions are shared by all layers, over whose hidden states they are counted; heads and units are chosen within
     their layer.
 
     Args:
@@ -44,12 +44,12 @@ def select_width(model: Any, layers: Sequence[int], sizes: Sizes, examples: Toke
         seed: chooses the texts that are read.
     """
     texts = choose_texts(examples, seed)
-    moved = measure_importance(model, examples, texts)
+    moved, spread = measure_importance(model, examples, texts)
     head_size = model.config.size_of_head
     heads = [moved[f"{LAYER}{layer}.{CONTEXT}"].unflatten(0, (-1, head_size)).sum(1) for layer in layers]
     units = [moved[f"{LAYER}{layer}.{UNITS}"] for layer in layers]
     kept = Kept(
-        hidden=highest(moved[HIDDEN], sizes.hidden_size),
+        hidden=principal_directions(spread, sizes.hidden_size),
         pooled=highest(moved[CLASSIFIER], sizes.hidden_size),
         heads=[highest(*each) for each in zip(heads, sizes.num_heads, strict=True)],
         units=[highest(*each) for each in zip(units, sizes.intermediate_size, strict=True)],
@@ -63,22 +63,39 @@ def highest(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:count].sort().values.cpu()
 
 
+def principal_directions(spread: Tensor, count: int) -> Tensor:
+    """Return directions (count, D) in which states of a covariance (D, D) are kept, in coordinates whose mean is 0.
+
+    One less than ``count`` are principal; they are turned among themselves and on one more dimension, so that the mean
+    over the dimensions, which a LayerNorm takes off, is none of what is kept. All directions are the dimensions.
+    """
+    if count == len(spread):
+        return torch.eye(count)
+    principal = torch.linalg.eigh(spread.cpu())[1].flip(1)[:, : count - 1]
+    drawn = torch.randn(count, count - 1, generator=torch.Generator().manual_seed(0), dtype=spread.dtype)
+    turned = torch.linalg.qr(torch.cat([torch.ones(count, 1, dtype=spread.dtype), drawn], dim=1))[0][:, 1:]
+    return (turned @ principal.T).float()
+
+
 def choose_texts(examples: TokenizedExamples, seed: int) -> np.ndarray:
     """Return the rows of at most `NUM_TEXTS` texts, and of no more than `NUM_TOKENS` tokens, but at least of one."""
     order = np.random.default_rng(seed).permutation(len(examples))[:NUM_TEXTS]
     return order[: max(1, int((examples.lengths[order].cumsum() <= NUM_TOKENS).sum()))]
 
 
-def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarray) -> dict[str, Tensor]:
+def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
     """Return how much every unit moves the loss of the labels, |sum over tokens of gradient x activation|, all texts.
 
     What is always the same is no loss, since the next matrix can take it in: activations are those around their mean.
 
     Returns:
-        Of what the linear layers read that follow heads, units and the pooler, by their names, and of all hidden
-        states together, `HIDDEN`: one number for every dimension.
+        Of what the linear layers read that follow heads, units and the pooler, by their names: one number for every
+        dimension; and the covariance (D, D) of the hidden states.
     """
     moved: dict[str, Tensor] = {}
+    size = model.config.hidden_size
+    spreads = torch.zeros(2, size, size, dtype=torch.float64, device=model.device)
+    is_real: list[Tensor] = []
 
     def watch(name: str, states: Tensor) -> None:
         def add(gradient: Tensor) -> None:
@@ -88,35 +105,56 @@ def measure_importance(model: Any, examples: TokenizedExamples, texts: np.ndarra
 
         states.register_hook(add)
 
-    is_real: list[Tensor] = []
-    with watching(model, watch), torch.enable_grad():
+    def spread(before: Tensor, after: Tensor) -> None:
+        for index, states in enumerate((before, after)):
+            rows = real_rows(deviation(states, is_real[-1]), is_real[-1])
+            spreads[index] += (rows.T @ rows).double()
+
+    with watching(model, watch, spread), torch.enable_grad():
         for inputs, labels in read(model, examples, texts, "importance of units"):
             is_real.append(inputs["attention_mask"].bool())
             labels_loss(model(**inputs).logits, labels).sum().backward()
-    return moved
+    traces = spreads.diagonal(dim1=1, dim2=2).sum(1).clamp(min=EPSILON)
+    return moved, (spreads / traces[:, None, None]).sum(0)
 
 
 def deviation(states: Tensor, is_real: Tensor) -> Tensor:
     """Return states, (B, N, D), (B, 1, D) or (B, D), less their mean over the real tokens of the batch."""
+    return states - real_rows(states, is_real).mean(0)
+
+
+def real_rows(states: Tensor, is_real: Tensor) -> Tensor:
+    """Return the real tokens (n, D) of states (B, N, D), or all rows of (B, 1, D) or (B, D)."""
     alone = states.dim() == 2 or states.shape[1] != is_real.shape[1]
-    rows = states.flatten(0, -2) if alone else states[is_real]
-    return states - rows.mean(0)
+    return states.flatten(0, -2) if alone else states[is_real]
 
 
 @contextmanager
-def watching(model: Any, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Show activations, of which gradients can be had, while the block runs; no weight gets one."""
+def watching(
+    model: Any, watch: Callable[[str, Tensor], None], spread: Callable[[Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Show activations, of which gradients can be had, while the block runs; no weight gets one.
+
+    Args:
+        watch: is shown what some linear layers read, with their names.
+        spread: is shown the hidden states before and after every LayerNorm.
+    """
     trained = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(False)
 
-    def show_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        watch(HIDDEN, output if output.requires_grad else output.requires_grad_())
+    def start(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.requires_grad_()
+
+    def show_norm(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        spread(inputs[0].detach(), output.detach())
 
     def show_input(name: str) -> Callable[[nn.Module, Any], None]:
         return lambda module, inputs: watch(name, inputs[0])
 
     blocks = [part for layer in model.bert.encoder.layer for part in (layer.attention.output, layer.output)]
-    handles = [module.register_forward_hook(show_output) for module in (model.bert.embeddings, *blocks)]
+    handles = [model.bert.embeddings.register_forward_hook(start)]
+    norms = blocks if model.config.embedding_size is not None else [model.bert.embeddings, *blocks]
+    handles += [block.LayerNorm.register_forward_hook(show_norm) for block in norms]
     names = [f"{LAYER}{layer}.{part}" for layer in range(len(blocks) // 2) for part in (CONTEXT, UNITS)]
     for name in (*names, CLASSIFIER):
         handles.append(model.get_submodule(name).register_forward_pre_hook(show_input(name)))
@@ -139,6 +177,8 @@ def measure_rest(
         By the names of the modules, what :class:`Kept` calls ``rebuilt`` and ``norms``.
     """
     columns, norms = {POOLER: kept.hidden, CLASSIFIER: kept.pooled}, [f"{EMBEDDINGS}LayerNorm"]
+    turns = len(kept.hidden) < model.config.hidden_size
+    hidden = kept.hidden.to(model.device)
     for index, layer in enumerate(layers):
         name = f"{LAYER}{layer}."
         columns[f"{name}attention.self.query"] = columns[f"{name}intermediate.dense"] = kept.hidden
@@ -147,8 +187,8 @@ def measure_rest(
         norms += [f"{name}attention.output.LayerNorm", f"{name}output.LayerNorm"]
     if model.config.embedding_size is not None:
         norms = norms[1:]  # of the embeddings' own width, which stays
-    if len(kept.hidden) == model.config.hidden_size:
-        norms = []
+    if not turns:
+        norms, columns = [], {name: each for name, each in columns.items() if each.dim() == 1}
     moments, scales = {name: Moments() for name in columns}, {name: Scales() for name in norms}
     is_real: list[Tensor] = []
 
@@ -156,12 +196,16 @@ def measure_rest(
         return states[is_real[-1]] if states.dim() == 3 else states
 
     def add_read(name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, inputs: moments[name].add(rows(inputs[0]), rows(inputs[0]))
+        def add(module: nn.Module, inputs: Any) -> None:
+            states = rows(inputs[0])
+            moments[name].add(states @ hidden.T if columns[name].dim() == 2 else states, states)
+
+        return add
 
     def add_norm(name: str) -> Callable[[Any, Any, Tensor], None]:
         def add(module: Any, inputs: Any, output: Tensor) -> None:
-            fewer = rows(inputs[0])[:, kept.hidden]
-            scales[name].add(F.layer_norm(fewer, fewer.shape[-1:], eps=module.eps), rows(output)[:, kept.hidden])
+            fewer = rows(inputs[0]) @ hidden.T
+            scales[name].add(F.layer_norm(fewer, fewer.shape[-1:], eps=module.eps), rows(output) @ hidden.T)
 
         return add
 
@@ -175,15 +219,22 @@ def measure_rest(
         for handle in handles:
             handle.remove()
     rebuilt = {name: rebuild(each, columns[name]) for name, each in moments.items()}
-    for layer in layers:
+    for layer in layers if turns else ():
         own = f"{LAYER}{layer}.attention.self."
         rebuilt |= {f"{own}{name}": rebuilt[f"{own}query"] for name in ("key", "value")}
     return rebuilt, {name: each.fit() for name, each in scales.items()}
 
 
 def rebuild(moments: Moments, kept: Tensor) -> Rebuilt:
-    """Return what all of some states are: what is kept as it is, and the rest by regression on it."""
-    weight, bias = (each.cpu() for each in moments.regression(kept))
+    """Return what all of some states are: units that are kept as they are, and the rest by regression on them.
+
+    Args:
+        moments: of the states, or of what is kept of them in some directions, and of the states.
+        kept: indices of units, or directions.
+    """
+    weight, bias = (each.cpu() for each in moments.regression(kept if kept.dim() == 1 else None))
+    if kept.dim() == 2:
+        return Rebuilt(weight, bias)
     weight[kept], bias[kept] = torch.eye(len(kept)), 0.0
     return Rebuilt(weight, bias)
 

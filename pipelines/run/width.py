@@ -65,14 +65,14 @@ def narrowed(
         is_new = any(name.startswith("classifier.") for name in report.new)
     whole = whole.to(context.device)
     if quiet:
-        return narrow_student(whole, layers, first_units(sizes)), is_new
+        return narrow_student(whole, layers, first_units(sizes, whole.config.hidden_size)), is_new
     was_training = whole.training
     whole.eval()
     seed = context.config.seed
     accelerator = context.run.accelerator
     kept = on_main_process(accelerator, lambda: select_width(whole, layers, sizes, setup.train, seed))
     whole.train(was_training)
-    accelerator.print(f"student: {in_words(sizes, whole.config, layers)} are kept, those that move the loss most")
+    accelerator.print(f"student: {in_words(sizes, whole.config, layers)} are kept")
     return narrow_student(whole, layers, kept), is_new
 
 

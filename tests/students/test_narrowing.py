@@ -19,8 +19,13 @@ class Config:
 
 def everything(model, layers=(0, 1)):
     config = model.config
-    hidden, heads = torch.arange(config.hidden_size), torch.arange(config.num_attention_heads)
-    return Kept(hidden, hidden, [heads] * len(layers), [torch.arange(config.intermediate_size)] * len(layers))
+    hidden, heads = torch.eye(config.hidden_size), torch.arange(config.num_attention_heads)
+    return Kept(
+        hidden,
+        torch.arange(config.hidden_size),
+        [heads] * len(layers),
+        [torch.arange(config.intermediate_size)] * len(layers),
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"embedding_size": 8}, {"type_vocab_size": 1}], ids=str)
@@ -34,8 +39,9 @@ def test_with_everything_kept_it_is_the_same_student(options):
 @pytest.mark.parametrize("options", [{}, {"embedding_size": 8}], ids=str)
 def test_every_weight_is_the_sources_and_none_is_drawn(options):
     model = student(attention="softmax", **options)
+    dimensions = torch.arange(1, 32, 2)
     kept = Kept(
-        hidden=torch.arange(1, 32, 2),
+        hidden=torch.eye(32)[dimensions],
         pooled=torch.arange(0, 32, 2),
         heads=[torch.tensor([1, 3]), torch.tensor([2])],
         units=[torch.arange(20, 60), torch.arange(24)],
@@ -48,17 +54,17 @@ def test_every_weight_is_the_sources_and_none_is_drawn(options):
         channels = channels_of(heads, 8)
         for name in ("query", "key", "value"):
             whole, part = one.attention.self.get_submodule(name), other.attention.self.get_submodule(name)
-            assert torch.equal(part.weight, whole.weight[channels][:, kept.hidden])
+            assert torch.equal(part.weight, whole.weight[channels][:, dimensions])
             assert torch.equal(part.bias, whole.bias[channels])
         assert torch.equal(
-            other.attention.output.dense.weight, one.attention.output.dense.weight[kept.hidden][:, channels]
+            other.attention.output.dense.weight, one.attention.output.dense.weight[dimensions][:, channels]
         )
-        assert torch.equal(other.intermediate.dense.weight, one.intermediate.dense.weight[units][:, kept.hidden])
-        assert torch.equal(other.output.dense.weight, one.output.dense.weight[kept.hidden][:, units])
-        assert torch.equal(other.output.LayerNorm.weight, one.output.LayerNorm.weight[kept.hidden])
+        assert torch.equal(other.intermediate.dense.weight, one.intermediate.dense.weight[units][:, dimensions])
+        assert torch.equal(other.output.dense.weight, one.output.dense.weight[dimensions][:, units])
+        assert torch.equal(other.output.LayerNorm.weight, one.output.LayerNorm.weight[dimensions])
     tables, own = model.bert.embeddings.word_embeddings.weight, narrow.bert.embeddings.word_embeddings.weight
-    assert torch.equal(own, tables if options else tables[:, kept.hidden])
-    assert torch.equal(narrow.bert.pooler.dense.weight, model.bert.pooler.dense.weight[kept.pooled][:, kept.hidden])
+    assert torch.equal(own, tables if options else tables[:, dimensions])
+    assert torch.equal(narrow.bert.pooler.dense.weight, model.bert.pooler.dense.weight[kept.pooled][:, dimensions])
     assert torch.equal(narrow.classifier.weight, model.classifier.weight[:, kept.pooled])
 
 
@@ -88,8 +94,23 @@ def test_the_next_matrix_takes_in_what_is_known_of_the_rest():
     assert (blind(**batch()).logits - model(**batch()).logits).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 8}], ids=str)
+def test_states_may_be_turned_where_norms_know_it(options):
+    """With all directions, turned, and norms of equal gain that take off no mean, nothing is lost."""
+    model = student(attention="softmax", **options)
+    torch.manual_seed(0)
+    ones = torch.ones(32, 1)
+    turned = torch.linalg.qr(torch.cat([ones, torch.randn(32, 31)], 1))[0]
+    to_itself = torch.linalg.qr(torch.cat([ones, torch.randn(32, 31)], 1))[0]
+    turn = turned @ torch.diag(torch.sign(turned[0] * to_itself[0])) @ to_itself.T  # the mean stays the mean
+    kept = everything(model)
+    narrow = narrow_student(model, [0, 1], Kept(turn, kept.pooled, kept.heads, kept.units))
+    assert not torch.equal(narrow.bert.pooler.dense.weight, model.bert.pooler.dense.weight)
+    torch.testing.assert_close(narrow(**batch()).logits, model(**batch()).logits, rtol=1e-3, atol=1e-3)
+
+
 def test_the_mechanism_takes_over_a_narrower_student():
-    narrow = narrow_student(student(attention="softmax"), [0, 1], first_units(NARROW))
+    narrow = narrow_student(student(attention="softmax"), [0, 1], first_units(NARROW, 32))
     linear, report = student_from_teacher(narrow, layer_map=[0, 1], attention="performer", num_features=8)
     assert (linear.config.hidden_size, linear.config.head_size) == (16, 8)
     assert linear.config.num_attention_heads == [2, 1]

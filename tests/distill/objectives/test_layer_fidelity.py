@@ -95,7 +95,7 @@ def test_a_narrower_student_counts_by_what_a_linear_map_finds_in_it(make_bert, m
     teacher, examples = make_bert(num_layers=2), make_examples(200)
     whole = student_of(teacher, [0, 1])
     sizes = Sizes(32, [2, 2], [64, 64])
-    same = narrow_student(whole, [0, 1], first_units(sizes))
+    same = narrow_student(whole, [0, 1], first_units(sizes, 32))
     torch.manual_seed(0)
     turned = torch.linalg.qr(torch.randn(32, 32))[0]
     states, mask = torch.randn(40, 7, 32), torch.ones(40, 7, dtype=torch.bool)
@@ -105,7 +105,7 @@ def test_a_narrower_student_counts_by_what_a_linear_map_finds_in_it(make_bert, m
     assert (noise - states).square().mean() > 0.9 * states.var()
     of_same_width = wider[..., :32]
     assert in_width_of(states, of_same_width, mask) is of_same_width
-    narrow = narrow_student(whole, [0, 1], first_units(Sizes(24, [1, 2], [40, 64])))
+    narrow = narrow_student(whole, [0, 1], first_units(Sizes(24, [1, 2], [40, 64]), 32))
     lines = layer_fidelity(teacher, narrow, [0, 1], examples)
     assert all(0 < line["hidden_states"] < 1 for line in lines[:1])
     whole_lines = layer_fidelity(teacher, same, [0, 1], examples)

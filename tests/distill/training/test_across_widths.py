@@ -34,7 +34,7 @@ def teacher(make_bert):
 def make_student(teacher):
     def make():
         whole, _ = student_from_teacher(teacher, layer_map=[0, 2], attention="softmax")
-        return narrow_student(whole.eval(), [0, 1], first_units(SIZES))
+        return narrow_student(whole.eval(), [0, 1], first_units(SIZES, 32))
 
     return make
 
