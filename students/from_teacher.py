@@ -90,10 +90,7 @@ def student_from_teacher(
         raise ValueError(f"the teacher must be a BERT encoder, this one {problem}")
     layers = resolve_layer_map(layer_map, len(layer_map), teacher.config.num_hidden_layers)
     source = _weights_of(teacher)
-    inherited = {key: value for key, value in bert_settings(teacher.config).items() if key not in NOT_INHERITED}
-    for name in SIZES:  # of a student whose layers differ
-        if isinstance(inherited.get(name), list):
-            inherited[name] = [inherited[name][layer] for layer in layers]
+    inherited = _inherited(teacher.config, layers)
     projection = source.get(own_name(teacher.config, PROJECTION, layers))
     first = inherited.get("position_offset") or 0
     student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
@@ -124,6 +121,15 @@ def student_from_teacher(
     report = _copy_weights(teacher, source, student, layers)
     student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
     return student, report
+
+
+def _inherited(config: Any, layers: Sequence[int]) -> dict[str, Any]:
+    """Return the settings that a student of some layers has of a teacher; of sizes of every layer those of its own."""
+    settings = {key: value for key, value in bert_settings(config).items() if key not in NOT_INHERITED}
+    for name in SIZES:
+        if isinstance(settings.get(name), list):
+            settings[name] = [settings[name][layer] for layer in layers]
+    return settings
 
 
 def _weights_of(teacher: PreTrainedModel) -> dict[str, Tensor]:

@@ -66,12 +66,15 @@ def highest(scores: Tensor, count: int) -> Tensor:
 def principal_directions(spread: Tensor, count: int) -> Tensor:
     """Return directions (count, D) in which states of a covariance (D, D) are kept, in coordinates whose mean is 0.
 
-    One less than ``count`` are principal; they are turned among themselves and on one more dimension, so that the mean
-    over the dimensions, which a LayerNorm takes off, is none of what is kept. All directions are the dimensions.
+    A LayerNorm takes off the mean over the dimensions: the directions are principal beside it, one less than ``count``,
+    and they are turned on one more dimension, so that the mean of the new ones is none of what is kept either. All
+    directions are the dimensions.
     """
     if count == len(spread):
         return torch.eye(count)
-    principal = torch.linalg.eigh(spread.cpu())[1].flip(1)[:, : count - 1]
+    spread = spread.cpu() - spread.mean(0).cpu()
+    spread = spread - spread.mean(1, keepdim=True)
+    principal = torch.linalg.eigh(spread)[1].flip(1)[:, : count - 1]
     drawn = torch.randn(count, count - 1, generator=torch.Generator().manual_seed(0), dtype=spread.dtype)
     turned = torch.linalg.qr(torch.cat([torch.ones(count, 1, dtype=spread.dtype), drawn], dim=1))[0][:, 1:]
     return (turned @ principal.T).float()
