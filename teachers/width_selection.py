@@ -66,9 +66,9 @@ def highest(scores: Tensor, count: int) -> Tensor:
 def principal_directions(spread: Tensor, count: int) -> Tensor:
     """Return directions (count, D) in which states of a covariance (D, D) are kept, in coordinates whose mean is 0.
 
-    A LayerNorm takes off the mean over the dimensions: the directions are principal beside it, one less than ``count``,
-    and they are turned on one more dimension, so that the mean of the new ones is none of what is kept either. All
-    directions are the dimensions.
+    A LayerNorm takes off the mean over the dimensions: the directions are principal beside it, one less than there are
+    wanted, and turned on one more dimension, so that the mean of the new ones is none of what is kept either. Where all
+    are wanted they are the dimensions.
     """
     if count == len(spread):
         return torch.eye(count)
