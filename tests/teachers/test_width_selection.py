@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.small_students import student
 
 from distill.data.batching import TokenizedExamples, collate
 from students import student_from_teacher
@@ -115,6 +116,18 @@ def test_a_seed_says_what_is_read_and_nothing_else_moves(make_source, make_examp
     name = "bert.encoder.layer.1.output.dense"
     assert torch.equal(one.rebuilt[name].weight, other.rebuilt[name].weight)
     assert one.rebuilt[name].weight.shape == (64, 30)
+
+
+@torch.no_grad()
+def test_embeddings_that_are_narrower_than_the_layers_stay(make_examples):
+    source, examples = student(attention="softmax", embedding_size=8), make_examples(100)
+    kept = select_width(source, [0, 1], Sizes(24, [3, 2], [40, 40]), examples, seed=0)
+    narrow = narrow_student(source, [0, 1], kept)
+    assert narrow.config.embedding_size == 8
+    assert torch.equal(narrow.bert.embeddings.LayerNorm.weight, source.bert.embeddings.LayerNorm.weight)
+    found, whole = logits_of(narrow, examples), logits_of(source, examples)
+    assert torch.corrcoef(torch.stack([found[:, 0], whole[:, 0]]))[0, 1] > 0.3
+    assert "bert.embeddings.LayerNorm" not in kept.norms
 
 
 def test_few_texts_and_long_ones_are_read_up_to_a_limit(make_examples, monkeypatch):
