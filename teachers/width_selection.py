@@ -67,8 +67,8 @@ def principal_directions(spread: Tensor, count: int) -> Tensor:
     """Return directions (count, D) in which states of a covariance (D, D) are kept, in coordinates whose mean is 0.
 
     A LayerNorm takes off the mean over the dimensions: the directions are principal beside it, one less than there are
-    wanted, and turned on one more dimension, so that the mean of the new ones is none of what is kept either. Where all
-    are wanted they are the dimensions.
+    wanted, and turned on one more dimension, so that the mean of the new ones is none of what is kept either. Where
+    all are wanted they are the dimensions.
     """
     if count == len(spread):
         return torch.eye(count)
