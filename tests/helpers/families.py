@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.data.tokenization import train_tokenizer
 from students.families import FAMILIES
 
 OWN: dict[str, dict[str, Any]] = {
@@ -60,6 +59,8 @@ def batch_for(model: PreTrainedModel, lengths: Iterable[int] = (12, 5, 3), lengt
 
 def wordpiece(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     """Return BERT's kind of tokenizer."""
+    from distill.data.tokenization import train_tokenizer  # models alone need nothing but the students
+
     return train_tokenizer(texts, size)
 
 
