@@ -140,8 +140,10 @@ def _check_data(config: Config) -> None:
             not both, "data.label_names", data.label_names, "a regression has no label names; remove one of the two"
         )
     else:
-        given = any((data.text_columns, data.label_names, data.regression, data.main_metric, data.multi_label))
-        require(not given, "task", config.task, "columns, labels and main_metric are given only with task custom")
+        for name in ("text_columns", "label_names", "main_metric", "regression", "multi_label"):
+            value, unset = getattr(data, name), "false" if name in ("regression", "multi_label") else "null"
+            way_out = f"task {config.task} has its own; it goes only with task custom (else --data.{name} {unset})"
+            require(not value, f"data.{name}", value, way_out)
 
 
 def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:

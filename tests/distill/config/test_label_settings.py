@@ -47,7 +47,8 @@ def test_one_column_stays_one(name):
 
 
 REFUSED = {
-    "several labels of a published task": (("--task=sst2", "--data.multi_label=true"), "only with task custom"),
+    "several labels of a published task": (("--task=sst2", "--data.multi_label=true"), "--data.multi_label false"),
+    "columns of a published task": (("--task=sst2", "--data.text_columns=[text]"), "--data.text_columns null"),
     "several labels of a regression": (
         (*CUSTOM, "--data.multi_label=true", "--data.regression=true"),
         "data.multi_label is True: a regression has no labels",
