@@ -29,6 +29,13 @@ from distill.utils.record_json import to_json
 NO_COSTS = ["-"] * 7
 SEEDS = (42, 43, 44)
 DEMO_SEEDS = range(42, 47)
+UNLABELLED = (
+    ("SST-2, 1,000 sentences", "without"),
+    ("SST-2, 1,000 sentences", "with"),
+    ("IMDB, 1,000 reviews", "imdb-without"),
+    ("IMDB, 1,000 reviews", "imdb-with"),
+)
+"""What is labelled, and the record of the run."""
 OWN_DATA = {
     "sst2-600": "600 sentences of SST-2",
     "sst2-1200": "1,200 sentences of SST-2",
@@ -235,13 +242,22 @@ def own_data(records: Records) -> list[str]:
 def unlabelled(records: Records) -> list[str]:
     """What texts without labels bring, beside the same run without them."""
     rows = []
-    for name in ("without", "with"):
+    for data, name in UNLABELLED:
         run = records.record(f"unlabelled/{name}")
         texts = "none" if run.unlabelled is None else f"{run.unlabelled.texts:,}"
         scores = [percent(model_metrics(run, role)["accuracy"]) for role in ("teacher", "student")]
         divergence = known(run.kl_to_teacher)
-        rows.append([texts, *scores, interval(run.retention["accuracy"]), percent(run.agreement), f"{divergence:.2f}"])
-    heads = ["texts without labels", "teacher", "student", "kept, % [95 %]", "same answers, %", "KL divergence, nats"]
+        kept, same = interval(run.retention["accuracy"]), percent(run.agreement)
+        rows.append([data, texts, *scores, kept, same, f"{divergence:.2f}"])
+    heads = [
+        "labelled",
+        "texts without",
+        "teacher",
+        "student",
+        "kept, % [95 %]",
+        "same answers, %",
+        "KL divergence, nats",
+    ]
     return markdown_table(heads, rows)
 
 
