@@ -21,16 +21,6 @@ from teachers.output_format import Output
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
 
 
-@pytest.fixture
-def teacher(make_bert):
-    return freeze(make_bert(num_layers=3))
-
-
-@pytest.fixture
-def examples(make_examples):
-    return make_examples(30)
-
-
 def test_room_on_disk_is_what_was_announced(teacher, examples, tmp_path):
     build_cache(teacher, examples, OUTPUTS, tmp_path)
     arrays = [path for path in tmp_path.glob("*.npy") if path.name != "logits.npy"]

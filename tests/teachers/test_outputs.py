@@ -9,20 +9,9 @@ from helpers.closeness import assert_close
 from helpers.layer_outputs import FIRST, FORCED, OUTPUTS, PLAN, batch_of, flat
 
 from distill.utils.errors import UserError
-from teachers.loading import freeze
 from teachers.output_cache import build_cache
 from teachers.output_format import Output, outputs_of, pack, row_type, unpack
 from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
-
-
-@pytest.fixture
-def teacher(make_bert):
-    return freeze(make_bert(num_layers=3))
-
-
-@pytest.fixture
-def examples(make_examples):
-    return make_examples(30)
 
 
 def test_from_disk_as_live_within_a_level_of_each_token(teacher, examples, tmp_path):

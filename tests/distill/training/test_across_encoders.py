@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.killed_stage import kill_after
 from helpers.short_stages import TRAINING, same_weights
 from helpers.tiny_teachers import tiny_teacher
 from safetensors.torch import load_file
@@ -155,18 +156,7 @@ def test_the_maps_learn_and_do_not_stay_in_the_student(run_stage, inputs, make_s
 def test_a_stage_that_is_killed_goes_on_with_its_maps_bit_equal(run_stage, monkeypatch, tmp_path):
     straight, expected, trainer = run_stage("straight")
     maps = trainer.stepper.accelerator.unwrap_model(trainer.stepper.wrapped).maps.state_dict()
-    original, calls = StageTrainer.train_step, []
-
-    def dying(*arguments):
-        calls.append(None)
-        if len(calls) > 5:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "train_step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run_stage("killed")
+    kill_after(monkeypatch, 5, lambda: run_stage("killed"))
     saved = load_file(max((tmp_path / "killed").glob("step-*")) / "model.safetensors")
     assert {"maps.0.weight", "maps.1.bias", "maps.1.spread"} <= saved.keys()
     student, progress, trainer = run_stage("killed")

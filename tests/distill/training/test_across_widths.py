@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.killed_stage import kill_after
 from helpers.short_stages import TRAINING, same_weights
 
 from distill.config.schema import StageConfig
@@ -118,18 +119,7 @@ def test_the_maps_learn_and_do_not_stay_in_the_student(run_stage, make_student, 
 
 def test_a_stage_that_is_killed_goes_on_with_its_maps_bit_equal(run_stage, monkeypatch):
     straight, expected, _ = run_stage("straight")
-    original, calls = StageTrainer.train_step, []
-
-    def dying(*arguments):
-        calls.append(None)
-        if len(calls) > 5:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "train_step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run_stage("killed")
+    kill_after(monkeypatch, 5, lambda: run_stage("killed"))
     student, progress, _ = run_stage("killed")
     assert same_weights(straight, student)
     assert progress.history == expected.history
