@@ -13,7 +13,7 @@ from distill.config.parsing import parse_command
 from distill.reporting.result_pages import TABLES, find_pages
 from distill.sweeps.schema import parse_sweep
 from distill.utils.errors import UserError
-from pipelines import bench_kernels, bench_mechanisms, bench_repeatability, cache, compare, export, results
+from pipelines import bench_gpu, bench_kernels, bench_mechanisms, bench_repeatability, cache, compare, export, results
 from students import ATTENTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,7 @@ PARSERS = {
     "compare": compare.parse,
     "export": export.parse,
     "cache": cache.parse,
+    "bench_gpu": bench_gpu.parse,
     "bench_kernels": bench_kernels.parse,
     "bench_mechanisms": bench_mechanisms.parse,
     "bench_repeatability": bench_repeatability.parse,

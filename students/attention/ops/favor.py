@@ -13,11 +13,14 @@ Shapes: B batch, N sequence length, H heads, d head size, m features.
 
 import difflib
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .chunks import chunk_projection, cut_chunks, flat, like, store
 
 FORMS = ("auto", "linear", "two_attention", "quadratic")
 
@@ -38,6 +41,10 @@ def favor_attention(
         nearest = difflib.get_close_matches(form, FORMS, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"FAVOR+ form {form!r} is unknown; choose one of {', '.join(FORMS)}{hint}")
+    if form == "auto" and _runs_in_triton(query, key, value, projection):
+        from .favor_triton import favor_in_triton
+
+        return favor_in_triton(query, key, value, mask, projection)
     dtype = value.dtype
     with torch.autocast(query.device.type, enabled=False):
         query, key, value, projection = _prepare(query, key, value, mask, projection)
@@ -75,6 +82,17 @@ def _prepare(
 
 def _needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _runs_in_triton(query: Tensor, key: Tensor, value: Tensor, projection: Tensor) -> bool:
+    """Whether the kernel of ``favor_triton`` serves: on a GPU, without a gradient, up to fp32, if Triton is there."""
+    return (
+        query.is_cuda
+        and not torch.compiler.is_compiling()
+        and not _needs_gradient(query, key, value, projection)
+        and torch.float64 not in (query.dtype, key.dtype, value.dtype)
+        and find_spec("triton") is not None
+    )
 
 
 def _prefers_quadratic(query: Tensor, key: Tensor, value: Tensor, projection: Tensor) -> bool:
@@ -136,7 +154,6 @@ def _fused_two_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor
 
 
 LOG2_E = math.log2(math.e)
-CHUNK_ELEMENTS = 2**18  # features computed at a time by each thread of a CPU: 1 MiB stays in its cache
 KEPT_ELEMENTS = 2**24  # up to 2 x 64 MiB of features are kept for backward, more are computed again
 
 
@@ -156,24 +173,24 @@ def _linear_forward(
     """
     batch, heads, length, head_size = query.shape
     context = query.new_empty(batch, length, heads, head_size).transpose(1, 2)  # heads merge later without a copy
-    for chunk in _chunks(query, projection):
-        to_features = _chunk_projection(projection * LOG2_E, query, chunk).mT
-        features = torch.baddbmm(_chunk_bias(key, mask, chunk), _flat(key, chunk), to_features)
+    for chunk in cut_chunks(query, projection):
+        to_features = chunk_projection(projection * LOG2_E, query, chunk).mT
+        features = torch.baddbmm(_chunk_bias(key, mask, chunk), flat(key, chunk), to_features)
         maximum = features.amax(-2, keepdim=True)
         features.sub_(maximum).exp2_()
         total = features.sum(-2, keepdim=True)
-        pooled = torch.bmm(features.mT, _flat(value, chunk)).div_(total.mT)
+        pooled = torch.bmm(features.mT, flat(value, chunk)).div_(total.mT)
         key_features = features
         if keep_features:
             key_features.div_(total)
             features = torch.empty_like(key_features)
         key_logsumexp = maximum.add_(total.log2_())
 
-        torch.baddbmm(key_logsumexp, _flat(query, chunk), to_features, out=features)
+        torch.baddbmm(key_logsumexp, flat(query, chunk), to_features, out=features)
         maximum = features.amax(-1, keepdim=True)
         features.sub_(maximum).exp2_()
         total = features.sum(-1, keepdim=True)
-        _store(context, chunk, features.div_(total), pooled)
+        store(context, chunk, features.div_(total), pooled)
         if saved is not None:
             query_logsumexp = maximum.add_(total.log2_())
             saved += [pooled, features, key_features] if keep_features else [pooled, query_logsumexp, key_logsumexp]
@@ -215,10 +232,10 @@ def _linear_backward(
     query_gradient, key_gradient, value_gradient = (torch.empty_like(context) for _ in range(3))
     heads, head_size = query.shape[1], query.shape[-1]
     projection_gradient = projection.new_zeros(heads, *projection.shape[-2:]) if projection_learns else None
-    for index, chunk in enumerate(_chunks(query, projection)):
+    for index, chunk in enumerate(cut_chunks(query, projection)):
         pooled, query_saved, key_saved = saved[3 * index : 3 * index + 3]
-        rows = _chunk_projection(projection, query, chunk)
-        q, k, v, dout = (_flat(tensor, chunk) for tensor in (query, key, value, gradient))
+        rows = chunk_projection(projection, query, chunk)
+        q, k, v, dout = (flat(tensor, chunk) for tensor in (query, key, value, gradient))
         if kept:
             query_weights, key_weights = query_saved, key_saved
         else:
@@ -226,65 +243,26 @@ def _linear_backward(
             key_weights = torch.baddbmm(_chunk_bias(key, mask, chunk), k, rows.mT * LOG2_E).sub_(key_saved).exp2_()
 
         pooled_gradient = torch.bmm(query_weights.mT, dout)
-        delta = torch.linalg.vecdot(dout, _flat(context, chunk)).unsqueeze(-1)
+        delta = torch.linalg.vecdot(dout, flat(context, chunk)).unsqueeze(-1)
         logits_gradient = torch.baddbmm(delta, dout, pooled.mT, beta=-1).mul_(query_weights)
-        _store(query_gradient, chunk, logits_gradient, rows)
+        store(query_gradient, chunk, logits_gradient, rows)
         # Softmax backward subtracts <pooled, its gradient>; the key logsumexp, read by every query, adds its own.
         delta = torch.linalg.vecdot(pooled_gradient, pooled).unsqueeze(-2) - logits_gradient.sum(-2, keepdim=True)
         if projection_gradient is not None:
-            projection_gradient[chunk[1]] += _like(logits_gradient.mT @ q, query[chunk]).sum(0)
+            projection_gradient[chunk[1]] += like(logits_gradient.mT @ q, query[chunk]).sum(0)
 
-        _store(value_gradient, chunk, key_weights, pooled_gradient)
+        store(value_gradient, chunk, key_weights, pooled_gradient)
         torch.baddbmm(delta, v, pooled_gradient.mT, beta=-1, out=logits_gradient).mul_(key_weights)
-        bias_gradient = _like(logits_gradient.sum(-1, keepdim=True), key[chunk])
-        through_logits = _like(logits_gradient @ rows, key[chunk])
+        bias_gradient = like(logits_gradient.sum(-1, keepdim=True), key[chunk])
+        through_logits = like(logits_gradient @ rows, key[chunk])
         torch.addcmul(through_logits, key[chunk], bias_gradient, value=-(head_size**-0.5), out=key_gradient[chunk])
         if projection_gradient is not None:
-            projection_gradient[chunk[1]] += _like(logits_gradient.mT @ k, query[chunk]).sum(0)
+            projection_gradient[chunk[1]] += like(logits_gradient.mT @ k, query[chunk]).sum(0)
     if projection_gradient is not None:
         projection_gradient = projection_gradient.sum_to_size(projection.shape)
     return query_gradient, key_gradient, value_gradient, None, projection_gradient
 
 
-def _chunks(query: Tensor, projection: Tensor) -> list[tuple[slice, slice]]:
-    """Cut (B, H) into whole examples or, where one is too large, heads of one example; everything at once on a GPU."""
-    batch, heads, length, _ = query.shape
-    if query.device.type != "cpu":
-        return [(slice(None), slice(None))]
-    num_heads = max(1, CHUNK_ELEMENTS * torch.get_num_threads() // (length * projection.shape[-2]))
-    if num_heads >= heads:
-        step = num_heads // heads
-        return [(slice(start, start + step), slice(None)) for start in range(0, batch, step)]
-    return [(slice(b, b + 1), slice(h, h + num_heads)) for b in range(batch) for h in range(0, heads, num_heads)]
-
-
-def _flat(tensor: Tensor, chunk: tuple[slice, slice]) -> Tensor:
-    """Return the chunk with batch and heads merged; of a single example without a copy."""
-    tensor = tensor[chunk]
-    return tensor[0] if tensor.shape[0] == 1 else tensor.flatten(0, 1)
-
-
 def _chunk_bias(key: Tensor, mask: Tensor | None, chunk: tuple[slice, slice]) -> Tensor:
     """Return the bias of the chunk's keys for logits to the base 2."""
     return (_key_bias(key[chunk], None if mask is None else mask[chunk[0]]) * LOG2_E).flatten(0, 1)
-
-
-def _like(flat: Tensor, chunk: Tensor) -> Tensor:
-    """Split the first dimension of ``flat`` into the batch and heads of ``chunk``."""
-    return flat.unflatten(0, chunk.shape[:2])
-
-
-def _chunk_projection(projection: Tensor, query: Tensor, chunk: tuple[slice, slice]) -> Tensor:
-    """Return the projection once per example and head of the chunk; where it is shared, without a copy."""
-    examples = query[chunk].shape[0]
-    per_head = projection.expand(query.shape[1], *projection.shape[-2:])[chunk[1]]
-    return per_head.expand(examples, *per_head.shape).flatten(0, 1)
-
-
-def _store(destination: Tensor, chunk: tuple[slice, slice], left: Tensor, right: Tensor) -> None:
-    """Write the batched product into its chunk; for a single example without a temporary."""
-    place = destination[chunk]
-    if place.shape[0] == 1:
-        torch.bmm(left, right, out=place[0])
-    else:
-        place.copy_(_like(left @ right, place))

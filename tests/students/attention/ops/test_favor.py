@@ -7,7 +7,7 @@ import torch
 from helpers.largest_output import LargestOutput
 from torch import Tensor
 
-from students.attention.ops import favor
+from students.attention.ops import chunks, favor
 from students.attention.ops.favor import FORMS, favor_attention, favor_attention_map
 from students.attention.ops.orthogonal_projection import draw_projection
 from students.attention.ops.reference import naive_favor_attention, naive_softmax_attention
@@ -98,7 +98,7 @@ def test_chunks_and_recomputed_features_change_nothing(
     monkeypatch: pytest.MonkeyPatch, chunk_elements: int, kept_elements: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(favor, "CHUNK_ELEMENTS", chunk_elements)  # 90 features per head, 270 per example
+    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", chunk_elements)  # 90 features per head, 270 per example
     monkeypatch.setattr(favor, "KEPT_ELEMENTS", kept_elements)
     mask = _mask(5, 9)
     inputs = [tensor.requires_grad_() for tensor in _inputs(5, 3, 9, 4)]

@@ -1,0 +1,219 @@
+"""Check every mechanism on a GPU, time attention there, and take a training step with DDP and with ZeRO-2.
+
+    python pipelines/bench_gpu.py
+    python pipelines/bench_gpu.py --parts attention --lengths 2048 16384 --batch_sizes 1
+
+Takes about eight minutes. Three parts:
+checks      a student of every mechanism, fp32 and bf16, against itself in fp64 on the CPU.
+attention   SDPA on padded texts, FlashAttention on packed ones, and Performer in plain torch, compiled and by its
+            kernel in Triton, interleaved: 12 heads of 64 in bf16, texts of half to the full length.
+training    a small run under each of two launchers, on all GPUs.
+
+Prints tables and writes JSON. Exit code 0; 1 if a check or a launcher failed; 2 for a mistake in the command.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from distill.utils.cli import Parser, positive, run
+from distill.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("checks", "attention", "training")
+NUM_HEADS, HEAD_SIZE, NUM_FEATURES = 12, 64, 256
+SMALL: dict[str, Any] = {
+    **{"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
+    **{"vocab_size": 100, "max_position_embeddings": 64, "num_features": 16},
+}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Largest difference of a logit from fp64, relative to the largest logit: 24 and 8 bits after two layers."""
+LAUNCHERS = {"DDP": "multi_gpu.yaml", "ZeRO-2": "deepspeed_zero2.yaml"}
+SHORT_RUN = (
+    *("--data.max_train_examples", "64", "--teacher.epochs", "1", "--teacher.margin_over_majority", "-1"),
+    *("--baseline.epochs", "0", "--comparison.lengths", "[]", "--comparison.memory", "false"),
+)
+"""Of the demo: one step of the teacher, one of every stage."""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    lengths, batches, output = [128, 512, 2048, 8192, 16384], [1, 32, 256], Path("runs/bench/bench_gpu.json")
+    default = "(default %(default)s)"
+    add("--parts", choices=PARTS, nargs="+", default=PARTS, help=f"what to do {default}")
+    add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
+    add("--batch_sizes", type=positive, nargs="+", default=batches, metavar="TEXTS", help=f"batches {default}")
+    add("--seconds", type=float, default=10.0, metavar="SECONDS", help=f"time per point {default}")
+    add("--device", choices=("cpu", "cuda"), default="cuda", help=f"cpu tries this script itself {default}")
+    add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
+    return parser.parse_args(arguments)
+
+
+def check_mechanism(name: str, device: str, dtype: "torch.dtype") -> dict[str, Any]:
+    """Compare the logits of a small student on ``device`` with those of its fp64 copy on the CPU, pads included."""
+    import torch
+
+    from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification
+
+    torch.manual_seed(0)
+    options = dict(ATTENTIONS[name].small_options)
+    model = StudentForSequenceClassification(StudentConfig(attention=name, attention_options=options, **SMALL)).eval()
+    tokens = torch.randint(5, SMALL["vocab_size"], (4, 48))
+    mask = torch.ones_like(tokens)
+    mask[1, 20:] = 0
+    with torch.no_grad():
+        expected = model.double()(tokens, mask).logits
+        logits = model.to(device, dtype)(tokens.to(device), mask.to(device)).logits.cpu().double()
+    error = float((logits - expected).abs().max() / expected.abs().max())
+    kind = str(dtype).removeprefix("torch.")
+    return {"attention": name, "dtype": kind, "error": error, "passed": error <= TOLERANCES[kind]}
+
+
+def contenders(batch_size: int, length: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Return calls that attend in ``batch_size`` texts of half to all of ``length`` tokens, by name."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from students.attention.ops.favor import favor_attention
+    from students.attention.ops.orthogonal_projection import draw_projection
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, batch_size, length, NUM_HEADS, HEAD_SIZE)
+    query, key, value = torch.randn(shape, device=device, dtype=torch.bfloat16).transpose(2, 3)
+    lengths = torch.randint(-(-length // 2), length + 1, (batch_size,), generator=generator)
+    lengths[0] = length
+    mask = (torch.arange(length) < lengths[:, None]).to(device)
+    projection = draw_projection(NUM_FEATURES, HEAD_SIZE, generator).to(device)
+    performer = (query, key, value, mask, projection)
+    calls: dict[str, Callable[[], Any]] = {
+        "sdpa": partial(scaled_dot_product_attention, query, key, value, attn_mask=mask[:, None, None, :]),
+        "performer": partial(favor_attention, *performer, form="linear"),
+    }
+    if device == "cuda":
+        from torch.nn.attention.varlen import varlen_attn
+
+        packed_query, packed_key, packed_value = (tensor.transpose(1, 2)[mask] for tensor in (query, key, value))
+        ends = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
+        calls["packed"] = partial(varlen_attn, packed_query, packed_key, packed_value, ends, ends, length, length)
+        calls["performer compiled"] = partial(torch.compile(favor_attention, dynamic=True), *performer)
+        calls["performer triton"] = partial(favor_attention, *performer)
+    return calls
+
+
+def time_point(batch_size: int, length: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time all contenders of one point against SDPA; null with a reason where that cannot be done."""
+    import torch
+
+    from distill.benchmark.timing import (
+        PointError,
+        memory_errors,
+        ratio_of_medians,
+        time_interleaved,
+        typical_seconds,
+    )
+
+    point = {"batch_size": batch_size, "length": length}
+    prepare = partial(contenders, batch_size, length, options.device)
+    synchronize = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    try:
+        with memory_errors(), torch.inference_mode():
+            times = time_interleaved(prepare, seconds=options.seconds, synchronize=synchronize)
+    except PointError as error:
+        return [point | {"way": None, "reason": str(error)}]
+    rows = []
+    for name, taken in times.items():
+        speedup, low, high = ratio_of_medians(times["sdpa"], taken)
+        figures = {"milliseconds": 1000 * typical_seconds(taken), "speedup": speedup, "low": low, "high": high}
+        rows.append(point | {"way": name} | figures)
+    return rows
+
+
+def try_launcher(name: str, device: str) -> dict[str, Any]:
+    """Run a few steps of the demo under a launcher; the last line that it printed says why it failed."""
+    import torch
+
+    processes = ("--num_processes", str(max(1, torch.cuda.device_count())))
+    launch = (str(Path(sys.executable).with_name("accelerate")), "launch", *processes)
+    where = (
+        ("--config_file", str(ROOT / "configs" / "accelerate" / LAUNCHERS[name])) if device == "cuda" else ("--cpu",)
+    )
+    script = (str(ROOT / "pipelines" / "distill.py"), "--config", str(ROOT / "configs" / "demo.yaml"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = (*launch, *where, *script, *SHORT_RUN, "--run_dir", str(Path(folder) / "run"))
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    row = {"launcher": name, "seconds": round(time.perf_counter() - start, 1), "passed": done.returncode == 0}
+    return row if row["passed"] else row | {"reason": said[-1] if said else f"exit code {done.returncode}"}
+
+
+def main() -> int:
+    """Do the parts, print and write."""
+    options = parse()
+    import torch
+    from tqdm import tqdm
+
+    from distill.utils.environment import describe_environment
+    from distill.utils.files import write_atomically
+    from students import ATTENTIONS
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no GPU is visible here; --device cpu tries the script itself")
+    record: dict[str, Any] = {"environment": describe_environment(options.device)}
+    if "checks" in options.parts:
+        cases = [(name, dtype) for name in ATTENTIONS for dtype in (torch.float32, torch.bfloat16)]
+        record["checks"] = [check_mechanism(name, options.device, dtype) for name, dtype in tqdm(cases, desc="checks")]
+    if "attention" in options.parts:
+        grid = [(batch, length) for length in options.lengths for batch in options.batch_sizes]
+        record["attention"] = [
+            row for batch, length in tqdm(grid, desc="attention") for row in time_point(batch, length, options)
+        ]
+    if "training" in options.parts:
+        record["training"] = [try_launcher(name, options.device) for name in tqdm(LAUNCHERS, desc="training")]
+    write_atomically(options.output, json.dumps(record, indent=1) + "\n")
+    print(summary(record) + f"\nwritten to {options.output}")
+    return int(not all(row["passed"] for part in ("checks", "training") for row in record.get(part, [])))
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Return what was found as text: failed checks by name, speedups over SDPA, launchers."""
+    lines = []
+    if checks := record.get("checks"):
+        failed = [
+            f"{row['attention']} in {row['dtype']}: off by {row['error']:.1e}" for row in checks if not row["passed"]
+        ]
+        lines += [f"checks: {len(checks) - len(failed)} of {len(checks)} agree with fp64 on the CPU", *failed]
+    for row in record.get("attention", []):
+        point = f"{row['batch_size']:>5} texts of {row['length']:>6} tokens"
+        if row["way"] is None:
+            lines.append(f"{point}  {row['reason']}")
+        else:
+            interval = f"{row['speedup']:6.2f} [{row['low']:.2f}, {row['high']:.2f}] times as fast as SDPA"
+            lines.append(f"{point}  {row['way']:20}{row['milliseconds']:10.3f} ms {interval}")
+    for row in record.get("training", []):
+        lines.append(
+            f"{row['launcher']}: {'a step taken' if row['passed'] else row['reason']}, {row['seconds']:.0f} s"
+        )
+    return "\n".join(lines)
+
+
+command = partial(run, main)
+"""Entry point of the console script."""
+
+if __name__ == "__main__":
+    command()

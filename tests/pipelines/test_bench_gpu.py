@@ -1,0 +1,57 @@
+"""pipelines/bench_gpu.py, as far as a machine without a GPU can tell: what it compares, times and prints."""
+
+import json
+
+import pytest
+import torch
+from helpers.in_process import call
+
+from pipelines import bench_gpu
+from students.attention.softmax import SoftmaxAttention
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_is_refused(monkeypatch, capsys, tmp_path):
+    output = tmp_path / "it.json"
+    assert call(monkeypatch, bench_gpu.main, "--output", output) == 2
+    assert "no GPU is visible" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mechanism_agrees_with_its_own_copy(dtype):
+    row = bench_gpu.check_mechanism("softmax", "cpu", dtype)
+    assert row["passed"]
+    assert 0 < row["error"] <= bench_gpu.TOLERANCES[row["dtype"]]
+
+
+def test_a_wrong_kernel_is_noticed(monkeypatch):
+    attend = SoftmaxAttention.attend
+
+    def wrong_below_fp64(self, query, key, value, mask):
+        return attend(self, query, key, value, mask) * (1 if value.dtype == torch.float64 else 1.01)
+
+    monkeypatch.setattr(SoftmaxAttention, "attend", wrong_below_fp64)
+    assert not bench_gpu.check_mechanism("softmax", "cpu", torch.float32)["passed"]
+
+
+def test_the_ways_of_performer_attend_alike():
+    ways = bench_gpu.contenders(2, 24, "cpu")
+    assert set(ways) == {"sdpa", "performer"}
+    assert ways["performer"]().shape == ways["sdpa"]().shape == (2, bench_gpu.NUM_HEADS, 24, bench_gpu.HEAD_SIZE)
+
+
+def test_points_are_written_and_printed(monkeypatch, capsys, tmp_path):
+    output, point = tmp_path / "it.json", ("--lengths", 16, "--batch_sizes", 1, "--seconds", 0.05)
+    assert (
+        call(monkeypatch, bench_gpu.main, "--device", "cpu", "--parts", "attention", *point, "--output", output) == 0
+    )
+    rows = json.loads(output.read_text())["attention"]
+    assert [row["way"] for row in rows] == ["sdpa", "performer"]
+    assert rows[0]["speedup"] == 1
+    assert "16 tokens  performer" in capsys.readouterr().out
+
+
+def test_a_failed_launcher_is_said():
+    record = {"training": [{"launcher": "DDP", "seconds": 3.0, "passed": False, "reason": "error: no such device"}]}
+    assert bench_gpu.summary(record) == "DDP: error: no such device, 3 s"

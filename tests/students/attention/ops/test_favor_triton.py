@@ -1,0 +1,80 @@
+"""The Triton kernel against FAVOR+ in plain torch: in Triton's interpreter on any machine, compiled on a GPU."""
+
+import importlib
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from students.attention.ops import favor
+from students.attention.ops.favor import favor_attention
+
+pytestmark = pytest.mark.skipif(
+    find_spec("triton") is None, reason="Triton is not installed; it comes with PyTorch for CUDA (pip install triton)"
+)
+
+SHAPES = [  # batch, heads, tokens, head size, features: odd ones, one token, several shares of keys
+    (2, 3, 37, 32, 24),
+    (1, 1, 1100, 64, 70),
+    (3, 2, 1, 8, 5),
+]
+
+
+def make(shape, dtype=torch.float32, device="cpu"):
+    batch, heads, length, head_size, num_features = shape
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, batch, length, heads, head_size, generator=generator).to(device, dtype)
+    query, key, value = drawn.transpose(2, 3)
+    return query, key, value, torch.randn(heads, num_features, head_size, generator=generator).to(device)
+
+
+def pads(query, key, value):
+    """A mask with a text of half the length, if several also one without a token, and NaN where there is none."""
+    mask = torch.ones(query.shape[0], query.shape[2], dtype=torch.bool, device=query.device)
+    mask[0, query.shape[2] // 2 + 1 :] = False
+    mask[1:2] = False
+    outside = ~mask[:, None, :, None]
+    return key.masked_fill(outside, torch.nan), value.masked_fill(outside, torch.nan), mask
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Return the function as Triton's interpreter runs it, on tensors of the CPU."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from students.attention.ops import favor_triton
+
+    yield importlib.reload(favor_triton).favor_in_triton
+    monkeypatch.undo()
+    importlib.reload(favor_triton)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_interpreted_it_agrees(interpreted, shape, padded):
+    query, key, value, projection = make(shape)
+    key, value, mask = pads(query, key, value) if padded else (key, value, None)
+    expected = favor_attention(query, key, value, mask, projection)
+    context = interpreted(query, key, value, mask, projection)
+    assert (context - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert context.transpose(1, 2).is_contiguous()
+
+
+def test_a_shared_projection_and_half_precision(interpreted):
+    query, key, value, projection = make(SHAPES[0], torch.bfloat16)
+    expected = favor_attention(query.float(), key.float(), value.float(), None, projection[0])
+    context = interpreted(query, key, value, None, projection[0])
+    assert context.dtype == torch.bfloat16
+    assert (context - expected).abs().max() < 2**-8 * expected.abs().max()  # rounded once, to 8 bits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [*SHAPES, (4, 12, 4096, 64, 128)])
+def test_on_a_gpu_it_agrees_with_the_cpu(shape, dtype):
+    query, key, value, projection = make(shape, dtype, "cuda")
+    key, value, mask = pads(query, key, value)
+    assert favor._runs_in_triton(query, key, value, projection)
+    context = favor_attention(query, key, value, mask, projection).cpu().double()
+    expected = favor_attention(*(each.cpu().double() for each in (query, key, value)), mask.cpu(), projection.cpu())
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+    assert (context - expected).abs().max() < tolerance * expected.abs().max()
