@@ -38,6 +38,9 @@ UNLABELLED = (
 """What is labelled, and the record of the run."""
 OWN_DATA = {
     "sst2-600": "600 sentences of SST-2",
+    "sst2-1000-bert": "1,000 sentences of SST-2",
+    "sst2-1000-roberta": "... RoBERTa's form",
+    "sst2-1000-electra": "... ELECTRA's form",
     "sst2-1200": "1,200 sentences of SST-2",
     "sst2-3000": "3,000 sentences of SST-2",
     "cola-2000": "2,000 sentences of CoLA",
