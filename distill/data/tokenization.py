@@ -1,12 +1,12 @@
 """Tokenizers: trained on texts, compared, and applied to examples."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizer, PreTrainedTokenizerBase
+from transformers import BertTokenizer, PreTrainedTokenizerBase, TokenizersBackend
 
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Examples
@@ -20,6 +20,8 @@ LONGEST_WORD = 100
 """Characters; WordPiece takes what is longer for unknown, and a trainer needs time quadratic in it."""
 TEXTS_PER_CALL = 1000
 PROGRESS_BAR_FROM = 20_000
+Encoded = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]], Sequence[Any] | None]
+"""Token ids and token types of every text, and its `tokenizers.Encoding` where there is one."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer:
@@ -70,20 +72,14 @@ def tokenize(
     the model says by which they are read (`distill.models.inputs.reading_of`).
     """
     token_ids, token_type_ids, lengths, num_cut = [], [], [], 0
+    encode = _encoder(tokenizer, max_length)
     for chunk in _chunks(examples.texts):
-        encoded = tokenizer(
-            *(list(column) for column in zip(*chunk, strict=True)),
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_token_type_ids=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(chunk)))
-        num_cut += _count_cut(encoded.encodings, lengths[-1], max_length)
+        ids, types, encodings = encode(chunk)
+        lengths.append(np.fromiter(map(len, ids), np.int64, len(chunk)))
+        num_cut += _count_cut(encodings, lengths[-1], max_length)
         total = int(lengths[-1].sum())
-        token_ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
-        token_type_ids.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
+        token_ids.append(np.fromiter(chain.from_iterable(ids), np.int32, total))
+        token_type_ids.append(np.fromiter(chain.from_iterable(types), np.uint8, total))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return TokenizedExamples(
         np.concatenate(token_ids),
@@ -96,6 +92,28 @@ def tokenize(
         token_types=token_types,
         num_cut=num_cut,
     )
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Callable[[list[tuple[str, ...]]], Encoded]:
+    """Return how to encode some texts or pairs."""
+    settings: dict[str, Any] = {"truncation": max_length is not None, "max_length": max_length, "verbose": False}
+
+    def by_call(texts: list[tuple[str, ...]]) -> Encoded:
+        columns = (list(column) for column in zip(*texts, strict=True))
+        encoded = tokenizer(*columns, return_token_type_ids=True, return_attention_mask=False, **settings)
+        return encoded["input_ids"], encoded["token_type_ids"], encoded.encodings
+
+    def by_backend(texts: list[tuple[str, ...]]) -> Encoded:
+        encodings = backend.encode_batch_fast([text if len(text) > 1 else text[0] for text in texts])
+        return [each.ids for each in encodings], [each.type_ids for each in encodings], encodings
+
+    # What transformers makes of every text beside its ids takes nearly as long as these; some classes do it their way.
+    own, plain = type(tokenizer), TokenizersBackend
+    if any(getattr(own, name, None) is not getattr(plain, name) for name in ("__call__", "_encode_plus")):
+        return by_call
+    tokenizer("", **settings)  # leaves truncation as it is wanted
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    return by_backend
 
 
 def _count_cut(encodings: Sequence[Any] | None, lengths: np.ndarray, max_length: int | None) -> int:

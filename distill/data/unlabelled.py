@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pandas.util import hash_array
 
 from distill.data.labels import HIDDEN
 from distill.data.splits import Examples, Splits
@@ -126,6 +125,8 @@ def unlabelled_in_words(texts: UnlabelledTexts, tokens: int) -> str:
 
 def text_keys(texts: Texts) -> np.ndarray:
     """Return uint64 (n,): equal for texts that differ in case and white space alone, and else, all but surely, not."""
+    from pandas.util import hash_array  # a fifth of a second for those who have such texts
+
     plain = ["\0".join(" ".join(text.split()).casefold() for text in row) for row in texts]
     return hash_array(np.array(plain, object), categorize=False)
 

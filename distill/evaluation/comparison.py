@@ -34,7 +34,7 @@ from distill.evaluation.record_parts import (
     WindowsRead,
 )
 from distill.evaluation.thresholds import Thresholds, thresholds_of
-from distill.models.flops import attention_name, model_flops
+from distill.models.flops import FLOPS_LENGTH, attention_name, model_flops
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
 from distill.models.windowed_bert import window_lengths
@@ -43,8 +43,6 @@ from distill.utils.environment import describe_environment
 from distill.utils.errors import UserError
 from distill.utils.record_json import unmeasured
 from distill.utils.redaction import publishable
-
-FLOPS_LENGTH = 128
 
 
 @dataclass(frozen=True)

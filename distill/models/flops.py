@@ -9,6 +9,9 @@ from typing import Any
 from distill.utils.errors import UserError
 from students.families import FAMILIES
 
+FLOPS_LENGTH = 128
+"""Tokens of the example whose operations a record states."""
+
 
 def attention_name(config: Any) -> str:
     """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.

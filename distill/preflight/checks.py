@@ -97,14 +97,23 @@ def _accumulation_problems(config: Config, launcher: Launcher) -> Iterator[Findi
         )
 
 
-def check_compiler(launcher: Launcher, builds: Path) -> Iterator[Finding]:
-    """Look whether DeepSpeed can compile its operation for CPUs, as it does at first use below ``builds``."""
+def check_compiler(launcher: Launcher, builds: Path | None = None) -> Iterator[Finding]:
+    """Look whether DeepSpeed can compile its operation for CPUs, as it does at first use.
+
+    Args:
+        launcher: says whether it trains.
+        builds: the folder where it compiles; None: where torch says.
+    """
     if not launcher.deepspeed or launcher.gpus:
         yield Finding(OK, "compiler: not needed")
         return
     if shutil.which("g++") is None:
         yield Finding(ERROR, "compiler: DeepSpeed on a CPU needs g++, which is not on the PATH; install it")
         return
+    if builds is None:
+        from torch.utils.cpp_extension import get_default_build_root  # brings setuptools, which nobody else needs
+
+        builds = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     locks = sorted(builds.glob("**/lock"))
     if locks:
         yield Finding(

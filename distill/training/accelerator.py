@@ -206,12 +206,11 @@ def current_sharding(accelerator: Accelerator) -> Sharding:
     return Sharding(accelerator.num_processes, plugin.zero_stage, offload in ("cpu", "nvme"), half)
 
 
-def collect_weights(accelerator: Accelerator, wrapped: nn.Module, model: nn.Module) -> None:
-    """Bring ``model`` up to date, on every process, where a copy of it is trained."""
-    source = accelerator.unwrap_model(wrapped).model
-    if source is model:
+def collect_weights(trained: nn.Module, model: nn.Module) -> None:
+    """Bring ``model`` up to date, on every process, where a copy of it is ``trained``."""
+    if trained is model:
         return
     from deepspeed.runtime.zero import GatheredParameters
 
-    with GatheredParameters(list(source.parameters())):
-        model.load_state_dict(source.state_dict())
+    with GatheredParameters(list(trained.parameters())):
+        model.load_state_dict(trained.state_dict())

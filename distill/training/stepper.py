@@ -25,6 +25,9 @@ class Stepper:
 
     Args:
         model: trained in place, but under DeepSpeed, which takes parameters apart for good, a copy of it.
+
+    Attributes:
+        trained: the model whose parameters the optimizer moves, without what `accelerate` wraps around it.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class Stepper:
     ) -> None:
         self.accelerator, self.training, self.inputs = context.accelerator, context.training, inputs
         self.label_scale, self.class_weights = context.label_scale, context.class_weights
-        trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
+        self.trained = trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
         maps = starting_maps(trained, inputs)
@@ -47,11 +50,6 @@ class Stepper:
         self.wrapped, self.optimizer = prepare(
             self.accelerator, self.training, stage_model, optimizer, stage.batch_size
         )
-
-    @property
-    def trained(self) -> PreTrainedModel:
-        """The model whose parameters the optimizer moves."""
-        return self.accelerator.unwrap_model(self.wrapped).model
 
     def take_step(self, indices: np.ndarray, stage: StageConfig, meter: LossMeter) -> None:
         """Take one optimizer step on the examples at ``indices``, however many processes share them.

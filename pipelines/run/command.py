@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distill.config.parsing import parse_command
 from distill.config.validation import check_config
+from distill.utils.cli import quick_imports
 
 if TYPE_CHECKING:
     from pipelines.run.context import DistillationSetup, RunContext
@@ -24,10 +25,10 @@ def prepare_command(
         UserError: something is wrong that can be known without training.
     """
     config, only_check = parse_command(description=description)
-    # Here and not above: `--help` and a misspelt key should not wait for torch.
-    from distill.utils.findings import raise_on_error
-    from pipelines.run.preflight import check_run, prepare_run
-    from students import STUDENTS
+    with quick_imports():  # here and not above: `--help` and a misspelt key should not wait for torch
+        from distill.utils.findings import raise_on_error
+        from pipelines.run.preflight import check_run, prepare_run
+        from students import STUDENTS
 
     check_config(config, STUDENTS)
     if only_check:

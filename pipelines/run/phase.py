@@ -7,9 +7,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
-from distill.evaluation.comparison import FLOPS_LENGTH
 from distill.evaluation.record_parts import Shape
-from distill.models.flops import attention_name, model_flops
+from distill.models.flops import FLOPS_LENGTH, attention_name, model_flops
 from distill.training.progress import Progress
 from distill.training.run_folder import save_model
 from distill.training.trackers import flush_trackers, log_figures

@@ -2,7 +2,6 @@
 
 from distill.training.accelerator import end_training
 from pipelines.run.baseline import train_baseline
-from pipelines.run.comparison import compare_and_report
 from pipelines.run.context import DistillationSetup, RunContext, open_run_folder
 from pipelines.run.publish import publish
 from pipelines.run.stages import run_stages
@@ -15,6 +14,9 @@ def run_phases(context: RunContext, setup: DistillationSetup) -> None:
         setup = finetune_teacher(context, setup)
         student = run_stages(context, setup)
         baseline = train_baseline(context, setup)
+        # Here and not above: matplotlib, pandas and scipy's statistics would take time and memory from the first step.
+        from pipelines.run.comparison import compare_and_report
+
         compare_and_report(context, setup, student, baseline)
         if context.run.accelerator.is_main_process:
             publish(context.config, context.folder)

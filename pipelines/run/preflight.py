@@ -1,13 +1,11 @@
 """The start of every run: open it and look for what would go wrong; with ``--check`` that is all."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from torch.utils.cpp_extension import get_default_build_root
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.recipe import adopt
@@ -45,7 +43,7 @@ from distill.preflight.services import check_hub, check_trackers
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.dropout import set_dropout
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
-from distill.training.optimizer import trainable
+from distill.training.optimizer import trainable, trained_part
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
@@ -65,6 +63,9 @@ from teachers.finetuning import finetuning_stage, label_free_start
 from teachers.loading import load_tokenizer
 
 TEXTS_FOR_TOKENIZERS = 100
+Measured = dict[tuple[PreTrainedModel, str, bool, bool, int], tuple[int, int, int, int]]
+"""Model, what of it is trained, dropout, whether in its linear form, and tokens; to parameters, those trained, bytes
+of activations of one example, and of each more."""
 
 
 def prepare_run(
@@ -107,19 +108,21 @@ def prepare_run(
     context = make_context(config, accelerator, folder)
     setup = make_setup(context)
     print_banner(context, setup)
-    context, setup, replaced = apply_recipe(context, setup)
+    student = build_student(context, setup.start, setup, quiet=True)
+    context, setup, replaced = apply_recipe(context, setup, student)
     report(replaced)
     # Behind one another: where a model is refused, a command says that alone.
-    report(chain(inspect_data(context.task, config.data, context.splits), look_at_models(context, setup)))
-    print_plan(context, setup, teacher_alone=teacher_alone)
+    report(chain(inspect_data(context.task, config.data, context.splits), look_at_models(context, setup, student)))
+    print_plan(context, setup, student, teacher_alone=teacher_alone)
     return context, setup
 
 
-def print_plan(context: RunContext, setup: DistillationSetup, *, teacher_alone: bool) -> None:
+def print_plan(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel, *, teacher_alone: bool
+) -> None:
     """Print what will be trained and about how long it takes; phases that are finished are left out."""
     if not context.run.accelerator.is_main_process:
         return
-    student = build_student(context, setup.start, setup, quiet=True)
     baseline = [] if context.folder.result("baseline") is None else ["baseline"]
     finished = [*finished_stages(context, setup.stages), *baseline]
     left = [
@@ -158,21 +161,20 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from check_versions()
     yield from check_launcher(config, launcher)
     yield from precision
-    yield from check_compiler(launcher, Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
+    yield from check_compiler(launcher)
     yield from check_write_permission(config)
     yield from check_trackers(config)
     yield from check_hub(config)
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
 
-def look_at_models(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
-    """Check teacher, tokenizers, student, memory and disk."""
+def look_at_models(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> Iterator[Finding]:
+    """Check teacher, tokenizers, student as it will be, memory and disk."""
     yield look_at_teacher(context, setup)
     look_at_baseline(context, setup)
     whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
     texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
-    student = build_student(context, setup.start, setup, quiet=True)
     yield from check_student(student, setup.train)
     yield from check_features(student, context.config.student)
     yield from check_stages(student, setup.stages)
@@ -243,8 +245,9 @@ def largest_phase(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel
 ) -> tuple[str, Callable[[Sharding], Memory]]:
     """Return the phase that needs most memory where one process trains, and its memory under any sharding."""
+    measured: Measured = {}
     found = {
-        stage.name: phase_memory(context, setup, model, stage)
+        stage.name: phase_memory(context, setup, model, stage, measured)
         for stage, model in training_phases(context, setup, student)
     }
     name = max(found, key=lambda phase: found[phase](Sharding()).total)
@@ -252,9 +255,13 @@ def largest_phase(
 
 
 def phase_memory(
-    context: RunContext, setup: DistillationSetup, model: PreTrainedModel, stage: StageConfig
+    context: RunContext, setup: DistillationSetup, model: PreTrainedModel, stage: StageConfig, measured: Measured
 ) -> Callable[[Sharding], Memory]:
-    """Return what one process needs for the longest batch of a phase, as a function of the sharding."""
+    """Return what one process needs for the longest batch of a phase, as a function of the sharding.
+
+    Args:
+        measured: of phases that train alike, which one forward pass answers for; what is new is put in.
+    """
     resident = 0 if model is setup.teacher else FLOAT * count(setup.teacher)[0]
     read = setup.for_teacher if model is setup.teacher else setup
     parts = [read.train] if read.unlabelled is None else [read.train, read.unlabelled]
@@ -262,10 +269,14 @@ def phase_memory(
     if stage.texts == PACKED:
         longest = positions_of(model)
     length = padded_length(int(longest))
-    set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
-    with trainable(model, stage), linear_form(model) if stage.targets == EXACT_FORM else nullcontext():
-        parameters, trained = count(model)
-        one, more = activation_memory(model, length, autocast_dtype(context.run.accelerator))
+    is_linear = stage.targets == EXACT_FORM
+    alike = (model, trained_part(model, stage), stage.dropout, is_linear, length)
+    if alike not in measured:
+        set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
+        with trainable(model, stage), linear_form(model) if is_linear else nullcontext():
+            activations = activation_memory(model, length, autocast_dtype(context.run.accelerator))
+            measured[alike] = (*count(model), *activations)
+    parameters, trained, one, more = measured[alike]
     wanted = setup.plan(stage).teacher
     states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
     targets = states * width_of(setup.teacher) * FLOAT

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
@@ -12,13 +13,19 @@ from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
 from distill.utils.findings import Finding
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext
-from pipelines.run.student import build_student
 from pipelines.run.width import check_widths, wanted_sizes
 from students import STUDENTS
 
 
-def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup, list[Finding]]:
+def apply_recipe(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+) -> tuple[RunContext, DistillationSetup, list[Finding]]:
     """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
+
+    Args:
+        context: of the run.
+        setup: without stages.
+        student: as it will be; it is only looked at.
 
     Returns:
         The same with the recipe, and what it had to replace.
@@ -27,7 +34,6 @@ def apply_recipe(context: RunContext, setup: DistillationSetup) -> tuple[RunCont
         UserError: there are too few examples to choose anything from.
     """
     settings, teacher = context.config.student, setup.teacher
-    student = build_student(context, setup.start, setup, quiet=True)
     lengths, for_teacher = _lengths(setup), _lengths(setup.for_teacher)
     across = setup.other_encoder
     matches = LAYERS if across is None else SUMMARIES if across.teacher_layers else DECISIONS

@@ -6,8 +6,8 @@ import evaluate
 import numpy as np
 import pytest
 
+from distill.evaluation.evaluate_metrics import METRICS
 from distill.evaluation.metrics import (
-    METRICS,
     compute_metrics,
     correlation_with_labels,
     metrics_over_splits,
