@@ -98,6 +98,39 @@ def test_what_a_package_never_imports(package):
             assert not found & FORBIDDEN[package], f"{path} imports {found & FORBIDDEN[package]}"
 
 
+def imported_at_once(path: Path) -> Iterator[str]:
+    """Yield what a module imports as soon as it is imported itself: nothing inside functions, or for types alone."""
+    yield from imports(
+        ast.Module([node for node in parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    )
+
+
+def test_a_first_step_waits_for_no_library_that_only_later_ones_need():
+    """They cost seconds of CPU and a hundred MB: of metrics, of the comparison, of other files and launchers."""
+    waiting, seen = ["pipelines.run.command", "pipelines.run.preflight", "pipelines.run.phases"], set[str]()
+    while waiting:
+        name = waiting.pop()
+        file = Path(*name.split(".")).with_suffix(".py")
+        file = file if (ROOT / file).exists() else Path(*name.split("."), "__init__.py")
+        if name not in seen and name.split(".")[0] in OURS and (ROOT / file).exists():
+            waiting += imported_at_once(file)
+        seen.add(name)
+    late = (
+        "evaluate",
+        "datasets",
+        "sklearn",
+        "scipy.stats",
+        "matplotlib",
+        "pandas",
+        "onnx",
+        "onnxruntime",
+        "deepspeed",
+    )
+    late += ("torch.utils.cpp_extension",)
+    assert "distill.training.loop" in seen
+    assert not [name for name in seen if name.startswith(late)]
+
+
 def test_students_are_self_contained():
     """A saved student carries this code alone, under another package name: its own imports must be relative."""
     for path in MODULES:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import PACKED, Config, StageConfig, StudentSettings
-from distill.data.batching import TokenizedExamples, collate
+from distill.data.batching import PAD_MULTIPLE, TokenizedExamples, collate
 from distill.data.packing import PACKED_TEXTS
 from distill.data.tokenization import PROBES
 from distill.models.positions import positions_of
@@ -198,7 +198,7 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     inputs, _ = collate(examples, indices, device)
     room = positions_of(student) - inputs["input_ids"].shape[1]
     fill = {"input_ids": examples.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
-    extra = min(2 * examples.pad_multiple, room)
+    extra = min(2 * PAD_MULTIPLE, room)
     padded = {name: torch.nn.functional.pad(values, (0, extra), value=fill[name]) for name, values in inputs.items()}
     was_training = student.training
     student.eval()

@@ -53,6 +53,31 @@ def test_what_is_longer_than_max_length_is_cut_at_the_end(tokenizer, max_length)
     assert pair.tolist() == [2, *[5] * (max_length - 4), 3, 6, 3]
 
 
+class OwnTokenizer(BertTokenizer):
+    """A class that encodes in its own way."""
+
+    calls = 0
+
+    def _encode_plus(self, *arguments, **settings):
+        self.calls += 1
+        return super()._encode_plus(*arguments, **settings)
+
+
+@pytest.mark.parametrize("max_length", [None, 7])
+def test_the_short_way_to_tokens_is_taken_where_the_class_has_no_own_and_gives_the_same(
+    tokenizer, max_length, monkeypatch
+):
+    monkeypatch.setattr("distill.data.tokenization.TEXTS_PER_CALL", 3)
+    own = OwnTokenizer(vocab=tokenizer.get_vocab())
+    tokenizer("a", "b", padding="max_length", truncation=True, max_length=30)  # settings that nobody wants to inherit
+    for texts in [[("a b " * i,) for i in range(8)], [("a b " * i, "c d") for i in range(8)]]:
+        short, long = (tokenize(examples_of(texts), each, max_length) for each in (tokenizer, own))
+        for name in ("token_ids", "token_type_ids", "offsets"):
+            assert getattr(short, name).tolist() == getattr(long, name).tolist()
+        assert short.num_cut == long.num_cut == (0 if max_length is None else 5 if len(texts[0]) == 1 else 6)
+    assert own.calls == 6
+
+
 def test_chunks_join_seamlessly(tokenizer, monkeypatch):
     texts = [("a " * (i % 7),) for i in range(50)]
     at_once = tokenize(examples_of(texts), tokenizer, 6)
@@ -107,7 +132,7 @@ def test_inference_reads_no_more_tokens_at_once_than_fit():
 def test_collate_against_the_obvious_loop():
     examples = packed(3, 17, 1, 8)
     indices = np.array([1, 3, 2])
-    batch, labels = collate(dataclasses.replace(examples, pad_token_id=99), indices)
+    batch, labels = collate(dataclasses.replace(examples, pad_token_id=99, pad_multiple=8), indices)
     assert batch["input_ids"].shape == (3, 24)
     for row, index in enumerate(indices):
         start, end = examples.offsets[index], examples.offsets[index + 1]
@@ -120,8 +145,12 @@ def test_collate_against_the_obvious_loop():
 
 
 @pytest.mark.parametrize(("length", "width"), [(1, 8), (8, 8), (9, 16)])
-def test_width_is_a_multiple_of_eight(length, width):
-    assert collate(packed(length, 1), np.array([0, 1]))[0]["input_ids"].shape == (2, width)
+def test_width_is_a_multiple_of_eight_but_on_a_cpu(length, width):
+    examples, both = packed(length, 1), np.array([0, 1])
+    # "meta" stands for every device that is none: nothing is computed there.
+    assert collate(examples, both, "meta")[0]["input_ids"].shape == (2, width)
+    for device in (None, "cpu", torch.device("cpu")):
+        assert collate(examples, both, device)[0]["input_ids"].shape == (2, length)
 
 
 def test_scores_stay_float32():

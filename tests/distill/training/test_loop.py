@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.short_stages import BOTH, LABELS, TRAINING, same_weights
 
 import distill.training.loop as loop
@@ -70,6 +71,13 @@ def test_the_loss_falls_and_the_history_holds_no_times(train_stage):
     assert lines[-1]["labels"] < 0.5 * lines[0]["labels"]
     assert lines[0]["learning_rate"] == 0.005 * learning_rate_factor(3, 32, 0.1)
     assert progress.seconds > 0
+
+
+def test_no_step_unwraps_the_model(train_stage, monkeypatch):
+    """For which accelerate looks through the installed packages, and imports DeepSpeed where that is one of them."""
+    monkeypatch.delattr(Accelerator, "unwrap_model")
+    _, progress = train_stage(replace(LABELS, epochs=1))
+    assert progress.global_step == 4
 
 
 def test_the_history_ends_with_the_last_step_and_weights_are_shown_apart(train_stage):
