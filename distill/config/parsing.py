@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,25 @@ def parse_command(arguments: Sequence[str] | None = None, description: str | Non
     return _checked(_parse(others, description, CHECK_HELP), None), len(others) < len(arguments)
 
 
+def config_text(config: Config) -> str:
+    """Return the resolved configuration as YAML, readable by ``--config`` again."""
+    return write_yaml(dataclasses.asdict(config))
+
+
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration, readable by ``--config`` again."""
-    write_atomically(path, write_yaml(dataclasses.asdict(config)))
+    """Write the resolved configuration."""
+    write_atomically(path, config_text(config))
 
 
 def load_config(path: Path) -> Config:
     """Read a configuration written by :func:`save_config`."""
+    state = path.stat()
+    return _load(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path, *state: int) -> Config:
+    """Read a file in this ``state``: a run that is resumed asks for it five times, a sixth of a second each."""
     return _parse(["--config", str(path)])
 
 

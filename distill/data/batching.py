@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 PAD_MULTIPLE = 8
-"""Of what a batch is padded to on a GPU, whose tensor cores want it, and of the positions of models. On a CPU pads cost
-what tokens do: without them a step of fine-tuning on SST-2 takes about six sevenths of the time."""
+"""Of what a batch is padded to on a GPU, whose tensor cores want it, and of the positions of models. On a CPU pads
+cost what tokens do, and batches have as few as they can."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What every model here is called with, each (B, N)."""
 BATCHES_PER_GROUP = 50
@@ -39,7 +39,7 @@ class TokenizedExamples:
     pad_token_id: int = 0
     """What the tokenizer fills short examples up with."""
     pad_multiple: int | None = None
-    """Batches are padded to their longest example, rounded up to a multiple of this; None: as their device likes it."""
+    """Batches are padded to their longest example, rounded up to a multiple of this; None: as suits their device."""
     padding_side: str = "right"
     """Where short examples are filled up: right, or left for a model that reads the last column, as XLNet does."""
     token_types: bool = True

@@ -5,7 +5,7 @@ precision, else 4); Adam keeps two numbers for each trained parameter.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from distill.models.inputs import accepted_inputs
-from distill.training.checkpoints import KEPT
 from distill.training.launcher import Sharding
 
 FLOAT = 4
@@ -43,6 +42,19 @@ class Memory:
     @property
     def total(self) -> int:
         return self.certain + self.activations
+
+
+@dataclass(frozen=True)
+class DiskOfPhase:
+    """What a phase keeps on disk while it trains."""
+
+    parameters: int
+    trained: int
+    """Of the parameters: Adam's states are kept of these."""
+    epochs: int
+    """Whose weights are kept: those that were the best so far, or are averaged."""
+    checkpoints: int
+    """At a time, that which is being written included."""
 
 
 def state_memory(parameters: int, trained: int, resident: int, activations: int, sharding: Sharding) -> Memory:
@@ -143,23 +155,21 @@ def available_host_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
     return free
 
 
-def run_disk(teacher: int, student: int, copies: int, phases: Sequence[tuple[int, int, int]], folder: Path) -> int:
-    """Return the bytes that a run will still write into its folder, teacher outputs aside.
+def run_disk(copies: int, phases: Iterable[DiskOfPhase], folder: Path) -> int:
+    """Return the bytes that a run will still write into its folder at a time, teacher outputs aside.
 
     Args:
-        teacher: parameters.
-        student: parameters.
-        copies: how often the student is saved: after every stage, at the end, as the baseline.
-        phases: parameters, those trained and epochs of every phase. While it runs, a phase keeps checkpoints of
-            weights and Adam's states and the weights of so many epochs: that were the best so far, or are averaged.
+        copies: parameters of the models that no phase leaves where it trains them: the student at the end, and a
+            teacher that was finished before.
+        phases: in their order. The model of each stays; its checkpoints go when the phase ends.
         folder: what it holds already is not written again.
     """
-    models = FLOAT * (teacher + copies * student)
-    checkpoints = max(
-        (KEPT + 1) * (FLOAT * parameters + ADAM * trained) + epochs * FLOAT * parameters
-        for parameters, trained, epochs in phases
-    )
-    return max(0, models + checkpoints - folder_bytes(folder))
+    left, most = FLOAT * copies, 0
+    for phase in phases:
+        left += FLOAT * phase.parameters
+        checkpoint = FLOAT * phase.parameters + ADAM * phase.trained
+        most = max(most, left + phase.checkpoints * checkpoint + phase.epochs * FLOAT * phase.parameters)
+    return max(0, most - folder_bytes(folder))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.parsing import load_config, save_config
+from distill.config.parsing import config_text, load_config, save_config
 from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config
 from distill.models.saving import save_pretrained
@@ -252,8 +252,10 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
 
 def update_config(config: Config, folder: RunFolder) -> None:
     """Write down what the continuation of a run has changed of its configuration."""
-    if saved_config(config) != config:
-        save_config(config, folder.path / "config.yaml")
+    path = folder.path / "config.yaml"
+    # The text first: of a run that has just begun it is the same, and need not be parsed.
+    if path.read_text(encoding="utf-8") != config_text(config) and saved_config(config) != config:
+        save_config(config, path)
 
 
 @contextmanager

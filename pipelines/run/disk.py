@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from distill.config.schema import PACKED, StageConfig
+from distill.config.schema import PACKED, Config, StageConfig
 from distill.data.packing import PACKED_TEXTS, mean_packed_length
 from distill.models.positions import positions_of
 from distill.models.summaries import width_of
-from distill.preflight.memory_estimate import count, run_disk
+from distill.preflight.memory_estimate import DiskOfPhase, count, run_disk
 from distill.training.accelerator import autocast_dtype
 from distill.training.checkpoints import KEPT
 from distill.training.optimizer import trainable
@@ -40,15 +40,33 @@ def disk_by_folder(
         phases: every phase that trains, with a model of the kind that it trains.
     """
     config, path = context.config, context.folder.path
-    lengths = []
+    rows = count_stage_texts(context, setup).rows
+    kept = []
     for stage, model in phases:
         weights = stage.average_epochs if stage.average_epochs > 1 else 0
+        checkpoints = most_checkpoints(stage, len(setup.train) if set(stage.losses) == {"labels"} else rows, config)
         with trainable(model, stage):
-            best = min(1 + math.ceil(stage.epochs), KEPT + 2)  # those of the checkpoints, and two while one is written
-            lengths.append((*count(model), best if stage.keep_best_epoch else weights))
-    models = run_disk(count(setup.teacher)[0], count(student)[0], len(setup.stages) + 2, lengths, path)
+            best = 1 + min(math.ceil(stage.epochs), checkpoints)  # of every checkpoint one, and one not in any yet
+            kept.append(DiskOfPhase(*count(model), best if stage.keep_best_epoch else weights, checkpoints))
+    copies = count(student)[0] + (count(setup.teacher)[0] if setup.source.is_trained else 0)
+    models = run_disk(copies, kept, path)
     outputs = outputs_on_disk(context, setup, student) + disk_of_stage_texts(context, setup)
     return {path: models + outputs} if config.cache.dir is None else {path: models, Path(config.cache.dir): outputs}
+
+
+def most_checkpoints(stage: StageConfig, rows: int, config: Config) -> int:
+    """Return how many checkpoints a stage has at a time, the one that is being written included.
+
+    It writes one every so many steps, and at the end of an epoch unless that takes too much of its time.
+
+    Args:
+        stage: any phase that trains.
+        rows: that it reads in an epoch.
+        config: of the run.
+    """
+    rows = PACKED_TEXTS if stage.texts == PACKED else rows
+    steps = math.ceil(math.ceil(rows / stage.batch_size) * stage.epochs)
+    return min(KEPT + 1, steps // config.training.checkpoint_every + math.ceil(stage.epochs))
 
 
 def outputs_on_disk(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> int:

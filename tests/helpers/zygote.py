@@ -22,12 +22,14 @@ IMPORTED = (
     *("torch.utils.tensorboard", "torch.utils.cpp_extension", "torch.onnx", "onnx", "deepspeed"),
     *(
         "distill.evaluation.comparison",
+        "distill.evaluation.evaluate_metrics",
         "distill.training.accelerator",
         "distill.training.run_folder",
         "distill.reporting.report",
         "distill.benchmark.latency",
     ),
-    *("pipelines.run.preflight", "pipelines.run.comparison", "pipelines.run.stages", "students"),
+    *("pipelines.run.preflight", "pipelines.run.comparison", "pipelines.run.phases", "students"),
+    *("transformers.models.bert.modeling_bert", "pandas"),
 )
 HEADER = struct.Struct("!I")
 
@@ -104,6 +106,9 @@ def main() -> None:
     quiet_libraries()
     for name in IMPORTED:
         importlib.import_module(name)
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("bert")  # a table of names for all models, which saving the first one makes
     assert threading.active_count() == 1, "a fork with threads may hang"
     gc.collect()
     gc.freeze()  # or a fork's first collection copies every page of the imported modules

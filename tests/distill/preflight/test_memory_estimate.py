@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from distill.config.schema import StageConfig
 from distill.preflight.memory_estimate import (
+    DiskOfPhase,
     activation_memory,
     available_host_memory,
     count,
@@ -91,14 +92,16 @@ def test_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
 
 
 def test_disk_counts_what_is_there_already(tmp_path: Path) -> None:
-    phases = [(10, 10, 0), (10, 5, 3)]
-    # 4 bytes of 20 + 2 x 10 parameters, and three checkpoints of the larger phase: 4 x 10 + 8 x 10
-    assert run_disk(20, 10, 2, phases, tmp_path / "none") == 160 + 3 * 120
+    phases = [DiskOfPhase(20, 20, 0, 3), DiskOfPhase(10, 5, 3, 2)]
+    first = 4 * (10 + 20) + 3 * (4 * 20 + 8 * 20)  # the second has less: its checkpoints come when those are gone
+    assert run_disk(10, phases, tmp_path / "none") == first
+    assert run_disk(10, [*phases, *phases], tmp_path / "none") == 4 * (10 + 20 + 10 + 20) + 3 * (4 * 20 + 8 * 20)
+    assert run_disk(10, phases[1:], tmp_path / "none") == 4 * (10 + 10) + 2 * (4 * 10 + 8 * 5) + 3 * 4 * 10
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "file").write_bytes(b"x" * 100)
     assert folder_bytes(tmp_path) == 100
-    assert run_disk(20, 10, 2, phases, tmp_path) == 160 + 3 * 120 - 100
-    assert run_disk(0, 0, 0, [(0, 0, 0)], tmp_path) == 0
+    assert run_disk(10, phases, tmp_path) == first - 100
+    assert run_disk(0, [DiskOfPhase(0, 0, 0, 0)], tmp_path) == 0
 
 
 def test_a_real_size() -> None:
