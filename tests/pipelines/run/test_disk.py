@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from helpers.default_stages import DEPTH, DEPTH_LOGITS, LOGITS, MATCH, TRANSFER
 
-from distill.config.schema import AugmentationConfig, CacheConfig, Config
+from distill.config.schema import AugmentationConfig, CacheConfig, Config, TrainingConfig
 from distill.objectives.capture_plan import plan_stage
 from pipelines.run.context import DistillationSetup
-from pipelines.run.disk import outputs_on_disk
+from pipelines.run.disk import most_checkpoints, outputs_on_disk
 from students import student_from_teacher
 from teachers.loading import freeze
 from teachers.output_cache import build_cache, teacher_fingerprint
@@ -74,3 +74,13 @@ def test_copies_are_counted(run):
     context.config = replace(context.config, augmentation=AugmentationConfig(copies=2))
     assert outputs_on_disk(context, setup, student) == 3 * before
     assert len(plan_readings(STAGES, [0, 2, 4], 6)) == len(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "expected"),
+    # 10 texts a step, a checkpoint every 20 steps and at the end of an epoch; three at a time at most
+    [(100, 0.5, 1), (100, 1, 1), (199, 1, 2), (100, 2, 3), (10_000, 0.1, 3), (10_000, 5, 3)],
+)
+def test_a_short_phase_has_no_more_checkpoints_than_it_writes(rows, epochs, expected):
+    stage = replace(DEPTH, epochs=epochs, batch_size=10)
+    assert most_checkpoints(stage, rows, Config("sst2", training=TrainingConfig(checkpoint_every=20))) == expected
