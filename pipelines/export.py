@@ -5,8 +5,9 @@
     python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
 
 onnx: a file, which takes any batch and any length up to the student's positions. It is left only if its logits are
-within 1e-4 of torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights. Beside them stand
-tokenizer and labels, STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx).
+within 1e-4 of torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights, but for those layers
+without which a metric would fall by more than half a point on held-out texts of train. Beside them stand tokenizer
+and labels, STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx).
 
 bert: a folder with a BertForSequenceClassification and its tokenizer, for students whose attention is exact: without
 code of its own, so that transformers alone loads it. It is left only if its logits are within 1e-5 of the student's.
@@ -56,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     lengths, default = [32, 128, 512], "(default %(default)s)"
     add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
     add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help=f"batch sizes {default}")
-    seconds = "time for each batch size and length"
+    seconds = "time for each batch size and length, on one thread and on all"
     add("--seconds-per-point", type=float, default=2.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     return parser.parse_args(arguments)
@@ -93,16 +94,17 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.data.splits import load_data, resolve_task
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
-    from distill.evaluation.metrics import HALF, metrics_over_splits
+    from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
     from distill.evaluation.predict import settle_threshold
     from distill.evaluation.record import model_metrics, plain, read_record, write_record
     from distill.evaluation.thresholds import threshold_of
     from distill.export.deployment import (
         describe_deployments,
-        measure_latency,
         predict_validation,
         with_deployments,
     )
+    from distill.export.deployment_speed import measure_latency
+    from distill.export.int8 import HeldOut
     from distill.models.inputs import reading_of
     from distill.models.loading import check_max_length, load_for_task
     from distill.utils.record_json import to_json
@@ -121,9 +123,10 @@ def export(options: argparse.Namespace) -> Exported:
     model = prepare_form(options.format, student.model, data.max_length)
     reading = reading_of(student.model, student.tokenizer)
     splits = load_data(task, replace(data, max_train_examples=None))
+    held_out = tokenize(splits.held_out, student.tokenizer, data.max_length, **reading)
     if task.multi_label:  # one that was chosen elsewhere stays
-        held_out = tokenize(splits.held_out, student.tokenizer, data.max_length, **reading)
         settle_threshold(task, student.model, held_out, "cpu")
+    threshold = threshold_of(student.model) if task.multi_label else HALF
     texts = splits.validation
 
     def tokens(length: int) -> "dict[str, TokenizedExamples]":
@@ -140,11 +143,11 @@ def export(options: argparse.Namespace) -> Exported:
         answers = predict_validation(student.model, tokens(compared)) if compared and shorter else expected
         check_same_student(folder, answers, list(validation))
     source = Source(student, model, task, data, folder, record)
-    deployments, beside = deploy(options, output, source, validation, expected)
+    judge = HeldOut(held_out, partial(compute_metrics, task, threshold=threshold)) if options.int8 else None
+    deployments, beside = deploy(options, output, source, validation, expected, judge)
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
-    files = {each.dtype: each.model for each in deployments}
+    files = {each.dtype: each.load for each in deployments}
     speed = measure_latency(student.model, files, grid, options.seconds_per_point)
-    threshold = threshold_of(student.model) if task.multi_label else HALF
     entries = describe_deployments(task, deployments, labels, expected, speed, threshold)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:

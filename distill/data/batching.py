@@ -4,7 +4,7 @@ Legend: B batch, N sequence length.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -124,6 +124,19 @@ def collate(
     if not examples.token_types:
         del batch["token_type_ids"]
     return batch, labels
+
+
+def subset(examples: TokenizedExamples, indices: np.ndarray) -> TokenizedExamples:
+    """Return the examples at ``indices``, in that order."""
+    tokens = [slice(examples.offsets[index], examples.offsets[index + 1]) for index in indices]
+    return replace(
+        examples,
+        token_ids=np.concatenate([examples.token_ids[part] for part in tokens]),
+        token_type_ids=np.concatenate([examples.token_type_ids[part] for part in tokens]),
+        offsets=np.concatenate([[0], np.cumsum(examples.lengths[indices])]),
+        labels=examples.labels[indices],
+        ids=examples.ids[indices],
+    )
 
 
 def median_length(validation: Mapping[str, TokenizedExamples]) -> int:

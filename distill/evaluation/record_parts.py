@@ -239,6 +239,8 @@ class DeploymentPoint(SpeedupPoint):
     low: float | None
     high: float | None
     pairs: int | None = None
+    threads: int | None = None
+    """Of either; None in records before this was written down, of as many as torch had."""
     reason: str | None = None
 
 
@@ -255,4 +257,10 @@ class DeploymentEntry(JsonObject):
     """Largest difference of a logit from the student in torch."""
     metrics: Metrics | None
     speed: tuple[DeploymentPoint, ...]
+    retention: Intervals | None = None
+    """Of the student in torch; None in records before this was measured, as the two below."""
+    agreement: float | None = None
+    """With the student in torch."""
+    fp32_layers: tuple[str, ...] | None = None
+    """Of int8: layers that stayed in fp32 because the metric would have fallen too far on held-out texts of train."""
     environment: Mapping[str, Any] | None = None

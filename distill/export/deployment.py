@@ -6,42 +6,30 @@ Shapes: n examples, C labels.
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from distill.benchmark.conditions import Conditions
-from distill.benchmark.model_copies import is_speed_only, make_inputs, prepare_model
-from distill.benchmark.timing import (
-    Budget,
-    Calls,
-    PointError,
-    TimedPoint,
-    Times,
-    ratio_of_medians,
-    time_on_device,
-    time_points,
-    typical_seconds,
-)
-from distill.data.batching import TokenizedExamples
-from distill.evaluation.metrics import HALF, metrics_over_splits
+from distill.benchmark.points import Interval
+from distill.data.batching import TokenizedExamples, subset
+from distill.evaluation import significance
+from distill.evaluation.metrics import HALF, metrics_over_splits, predictions
 from distill.evaluation.predict import predict_logits
+from distill.evaluation.quality import retention_over_splits
 from distill.evaluation.record import Record, finish_record
 from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
 from distill.export.companions import write_companions
-from distill.export.onnx import OnnxClassifier, export_onnx, quantize_onnx
+from distill.export.int8 import HeldOut, choose_fp32_layers, quantize_onnx
+from distill.export.onnx import OnnxClassifier, export_onnx
 from distill.models.flops import attention_name
 from distill.tasks import Task
 from distill.utils.environment import describe_environment
 from distill.utils.errors import UserError
 from distill.utils.files import UNFINISHED, replace_file
-from distill.utils.record_json import unmeasured
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between an exported file in fp32 and torch."""
@@ -69,6 +57,12 @@ class Deployment:
     path: Path
     model: nn.Module
     logits: Logits
+    fp32_layers: tuple[str, ...] | None = None
+    """Of int8: those that stayed as they were."""
+
+    def load(self) -> nn.Module:
+        """Return the model with as many threads as torch has now."""
+        return OnnxClassifier(self.path) if self.format == "onnx" else self.model
 
     @property
     def megabytes(self) -> float:
@@ -83,7 +77,7 @@ def deploy_onnx(
     validation: Mapping[str, TokenizedExamples],
     expected: Logits,
     *,
-    int8: bool,
+    int8: HeldOut | None = None,
     beside: Mapping[Path, str] | None = None,
 ) -> list[Deployment]:
     """Export ``student`` to ``output`` and, for ``int8``, beside it to ``<name>.int8<suffix>``.
@@ -95,7 +89,7 @@ def deploy_onnx(
         output: the folder must exist.
         validation: what is predicted.
         expected: of ``student`` in torch, by `predict_validation`.
-        int8: whether a quantised copy is wanted.
+        int8: what a quantised copy is judged by, where one is wanted.
         beside: what else belongs to the files, by `distill.export.companions.companions_of`.
 
     Raises:
@@ -114,13 +108,14 @@ def deploy_onnx(
             deployments = [Deployment("onnx", "float32", output, model, logits)]
             if int8:
                 aside = Path(folder) / "int8.onnx"
-                quantize_onnx(output, aside)
+                in_fp32 = choose_fp32_layers(output, Path(folder), int8)
+                quantize_onnx(output, aside, in_fp32)
                 model = OnnxClassifier(aside)
                 logits = predict_validation(model, validation)
                 if not np.isfinite(largest_difference(expected, logits)):
                     raise UserError(f"{final} was not written: with int8 weights the answers are not finite")
                 replace_file(aside, final)
-                deployments.append(Deployment("onnx", "int8", final, model, logits))
+                deployments.append(Deployment("onnx", "int8", final, model, logits, in_fp32))
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
     return deployments
@@ -141,10 +136,18 @@ def describe_deployments(
         deployments: what was exported.
         labels: split -> (n,).
         expected: of the student in torch.
-        speed: of `measure_latency`.
+        speed: of `distill.export.deployment_speed.measure_latency`.
         threshold: of the student, for a multi-label task.
     """
     environment = describe_environment("cpu")
+    thresholds = {"teacher": threshold, "deployed": threshold}
+    first = task.validation_splits[0]
+
+    def kept(deployment: Deployment) -> dict[str, Interval]:
+        both = {"teacher": expected, "deployed": deployment.logits}
+        found = retention_over_splits(task, both, labels, "deployed", thresholds=thresholds)
+        return significance.without_false_certainty(found, len(labels[first]))
+
     return [
         DeploymentEntry(
             format=deployment.format,
@@ -153,6 +156,11 @@ def describe_deployments(
             megabytes=deployment.megabytes,
             parity=largest_difference(expected, deployment.logits),
             metrics=metrics_over_splits(task, deployment.logits, labels, threshold),
+            retention=kept(deployment),
+            agreement=significance.agreement(
+                *(predictions(task, each[first], threshold) for each in (expected, deployment.logits))
+            ),
+            fp32_layers=deployment.fp32_layers,
             speed=speed[deployment.dtype],
             environment=environment | RUNTIMES[deployment.format](),
         )
@@ -181,25 +189,12 @@ def predict_extremes(
     options: dict[str, Any] = {"device": "cpu", "alone": alone}
     examples = next(iter(validation.values()))
     order = np.argsort(examples.lengths, kind="stable")
-    extremes = _subset(examples, np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]])))
+    extremes = subset(examples, np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]])))
     bare = replace(extremes, pad_multiple=1)
     return {
         "padded": predict_logits(model, extremes, batch_size=len(extremes), **options),
         "unpadded": predict_logits(model, bare, batch_size=1, **options),
     }
-
-
-def _subset(examples: TokenizedExamples, indices: np.ndarray) -> TokenizedExamples:
-    """Return the examples at ``indices``, in that order."""
-    tokens = [slice(examples.offsets[index], examples.offsets[index + 1]) for index in indices]
-    return replace(
-        examples,
-        token_ids=np.concatenate([examples.token_ids[part] for part in tokens]),
-        token_type_ids=np.concatenate([examples.token_type_ids[part] for part in tokens]),
-        offsets=np.concatenate([[0], np.cumsum(examples.lengths[indices])]),
-        labels=examples.labels[indices],
-        ids=examples.ids[indices],
-    )
 
 
 def largest_difference(first: Logits, second: Logits) -> float:
@@ -226,61 +221,6 @@ def check_parity(
             f"attention {attention!r} does not compute the same in {form}: logits differ by {difference:.2g} "
             f"({worst} examples), allowed is {tolerance:.2g}; no file was left"
         )
-
-
-def measure_latency(
-    student: PreTrainedModel,
-    deployed: Mapping[str, nn.Module],
-    grid: Sequence[tuple[int, int]],
-    seconds_per_point: float,
-) -> dict[str, tuple[DeploymentPoint, ...]]:
-    """Time the student in torch and its deployments against each other on the CPU, in interleaved rounds.
-
-    Args:
-        student: timed in fp32.
-        deployed: models of the same interface, by the dtype of their weights.
-        grid: pairs of batch size and length in tokens, without padding, the cheaper ones first.
-        seconds_per_point: budget of a point; a slow one overruns it to reach 6 rounds.
-
-    Returns:
-        dtype -> points. One that cannot be measured, as beyond the student's positions, has nulls and a ``reason``.
-    """
-    conditions = Conditions("cpu", torch.float32, student.config.vocab_size)
-
-    def time_point(batch_size: int, length: int) -> Times:
-        if is_speed_only([student], length):
-            raise PointError("longer than the student has positions")
-        if is_speed_only(deployed.values(), length):
-            raise PointError("longer than the export has positions")
-
-        def prepare() -> Calls:
-            models = {"student": prepare_model(student, "cpu", torch.float32), **deployed}
-            sizes: dict[str, Any] = {"vocabulary_size": conditions.vocabulary_size, "device": "cpu"}
-            inputs = {name: make_inputs(model, batch_size, length, **sizes) for name, model in models.items()}
-            return {name: partial(model, **inputs[name]) for name, model in models.items()}
-
-        return time_on_device(prepare, conditions, seconds_per_point)
-
-    timed = list(time_points(grid, time_point, Budget(seconds_per_point)))
-    return {dtype: tuple(_speed_point(dtype, point) for point in timed) for dtype in deployed}
-
-
-def _speed_point(dtype: str, point: TimedPoint) -> DeploymentPoint:
-    """Return a point of the record from the times of the student in torch and of the deployment in ``dtype``."""
-    place: dict[str, Any] = {"device": "cpu", "dtype": dtype, "batch_size": point.batch_size, "length": point.length}
-    if dtype not in point.times:
-        return unmeasured(DeploymentPoint, **place, reason=point.reason)
-    student, deployed = point.times["student"], point.times[dtype]
-    speedup, low, high = ratio_of_medians(student, deployed)
-    return DeploymentPoint(
-        **place,
-        student_ms=1000 * typical_seconds(student),
-        deployed_ms=1000 * typical_seconds(deployed),
-        speedup=speedup,
-        low=low,
-        high=high,
-        pairs=student.size,
-    )
 
 
 def with_deployments(record: Record, deployments: Sequence[DeploymentEntry], removed: Collection[str] = ()) -> Record:

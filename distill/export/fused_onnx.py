@@ -71,8 +71,8 @@ def export_fused(teacher: PreTrainedModel, path: Path) -> dict[str, int]:
 def quantize_fused(path: Path, output: Path) -> None:
     """Write a copy of a fused file whose linear layers, attention and embeddings have int8 weights.
 
-    Dynamic quantisation: activations are quantised as they come, with one scale per call. So an answer depends a
-    little on the rest of its batch.
+    Dynamic quantisation: every output has a scale of its own for its weights, and activations are quantised as they
+    come, with one scale per call. So an answer depends a little on the rest of its batch.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -82,6 +82,7 @@ def quantize_fused(path: Path, output: Path) -> None:
             str(path),
             str(output),
             weight_type=QuantType.QInt8,
+            per_channel=True,
             # Fused operations are onnxruntime's own, through which it infers no types: all of them return floats.
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )

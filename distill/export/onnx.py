@@ -1,4 +1,4 @@
-"""A classifier as an ONNX file: exported with dynamic batch and length, with int8 weights, and as a model again.
+"""A classifier as an ONNX file: exported with dynamic batch and length, and as a model again.
 
 Shapes: B batch, N sequence length, C labels.
 """
@@ -32,10 +32,10 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 REASON_LENGTH = 300
 ANY_LENGTH = 128
 """Tokens that a model whose positions nothing limits is traced with, twice over."""
-MODULES_OF_NODE = "pkg.torch.onnx.class_hierarchy"
-"""Where the exporter writes down which modules, outermost first, an operation comes from."""
-INT8_MODULES = ("torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding")
-"""Whose weights become int8; random features and tables of an attention mechanism stay as they are."""
+CLASSES_OF_NODE = "pkg.torch.onnx.class_hierarchy"
+SCOPES_OF_NODE = "pkg.torch.onnx.name_scopes"
+"""Where the exporter writes down of what kind the modules are that an operation comes from, outermost first, and
+their names, with that of the operation at the end."""
 
 
 def check_packages() -> None:
@@ -123,40 +123,15 @@ def _strip(exported: "onnx.ModelProto") -> None:
     """Remove what a file for others must not hold: stack traces with the paths of this machine, and stale shapes.
 
     The exporter keeps the shapes of weights that it transposed later; strict readers stop at them, the quantiser
-    among them.
+    among them, which reads the names of modules, too.
     """
     exported.graph.ClearField("value_info")
     exported.graph.ClearField("metadata_props")
     for part in (*exported.graph.node, *exported.graph.input, *exported.graph.output, *exported.graph.initializer):
-        kept = [entry for entry in part.metadata_props if entry.key == MODULES_OF_NODE]
+        kept = [entry for entry in part.metadata_props if entry.key in (CLASSES_OF_NODE, SCOPES_OF_NODE)]
         part.ClearField("metadata_props")
         part.metadata_props.extend(kept)
         part.ClearField("doc_string")
-
-
-def quantize_onnx(path: Path, output: Path) -> None:
-    """Write a copy of an exported file whose linear layers and embeddings have int8 weights.
-
-    Dynamic quantisation: activations of linear layers are quantised as they come, with one scale per call. So an
-    answer depends a little on the rest of its batch.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    model = onnx.load(str(path))
-    with quiet():
-        quantize_dynamic(
-            model,
-            str(output),
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_exclude=[node.name for node in model.graph.node if not _may_be_int8(node)],
-        )
-
-
-def _may_be_int8(node: "onnx.NodeProto") -> bool:
-    modules = next((entry.value for entry in node.metadata_props if entry.key == MODULES_OF_NODE), "")
-    return any(module in modules for module in INT8_MODULES)
 
 
 class OnnxClassifier(nn.Module):

@@ -136,10 +136,10 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
 
     ``metrics`` are those of the student in torch.
     """
-    rows = []
+    rows, notes = [], []
     if deployments:
         scores = [metric_text(name, value) for name, value in metrics.items()]
-        rows.append(("torch float32", *scores, NOT_APPLICABLE, NOT_APPLICABLE))
+        rows.append(("torch float32", *scores, *[NOT_APPLICABLE] * 3))
     for deployment in deployments:
         scores = [metric_text(name, (deployment.metrics or {}).get(name)) for name in metrics]
         parity = deployment.parity
@@ -147,12 +147,16 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
             (
                 f"{deployment.format} {deployment.dtype} ({deployment.file})",
                 *scores,
+                percent_interval((deployment.retention or {}).get(next(iter(metrics), ""))),
                 megabytes(deployment.megabytes),
                 MISSING if parity is None else f"{parity:.1e}",
             )
         )
-    headers = ("student as", *(metric_label(name) for name in metrics), "file size", "largest difference of a logit")
-    return Table("Deployments", headers, tuple(rows))
+        if deployment.fp32_layers:
+            notes.append(f"in fp32 in {deployment.file}, found on held-out train: {', '.join(deployment.fp32_layers)}")
+    scores = [metric_label(name) for name in metrics]
+    headers = ("student as", *scores, "kept of torch [95 %]", "file size", "largest difference of a logit")
+    return Table("Deployments", headers, tuple(rows), tuple(notes))
 
 
 def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:
@@ -166,10 +170,11 @@ def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:
             mark = " ~" if is_wide(point.interval) else ""
             times = (milliseconds(value) for value in (point.student_ms, point.deployed_ms))
             speedup = speedup_interval(point.interval)
-            rows.append((name, f"{point.batch_size}", f"{point.length:,}{mark}", *times, speedup))
-    if any(row[2].endswith("~") for row in rows):
+            threads = NOT_APPLICABLE if point.threads is None else f"{point.threads}"
+            rows.append((name, threads, f"{point.batch_size}", f"{point.length:,}{mark}", *times, speedup))
+    if any(row[3].endswith("~") for row in rows):
         notes.append("~ interval wider than 20 %: the machine was busy or noisy")
-    headers = ("student as", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
+    headers = ("student as", "threads", "batch", "tokens", "in torch", "deployed", "torch / deployed [95 %]")
     return Table("Latency of the deployments", headers, tuple(rows), tuple(notes))
 
 

@@ -14,6 +14,7 @@ from distill.evaluation.record import Record
 from distill.export.bert_folder import deploy_bert
 from distill.export.companions import companions_of
 from distill.export.deployment import Deployment, Logits, deploy_onnx
+from distill.export.int8 import HeldOut
 from distill.models.flops import attention_name
 from distill.models.loading import Classifier
 from distill.reporting.card_sections import export_section
@@ -75,15 +76,18 @@ def deploy(
     source: Source,
     validation: Mapping[str, TokenizedExamples],
     expected: Logits,
+    int8: HeldOut | None = None,
 ) -> tuple[list[Deployment], list[Path]]:
     """Write what the command line asks for, and return it with the files that stand beside it.
+
+    ``int8`` is what int8 weights are judged by, where they are asked for.
 
     Raises:
         UserError: what was written does not answer as the student does, or cannot be written.
     """
     if options.format != "bert":
         beside = companions_of(output, source.student.model, source.student.tokenizer)
-        return deploy_onnx(source.model, output, validation, expected, int8=options.int8, beside=beside), list(beside)
+        return deploy_onnx(source.model, output, validation, expected, int8=int8, beside=beside), list(beside)
     assert isinstance(source.model, BertForSequenceClassification)
     attention = attention_name(source.student.model.config)
     provenance = {"format": "bert", "student": Path(options.student).resolve().name, "attention": attention}

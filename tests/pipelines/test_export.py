@@ -22,6 +22,7 @@ from distill.evaluation.record import read_record
 from distill.export import deployment as deployments
 from distill.export import onnx as onnx_export
 from distill.export.companions import write_companions
+from distill.export.deployment_speed import measure_latency
 from distill.tasks import get_task
 from distill.utils.errors import UserError
 from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification
@@ -59,11 +60,15 @@ def test_a_run_gets_its_deployments(place, tmp_path, monkeypatch, capsys):
     assert (full.file, int8.file) == ("student.onnx", "student.int8.onnx")
     assert full.parity < 1e-4 < int8.parity < 1
     assert full.metrics == record.models.student.metrics
+    assert full.retention["accuracy"].value == full.agreement == 1
+    assert full.fp32_layers is None
+    assert isinstance(int8.fp32_layers, tuple)
     assert full.megabytes == output.stat().st_size / 1e6 > int8.megabytes > 0
     for entry in (full, int8):
-        (point,) = entry.speed
-        assert (point.batch_size, point.length, point.dtype) == (1, 16, entry.dtype)
-        assert point.speedup == pytest.approx(point.student_ms / point.deployed_ms)
+        assert [point.threads for point in entry.speed] == sorted({1, torch.get_num_threads()})
+        for point in entry.speed:
+            assert (point.batch_size, point.length, point.dtype) == (1, 16, entry.dtype)
+            assert point.speedup == pytest.approx(point.student_ms / point.deployed_ms)
         assert entry.environment["onnxruntime"] == onnxruntime.__version__
     for name in ("report.md", "report.html"):
         assert "student.int8.onnx" in (place / "run" / name).read_text()
@@ -165,7 +170,7 @@ def test_every_mechanism_exports_or_says_why(name, make_examples, tmp_path):
     expected = deployments.predict_validation(student, validation)
     refusal = None
     try:
-        (deployment,) = deployments.deploy_onnx(student, tmp_path / "it.onnx", validation, expected, int8=False)
+        (deployment,) = deployments.deploy_onnx(student, tmp_path / "it.onnx", validation, expected)
     except UserError as error:
         refusal = str(error)
     assert [path.name for path in tmp_path.iterdir()] == ([] if refusal else ["it.onnx"])
@@ -286,7 +291,8 @@ class Broken(torch.nn.Module):
 
 def test_points_that_cannot_be_measured_are_null_with_a_reason(place):
     student = StudentForSequenceClassification.from_pretrained(place / "alone")
-    points = deployments.measure_latency(student, {"float32": Broken()}, [(1, 4), (1, 8), (1, 40)], 0.02)["float32"]
+    grid = [(1, 4), (1, 8), (1, 40)]
+    points = measure_latency(student, {"float32": Broken}, grid, 0.02)["float32"][:3]
     assert [point.reason for point in points] == [
         None,
         "out of memory",

@@ -107,5 +107,5 @@ def test_the_folded_student_exports(make_examples, tmp_path):
     model = student(layer_map=[0], softmax_layers=[])
     validation = {"validation": make_examples(24)}
     expected = predict_validation(model, validation)
-    (deployment,) = deploy_onnx(fold_features(model), tmp_path / "it.onnx", validation, expected, int8=False)
+    (deployment,) = deploy_onnx(fold_features(model), tmp_path / "it.onnx", validation, expected)
     assert largest_difference(expected, deployment.logits) < 1e-4

@@ -3,9 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from helpers.records import sample_json, typed
+from helpers.small_students import student
 
+from distill.benchmark.timing import TimedPoint
 from distill.evaluation.record_parts import DeploymentEntry
+from distill.export import deployment_speed
 from distill.export.deployment import with_deployments
 
 
@@ -26,3 +30,22 @@ def test_an_export_replaces_its_own_file_and_those_that_are_gone(removed, kept):
     after = with_deployments(before, [entry("a.onnx", megabytes=2.0)], removed)
     assert [deployment.file for deployment in after.deployments] == kept
     assert after.deployments[-1].megabytes == 2.0
+
+
+def test_one_thread_is_timed_and_all_that_torch_has(monkeypatch):
+    """Each with models that are loaded for it; afterwards torch has what it had."""
+    loaded = []
+
+    def load() -> torch.nn.Module:
+        loaded.append(torch.get_num_threads())
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(deployment_speed, "_time", lambda *arguments: [TimedPoint(1, 8, reason="not tried")])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        points = deployment_speed.measure_latency(student(), {"float32": load}, [(1, 8)], 0.02)["float32"]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert loaded == [point.threads for point in points] == [1, 3]

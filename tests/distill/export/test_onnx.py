@@ -39,7 +39,7 @@ def operations_of(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def test_layer_norms_and_gelu_are_one_operation_and_attention_is_four(exported) -> None:
-    model, path = exported
+    _, path = exported
     counts = Counter(operations_of(onnx.load(str(path)).graph))
     assert counts["LayerNormalization"] == 1 + 2 * LAYERS
     assert counts["Gelu"] == LAYERS

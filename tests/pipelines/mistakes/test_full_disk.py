@@ -208,7 +208,7 @@ def test_an_export_on_a_full_disk(
     output = tmp_path / "student.onnx"
     output.write_text("an earlier export")
     with pytest.raises(SystemExit) as stopped, full_disk():
-        run(lambda: deployment.deploy_onnx(tools.bert, output, {}, {}, int8=True))
+        run(lambda: deployment.deploy_onnx(tools.bert, output, {}, {}))
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: --output {output} cannot be written: File too large\n"
     assert [path.name for path in tmp_path.iterdir()] == ["student.onnx"]

@@ -1,0 +1,89 @@
+"""Which layers of an exported file stay in fp32: those that int8 harms, found on the examples that are given."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers.small_students import SIZES, student
+
+from distill.data.batching import TokenizedExamples
+from distill.evaluation.predict import predict_logits
+from distill.export.int8 import ALLOWED_FALL, HeldOut, choose_fp32_layers, layers_of, quantize_onnx
+from distill.export.onnx import OnnxClassifier, export_onnx
+
+HARMED = "bert.encoder.layer.0.attention.output.dense"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student one of whose layers reads one value that is a thousand times as large as all the others."""
+    model = student(attention="softmax")
+    attention = model.bert.encoder.layer[0].attention
+    with torch.no_grad():
+        attention.self.value.weight[0] *= 1000
+        attention.self.value.bias[0] *= 1000
+        attention.output.dense.weight[:, 0] /= 1000
+    path = tmp_path_factory.mktemp("int8") / "student.onnx"
+    export_onnx(model, path)
+    return path
+
+
+def predict(path: Path, examples: TokenizedExamples) -> np.ndarray:
+    return predict_logits(OnnxClassifier(path), examples, device="cpu", alone=True)
+
+
+def judge(path: Path, examples: TokenizedExamples, tolerance: float) -> HeldOut:
+    """A metric that falls too far where logits move by more than ``tolerance``."""
+    expected = predict(path, examples)
+
+    def metrics(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+        assert (labels == examples.labels).all()
+        return {"unmoved": 1.0, "near": -ALLOWED_FALL * float(np.abs(logits - expected).mean()) / tolerance}
+
+    return HeldOut(examples, metrics)
+
+
+def float_matrices(path: Path) -> int:
+    weights = onnx.load(str(path)).graph.initializer
+    return sum(len(each.dims) == 2 and each.data_type == onnx.TensorProto.FLOAT for each in weights)
+
+
+def test_the_layers_are_all_linear_maps_and_embeddings(exported):
+    names = layers_of(exported)
+    assert len(names) == 3 + 6 * SIZES["num_hidden_layers"] + 2
+    assert {HARMED, "bert.embeddings.word_embeddings", "bert.pooler.dense", "classifier"} <= set(names)
+
+
+def test_what_a_metric_bears_is_int8_everywhere(exported, make_examples, tmp_path):
+    assert choose_fp32_layers(exported, tmp_path, judge(exported, make_examples(20), tolerance=1e3)) == ()
+
+
+def test_the_layer_that_int8_harms_stays_in_fp32(exported, make_examples, tmp_path):
+    examples = make_examples(20)
+    found = judge(exported, examples, tolerance=0.1)
+    chosen = choose_fp32_layers(exported, tmp_path, found)
+    assert chosen[0] == HARMED
+    assert len(chosen) <= 2
+    quantize_onnx(exported, tmp_path / "int8.onnx", chosen)
+    after = found.metrics(predict(tmp_path / "int8.onnx", examples), examples.labels)
+    assert after["near"] >= -ALLOWED_FALL
+    assert float_matrices(tmp_path / "int8.onnx") == len(chosen)
+
+
+def test_a_metric_that_bears_nothing_leaves_fp32(exported, make_examples, tmp_path):
+    examples = make_examples(4)
+    chosen = choose_fp32_layers(exported, tmp_path, judge(exported, examples, tolerance=1e-9))
+    assert set(chosen) == set(layers_of(exported))
+    quantize_onnx(exported, tmp_path / "int8.onnx", chosen)
+    weights = onnx.load(str(tmp_path / "int8.onnx")).graph.initializer
+    assert not {onnx.TensorProto.INT8, onnx.TensorProto.UINT8} & {each.data_type for each in weights}
+
+
+def test_every_output_of_a_linear_map_has_a_scale_of_its_own(exported, tmp_path):
+    quantize_onnx(exported, tmp_path / "int8.onnx")
+    weights = onnx.load(str(tmp_path / "int8.onnx")).graph.initializer
+    scales = [each for each in weights if each.name.endswith("_scale") and len(each.dims) == 1]
+    assert sorted({each.dims[0] for each in scales}) == [2, SIZES["hidden_size"], SIZES["intermediate_size"]]
