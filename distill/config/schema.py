@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 
 from distill.config.data_schema import DataConfig
+from distill.config.student_schema import StudentSettings
 
 RELATIONS = ("value_relations", "query_relations", "key_relations")
 LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", *RELATIONS)
@@ -69,47 +70,6 @@ class TeacherConfig:
     trust_remote_code: bool = False
     """Run the Python code that teacher.checkpoint brings along, which can do all that you can: read it first. Only
     with student.checkpoint; no student carries it on."""
-
-
-@dataclass(frozen=True)
-class StudentSettings:
-    """The student: fewer layers of the teacher, with another attention mechanism."""
-
-    attention: str = "performer"
-    """Attention mechanism; students/README.md compares them. lstm: frozen layers under an LSTM, a baseline."""
-    num_layers: int = 3
-    """Number of layers."""
-    layer_map: str | list[int] = "even"
-    """Teacher layers to start from: even (evenly spaced), first, last, importance (those whose removal changes the
-    teacher's decisions most) or a list such as [0, 2, 4]."""
-    num_features: int | list[int] | None = None
-    """Features, landmarks or slots per head, or a list with one number per layer; null: the mechanism's default
-    (performer: d ln d)."""
-    attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Options of the mechanism, such as {window: 64}; students/README.md lists them."""
-    features: str = "fixed"
-    """How random features are drawn: fixed (once), redrawn (again every redraw_interval steps) or learned (a
-    trained matrix per head)."""
-    exact_up_to: int = 0
-    """Compute exact attention in texts of at most this many tokens and the mechanism's estimate of it in longer
-    ones; 0: never exact."""
-    redraw_interval: int = 1000
-    """Optimizer steps between two draws of redrawn features; the last fifth of a stage draws none."""
-    initial_temperature: float | str = "calibrated"
-    """Initial value of the learnable temperature per head; calibrated: measured on the copied queries and keys
-    (performer, scatterbrain, rfa; otherwise 1)."""
-    softmax_layers: list[int] = field(default_factory=list)
-    """Student layers that keep softmax attention; -1: the last, where it is linear too, since the classifier reads
-    one token."""
-    checkpoint: str | None = None
-    """BERT encoder, Hub name or folder, that the student is made of, with its own tokenizer; any sequence classifier
-    may then be the teacher, of which decisions and the token that its head reads are matched. null: the teacher."""
-    hidden_size: int | None = None
-    """Width of the hidden states; null, here and below: that of the model that the student is made of."""
-    intermediate_size: int | list[int] | None = None
-    """Feed-forward units, or a list with one number per layer."""
-    num_heads: int | list[int] | None = None
-    """Attention heads, each as wide as in that model, or a list with one number per layer."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +241,7 @@ class Config:
     """Task to learn: a published one, or custom, a table of your own."""
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = TeacherConfig()
-    student: StudentSettings = StudentSettings()
+    student: StudentSettings = field(default_factory=StudentSettings)
     stages: tuple[StageConfig, ...] = ()
     """Stages of training, one after the other; auto: chosen from the data. A list given later replaces the whole
     list."""

@@ -18,7 +18,7 @@ from distill.config.schema import (
 )
 from distill.tasks import TASKS
 
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search")
 """Names under `checkpoints/` that no stage may have."""
 ACROSS_ENCODERS = ("hidden_states", "logits", "labels", "compression")
 """Losses that need no tokens in common with the teacher: the others compare token with token, or head with head."""
@@ -85,7 +85,8 @@ def _check_order(stages: Sequence[StageConfig]) -> None:
 def check_widths(config: Config) -> None:
     """Refuse stages of full width where the student has that anyway, or behind those of the narrower student."""
     student = config.student
-    is_narrower = (student.hidden_size, student.intermediate_size, student.num_heads) != (None, None, None)
+    sizes = student.hidden_size, student.intermediate_size, student.num_heads, student.target_speedup
+    is_narrower = any(size is not None for size in sizes)
     for before, stage in zip((None, *config.stages), config.stages, strict=False):
         if stage.width is None:
             continue

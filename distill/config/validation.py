@@ -18,6 +18,7 @@ from distill.config.schema import (
     StudentSettings,
     TeacherConfig,
 )
+from distill.config.shape_search import check_target
 from distill.config.stage_validation import (
     check_label_loss,
     check_losses,
@@ -191,6 +192,7 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
     _check_sizes(student)
+    check_target(student)
     require_choice("student.features", student.features, CHOICES["student.features"])
     if isinstance(student.layer_map, str):
         require_choice("student.layer_map", student.layer_map, CHOICES["student.layer_map"])

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distill.config.parsing import config_text, load_config, save_config
 from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config
+from distill.config.shape_search import with_found_shape
 from distill.models.saving import save_pretrained
 from distill.training.checkpoints import remove_checkpoints
 from distill.training.finished import is_finished
@@ -166,7 +167,7 @@ def read_result(path: Path, way_out: str) -> dict[str, Any]:
 
 
 def saved_config(config: Config) -> Config | None:
-    """Return the configuration that the run folder was begun with, None where it was not.
+    """Return the configuration that the run folder was begun with, with the shape found since; None where it was not.
 
     Raises:
         UserError: it cannot be read.
@@ -176,11 +177,12 @@ def saved_config(config: Config) -> Config | None:
     if not path.exists():
         return None
     try:
-        return load_config(path)
+        saved = load_config(path)
     except UserError as error:
         raise UserError(
             f"run folder {path.parent} is torn or of another version: {error}; give another --run_dir"
         ) from error
+    return with_found_shape(saved, path.parent)
 
 
 def find_run_folder(config: Config) -> RunFolder:
@@ -251,10 +253,10 @@ def create_run_folder(config: Config, folder: RunFolder, inputs: Mapping[str, st
 
 
 def update_config(config: Config, folder: RunFolder) -> None:
-    """Write down what the continuation of a run has changed of its configuration."""
+    """Write down what a run has found, or its continuation changed, of its configuration."""
     path = folder.path / "config.yaml"
     # The text first: of a run that has just begun it is the same, and need not be parsed.
-    if path.read_text(encoding="utf-8") != config_text(config) and saved_config(config) != config:
+    if path.read_text(encoding="utf-8") != config_text(config) and load_config(path) != config:
         save_config(config, path)
 
 

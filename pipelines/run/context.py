@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.schema import IMPORTANCE, Config, StageConfig
+from distill.config.shape_search import ShapeSearch
 from distill.data.auxiliary_tasks import texts_of_other_tasks
 from distill.data.batching import TokenizedExamples, collate
 from distill.data.labels import class_weights
@@ -90,6 +91,8 @@ class DistillationSetup:
     """A sample of the texts without labels."""
     other_encoder: OtherEncoder | None = None
     """None where the student is made of the teacher."""
+    search: ShapeSearch | None = None
+    """The shapes to be tried, and the others that were timed; None where the student's shape is known."""
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -218,13 +221,16 @@ def tokenize_parts(context: RunContext, reader: Teacher, max_length: int, **read
 def student_layer_map(config: Config, teacher: PreTrainedModel) -> list[int]:
     """Return the teacher layer behind each student layer; evenly spread until the teacher can say which it needs.
 
+    It is one until a search has found how many there are.
+
     Raises:
         UserError: the teacher has not enough layers, or an explicit map does not fit it.
     """
     wanted = config.student.layer_map
     wanted = "even" if wanted == IMPORTANCE else wanted
+    num_layers = config.student.num_layers if config.student.target_speedup is None else 1
     try:
-        return resolve_layer_map(wanted, config.student.num_layers, teacher.config.num_hidden_layers)
+        return resolve_layer_map(wanted, num_layers, teacher.config.num_hidden_layers)
     except ValueError as error:
         raise UserError(f"student.num_layers, student.layer_map: {error}") from error
 

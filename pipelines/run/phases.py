@@ -4,14 +4,20 @@ from distill.training.accelerator import end_training
 from pipelines.run.baseline import train_baseline
 from pipelines.run.context import DistillationSetup, RunContext, open_run_folder
 from pipelines.run.publish import publish
+from pipelines.run.search import find_shape, keep_search
 from pipelines.run.stages import run_stages
 from pipelines.run.teacher import finetune_teacher
 
 
 def run_phases(context: RunContext, setup: DistillationSetup) -> None:
-    """Go through every phase that is not finished yet (teacher, stages, baseline, comparison) and push the student."""
+    """Go through every phase that is not finished yet and push the student.
+
+    They are teacher, search for a shape, stages, baseline and comparison.
+    """
     with open_run_folder(context):
+        keep_search(context, setup.search)
         setup = finetune_teacher(context, setup)
+        context, setup = find_shape(context, setup)
         student = run_stages(context, setup)
         baseline = train_baseline(context, setup)
         # Here and not above: matplotlib, pandas and scipy's statistics would take time and memory from the first step.

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, FULL, PACKED, SCRATCH, Config, StageConfig
+from distill.config.shape_search import with_found_shape
 from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
@@ -55,6 +56,7 @@ from pipelines.run.disk import disk_by_folder
 from pipelines.run.plan import plan_lines
 from pipelines.run.publish import publish
 from pipelines.run.recipe import apply_recipe
+from pipelines.run.search import first_shape, plan_search, still_open
 from pipelines.run.stage_texts import count_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
@@ -89,6 +91,7 @@ def prepare_run(
     """
     launcher = read_launcher()
     saved, wanted = saved_config(config), config.training.mixed_precision
+    config = with_found_shape(config, config.run_dir or ".")
     config = config if saved is None else adopt(config, saved)
     precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
     training = replace(config.training, mixed_precision=training_precision(config, launcher))
@@ -108,13 +111,15 @@ def prepare_run(
     context = make_context(config, accelerator, folder)
     setup = make_setup(context)
     print_banner(context, setup)
+    search = plan_search(context, setup, only_look=only_check) if not teacher_alone else None
+    asked, (context, setup) = context, first_shape(context, setup, search)
     student = build_student(context, setup.start, setup, quiet=True)
     context, setup, replaced = apply_recipe(context, setup, student)
     report(replaced)
     # Behind one another: where a model is refused, a command says that alone.
     report(chain(inspect_data(context.task, config.data, context.splits), look_at_models(context, setup, student)))
     print_plan(context, setup, student, teacher_alone=teacher_alone)
-    return context, setup
+    return (context, setup) if only_check else still_open(asked, context, replace(setup, search=search))
 
 
 def print_plan(

@@ -1,0 +1,78 @@
+"""Which shapes of a student are worth a short run: fast enough, and none has less of everything than another."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from distill.benchmark.latency_table import LatencyTable
+from distill.config.shape_search import StudentShape, TriedShape
+
+FINALISTS = 4
+MEASUREMENTS = 3
+"""Of one depth, until a shape is found that is fast enough."""
+
+Measure = Callable[[StudentShape], tuple[float, float, float]]
+"""A shape's speedup over the teacher, with its interval."""
+
+
+def weights_per_layer(shape: StudentShape) -> int:
+    """Return about how many weights a layer has, of attention and feed-forward."""
+    return 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
+
+
+def is_within(shape: StudentShape, other: StudentShape) -> bool:
+    """Tell whether a shape has no more of anything than another one."""
+    sizes = ("num_layers", "hidden_size", "intermediate_size", "num_heads")
+    return all(getattr(shape, name) <= getattr(other, name) for name in sizes)
+
+
+def fitting_shapes(table: LatencyTable, target: float, depth: int) -> list[tuple[StudentShape, float]]:
+    """Return the shapes of a depth that are predicted to be fast enough, those with most weights first."""
+    fitting = [(shape, speed) for shape, speed in table.shapes if shape.num_layers == depth and speed >= target]
+    return sorted(fitting, key=lambda each: -weights_per_layer(each[0]))
+
+
+def promising_depths(table: LatencyTable, target: float, count: int = FINALISTS) -> list[int]:
+    """Return depths at which the largest fitting shape is within no other, at most ``count``, evenly spread.
+
+    A student of two layers needs no trial where one of three as wide is fast enough.
+    """
+    fitting = (fitting_shapes(table, target, depth) for depth in range(1, table.num_layers + 1))
+    largest = [shapes[0][0] for shapes in fitting if shapes]
+    depths = [
+        shape.num_layers
+        for shape in largest
+        if not any(other != shape and is_within(shape, other) for other in largest)
+    ]
+    places = np.linspace(0, len(depths) - 1, min(count, len(depths))).round().astype(int)
+    return [depths[place] for place in places]
+
+
+def try_speeds(table: LatencyTable, target: float, measure: Measure, count: int = FINALISTS) -> list[TriedShape]:
+    """Measure shapes until every promising depth has one that is fast enough, and return all that were measured.
+
+    What a measurement says of the prediction goes into the next one of the same depth. Where no shape is predicted to
+    be fast enough, the fastest is measured.
+    """
+    tried = []
+    for depth in promising_depths(table, target, count):
+        off = 1.0
+        left = fitting_shapes(table, target, depth)
+        for _ in range(MEASUREMENTS):
+            left = [(shape, speed) for shape, speed in left if off * speed >= target]
+            if not left:
+                break
+            (shape, predicted), *left = left
+            tried.append(TriedShape(shape, *measure(shape)))
+            if tried[-1].speedup >= target:
+                break
+            off = tried[-1].speedup / predicted
+    if not tried:
+        fastest, _ = max(table.shapes, key=lambda each: each[1])
+        tried = [TriedShape(fastest, *measure(fastest))]
+    return tried
+
+
+def best(tried: list[TriedShape]) -> TriedShape:
+    """Return the one whose answers are nearest to the teacher's; of equal ones the fastest."""
+    return min(tried, key=lambda each: (float("inf") if each.divergence is None else each.divergence, -each.speedup))

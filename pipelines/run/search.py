@@ -1,0 +1,175 @@
+"""The search for a student that is as fast as was asked for: measured first, tried once the teacher is trained.
+
+What is known is written into the run folder after every step, so that a run that is killed goes on with the shapes
+that it began with, and with the scores that it has.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from time import perf_counter
+
+from distill.benchmark.shape_choice import best, weights_per_layer
+from distill.config.shape_search import (
+    ShapeSearch,
+    StudentShape,
+    TriedShape,
+    read_search,
+    search_file,
+)
+from distill.training.accelerator import on_main_process
+from distill.training.run_folder import update_config
+from distill.utils.errors import UserError
+from distill.utils.files import write_atomically
+from distill.utils.record_json import to_json
+from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.plan import in_words, plan_phases
+from pipelines.run.recipe import apply_recipe
+from pipelines.run.shape_speeds import full_shape, measure_search, of_shape
+from pipelines.run.student import build_student
+from pipelines.run.trial import trial_stages, try_shape
+
+
+def given_shape(
+    context: RunContext, setup: DistillationSetup, shape: StudentShape
+) -> tuple[RunContext, DistillationSetup]:
+    """Return context and setup of a student of a shape, with what the recipe makes of it."""
+    context, setup = of_shape(context, setup, shape)
+    student = build_student(context, setup.start, setup, quiet=True)
+    context, setup, _ = apply_recipe(context, setup, student)
+    return context, setup
+
+
+def first_shape(
+    context: RunContext, setup: DistillationSetup, search: ShapeSearch | None
+) -> tuple[RunContext, DistillationSetup]:
+    """Return context and setup for a look at the largest student that may be taken; as they are where it is known."""
+    if context.config.student.target_speedup is None:
+        return context, setup
+    shapes = [full_shape(setup, 1)] if search is None else [each.shape for each in search.finalists]
+    return of_shape(context, setup, max(shapes, key=lambda shape: shape.num_layers * weights_per_layer(shape)))
+
+
+def still_open(
+    asked: RunContext, context: RunContext, setup: DistillationSetup
+) -> tuple[RunContext, DistillationSetup]:
+    """Return context and setup with everything chosen but the shape, and what depends on it, where that is asked for.
+
+    Args:
+        asked: the context before anything was chosen.
+    """
+    if asked.config.student.target_speedup is None:
+        return context, setup
+    config = replace(context.config, student=asked.config.student, stages=asked.config.stages)
+    return replace(context, config=config), setup
+
+
+def plan_search(context: RunContext, setup: DistillationSetup, *, only_look: bool) -> ShapeSearch | None:
+    """Find the shapes that are fast enough, or read which they were when this run began, and print them.
+
+    Args:
+        only_look: whether nothing may be written.
+
+    Returns:
+        None where the shape is given.
+
+    Raises:
+        UserError: no shape is fast enough, or speed cannot be measured.
+    """
+    if context.config.student.target_speedup is None:
+        return None
+    search = read_search(context.folder.path)
+    if search is None or not search.answers(context.config):
+        search = on_main_process(context.run.accelerator, lambda: measure_search(context, setup, only_look=only_look))
+    if not search.finalists:
+        fastest = max(search.tried, key=lambda each: each.speedup)
+        raise UserError(
+            f"student.target_speedup is {search.target_speedup:g}: no shape reaches it at {search.length} tokens; "
+            f"the fastest measured, {fastest.shape.in_words}, is {fastest.speedup:.2f} times as fast as the teacher "
+            f"[{fastest.low:.2f}, {fastest.high:.2f}]; give less than that, or longer texts as student.target_length"
+        )
+    context.run.accelerator.print("\n".join(search_lines(context, setup, search)))
+    return search
+
+
+# ---------------------------------------------------------------- what is said before
+
+
+def search_lines(context: RunContext, setup: DistillationSetup, search: ShapeSearch) -> Iterator[str]:
+    """Yield what will be tried, and about how long that takes."""
+    yield (
+        f"search: of {search.predicted} shapes {search.promising} are predicted to be "
+        f"{search.target_speedup:g} times as fast as the teacher at {search.length} tokens"
+    )
+    yield from shape_lines(search)
+    left = [each.shape for each in search.finalists if each.divergence is None]
+    if len(search.finalists) > 1 and left:
+        seconds = sum(seconds_of_trial(context, setup, shape) for shape in left)
+        yield f"short runs of {len(left)} of them, about {in_words(seconds)}: the one nearest to the teacher is taken"
+
+
+def seconds_of_trial(context: RunContext, setup: DistillationSetup, shape: StudentShape) -> float:
+    """Return about how long the short run of a shape takes."""
+    context, setup = given_shape(context, setup, shape)
+    student = build_student(context, setup.start, setup, quiet=True)
+    stages = trial_stages(setup, shape)
+    return sum(phase.seconds for phase in plan_phases(context, setup, [(stage, student) for stage in stages]))
+
+
+def shape_lines(search: ShapeSearch) -> Iterator[str]:
+    """Yield a table of the shapes that were measured."""
+    yield f"{'layers':>6}{'width':>7}{'units':>7}{'heads':>7}{'measured':>22}{'divergence':>12}{'agreement':>11}"
+    for each in search.tried:
+        shape, speed = each.shape, f"{each.speedup:.2f}x [{each.low:.2f}, {each.high:.2f}]"
+        divergence = "" if each.divergence is None else f"{each.divergence:.3f}"
+        agreement = "" if each.agreement is None else f"{100 * each.agreement:.1f} %"
+        end = "too slow" if each not in search.finalists else "taken" if shape == search.chosen else ""
+        yield (
+            f"{shape.num_layers:6}{shape.hidden_size:7}{shape.intermediate_size:7}{shape.num_heads:7}{speed:>22}"
+            f"{divergence:>12}{agreement:>11}  {end}".rstrip()
+        )
+
+
+# ---------------------------------------------------------------- the search itself
+
+
+def find_shape(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup]:
+    """Try the shapes that are fast enough, and return the run of the one that keeps most.
+
+    A run whose shape is known is returned as it is.
+    """
+    search = setup.search
+    if search is None:
+        return context, setup
+    if len(search.finalists) > 1:
+        for each in search.finalists:
+            if each.divergence is None:
+                started = perf_counter()
+                divergence, agreement = try_shape(*given_shape(context, setup, each.shape), each.shape)
+                seconds = perf_counter() - started
+                scored = replace(each, divergence=divergence, agreement=agreement, seconds=seconds)
+                search = with_scores(search, scored)
+                keep_search(context, search)
+    chosen = best(list(search.finalists)).shape
+    search = replace(search, chosen=chosen)
+    tried = (
+        [] if len(search.finalists) == 1 else ["search: after the short runs, on held-out train", *shape_lines(search)]
+    )
+    context.run.accelerator.print("\n".join([*tried, f"student: {chosen.in_words}"]))
+    keep_search(context, search)
+    context, setup = given_shape(context, setup, chosen)
+    if context.run.accelerator.is_main_process:
+        update_config(context.config, context.folder)
+    context.run.accelerator.wait_for_everyone()
+    return context, setup
+
+
+def with_scores(search: ShapeSearch, scored: TriedShape) -> ShapeSearch:
+    """Return the search with the scores of one shape."""
+    return replace(search, tried=tuple(scored if each.shape == scored.shape else each for each in search.tried))
+
+
+def keep_search(context: RunContext, search: ShapeSearch | None) -> None:
+    """Write down what is known of a search, for a continuation of this run and for its record."""
+    if search is not None and context.run.accelerator.is_main_process:
+        write_atomically(search_file(context.folder.path), json.dumps(to_json(search), indent=1))
