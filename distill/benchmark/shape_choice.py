@@ -10,6 +10,8 @@ from distill.config.shape_search import StudentShape, TriedShape
 FINALISTS = 4
 MEASUREMENTS = 3
 """Of one depth, until a shape is found that is fast enough."""
+LOOSE = 1.5
+"""A shape so many times as fast as was asked for is too small, where others are nearer."""
 
 Measure = Callable[[StudentShape], tuple[float, float, float]]
 """A shape's speedup over the teacher, with its interval."""
@@ -33,16 +35,17 @@ def fitting_shapes(table: LatencyTable, target: float, depth: int) -> list[tuple
 
 
 def promising_depths(table: LatencyTable, target: float, count: int = FINALISTS) -> list[int]:
-    """Return depths at which the largest fitting shape is within no other, at most ``count``, evenly spread.
+    """Return depths at which the largest fitting shape is worth a trial, at most ``count``, evenly spread.
 
-    A student of two layers needs no trial where one of three as wide is fast enough.
+    A student of two layers needs none where one of three as wide is fast enough, nor does one that is far too fast.
     """
     fitting = (fitting_shapes(table, target, depth) for depth in range(1, table.num_layers + 1))
-    largest = [shapes[0][0] for shapes in fitting if shapes]
+    largest = [shapes[0] for shapes in fitting if shapes]
+    near = [each for each in largest if each[1] <= LOOSE * target] or largest
     depths = [
         shape.num_layers
-        for shape in largest
-        if not any(other != shape and is_within(shape, other) for other in largest)
+        for shape, _ in near
+        if not any(other != shape and is_within(shape, other) for other, _ in largest)
     ]
     places = np.linspace(0, len(depths) - 1, min(count, len(depths))).round().astype(int)
     return [depths[place] for place in places]

@@ -18,7 +18,7 @@ from students import STUDENTS
 
 
 def apply_recipe(
-    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel, *, quiet: bool = False
 ) -> tuple[RunContext, DistillationSetup, list[Finding]]:
     """Choose what the configuration leaves open, now that data and teacher are known, and the stages at this depth.
 
@@ -26,6 +26,7 @@ def apply_recipe(
         context: of the run.
         setup: without stages.
         student: as it will be; it is only looked at.
+        quiet: print nothing, for a student that may be another one in the end.
 
     Returns:
         The same with the recipe, and what it had to replace.
@@ -54,7 +55,7 @@ def apply_recipe(
     if across is None:
         num_layers = int(teacher.config.num_hidden_layers)
         stages = stages_at_depth(stages, setup.layer_map, num_layers, is_narrower=facts.is_narrower)
-    if len(stages) < len(config.stages):
+    if len(stages) < len(config.stages) and not quiet:
         full = " of full width" if facts.is_narrower else ""
         context.run.accelerator.print(
             f"student: as deep as the teacher, so that no stage{full} with attention softmax is needed"

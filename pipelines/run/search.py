@@ -36,7 +36,7 @@ def given_shape(
     """Return context and setup of a student of a shape, with what the recipe makes of it."""
     context, setup = of_shape(context, setup, shape)
     student = build_student(context, setup.start, setup, quiet=True)
-    context, setup, _ = apply_recipe(context, setup, student)
+    context, setup, _ = apply_recipe(context, setup, student, quiet=True)
     return context, setup
 
 
@@ -152,10 +152,9 @@ def find_shape(context: RunContext, setup: DistillationSetup) -> tuple[RunContex
                 keep_search(context, search)
     chosen = best(list(search.finalists)).shape
     search = replace(search, chosen=chosen)
-    tried = (
-        [] if len(search.finalists) == 1 else ["search: after the short runs, on held-out train", *shape_lines(search)]
-    )
-    context.run.accelerator.print("\n".join([*tried, f"student: {chosen.in_words}"]))
+    several = len(search.finalists) > 1
+    lines = ["search: after the short runs, on held-out train", *shape_lines(search)] if several else []
+    context.run.accelerator.print("\n".join([*lines, f"student: {chosen.in_words}"]))
     keep_search(context, search)
     context, setup = given_shape(context, setup, chosen)
     if context.run.accelerator.is_main_process:
