@@ -45,7 +45,7 @@ def promising_depths(table: LatencyTable, target: float, count: int = FINALISTS)
     depths = [
         shape.num_layers
         for shape, _ in near
-        if not any(other != shape and is_within(shape, other) for other, _ in largest)
+        if not any(other != shape and is_within(shape, other) for other, _ in near)
     ]
     places = np.linspace(0, len(depths) - 1, min(count, len(depths))).round().astype(int)
     return [depths[place] for place in places]

@@ -16,6 +16,7 @@ from distill.benchmark.conditions import DTYPES, Conditions, Models
 from distill.benchmark.points import Measurements
 from distill.benchmark.suite import measure
 from distill.config.schema import ComparisonConfig
+from distill.config.shape_search import ShapeSearch
 from distill.data.batching import TokenizedExamples, median_length
 from distill.data.splits import EMBEDDED
 from distill.evaluation import significance
@@ -92,6 +93,7 @@ def compare_models(
     source: str | None = None,
     training_precision: str | None = None,
     unlabelled: UnlabelledEntry | None = None,
+    search: ShapeSearch | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -106,6 +108,7 @@ def compare_models(
         source: where the examples came from, as ``data.dir`` says it; None is the Hub.
         training_precision: in which the student was trained, where that is known.
         unlabelled: the texts without labels that the stages read.
+        search: how the student's shape was found.
     """
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared, one_vocabulary=setup.teacher_validation is None)
@@ -136,6 +139,7 @@ def compare_models(
         median_length=median_length(setup.validation),
         linear_form=linear,
         unlabelled=unlabelled,
+        search=search,
         source={None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder"),
         data_name=None
         if source in (None, EMBEDDED)

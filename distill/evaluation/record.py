@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.benchmark.points import MemoryPoint, NoisePoint, SpeedPoint, ThroughputPoint
+from distill.config.shape_search import ShapeSearch
 from distill.evaluation.record_parts import (
     AlternativeEntry,
     DeploymentEntry,
@@ -63,6 +64,8 @@ class Record(Quality, JsonObject):
     """What pipelines/export.py added."""
     unlabelled: UnlabelledEntry | None = None
     """Texts without labels that the stages read, where there were any."""
+    search: ShapeSearch | None = None
+    """How the student's shape was found, where it was asked for by its speed."""
 
 
 def parse_record(value: Any, where: str = "record") -> Record:

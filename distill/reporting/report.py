@@ -16,6 +16,7 @@ from distill.reporting.measurement_tables import (
 )
 from distill.reporting.plots import draw_plots
 from distill.reporting.record_tables import environment_cells, model_cells, stage_cells
+from distill.reporting.search_table import search_cells
 from distill.reporting.tables import Table, escape_markdown, markdown_cells, transposed, without_gaps
 from distill.reporting.training_plots import LossHistory
 from distill.reporting.verdict import verdict_sentences
@@ -84,6 +85,7 @@ def _sections(
         (alternative_cells(record), []),
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
+        (search_cells(record.search), []),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
         (deployment_cells(model_metrics(record, "student"), record.deployments), []),
         (deployment_speed_cells(record.deployments), []),

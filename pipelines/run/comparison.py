@@ -8,8 +8,10 @@ from functools import partial
 from matplotlib.image import imread
 
 from distill.benchmark.conditions import Models
+from distill.benchmark.latency_table import BATCH_SIZE
 from distill.benchmark.model_copies import softmax_control
-from distill.config.schema import Config
+from distill.config.schema import ComparisonConfig, Config
+from distill.config.shape_search import ShapeSearch, read_search
 from distill.evaluation.comparison import ComparisonSetup, compare_models
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import write_predictions
@@ -41,12 +43,13 @@ def compare_and_report(
     folder = context.folder
     results = {name: folder.result(name) or {} for name in ("teacher", *(each.name for each in setup.stages))}
     results["baseline"] = folder.result("baseline") or {}
+    search = read_search(folder.path)
     context.run.accelerator.print("comparison: metrics and speed, also of the teacher in ONNX Runtime")
     record, frame = compare_models(
         ComparisonSetup(
             context.task,
             setup.validation,
-            context.config.comparison,
+            comparison_settings(context.config, search),
             context.device,
             context.config.seed,
             teacher_validation=None if setup.other_encoder is None else setup.other_encoder.validation,
@@ -63,6 +66,7 @@ def compare_and_report(
         source=context.config.data.dir,
         training_precision=context.run.accelerator.mixed_precision,
         unlabelled=unlabelled_entry(context, setup),
+        search=search,
     )
     if not context.run.accelerator.is_main_process:
         return
@@ -85,6 +89,15 @@ def compare_and_report(
         log_picture(context.run.accelerator, path.stem, imread(path)[..., :3])
     print(comparison_table(record))
     print(f"report: {report}")
+
+
+def comparison_settings(config: Config, search: ShapeSearch | None) -> ComparisonConfig:
+    """Return what is measured; where a speed was asked for, the point that it was asked for too."""
+    settings = config.comparison
+    if search is None or not (settings.lengths and settings.batch_sizes):
+        return settings
+    lengths, batch_sizes = {*settings.lengths, search.length}, {*settings.batch_sizes, BATCH_SIZE}
+    return replace(settings, lengths=sorted(lengths), batch_sizes=sorted(batch_sizes))
 
 
 def base_model(config: Config) -> BaseModel | None:

@@ -17,6 +17,8 @@ from distill.config.shape_search import (
     read_search,
     search_file,
 )
+from distill.reporting.search_table import search_cells
+from distill.reporting.tables import text_table, without_gaps
 from distill.training.accelerator import on_main_process
 from distill.training.run_folder import update_config
 from distill.utils.errors import UserError
@@ -97,15 +99,16 @@ def plan_search(context: RunContext, setup: DistillationSetup, *, only_look: boo
 
 def search_lines(context: RunContext, setup: DistillationSetup, search: ShapeSearch) -> Iterator[str]:
     """Yield what will be tried, and about how long that takes."""
-    yield (
-        f"search: of {search.predicted} shapes {search.promising} are predicted to be "
-        f"{search.target_speedup:g} times as fast as the teacher at {search.length} tokens"
-    )
-    yield from shape_lines(search)
+    yield table_of(search)
     left = [each.shape for each in search.finalists if each.divergence is None]
     if len(search.finalists) > 1 and left:
         seconds = sum(seconds_of_trial(context, setup, shape) for shape in left)
         yield f"short runs of {len(left)} of them, about {in_words(seconds)}: the one nearest to the teacher is taken"
+
+
+def table_of(search: ShapeSearch) -> str:
+    """Return what is known of the shapes so far, as a table for the terminal."""
+    return "\n" + text_table(without_gaps(search_cells(search))) + "\n"
 
 
 def seconds_of_trial(context: RunContext, setup: DistillationSetup, shape: StudentShape) -> float:
@@ -114,20 +117,6 @@ def seconds_of_trial(context: RunContext, setup: DistillationSetup, shape: Stude
     student = build_student(context, setup.start, setup, quiet=True)
     stages = trial_stages(setup, shape)
     return sum(phase.seconds for phase in plan_phases(context, setup, [(stage, student) for stage in stages]))
-
-
-def shape_lines(search: ShapeSearch) -> Iterator[str]:
-    """Yield a table of the shapes that were measured."""
-    yield f"{'layers':>6}{'width':>7}{'units':>7}{'heads':>7}{'measured':>22}{'divergence':>12}{'agreement':>11}"
-    for each in search.tried:
-        shape, speed = each.shape, f"{each.speedup:.2f}x [{each.low:.2f}, {each.high:.2f}]"
-        divergence = "" if each.divergence is None else f"{each.divergence:.3f}"
-        agreement = "" if each.agreement is None else f"{100 * each.agreement:.1f} %"
-        end = "too slow" if each not in search.finalists else "taken" if shape == search.chosen else ""
-        yield (
-            f"{shape.num_layers:6}{shape.hidden_size:7}{shape.intermediate_size:7}{shape.num_heads:7}{speed:>22}"
-            f"{divergence:>12}{agreement:>11}  {end}".rstrip()
-        )
 
 
 # ---------------------------------------------------------------- the search itself
@@ -153,7 +142,7 @@ def find_shape(context: RunContext, setup: DistillationSetup) -> tuple[RunContex
     chosen = best(list(search.finalists)).shape
     search = replace(search, chosen=chosen)
     several = len(search.finalists) > 1
-    lines = ["search: after the short runs, on held-out train", *shape_lines(search)] if several else []
+    lines = [table_of(search)] if several else []
     context.run.accelerator.print("\n".join([*lines, f"student: {chosen.in_words}"]))
     keep_search(context, search)
     context, setup = given_shape(context, setup, chosen)

@@ -24,6 +24,7 @@ FILES = {
     "glue_full_depth_performer": ["glue_full_depth_performer"],
     "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
     "recipes": ["recipes"],
+    "speeds": ["speeds"],
     "zoo": ["zoo"],
     "zoo_embedded": ["zoo", "zoo_embedded"],
 }
