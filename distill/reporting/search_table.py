@@ -14,8 +14,9 @@ def search_cells(search: ShapeSearch | None) -> Table:
     notes = [
         f"of {search.predicted} shapes {search.promising} were predicted to be fast enough, from the times of single "
         f"layers (one text, {search.device} {search.dtype})",
-        "divergence: of the predictions from the teacher's, after a short run, on held-out train",
     ]
+    if any(each.divergence is not None for each in search.tried):
+        notes.append("divergence: of the predictions from the teacher's, after a short run, on held-out train")
     title = f"Shapes tried for {search.target_speedup:g}× the teacher's speed at {search.length:,} tokens"
     return Table(title, headers, tuple(_row(search, each) for each in search.tried), tuple(notes))
 

@@ -144,7 +144,7 @@ def highest(accelerator: Accelerator, value: int) -> int:
     """Return the highest ``value`` of all processes; where there are several, every one must call this."""
     if accelerator.num_processes == 1:
         return value
-    return int(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
+    return int(accelerator.gather(torch.tensor([int(value)], device=accelerator.device)).max())
 
 
 def autocast_dtype(accelerator: Accelerator) -> torch.dtype | None:

@@ -70,3 +70,11 @@ def test_machines_that_chose_different_precisions_are_named(monkeypatch):
         launch.check_same_precision(accelerator)
     monkeypatch.setattr(launch, "gather_object", lambda chosen: chosen * 2)
     launch.check_same_precision(accelerator)
+
+
+def test_processes_that_disagree_send_numbers_of_one_kind():
+    """A truth value on one process and a number of a signal on another have other sizes, which ends the run."""
+    sent = []
+    accelerator = SimpleNamespace(num_processes=2, device="cpu", gather=lambda own: sent.append(own) or own)
+    assert [launch.highest(accelerator, value) for value in (True, False, 15)] == [1, 0, 15]
+    assert {each.dtype for each in sent} == {torch.int64}
