@@ -67,6 +67,8 @@ def test_what_is_slower_than_predicted_makes_room_for_a_smaller_shape():
 
     tried = try_speeds(TABLE, 4.0, slower)
     assert [each.shape.name for each in tried] == measured
+    deepest = [name for name in measured if name.startswith("6x")]
+    assert deepest == ["6x192x192", "6x96x96"], "6x96x384 is predicted to be too slow now"
     by_depth = {}
     for each in tried:
         by_depth.setdefault(each.shape.num_layers, []).append(each.speedup >= 4.0)
