@@ -91,8 +91,7 @@ def prepare_run(
     """
     launcher = read_launcher()
     saved, wanted = saved_config(config), config.training.mixed_precision
-    config = with_found_shape(config, config.run_dir or ".")
-    config = config if saved is None else adopt(config, saved)
+    config = config if saved is None else adopt(with_found_shape(config, str(config.run_dir)), saved)
     precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
     training = replace(config.training, mixed_precision=training_precision(config, launcher))
     config = replace(config, training=training)
