@@ -23,6 +23,7 @@ from distill.models.checkpoints import (
 )
 from distill.models.inputs import accepted_inputs, reading_of
 from distill.models.labels import settle_labels
+from distill.models.own_memory import in_own_memory
 from distill.models.positions import find_positions
 from distill.models.windowed_bert import ReadsWindows
 from distill.tasks import Task
@@ -123,7 +124,7 @@ def _read_config(checkpoint: str, trust_remote_code: bool) -> PreTrainedConfig:
 
 def _load_model(checkpoint: str, trust_remote_code: bool, labels: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     try:
-        return AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             checkpoint,
             dtype=torch.float32,
             trust_remote_code=trust_remote_code,
@@ -139,6 +140,7 @@ def _load_model(checkpoint: str, trust_remote_code: bool, labels: Mapping[str, A
         if "code of its own" in problem:
             way_out = "read that code, then give --teacher.trust_remote_code true"
         raise UserError(f"cannot read the weights of {checkpoint}: {problem}; {way_out}") from error
+    return in_own_memory(model), info
 
 
 def _check_weights(model: PreTrainedModel, info: Mapping[str, Any], checkpoint: str, is_trained: bool) -> None:

@@ -32,6 +32,7 @@ from distill.models.checkpoints import (
     weights_problem,
 )
 from distill.models.labels import settle_labels
+from distill.models.own_memory import in_own_memory
 from distill.models.windowed_bert import classifier_class, plain_class
 from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
@@ -122,7 +123,7 @@ def load_teacher(
         raise UserError(
             f"cannot read the weights of {checkpoint}: {loading_problem(error)}; fetch it again"
         ) from error
-    model, info = loaded
+    model, info = in_own_memory(loaded[0]), loaded[1]
     if problem := weights_problem(model, info):
         raise UserError(f"{who} {problem}")
     # Of RoBERTa and its like the pooler is a layer of the head, which no encoder brings along.

@@ -17,6 +17,7 @@ from transformers import (
 from distill.data.tokenization import PROBES, is_empty
 from distill.models.checkpoints import CALLS, WRAPPERS, check_size, check_token_types, folder_problem, weights_problem
 from distill.models.labels import settle_labels
+from distill.models.own_memory import in_own_memory
 from distill.models.positions import find_positions
 from distill.models.windowed_bert import ReadsWindows, reading_windows
 from distill.tasks import Task
@@ -80,6 +81,7 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
         )
     if is_empty(tokenizer):
         raise UserError(f"{who} has no tokenizer; put the tokenizer it was trained with beside the weights")
+    model = in_own_memory(model)
     return Classifier(role, (reading_windows(model) if role == TEACHER else model).eval(), tokenizer)
 
 

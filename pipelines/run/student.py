@@ -7,6 +7,7 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from distill.data.batching import collate, padded_length
+from distill.models.own_memory import in_own_memory
 from distill.utils.errors import UserError, first_line
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.width import narrowed
@@ -83,4 +84,4 @@ def build_student(
 def load_student(context: RunContext, folder: Path) -> StudentForSequenceClassification:
     """Load a student that a finished phase saved."""
     student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
-    return student.to(context.device)
+    return in_own_memory(student).to(context.device)

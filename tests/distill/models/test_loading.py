@@ -120,3 +120,9 @@ def test_control_is_the_student_with_softmax(student, bert):
     assert softmax_control(bert) is None
     frozen, _ = students.student_from_teacher(bert, layer_map=[0], attention="lstm", num_features=8)
     assert softmax_control(frozen) is None
+
+
+def test_weights_lie_where_torch_puts_them(bert, tmp_path):
+    model = load_classifier(save(bert, tmp_path / "it"), "student").model
+    assert not any(tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers()))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), bert.parameters(), strict=True))
