@@ -56,16 +56,16 @@ def prepare_form(form: str, model: PreTrainedModel, max_length: int) -> PreTrain
         return model
     if not isinstance(model, StudentForSequenceClassification):
         raise UserError(f"--format bert: the student is a {type(model).__name__}; give one that was distilled here")
-    way_out = "use --format onnx, or distil one with --student.attention softmax or student.exact_up_to"
+    exact = exact_length(model.config)
+    another = "" if exact else ", or distil one with --student.attention softmax or student.exact_up_to"
     try:
         bert = plain_bert(model)
     except ValueError as error:
-        raise UserError(f"--format bert: {error}; {way_out}") from error
-    exact = exact_length(model.config)
+        raise UserError(f"--format bert: {error}; use --format onnx{another}") from error
     if max_length > exact:
         raise UserError(
             f"--format bert: the student attends exactly up to {exact} tokens, and its texts have up to {max_length}; "
-            f"give --data.max_length {exact} for a BERT that cuts longer ones there, or {way_out}"
+            f"give --data.max_length {exact} for a BERT that cuts longer ones there, or use --format onnx"
         )
     return bert
 

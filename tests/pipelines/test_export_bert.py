@@ -8,13 +8,14 @@ import sys
 import pytest
 import torch
 from helpers.closeness import assert_close
-from helpers.exported_students import call, make_place, outside, write_run
+from helpers.exported_students import SIZE, call, make_place, outside, write_run
 from transformers import BertForSequenceClassification, BertTokenizer
 
 from distill.evaluation.record import read_record
 from distill.tasks import get_task
+from distill.utils.errors import UserError
 from pipelines.run import exports
-from students import StudentForSequenceClassification, plain_bert, student_from_teacher
+from students import StudentConfig, StudentForSequenceClassification, plain_bert, student_from_teacher
 
 PLAIN = """
 import json, sys
@@ -108,3 +109,18 @@ def test_a_bert_that_answers_otherwise_leaves_no_folder(place, tmp_path, monkeyp
     assert call(monkeypatch, *outside(place, "softmax"), "--format", "bert", "--output", output) == 2
     assert "does not compute the same in BERT: logits differ by 0.01" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "helps"),
+    [
+        ({"attention": "softmax", "pooler_act": "gelu"}, "has gelu", False),
+        ({"attention": "linear"}, "not BERT's", True),
+    ],
+)
+def test_another_attention_is_named_as_a_way_out_where_it_is_one(settings, reason, helps):
+    student = StudentForSequenceClassification(StudentConfig(**SIZE, **settings))
+    with pytest.raises(UserError, match=reason) as refused:
+        exports.prepare_form("bert", student, 16)
+    assert "use --format onnx" in str(refused.value)
+    assert ("--student.attention softmax" in str(refused.value)) == helps
