@@ -20,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.utils.cli import Parser, positive, run
+from distill.utils.cli import Parser, positive, positive_seconds, run, writable_folder
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--parts", choices=PARTS, nargs="+", default=PARTS, help=f"what to do {default}")
     add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
     add("--batch_sizes", type=positive, nargs="+", default=batches, metavar="TEXTS", help=f"batches {default}")
-    add("--seconds", type=float, default=10.0, metavar="SECONDS", help=f"time per point {default}")
+    add("--seconds", type=positive_seconds, default=10.0, metavar="SECONDS", help=f"time per point {default}")
     add("--device", choices=("cpu", "cuda"), default="cuda", help=f"cpu tries this script itself {default}")
     add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
 
 
-def check_mechanism(name: str, device: str, dtype: "torch.dtype") -> dict[str, Any]:
+def check_mechanism(name: str, dtype: "torch.dtype", device: str) -> dict[str, Any]:
     """Compare the logits of a small student on ``device`` with those of its fp64 copy on the CPU, pads included."""
     import torch
 
@@ -111,7 +112,10 @@ def contenders(batch_size: int, length: int, device: str) -> dict[str, Callable[
         ends = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
         calls["packed"] = partial(varlen_attn, packed_query, packed_key, packed_value, ends, ends, length, length)
         calls["performer compiled"] = partial(torch.compile(favor_attention, dynamic=True), *performer)
-        calls["performer triton"] = partial(favor_attention, *performer)
+        if find_spec("triton"):
+            from students.attention.ops.favor_triton import favor_in_triton
+
+            calls["performer triton"] = partial(favor_in_triton, *performer)
     return calls
 
 
@@ -174,18 +178,22 @@ def main() -> int:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is visible here; --device cpu tries the script itself")
+    writable_folder(str(options.output.parent))
     record: dict[str, Any] = {"environment": describe_environment(options.device)}
+
+    def keep(part: str, rows: list[dict[str, Any]]) -> None:
+        record[part] = rows
+        write_atomically(options.output, json.dumps(record, indent=1) + "\n")
+
     if "checks" in options.parts:
         cases = [(name, dtype) for name in ATTENTIONS for dtype in (torch.float32, torch.bfloat16)]
-        record["checks"] = [check_mechanism(name, options.device, dtype) for name, dtype in tqdm(cases, desc="checks")]
+        keep("checks", [check_mechanism(name, dtype, options.device) for name, dtype in tqdm(cases, desc="checks")])
     if "attention" in options.parts:
         grid = [(batch, length) for length in options.lengths for batch in options.batch_sizes]
-        record["attention"] = [
-            row for batch, length in tqdm(grid, desc="attention") for row in time_point(batch, length, options)
-        ]
+        points = [time_point(batch, length, options) for batch, length in tqdm(grid, desc="attention")]
+        keep("attention", [row for rows in points for row in rows])
     if "training" in options.parts:
-        record["training"] = [try_launcher(name, options.device) for name in tqdm(LAUNCHERS, desc="training")]
-    write_atomically(options.output, json.dumps(record, indent=1) + "\n")
+        keep("training", [try_launcher(name, options.device) for name in tqdm(LAUNCHERS, desc="training")])
     print(summary(record) + f"\nwritten to {options.output}")
     return int(not all(row["passed"] for part in ("checks", "training") for row in record.get(part, [])))
 

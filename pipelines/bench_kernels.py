@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.utils.cli import Parser, positive, run
+from distill.utils.cli import Parser, positive, positive_seconds, run, writable_folder
 
 if TYPE_CHECKING:
     from distill.benchmark.attention_kernels import Contender
@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch-tokens", type=positive, default=4096, metavar="TOKENS", help=f"batch size times length {default}")
     add("--threads", type=positive, metavar="N", help="threads of torch (default: as torch chooses)")
     seconds = "time per length and pass, exceeded to reach 6 rounds"
-    add("--seconds", type=float, default=5.0, metavar="SECONDS", help=f"{seconds} {default}")
+    add("--seconds", type=positive_seconds, default=5.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device {default}")
     add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
@@ -84,6 +84,7 @@ def make_contenders(options: argparse.Namespace) -> tuple[dict[str, "Contender"]
 def main() -> int:
     """Check, time, print and write."""
     options = parse()
+    writable_folder(str(options.output.parent))
     import torch
     from tqdm import tqdm
 

@@ -23,7 +23,7 @@ from typing import Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from distill.utils.cli import Parser, positive, run
+from distill.utils.cli import Parser, positive, positive_seconds, run, writable_folder
 from distill.utils.errors import UserError, choices_hint
 
 NUM_HEADS, HEAD_SIZE = 12, 64
@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--lengths", type=positive, nargs="+", default=alone, metavar="TOKENS", help=f"lengths, alone {default}")
     add("--student_lengths", type=positive, nargs="*", default=inside, metavar="TOKENS", help=f"in students {default}")
     seconds = "time per length, exceeded to reach 6 rounds"
-    add("--seconds", type=float, default=20.0, metavar="SECONDS", help=f"{seconds} {default}")
+    add("--seconds", type=positive_seconds, default=20.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
 
@@ -167,6 +167,7 @@ def flops(kind: str, name: str, length: int) -> dict[str, int]:
 def main() -> None:
     """Weigh, time, fit, print and write."""
     options = parse()
+    writable_folder(str(options.output.parent))
     from tqdm import tqdm
 
     from distill.benchmark.allocator import keep_freed_memory

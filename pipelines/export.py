@@ -31,7 +31,7 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 
 from distill.config.data_options import add_data_options
 from distill.tasks import task_names
-from distill.utils.cli import Parser, positive, run
+from distill.utils.cli import Parser, positive, positive_seconds, run
 from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
     add("--batch-sizes", type=positive, nargs="+", default=[1, 32], metavar="N", help=f"batch sizes {default}")
     seconds = "time for each batch size and length, on one thread and on all"
-    add("--seconds-per-point", type=float, default=2.0, metavar="SECONDS", help=f"{seconds} {default}")
+    add("--seconds-per-point", type=positive_seconds, default=2.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--trust-remote-code", action="store_true", help="run the code that a checkpoint brings along")
     return parser.parse_args(arguments)
 
@@ -122,8 +122,9 @@ def export(options: argparse.Namespace) -> Exported:
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
     model = prepare_form(options.format, student.model, data.max_length)
     reading = reading_of(student.model, student.tokenizer)
+    unseen = load_data(task, data).held_out  # what the run held out; of more rows it would be another part
     splits = load_data(task, replace(data, max_train_examples=None))
-    held_out = tokenize(splits.held_out, student.tokenizer, data.max_length, **reading)
+    held_out = tokenize(unseen, student.tokenizer, data.max_length, **reading)
     if task.multi_label:  # one that was chosen elsewhere stays
         settle_threshold(task, student.model, held_out, "cpu")
     threshold = threshold_of(student.model) if task.multi_label else HALF

@@ -13,6 +13,8 @@ from torch import Tensor
 PAD_MULTIPLE = 8
 """Of what a batch is padded to on a GPU, whose tensor cores want it, and of the positions of models. On a CPU pads
 cost what tokens do, and batches have as few as they can."""
+LEAST_LENGTH = 8
+"""What a shorter batch is padded to on a CPU too: some models, Funnel and CANINE, fail on three tokens."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What every model here is called with, each (B, N)."""
 BATCHES_PER_GROUP = 50
@@ -108,7 +110,9 @@ def collate(
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
     on_cpu = torch.device(device or "cpu").type == "cpu"
-    width = padded_length(int(lengths.max()), examples.pad_multiple or (1 if on_cpu else PAD_MULTIPLE))
+    width = padded_length(
+        max(LEAST_LENGTH, int(lengths.max())), examples.pad_multiple or (1 if on_cpu else PAD_MULTIPLE)
+    )
     positions = np.arange(width)
     if examples.padding_side == "left":
         positions = positions - (width - lengths[:, None])

@@ -103,19 +103,21 @@ def deploy_onnx(
             logits = predict_validation(model, validation)
             check_parity(expected, logits, attention_name(student.config))
             final = output.with_name(f"{output.stem}.int8{output.suffix}")
-            write_companions(beside or {}, (output, final))
-            replace_file(aside, output)
-            deployments = [Deployment("onnx", "float32", output, model, logits)]
+            deployments, checked = [Deployment("onnx", "float32", output, model, logits)], {aside: output}
             if int8:
-                aside = Path(folder) / "int8.onnx"
-                in_fp32 = choose_fp32_layers(output, Path(folder), int8)
-                quantize_onnx(output, aside, in_fp32)
-                model = OnnxClassifier(aside)
+                quantized = Path(folder) / "int8.onnx"
+                in_fp32 = choose_fp32_layers(aside, Path(folder), int8)
+                quantize_onnx(aside, quantized, in_fp32)
+                model = OnnxClassifier(quantized)
                 logits = predict_validation(model, validation)
                 if not np.isfinite(largest_difference(expected, logits)):
-                    raise UserError(f"{final} was not written: with int8 weights the answers are not finite")
-                replace_file(aside, final)
+                    raise UserError(f"{output} was not written: with int8 weights the answers are not finite")
                 deployments.append(Deployment("onnx", "int8", final, model, logits, in_fp32))
+                checked[quantized] = final
+            # Only now, one behind the other: nothing that takes long may part the files of one student.
+            write_companions(beside or {}, (output, final))
+            for path, name in checked.items():
+                replace_file(path, name)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
     return deployments

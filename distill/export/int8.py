@@ -72,13 +72,15 @@ def choose_fp32_layers(path: Path, folder: Path, held_out: HeldOut) -> tuple[str
         folder: for copies that are tried.
         held_out: what is measured.
     """
-    examples = subset(held_out.examples, np.arange(min(MOST_TEXTS, len(held_out.examples))))
-    few = subset(examples, np.arange(min(FEW_TEXTS, len(examples))))
+    examples = subset(held_out.examples, _spread(len(held_out.examples), MOST_TEXTS))
+    few = _spread(len(examples), FEW_TEXTS)
     trial = folder / "trial.onnx"
 
     def answers(texts: TokenizedExamples, in_fp32: Collection[str]) -> np.ndarray:
         quantize_onnx(path, trial, in_fp32)
         return _predict(trial, texts)
+
+    some = subset(examples, few)
 
     expected = _predict(path, examples)
     before = held_out.metrics(expected, examples.labels)
@@ -91,9 +93,7 @@ def choose_fp32_layers(path: Path, folder: Path, held_out: HeldOut) -> tuple[str
     if holds(()):
         return ()
     layers = layers_of(path)
-    moved = {
-        layer: float(np.square(answers(few, set(layers) - {layer}) - expected[: len(few)]).mean()) for layer in layers
-    }
+    moved = {layer: float(np.square(answers(some, set(layers) - {layer}) - expected[few]).mean()) for layer in layers}
     worst_first = sorted(layers, key=lambda layer: np.nan_to_num(moved[layer], nan=np.inf), reverse=True)
     too_few, enough = 0, len(layers)
     while enough - too_few > 1:
@@ -108,6 +108,11 @@ def layers_of(path: Path) -> Sequence[str]:
 
     model = onnx.load(str(path), load_external_data=False)
     return list(dict.fromkeys(name for node in model.graph.node if (name := _layer(node))))
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most so many places among ``count``, evenly spread: rows of a file may be sorted by their label."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
 
 
 def _predict(path: Path, examples: TokenizedExamples) -> np.ndarray:

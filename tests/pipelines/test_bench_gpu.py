@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.in_process import call
 
+from distill.utils.errors import UserError
 from pipelines import bench_gpu
 from students.attention.softmax import SoftmaxAttention
 
@@ -20,7 +21,7 @@ def test_without_a_gpu_it_is_refused(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mechanism_agrees_with_its_own_copy(dtype):
-    row = bench_gpu.check_mechanism("softmax", "cpu", dtype)
+    row = bench_gpu.check_mechanism("softmax", dtype, "cpu")
     assert row["passed"]
     assert 0 < row["error"] <= bench_gpu.TOLERANCES[row["dtype"]]
 
@@ -32,7 +33,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch):
         return attend(self, query, key, value, mask) * (1 if value.dtype == torch.float64 else 1.01)
 
     monkeypatch.setattr(SoftmaxAttention, "attend", wrong_below_fp64)
-    assert not bench_gpu.check_mechanism("softmax", "cpu", torch.float32)["passed"]
+    assert not bench_gpu.check_mechanism("softmax", torch.float32, "cpu")["passed"]
 
 
 def test_the_ways_of_performer_attend_alike():
@@ -55,3 +56,16 @@ def test_points_are_written_and_printed(monkeypatch, capsys, tmp_path):
 def test_a_failed_launcher_is_said():
     record = {"training": [{"launcher": "DDP", "seconds": 3.0, "passed": False, "reason": "error: no such device"}]}
     assert bench_gpu.summary(record) == "DDP: error: no such device, 3 s"
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_measured(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "it.json"
+    assert call(monkeypatch, bench_gpu.main, "--device", "cpu", "--output", output) == 2
+    assert "cannot be created" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
+def test_seconds_are_above_0(seconds):
+    with pytest.raises(UserError, match=f"'{seconds}' is not a number of seconds above 0"):
+        bench_gpu.parse(["--seconds", seconds])

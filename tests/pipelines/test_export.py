@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,8 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
 from distill.benchmark import timing
+from distill.data.splits import load_splits
+from distill.data.tokenization import tokenize
 from distill.evaluation.record import read_record
 from distill.export import deployment as deployments
 from distill.export import onnx as onnx_export
@@ -25,6 +28,7 @@ from distill.export.companions import write_companions
 from distill.export.deployment_speed import measure_latency
 from distill.tasks import get_task
 from distill.utils.errors import UserError
+from pipelines.run import exports
 from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification
 from students.attention.softmax import SoftmaxAttention
 
@@ -83,6 +87,41 @@ def exported(place, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert call(monkeypatch, *outside(place), "--output", folder / "student.onnx", "--int8") == 0
     return folder
+
+
+def test_int8_is_judged_on_what_the_run_held_out(place, tmp_path, monkeypatch, capsys):
+    """Of all rows of train another part would be held out, among them rows that the student was trained on."""
+    run, judges = tmp_path / "run", []
+    shutil.copytree(place / "run", run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("max_length: 16", "max_length: 16, max_train_examples: 10"))
+
+    def look(options, output, source, validation, expected, judge):
+        judges.append(judge.examples)
+        raise UserError("seen")
+
+    monkeypatch.setattr(exports, "deploy", look)
+    assert call(monkeypatch, "--student", run / "student", "--output", tmp_path / "it.onnx", "--int8") == 2
+    assert "seen" in capsys.readouterr().err
+    few = load_splits(
+        get_task("sst2"), source=str(place / "data"), seed=0, max_train_examples=10, held_out_fraction=0.05
+    )
+    expected = tokenize(few.held_out, BertTokenizer.from_pretrained(run / "student"), 16)
+    assert judges[0].token_ids.tolist() == expected.token_ids.tolist()
+
+
+def test_what_stops_int8_leaves_the_older_files(place, tmp_path, monkeypatch):
+    """Looking for layers takes minutes; files of two students must not stand beside each other if it is cut short."""
+    older = {tmp_path / "student.onnx": "older", tmp_path / "student.int8.onnx": "older int8"}
+    for path, text in older.items():
+        path.write_text(text)
+
+    def stop(path, folder, held_out):
+        raise UserError("stopped")
+
+    monkeypatch.setattr(deployments, "choose_fp32_layers", stop)
+    assert call(monkeypatch, *outside(place, "softmax"), "--output", tmp_path / "student.onnx", "--int8") == 2
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == older
 
 
 def test_files_outside_a_run(exported):

@@ -77,7 +77,6 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "attention_ops_by_length.py",
         "attention_ops_chunks.py",
         "attention_ops_favor.py",
-        "attention_ops_favor_triton.py",
         "attention_ops_masking.py",
         "attention_ops_orthogonal_projection.py",
         "attention_ops_reference.py",

@@ -13,7 +13,6 @@ Shapes: B batch, N sequence length, H heads, d head size, m features.
 
 import difflib
 import math
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -41,10 +40,6 @@ def favor_attention(
         nearest = difflib.get_close_matches(form, FORMS, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"FAVOR+ form {form!r} is unknown; choose one of {', '.join(FORMS)}{hint}")
-    if form == "auto" and _runs_in_triton(query, key, value, projection):
-        from .favor_triton import favor_in_triton
-
-        return favor_in_triton(query, key, value, mask, projection)
     dtype = value.dtype
     with torch.autocast(query.device.type, enabled=False):
         query, key, value, projection = _prepare(query, key, value, mask, projection)
@@ -82,17 +77,6 @@ def _prepare(
 
 def _needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
-def _runs_in_triton(query: Tensor, key: Tensor, value: Tensor, projection: Tensor) -> bool:
-    """Whether the kernel of ``favor_triton`` serves: on a GPU, without a gradient, up to fp32, if Triton is there."""
-    return (
-        query.is_cuda
-        and not torch.compiler.is_compiling()
-        and not _needs_gradient(query, key, value, projection)
-        and torch.float64 not in (query.dtype, key.dtype, value.dtype)
-        and find_spec("triton") is not None
-    )
 
 
 def _prefers_quadratic(query: Tensor, key: Tensor, value: Tensor, projection: Tensor) -> bool:

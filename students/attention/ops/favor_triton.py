@@ -4,7 +4,8 @@ The estimate is two softmax attentions (`favor`): the rows of the projection att
 to the logits of a key; then the queries attend to the rows, with the rows' logsumexp added. Both are the loop of
 FlashAttention (https://arxiv.org/abs/2205.14135) with one number added per key.
 
-Imported only where it runs: Triton comes with PyTorch for CUDA, and a machine without a GPU need not have it.
+It agrees with `favor` in Triton's interpreter and waits for a GPU: students use it once `pipelines/bench_gpu.py` has
+shown there that it is right and faster. Triton comes with PyTorch for CUDA; nothing else here needs it.
 
 Shapes: B batch, N sequence length, H heads, d head size, m features.
 """
@@ -27,16 +28,16 @@ EXCLUDED = tl.constexpr(-1e30)
 def favor_in_triton(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor) -> Tensor:
     """Return what :func:`favor.favor_attention` returns, (B, H, N, d) in ``value``'s dtype, without a gradient.
 
-    Inputs are fp32, bf16 or fp16, the projection (m, d) or (H, m, d) in fp32. Sums are in fp32; products of fp32
-    inputs too, those of half precision in TF32, which holds such inputs exactly.
+    Inputs are fp32, bf16 or fp16, the projection (m, d) or (H, m, d) in fp32. Sums are in fp32, and so are products of
+    fp32 inputs; those of half precision are in TF32, which holds the inputs exactly and rounds the projection.
     """
     batch, heads, _, head_size = query.shape
     rows = projection.float() * head_size**-0.25
     features = rows.expand(batch, heads, *rows.shape[-2:])
     precision = "ieee" if torch.float32 in (query.dtype, key.dtype, value.dtype) else "tf32"
-    pooled, logsumexp = _attend(features, key, value, mask, None, precision, torch.float32)
-    context, _ = _attend(query, features, pooled, None, logsumexp, precision, value.dtype)
-    return context
+    with torch.cuda.device_of(query):
+        pooled, logsumexp = _attend(features, key, value, mask, None, precision, torch.float32)
+        return _attend(query, features, pooled, None, logsumexp, precision, value.dtype)[0]
 
 
 def _attend(
@@ -59,6 +60,7 @@ def _attend(
     """
     batch, heads, num_rows, head_size = query.shape
     length = key.shape[2]
+    mask = None if mask is None else mask.contiguous()
     programs = batch * heads * triton.cdiv(num_rows, BLOCK_ROWS)
     shares = max(1, min(FILL // programs, length // LEAST_KEYS))
     share = triton.cdiv(triton.cdiv(length, shares), BLOCK_KEYS) * BLOCK_KEYS
@@ -67,7 +69,8 @@ def _attend(
     output = query.new_empty(shares, batch, num_rows, heads, head_size, dtype=dtype if shares == 1 else torch.float32)
     output = output.transpose(2, 3)
     logsumexp = query.new_empty(shares, batch, heads, num_rows, dtype=torch.float32)
-    _attention_kernel[(triton.cdiv(num_rows, BLOCK_ROWS), batch * heads, shares)](
+    # The heads first: of a grid's second and third dimension CUDA takes 65,535 at most.
+    _attention_kernel[(batch * heads, triton.cdiv(num_rows, BLOCK_ROWS), shares)](
         *(query, key, value, query if mask is None else mask, query if bias is None else bias, output, logsumexp),
         *(*query.stride(), *key.stride(), *value.stride(), *output.stride()),
         *(heads, num_rows, length, share, -0.5 * head_size**-0.5),
@@ -126,10 +129,10 @@ def _attention_kernel(  # type: ignore[no-untyped-def]  # Triton gives the argum
     precision: tl.constexpr,
 ):
     """Attend for ``block_rows`` queries of one head to one share of its keys."""
-    example_and_head = tl.program_id(1)
+    example_and_head = tl.program_id(0)
     example = (example_and_head // num_heads).to(tl.int64)
     head = (example_and_head % num_heads).to(tl.int64)
-    rows = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
+    rows = tl.program_id(1) * block_rows + tl.arange(0, block_rows)
     columns = tl.arange(0, width)
     in_head = columns[None, :] < head_size
     is_row = rows[:, None] < num_rows
@@ -173,7 +176,7 @@ def _attention_kernel(  # type: ignore[no-untyped-def]  # Triton gives the argum
         context / total[:, None],
         mask=is_row & in_head,
     )
-    per_share = tl.num_programs(1).to(tl.int64) * num_rows
+    per_share = tl.num_programs(0).to(tl.int64) * num_rows
     tl.store(
         logsumexp + tl.program_id(2) * per_share + example_and_head * num_rows + rows,
         maximum + tl.log(total),

@@ -9,8 +9,9 @@ import pytest
 import torch
 from helpers.small_students import SIZES, student
 
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, subset
 from distill.evaluation.predict import predict_logits
+from distill.export import int8
 from distill.export.int8 import ALLOWED_FALL, HeldOut, choose_fp32_layers, layers_of, quantize_onnx
 from distill.export.onnx import OnnxClassifier, export_onnx
 
@@ -87,3 +88,16 @@ def test_every_output_of_a_linear_map_has_a_scale_of_its_own(exported, tmp_path)
     weights = onnx.load(str(tmp_path / "int8.onnx")).graph.initializer
     scales = [each for each in weights if each.name.endswith("_scale") and len(each.dims) == 1]
     assert sorted({each.dims[0] for each in scales}) == [2, SIZES["hidden_size"], SIZES["intermediate_size"]]
+
+
+def test_texts_of_a_file_that_is_sorted_by_label_are_of_all_labels(exported, make_examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "MOST_TEXTS", 4)
+    examples, seen = make_examples(40), []
+    examples = subset(examples, np.argsort(examples.labels, kind="stable"))
+
+    def metrics(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+        seen.append(set(labels))
+        return {"any": 1.0}
+
+    choose_fp32_layers(exported, tmp_path, HeldOut(examples, metrics))
+    assert seen == [{0, 1}, {0, 1}]
