@@ -2,11 +2,11 @@
 
     python pipelines/cache.py --dir runs/teacher_outputs                     (size, last use and what it belongs to)
     python pipelines/cache.py --dir runs/teacher_outputs --older-than 30     (removes what no run used for 30 days)
-    python pipelines/cache.py --dir runs/teacher_outputs --clear             (removes everything)
+    python pipelines/cache.py --dir runs/teacher_outputs --clear             (removes all that is listed)
 
 What a living run uses stays. What is removed is computed again by the next run that needs it: outputs in one pass of
 the teacher, a softmax student in as long as its stages took, tokens of texts in minutes. Nothing else in the folder is
-touched.
+touched, nor the few kB in its folder latency: remove that to have the speed of layers measured again.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dir", required=True, metavar="DIR", help="the cache.dir of the runs")
     removed = parser.add_mutually_exclusive_group()
-    removed.add_argument("--clear", action="store_true", help="remove everything that no living run uses")
+    removed.add_argument("--clear", action="store_true", help="remove all that is listed and no living run uses")
     removed.add_argument("--older-than", type=days, metavar="DAYS", help="remove what was not used for so many days")
     return parser.parse_args(arguments)
 

@@ -32,7 +32,7 @@ from distill.utils.progress import progress_bar
 from distill.utils.record_json import unmeasured
 
 CROSSOVER_STEPS = 4
-CROSSOVER_MULTIPLE = 8  # tokens; batches are padded to multiples of 8
+CROSSOVER_MULTIPLE = 8  # tokens, to which batches are padded on GPUs; finer is not worth a measurement
 NO_CONTROL = "no softmax student of the same depth to compare with"
 
 

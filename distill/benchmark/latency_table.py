@@ -15,8 +15,9 @@ from torch import nn
 
 from distill.benchmark.conditions import Conditions
 from distill.benchmark.latency import time_models
-from distill.benchmark.timing import ratio_of_medians, typical_seconds
+from distill.benchmark.timing import ratio_of_medians
 from distill.config.shape_search import StudentShape
+from distill.utils.errors import UserError
 from distill.utils.files import read_object, write_atomically
 from distill.utils.progress import progress_bar
 from distill.utils.record_json import JsonObject, from_json, to_json
@@ -30,6 +31,8 @@ UNITS = (3 / 4, 1 / 2)
 FEW_LAYERS = 4
 """From the times of one layer and of so many, those of other depths follow."""
 BATCH_SIZE = 1
+NOISY = 1.5
+"""A time whose interval ends this many times as high as it begins was taken on a machine busy with other work."""
 VERSION = 1
 """Part of the table's name: raised whenever the same settings would come to mean other times."""
 
@@ -64,6 +67,8 @@ class LatencyTable(JsonObject):
     num_layers: int
     """Of the deepest student."""
     costs: tuple[LayerCost, ...]
+    noisy: bool = False
+    """Whether one of the times has so wide an interval that the table is not worth keeping."""
 
     @property
     def shapes(self) -> list[tuple[StudentShape, float]]:
@@ -122,21 +127,25 @@ def measure_table(
         PointError: a model runs out of memory, or takes far longer than the budget.
     """
     few = min(FEW_LAYERS, num_layers)
+    noisy = False
 
     def cost(shape: StudentShape) -> LayerCost:
+        nonlocal noisy
         models = {"teacher": teacher, "one": build(shape)}
         if few > 1:
             models["few"] = build(replace(shape, num_layers=few))
         times = time_models(models, conditions, BATCH_SIZE, length, seconds)
-        share = {name: typical_seconds(each) / typical_seconds(times["teacher"]) for name, each in times.items()}
-        more = (share.get("few", share["one"]) - share["one"]) / max(1, few - 1)
-        return LayerCost(shape, share["one"], max(0.0, more))
+        share = {name: ratio_of_medians(each, times["teacher"]) for name, each in times.items()}
+        noisy = noisy or any(high > NOISY * low for _, low, high in share.values())
+        one = share["one"][0]
+        more = (share.get("few", share["one"])[0] - one) / max(1, few - 1)
+        return LayerCost(shape, one, max(0.0, more))
 
     costs = []
     for kind in progress_bar(kinds, name="speed of layers", unit="width"):
         most, fewest = (cost(with_units(kind, share)) for share in (MOST_UNITS, FEWEST_UNITS))
         costs += [most, *(between(most, fewest, share) for share in UNITS), fewest]
-    return LatencyTable(num_layers, tuple(costs))
+    return LatencyTable(num_layers, tuple(costs), noisy)
 
 
 def measure_speedup(
@@ -151,23 +160,44 @@ def measure_speedup(
     return ratio_of_medians(times["teacher"], times["student"])
 
 
-def kept_table(folder: Path | None, about: Mapping[str, Any], measure: Callable[[], LatencyTable]) -> LatencyTable:
-    """Return the table that an earlier run left in a folder, or measure it and leave it there.
+def kept_table(
+    folder: Path | None, about: Mapping[str, Any], measure: Callable[[], LatencyTable], *, only_look: bool = False
+) -> LatencyTable:
+    """Return the table that an earlier run left in a folder, or measure it and, unless it is noisy, leave it there.
 
     Args:
         folder: shared between runs; None: it is measured, and kept nowhere.
         about: all that times depend on: machine, teacher, students, length.
         measure: makes the table.
+        only_look: whether nothing may be written.
 
     Raises:
-        UserError: the file is torn.
+        UserError: the file is torn, or holds no such table.
     """
     if folder is None:
         return measure()
     named = json.dumps({"version": VERSION, **about}, sort_keys=True)
     path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:20]}.json"
     if path.exists():
-        return from_json(LatencyTable, read_object(path, "remove it to have it measured again"), str(path))
+        return read_table(path)
     table = measure()
-    write_atomically(path, json.dumps(to_json(table), indent=1))
+    if not (only_look or table.noisy):
+        write_atomically(path, json.dumps(to_json(table), indent=1))
+    return table
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read a table of latencies.
+
+    Raises:
+        UserError: the file is torn, or holds no such table.
+    """
+    way_out = "remove it to have it measured again"
+    found = read_object(path, way_out)
+    try:
+        table = from_json(LatencyTable, found, str(path))
+    except UserError as error:
+        raise UserError(f"{path} is no table of latencies; {way_out}") from error
+    if not all(cost.one > 0 and cost.more >= 0 for cost in table.costs) or not table.shapes:
+        raise UserError(f"{path} is no table of latencies; {way_out}")
     return table

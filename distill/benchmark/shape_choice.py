@@ -1,5 +1,6 @@
 """Which shapes of a student are worth a short run: fast enough, and none has less of everything than another."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,8 +14,13 @@ MEASUREMENTS = 3
 LOOSE = 1.5
 """A shape so many times as fast as was asked for is too small, where others are nearer."""
 
-Measure = Callable[[StudentShape], tuple[float, float, float]]
-"""A shape's speedup over the teacher, with its interval."""
+ATTEMPTS = 3
+"""At one shape's speed, while its interval contains what was asked for."""
+
+Speed = tuple[float, float, float]
+"""Speedup over the teacher, with its interval."""
+Measure = Callable[[StudentShape], Speed]
+"""Of a shape."""
 
 
 def weights_per_layer(shape: StudentShape) -> int:
@@ -37,7 +43,8 @@ def fitting_shapes(table: LatencyTable, target: float, depth: int) -> list[tuple
 def promising_depths(table: LatencyTable, target: float, count: int = FINALISTS) -> list[int]:
     """Return depths at which the largest fitting shape is worth a trial, at most ``count``, evenly spread.
 
-    A student of two layers needs none where one of three as wide is fast enough, nor does one that is far too fast.
+    Left out are a depth whose largest shape is far faster than was asked for, while others are nearer, and one whose
+    largest shape has no more of anything than that of another depth.
     """
     fitting = (fitting_shapes(table, target, depth) for depth in range(1, table.num_layers + 1))
     largest = [shapes[0] for shapes in fitting if shapes]
@@ -76,6 +83,28 @@ def try_speeds(table: LatencyTable, target: float, measure: Measure, count: int 
     return tried
 
 
+def decide_speed(measure: Callable[[float], Speed], target: float, seconds: float) -> Speed:
+    """Measure a speed, again in twice the time while its interval contains the target, and return the last answer.
+
+    Args:
+        measure: one speed, given a budget in seconds.
+        target: which it is to reach.
+        seconds: budget of the first attempt.
+    """
+    for attempt in range(ATTEMPTS):
+        speed, low, high = measure(seconds * 2**attempt)
+        if not low < target < high:
+            break
+    return speed, low, high
+
+
 def best(tried: list[TriedShape]) -> TriedShape:
-    """Return the one whose answers are nearest to the teacher's; of equal ones the fastest."""
-    return min(tried, key=lambda each: (float("inf") if each.divergence is None else each.divergence, -each.speedup))
+    """Return the one whose answers are nearest to the teacher's; of equal ones the fastest.
+
+    One whose short run diverged, so that it is not finite, is as far as one that had none.
+    """
+
+    def distance(each: TriedShape) -> float:
+        return each.divergence if each.divergence is not None and math.isfinite(each.divergence) else math.inf
+
+    return min(tried, key=lambda each: (distance(each), -each.speedup))

@@ -21,8 +21,8 @@ a batch draws its own dropout."""
 BY_CONTENT = ("data.dir", "data.unlabelled", "teacher.checkpoint", "baseline.checkpoint", "student.checkpoint")
 """Where the inputs of a run lie. They may be moved: checksums say whether they are the same."""
 OF_ONE_PHASE = ("baseline", "comparison")
-"""Phases of which the section of the same name matters to them alone, and may change until they begin. Every other key
-matters from the start."""
+"""Phases of which the section of the same name may change until they begin; it matters to them alone, but that a shape
+found for ``student.target_speedup`` answers for one ``comparison.dtype``. Every other key matters from the start."""
 
 
 def refused_keys(saved: Config, wanted: Config, begun: Collection[str]) -> list[str]:

@@ -55,6 +55,15 @@ class TriedShape(JsonObject):
     agreement: float | None = None
     """Share of held-out train that both answer alike; of classes alone."""
 
+    @property
+    def speed_in_words(self) -> str:
+        """What was measured, in a sentence."""
+        return f"{self.speedup:.2f} times as fast as the teacher [{self.low:.2f}, {self.high:.2f}]"
+
+    def is_open(self, target: float) -> bool:
+        """Tell whether the interval of its speed leaves open that it is as fast as that."""
+        return self.low < target < self.high
+
 
 @dataclass(frozen=True)
 class ShapeSearch(JsonObject):
@@ -80,9 +89,9 @@ class ShapeSearch(JsonObject):
         return tuple(each for each in self.tried if each.speedup >= self.target_speedup)
 
     def answers(self, config: Config) -> bool:
-        """Tell whether this is the search that a configuration asks for."""
-        student = config.student
-        return (student.target_speedup, student.target_length) == (self.target_speedup, self.target_length)
+        """Tell whether this is the search that a configuration asks for, with speed measured in the same precision."""
+        asked = config.student.target_speedup, config.student.target_length, config.comparison.dtype
+        return asked == (self.target_speedup, self.target_length, self.dtype)
 
 
 def search_file(run_dir: Path | str) -> Path:
@@ -100,8 +109,9 @@ def read_search(run_dir: Path | str) -> ShapeSearch | None:
     if not path.exists():
         return None
     way_out = f"remove {path.parent} to search again"
+    found = read_object(path, way_out)
     try:
-        return from_json(ShapeSearch, read_object(path, way_out), str(path))
+        return from_json(ShapeSearch, found, str(path))
     except UserError as error:
         raise UserError(f"{error}; {way_out}") from error
 
@@ -120,8 +130,13 @@ def with_found_shape(config: Config, run_dir: Path | str) -> Config:
     return with_shape(config, search.chosen)
 
 
-def check_target(student: StudentSettings) -> None:
-    """Refuse a speed that cannot be asked for, and what holds for one shape alone, beside it."""
+def check_target(student: StudentSettings, longest: int) -> None:
+    """Refuse a speed that cannot be asked for, and what holds for one shape alone, beside it.
+
+    Args:
+        student: what is asked for.
+        longest: text that the models are made for, in tokens.
+    """
     target, length = student.target_speedup, student.target_length
     if target is None:
         way_out = "it is the length that student.target_speedup is meant for; give that too, or null"
@@ -129,6 +144,8 @@ def check_target(student: StudentSettings) -> None:
         return
     require(target > 1, "student.target_speedup", target, "give a number above 1, such as 4, or null")
     require(length is None or length > 0, "student.target_length", length, "give a number of tokens, or null")
+    advice = f"texts are cut at data.max_length = {longest}; give no more than that, or raise it"
+    require(length is None or length <= longest, "student.target_length", length, advice)
     for name in ("hidden_size", "intermediate_size", "num_heads"):
         size = getattr(student, name)
         way_out = "student.target_speedup chooses the shape; leave one of the two out"

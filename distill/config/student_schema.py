@@ -43,7 +43,7 @@ class StudentSettings:
     num_heads: int | list[int] | None = None
     """Attention heads, each as wide as in that model, or a list with one number per layer."""
     target_speedup: float | None = None
-    """Wanted speed, in times the teacher's at one text: of the shapes that reach it here the one is taken that keeps
-    most in short runs, whatever num_layers says. null: the shape is given."""
+    """Wanted speed, in times the teacher's at one text: of the shapes that reach it here the one is taken that is
+    nearest to the teacher on held-out train after short runs, whatever num_layers says. null: the shape is given."""
     target_length: int | None = None
-    """Tokens of that text; null: the median of the validation texts."""
+    """Tokens of that text, at most data.max_length; null: the median of the validation texts."""

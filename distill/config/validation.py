@@ -47,6 +47,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     _check_data(config)
     _check_teacher(config.teacher)
     _check_student(config.student, attentions)
+    check_target(config.student, config.data.max_length)
     if config.stages:
         check_stage_settings(config.stages)
         check_widths(config)
@@ -192,7 +193,6 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
     _check_features(student, attentions)
     _check_sizes(student)
-    check_target(student)
     require_choice("student.features", student.features, CHOICES["student.features"])
     if isinstance(student.layer_map, str):
         require_choice("student.layer_map", student.layer_map, CHOICES["student.layer_map"])

@@ -84,22 +84,41 @@ def plan_search(context: RunContext, setup: DistillationSetup, *, only_look: boo
     if search is None or not search.answers(context.config):
         search = on_main_process(context.run.accelerator, lambda: measure_search(context, setup, only_look=only_look))
     if not search.finalists:
-        fastest = max(search.tried, key=lambda each: each.speedup)
-        raise UserError(
-            f"student.target_speedup is {search.target_speedup:g}: no shape reaches it at {search.length} tokens; "
-            f"the fastest measured, {fastest.shape.in_words}, is {fastest.speedup:.2f} times as fast as the teacher "
-            f"[{fastest.low:.2f}, {fastest.high:.2f}]; give less than that, or longer texts as student.target_length"
-        )
+        raise UserError(why_none(search))
     context.run.accelerator.print("\n".join(search_lines(context, setup, search)))
     return search
 
 
 # ---------------------------------------------------------------- what is said before
 
+TO_TELL = "give more comparison.seconds_per_point, or a machine without other work"
+
+
+def why_none(search: ShapeSearch) -> str:
+    """Return why no shape is taken, with the way out."""
+    fastest = max(search.tried, key=lambda each: each.speedup)
+    asked, measured = f"student.target_speedup is {search.target_speedup:g}", f"at {search.length} tokens; the fastest"
+    measured += f" measured, {fastest.shape.in_words}, is {fastest.speed_in_words}"
+    if fastest.is_open(search.target_speedup):
+        return f"{asked}: whether a shape reaches it cannot be told here {measured}; {TO_TELL}"
+    return f"{asked}: no shape reaches it {measured}; give less than that, or longer texts as student.target_length"
+
+
+def open_speeds(search: ShapeSearch) -> Iterator[str]:
+    """Yield one line about the shapes that are taken for fast enough though their intervals leave that open."""
+    left_open = [each for each in search.finalists if each.is_open(search.target_speedup)]
+    if left_open:
+        shapes = ", ".join(f"{each.shape.in_words} ({each.speed_in_words})" for each in left_open)
+        yield (
+            f"warning: timings vary too much here to tell whether {search.target_speedup:g} is reached by {shapes}; "
+            f"the measured ratio decides; to tell, {TO_TELL}"
+        )
+
 
 def search_lines(context: RunContext, setup: DistillationSetup, search: ShapeSearch) -> Iterator[str]:
     """Yield what will be tried, and about how long that takes."""
     yield table_of(search)
+    yield from open_speeds(search)
     left = [each.shape for each in search.finalists if each.divergence is None]
     if len(search.finalists) > 1 and left:
         seconds = sum(seconds_of_trial(context, setup, shape) for shape in left)
@@ -123,7 +142,7 @@ def seconds_of_trial(context: RunContext, setup: DistillationSetup, shape: Stude
 
 
 def find_shape(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup]:
-    """Try the shapes that are fast enough, and return the run of the one that keeps most.
+    """Try the shapes that are fast enough, and return the run of the one nearest to the teacher.
 
     A run whose shape is known is returned as it is.
     """

@@ -1,7 +1,7 @@
 """How fast students of every shape are here, before any is trained: the table, and the shapes that were measured."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 
 from distill.benchmark.conditions import DTYPES, Conditions
 from distill.benchmark.latency_table import LatencyTable, kept_table, layer_kinds, measure_speedup, measure_table
-from distill.benchmark.shape_choice import try_speeds
+from distill.benchmark.shape_choice import Speed, decide_speed, try_speeds
 from distill.benchmark.timing import PointError
 from distill.config.shape_search import ShapeSearch, StudentShape, with_shape
 from distill.data.batching import median_length
 from distill.utils.environment import describe_environment
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
 from pipelines.run.context import DistillationSetup, RunContext, student_layer_map
 from pipelines.run.student import build_student
 from students import StudentForSequenceClassification
@@ -42,7 +43,8 @@ def of_shape(
 def measure_search(context: RunContext, setup: DistillationSetup, *, only_look: bool) -> ShapeSearch:
     """Build the latency table, or take the one in ``cache.dir``, and measure the promising shapes."""
     config, settings = context.config, context.config.student
-    assert settings.target_speedup is not None
+    target = settings.target_speedup
+    assert target is not None
     length = settings.target_length or median_length(setup.validation)
     vocabulary = min(model.config.vocab_size for model in (setup.teacher, setup.start))
     conditions = Conditions(context.device, DTYPES[config.comparison.dtype], vocabulary)
@@ -59,14 +61,16 @@ def measure_search(context: RunContext, setup: DistillationSetup, *, only_look: 
         kinds = [kind for kind in layer_kinds(*_sizes(whole)) if fits(template, kind, last)]
         return measure_table(setup.teacher, build, kinds, whole.num_layers, conditions, length, seconds)
 
-    try:
-        folder = None if config.cache.dir is None or only_look else Path(config.cache.dir) / "latency"
-        table = kept_table(folder, about_table(context, setup, template, length), measure)
-        tried = try_speeds(
-            table,
-            settings.target_speedup,
-            lambda shape: measure_speedup(setup.teacher, build(shape), conditions, length, seconds),
+    def measure_shape(shape: StudentShape) -> Speed:
+        student = build(shape)
+        return decide_speed(
+            lambda budget: measure_speedup(setup.teacher, student, conditions, length, budget), target, seconds
         )
+
+    try:
+        folder = None if config.cache.dir is None else Path(config.cache.dir) / "latency"
+        table = kept_table(folder, about_table(context, setup, template, length), measure, only_look=only_look)
+        tried = try_speeds(table, target, measure_shape)
     except PointError as error:
         raise UserError(
             f"student.target_speedup: speed at {length} tokens cannot be measured here: {error}; "
@@ -74,13 +78,13 @@ def measure_search(context: RunContext, setup: DistillationSetup, *, only_look: 
         ) from error
     shapes = table.shapes
     return ShapeSearch(
-        target_speedup=settings.target_speedup,
+        target_speedup=target,
         target_length=settings.target_length,
         length=length,
         device=conditions.place["device"],
         dtype=conditions.place["dtype"],
         predicted=len(shapes),
-        promising=sum(speed >= settings.target_speedup for _, speed in shapes),
+        promising=sum(speed >= target for _, speed in shapes),
         tried=tuple(tried),
     )
 
@@ -127,7 +131,7 @@ def about_table(context: RunContext, setup: DistillationSetup, template: Any, le
     return {
         "machine": {name: environment[name] for name in MACHINE},
         "teacher": json.loads(json.dumps(teacher, default=str)),
-        "shape": asdict(full_shape(setup)),
+        "shape": to_json(full_shape(setup)),
         "student": {name: getattr(context.config.student, name) for name in named},
         "length": length,
         "dtype": context.config.comparison.dtype,

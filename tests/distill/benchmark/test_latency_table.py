@@ -1,5 +1,8 @@
 """The table of layer costs: what is timed, by a clock that counts layers, and how it is kept."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from distill.benchmark.conditions import Conditions
 from distill.benchmark.latency_table import LatencyTable, kept_table, measure_speedup, measure_table
 from distill.config.shape_search import StudentShape
 from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
 
 CONDITIONS = Conditions("cpu", torch.float32, vocabulary_size=50)
 KINDS = [StudentShape(1, 16, 64, 2)]
@@ -57,6 +61,19 @@ def test_a_teacher_of_one_layer_has_students_of_one(built):
     assert [each.more for each in table.costs] == [0.0] * 4
 
 
+@pytest.mark.parametrize(("spread", "noisy"), [(1.05, False), (1.5, True)])
+def test_a_table_of_wide_intervals_is_noisy(built, monkeypatch, spread, noisy):
+    _, build = built
+    steady = latency_table.time_models
+
+    def time_models(*arguments):
+        times = steady(*arguments)
+        return times | {"one": times["one"] * spread ** np.array([[0], [1]] * 3)}
+
+    monkeypatch.setattr(latency_table, "time_models", time_models)
+    assert measure_table(build(KINDS[0]), build, KINDS, 2, CONDITIONS, 8, 0.1).noisy is noisy
+
+
 def test_a_table_is_kept_for_the_same_machine_teacher_and_length(tmp_path):
     calls = []
 
@@ -70,7 +87,32 @@ def test_a_table_is_kept_for_the_same_machine_teacher_and_length(tmp_path):
     kept_table(tmp_path, {"length": 16}, measure)
     kept_table(None, {"length": 8}, measure)
     assert len(calls) == 3
-    for path in tmp_path.iterdir():
-        path.write_text("{")
-    with pytest.raises(UserError, match="remove it to have it measured again"):
-        kept_table(tmp_path, {"length": 8}, measure)
+
+
+def test_a_look_reads_a_table_and_writes_none_and_a_noisy_one_is_not_kept(tmp_path):
+    table = LatencyTable(2, (latency_table.LayerCost(KINDS[0], 0.5, 0.25),))
+    assert kept_table(tmp_path, {}, lambda: table, only_look=True) == table
+    noisy = replace(table, noisy=True)
+    assert kept_table(tmp_path, {}, lambda: noisy) == noisy
+    assert not list(tmp_path.iterdir())
+    kept_table(tmp_path, {}, lambda: table)
+    assert kept_table(tmp_path, {}, pytest.fail, only_look=True) == table
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "{}", '{"num_layers": 6, "costs": []}', '{"num_layers": 0, "costs": []}'),
+        json.dumps({"num_layers": 6, "costs": [{"shape": to_json(KINDS[0]), "one": 0, "more": 0}]}),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, text):
+    kept_table(tmp_path, {}, lambda: LatencyTable(2, (latency_table.LayerCost(KINDS[0], 0.5, 0.25),)))
+    (path,) = tmp_path.iterdir()
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        kept_table(tmp_path, {}, pytest.fail)
+    words = str(refused.value)
+    assert words.startswith(str(path))
+    assert words.endswith("; remove it to have it measured again")
+    assert words.count(";") == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.benchmark.latency_table import LatencyTable, LayerCost, between, layer_kinds, with_units
-from distill.benchmark.shape_choice import best, promising_depths, try_speeds
+from distill.benchmark.shape_choice import best, decide_speed, promising_depths, try_speeds
 from distill.config.shape_search import StudentShape, TriedShape
 
 
@@ -86,7 +86,28 @@ def test_the_nearest_to_the_teacher_is_taken_and_of_equal_ones_the_fastest():
     scores = zip(shapes, (4.0, 5.0, 6.0), (0.3, 0.2, 0.2), strict=True)
     tried = [TriedShape(shape, speed, speed, speed, divergence=score) for shape, speed, score in scores]
     assert best(tried).shape == shapes[2]
-    assert best([*tried, TriedShape(shapes[0], 9.0, 9.0, 9.0)]).shape == shapes[2]
+    for none in (None, float("nan"), float("inf")):
+        assert best([TriedShape(shapes[0], 9.0, 9.0, 9.0, divergence=none), *tried]).shape == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("answers", "budgets"),
+    [
+        ([(4.1, 4.01, 4.2)], [2.0]),
+        ([(2.0, 1.0, 4.0)], [2.0]),
+        ([(4.1, 3.0, 5.6), (3.8, 3.7, 3.9)], [2.0, 4.0]),
+        ([(4.1, 3.0, 5.6), (3.8, 3.0, 4.9), (4.2, 3.9, 4.5)], [2.0, 4.0, 8.0]),
+    ],
+)
+def test_a_speed_is_measured_again_in_twice_the_time_while_its_interval_contains_the_target(answers, budgets):
+    given = []
+
+    def measure(seconds):
+        given.append(seconds)
+        return answers[len(given) - 1]
+
+    assert decide_speed(measure, 4.0, 2.0) == answers[-1]
+    assert given == budgets
 
 
 def test_kinds_of_layers_keep_whole_heads():

@@ -32,6 +32,7 @@ FOUND = ShapeSearch(8.0, None, 24, "cpu", "float32", 36, 20, (TriedShape(SHAPE, 
     [
         ({"target_speedup": 1.0}, ("student.target_speedup is 1.0", "above 1")),
         ({"target_length": 0}, ("student.target_length is 0",)),
+        ({"target_length": 129}, ("student.target_length is 129", "data.max_length = 128")),
         ({"target_speedup": None, "target_length": 128}, ("student.target_length is 128", "student.target_speedup")),
         ({"hidden_size": 192}, ("student.hidden_size is 192", "leave one of the two out")),
         ({"intermediate_size": 8}, ("student.intermediate_size is 8", "leave one of the two out")),
@@ -77,6 +78,8 @@ def test_a_found_shape_is_taken_for_the_same_question_alone(tmp_path):
     for other in ({"target_speedup": 4.0}, {"target_length": 128}):
         asked = replace(ASKED, student=replace(ASKED.student, **other))
         assert with_found_shape(asked, tmp_path) == asked
+    asked = replace(ASKED, comparison=replace(ASKED.comparison, dtype="bfloat16"))
+    assert with_found_shape(asked, tmp_path) == asked
 
 
 def test_both_commands_go_on_with_the_run(tmp_path):
@@ -92,8 +95,9 @@ def test_both_commands_go_on_with_the_run(tmp_path):
 def test_a_torn_search_is_named(tmp_path):
     keep(tmp_path, FOUND)
     search_file(tmp_path).write_text("{")
-    with pytest.raises(UserError, match=r"search\.json is torn; remove .*search to search again"):
+    with pytest.raises(UserError, match=r"search\.json is torn; remove .*search to search again") as torn:
         with_found_shape(ASKED, tmp_path)
+    assert str(torn.value).count("to search again") == 1
     search_file(tmp_path).write_text('{"target_speedup": 8.0}')
     with pytest.raises(UserError, match=r"is missing; .*to search again"):
         read_search(tmp_path)
