@@ -133,6 +133,7 @@ def test_a_killed_search_goes_on_with_the_scores_that_it_has(asked, searched, tm
     killed(asked(run_dir), search, "try_shape", second_time_ends)
     assert read_search(run_dir).chosen is None
     assert read_config(run_dir / "config.yaml").student.target_speedup == 2.4
+    killed(asked(run_dir, **{"comparison.dtype": "bfloat16"}), shape_speeds, "measure_table", ends)  # asks anew
     monkeypatch.setattr(shape_speeds, "measure_table", ends)  # would end the run sooner: speed is measured once
     monkeypatch.setattr(search, "try_shape", second_time_ends)
     killed(asked(run_dir), search, "update_config", ends)  # the shape is found, and not yet in config.yaml
