@@ -6,6 +6,7 @@ from distill.evaluation.record import model_metrics
 from distill.reporting.result_glue import SOFTMAX, STUDENTS
 from distill.reporting.result_records import (
     Records,
+    interval,
     known,
     markdown_table,
     percent,
@@ -117,6 +118,26 @@ def int8(records: Records) -> list[str]:
         rows.append([name, *cells])
     heads = ["student", "SST-2 accuracy", "MB", "times as fast as torch at 128 tokens, batch 1 [95 %]"]
     return markdown_table(heads, rows)
+
+
+def target_speed(records: Records) -> list[str]:
+    """A student that was asked for by its speed: the shapes that were tried, and the rival that costs nothing."""
+    run = records.record("speed/mrpc-target-5")
+    search, metric = run.search, run.main_metric
+    assert search is not None
+    rows = []
+    for each in search.tried:
+        shape, kept = each.shape, ""
+        name = f"{shape.num_layers} x {shape.hidden_size} x {shape.intermediate_size}"
+        if shape == search.chosen:
+            name, kept = f"**{name}, taken**", interval(run.retention[metric])
+        agreement = "" if each.agreement is None else percent(each.agreement)
+        rows.append([name, f"{each.speedup:.2f} [{each.low:.2f}, {each.high:.2f}]", agreement, kept])
+    (rival,) = [each for each in run.alternatives if each.dtype == "int8"]
+    (point,) = [each for each in rival.speed if each.length == search.length]
+    rows.append([rival.name, times(point.interval), "", interval((rival.retention or {})[metric])])
+    heads = ["layers x width x feed-forward", "times as fast [95 %]", "same answers after a short run, %"]
+    return markdown_table([*heads, "F1 kept in the end, % [95 %]"], rows)
 
 
 def kill_tests(records: Records) -> list[str]:
