@@ -49,10 +49,10 @@ def measure(lengths, *, costs=(3e-4, 1e-4), batch_size=4, seconds=10.0):
 
 
 def test_real_tokens_are_counted_and_padding_is_not():
-    point = measure([5, 6, 7, 8] * 6 + [16] * 8)  # batches of 4: 16, 16, and six of nearly one length each
+    point = measure([9, 10, 11, 12] * 6 + [16] * 8)  # batches of 4: 16, 16, and six of nearly one length each
     assert (point.num_examples, point.batch_size, point.dtype) == (32, 4, "float32")
-    assert point.tokens_per_example == pytest.approx((26 * 6 + 128) / 32)
-    assert point.padding == pytest.approx(1 - (156 + 128) / (4 * (8 + 8 + 7 + 6 + 6 + 5) + 128))
+    assert point.tokens_per_example == pytest.approx((42 * 6 + 128) / 32)
+    assert point.padding == pytest.approx(1 - (252 + 128) / (4 * (12 + 12 + 11 + 10 + 10 + 9) + 128))
     assert point.teacher_tokens_per_second == pytest.approx(284 / (3e-4 * 288))
     assert (point.low, point.speedup, point.high) == pytest.approx((3, 3, 3))
 
