@@ -53,7 +53,7 @@ def test_real_tokens_are_counted_and_padding_is_not():
     assert (point.num_examples, point.batch_size, point.dtype) == (32, 4, "float32")
     assert point.tokens_per_example == pytest.approx((42 * 6 + 128) / 32)
     assert point.padding == pytest.approx(1 - (252 + 128) / (4 * (12 + 12 + 11 + 10 + 10 + 9) + 128))
-    assert point.teacher_tokens_per_second == pytest.approx(284 / (3e-4 * 288))
+    assert point.teacher_tokens_per_second == pytest.approx(380 / (3e-4 * 384))
     assert (point.low, point.speedup, point.high) == pytest.approx((3, 3, 3))
 
 
