@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from distill.evaluation.record import model_metrics
+from distill.evaluation.record import Record, model_metrics
 from distill.reporting.result_glue import SOFTMAX, STUDENTS
 from distill.reporting.result_records import (
     Records,
@@ -133,11 +133,21 @@ def target_speed(records: Records) -> list[str]:
             name, kept = f"**{name}, taken**", interval(run.retention[metric])
         agreement = "" if each.agreement is None else percent(each.agreement)
         rows.append([name, f"{each.speedup:.2f} [{each.low:.2f}, {each.high:.2f}]", agreement, kept])
+    rows.append(["its int8 file in ONNX Runtime", *_int8_against_teacher(run, search.length)])
     (rival,) = [each for each in run.alternatives if each.dtype == "int8"]
     (point,) = [each for each in rival.speed if each.length == search.length]
     rows.append([rival.name, times(point.interval), "", interval((rival.retention or {})[metric])])
     heads = ["layers x width x feed-forward", "times as fast [95 %]", "same answers after a short run, %"]
     return markdown_table([*heads, "F1 kept in the end, % [95 %]"], rows)
+
+
+def _int8_against_teacher(run: Record, length: int) -> list[str]:
+    """Return how many times as fast as the teacher in torch a student's int8 file is, nothing, and what it keeps."""
+    (file,) = [each for each in run.deployments if each.dtype == "int8"]
+    (deployed,) = [each for each in file.speed if (each.length, each.batch_size, each.threads) == (length, 1, 1)]
+    (student,) = [each for each in run.speed if (each.length, each.batch_size) == (length, 1)]
+    scores = [known(metrics[run.main_metric]) for metrics in (file.metrics or {}, model_metrics(run, "teacher"))]
+    return [f"{known(student.speedup) * known(deployed.speedup):.1f}", "", percent(scores[0] / scores[1])]
 
 
 def kill_tests(records: Records) -> list[str]:
