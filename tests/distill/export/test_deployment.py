@@ -1,7 +1,8 @@
-"""Deployments in a record: which of the earlier ones stay when a student is exported again."""
+"""Deployments in a record: what is said of each, and which earlier ones stay when a student is exported again."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers.records import sample_json, typed
@@ -10,7 +11,8 @@ from helpers.small_students import student
 from distill.benchmark.timing import TimedPoint
 from distill.evaluation.record_parts import DeploymentEntry
 from distill.export import deployment_speed
-from distill.export.deployment import with_deployments
+from distill.export.deployment import Deployment, describe_deployments, with_deployments
+from distill.tasks import get_task
 
 
 def entry(file: str, megabytes: float = 1.0) -> DeploymentEntry:
@@ -49,3 +51,18 @@ def test_one_thread_is_timed_and_all_that_torch_has(monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert loaded == [point.threads for point in points] == [1, 3]
+
+
+def test_what_a_file_keeps_is_counted_against_the_student_in_torch(tmp_path):
+    """The student is right in 8 of 10, its file in 6 of these and nowhere else."""
+    (tmp_path / "it.onnx").write_bytes(b"a file")
+    labels = np.zeros(10, np.int64)
+    in_torch, exported = (np.eye(2)[[0] * right + [1] * (10 - right)] for right in (8, 6))
+    deployment = Deployment("onnx", "int8", tmp_path / "it.onnx", torch.nn.Identity(), {"validation": exported})
+    (found,) = describe_deployments(
+        get_task("sst2"), [deployment], {"validation": labels}, {"validation": in_torch}, {"int8": ()}
+    )
+    assert found.metrics == {"accuracy": 0.6}
+    assert found.retention["accuracy"].value == pytest.approx(6 / 8)
+    assert found.retention["accuracy"].low < 6 / 8 < found.retention["accuracy"].high <= 1
+    assert found.agreement == pytest.approx(0.8)
