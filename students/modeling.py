@@ -4,6 +4,7 @@ Everything but the attention mechanism is transformers' own BERT code, and every
 weights copy by name and one forward hook serves teacher and student.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -30,6 +31,9 @@ from .configuration import StudentConfig
 from .embeddings import StudentEmbeddings
 from .remote_code import write_source
 
+MOST_UNITS = 2**20
+"""So many feed-forward units, 4 MB in fp32, are computed at once where no gradient is wanted."""
+
 
 class StudentAttention(nn.Module):
     """One attention block: the mechanism, then BERT's output projection, residual and normalisation."""
@@ -51,6 +55,19 @@ class StudentAttention(nn.Module):
         return self.output(context, hidden_states[:, : context.shape[1]]), state
 
 
+def parts_of_tokens(hidden_states: Tensor, intermediate_size: int) -> Sequence[Tensor]:
+    """Cut (B, N, D) hidden states, where their feed-forward units take much memory, into some of (1, n, D).
+
+    Every token is computed by itself, so that the parts together are the whole. On a CPU units of all tokens at once
+    leave its caches, and blocks as large as theirs are given back to the system and cleared anew at every layer.
+    """
+    tokens = hidden_states.shape[0] * hidden_states.shape[1]
+    if makes_graph() or torch.is_grad_enabled() or hidden_states.device.type != "cpu":
+        return [hidden_states]
+    count = math.ceil(tokens * intermediate_size / MOST_UNITS)
+    return [hidden_states] if count <= 1 else hidden_states.flatten(0, 1)[None].split(math.ceil(tokens / count), 1)
+
+
 class StudentLayer(GradientCheckpointingLayer):
     """One encoder layer on (B, N, D) hidden states, and on the state that some mechanisms carry between layers."""
 
@@ -60,12 +77,15 @@ class StudentLayer(GradientCheckpointingLayer):
         self.attention = StudentAttention(config, layer)
         self.intermediate = self.attention.self.make_intermediate(own)
         self.output = BertOutput(own)
+        self.intermediate_size = own.intermediate_size
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
-        return self.output(self.intermediate(attention_output), attention_output), state
+        parts = parts_of_tokens(attention_output, self.intermediate_size)
+        outputs = [self.output(self.intermediate(part), part) for part in parts]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1).view_as(attention_output)), state
 
 
 class StudentEncoder(nn.Module):

@@ -14,7 +14,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel, modeling
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +251,25 @@ def test_inputs_refused():
         model(input_ids=torch.ones(1, 25, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\(batch, length\)"):
         model(input_ids=torch.ones(1, 4, dtype=torch.long), attention_mask=torch.ones(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["performer", "scaling"])  # BERT's feed-forward layer, and one of its own
+def test_feed_forward_units_of_many_tokens_are_computed_in_parts(name, monkeypatch):
+    """Without a gradient; the parts are the whole, and of the first token alone there is nothing to cut."""
+    options = {"feed_forward_block": 4} if name == "scaling" else {}
+    model, seen = student(attention=name, attention_options=options), []
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[:2])))
+
+    def states(units):
+        monkeypatch.setattr(modeling, "MOST_UNITS", units)
+        seen.clear()
+        return torch.stack(model(**batch(), output_hidden_states=True).hidden_states)
+
+    with torch.no_grad():
+        whole = states(10**9)
+        assert seen == [(3, 10)] * 2
+        assert_close(states(8 * SIZES["intermediate_size"]), whole)
+        assert seen == [(1, 8), (1, 8), (1, 8), (1, 6)] * 2
+    assert_close(states(1).detach(), whole)
+    assert seen == [(3, 10)] * 2

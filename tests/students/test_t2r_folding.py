@@ -10,7 +10,8 @@ from helpers.closeness import LAST_BITS, assert_close
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from distill.export.deployment import deploy_onnx, largest_difference, predict_validation
+from distill.export.deployment import deploy_file, largest_difference, predict_validation
+from distill.export.formats import FORMATS
 from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, fold_features, student_from_teacher
 
 SIZES = {
@@ -107,5 +108,5 @@ def test_the_folded_student_exports(make_examples, tmp_path):
     model = student(layer_map=[0], softmax_layers=[])
     validation = {"validation": make_examples(24)}
     expected = predict_validation(model, validation)
-    (deployment,) = deploy_onnx(fold_features(model), tmp_path / "it.onnx", validation, expected)
+    (deployment,) = deploy_file(fold_features(model), tmp_path / "it.onnx", FORMATS["onnx"], validation, expected)
     assert largest_difference(expected, deployment.logits) < 1e-4
