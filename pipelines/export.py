@@ -1,6 +1,7 @@
 """Export a student: checked against torch, scored and timed again.
 
     python pipelines/export.py --student runs/sst2/student --format onnx --output student.onnx --int8
+    python pipelines/export.py --student runs/sst2/student --format openvino --output student.xml --int8
     python pipelines/export.py --student runs/sst2/student --format bert --output served
     python pipelines/export.py --student DIR --output FILE --task sst2 --data.dir DATA
 
@@ -8,6 +9,9 @@ onnx: a file, which takes any batch and any length up to the student's positions
 within 1e-4 of torch's on all validation data. --int8 adds STEM.int8.onnx with int8 weights, but for those layers
 without which a metric would fall by more than half a point on held-out texts of train. Beside them stand tokenizer
 and labels, STEM.tokenizer.json and STEM.labels.json (STEM is FILE without .onnx).
+
+openvino: the same as FILE.xml with its weights in FILE.bin, for OpenVINO; int8 activations too, calibrated on texts of
+train. It needs the packages openvino and nncf.
 
 bert: a folder with a BertForSequenceClassification and its tokenizer, for students whose attention is exact: without
 code of its own, so that transformers alone loads it. It is left only if its logits are within 1e-5 of the student's.
@@ -44,12 +48,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--student", required=True, metavar="DIR", help="classifier, as save_pretrained leaves it")
-    add("--format", choices=("onnx", "bert"), default="onnx", help="a file, or a plain BERT folder (default onnx)")
+    add("--format", choices=("onnx", "openvino", "bert"), default="onnx", help="a file, or a plain BERT folder")
     add("--output", required=True, metavar="FILE", help="file to write, such as student.onnx; of bert the folder")
     add(
         "--int8",
         action="store_true",
-        help="also write STEM.int8.onnx (STEM: FILE without .onnx): int8 weights, dynamic quantisation",
+        help="also write STEM.int8.onnx (or .xml; STEM: FILE without that) with int8 weights",
     )
     add("--run_dir", metavar="RUN", help="run folder of the student (default: the one that the student lies in)")
     add("--task", metavar="TASK", help=f"needed without a run folder; one of {', '.join(task_names())}")
@@ -104,7 +108,7 @@ def export(options: argparse.Namespace) -> Exported:
         with_deployments,
     )
     from distill.export.deployment_speed import measure_latency
-    from distill.export.int8 import HeldOut
+    from distill.export.int8 import Int8Texts
     from distill.models.inputs import reading_of
     from distill.models.loading import check_max_length, load_for_task
     from distill.utils.record_json import to_json
@@ -122,9 +126,9 @@ def export(options: argparse.Namespace) -> Exported:
     check_max_length({"student": student}, data.max_length, pairs=len(task.text_columns) > 1)
     model = prepare_form(options.format, student.model, data.max_length)
     reading = reading_of(student.model, student.tokenizer)
-    unseen = load_data(task, data).held_out  # what the run held out; of more rows it would be another part
+    seen = load_data(task, data)  # the rows of the run, and what it held out; of more rows it would be another part
     splits = load_data(task, replace(data, max_train_examples=None))
-    held_out = tokenize(unseen, student.tokenizer, data.max_length, **reading)
+    held_out = tokenize(seen.held_out, student.tokenizer, data.max_length, **reading)
     if task.multi_label:  # one that was chosen elsewhere stays
         settle_threshold(task, student.model, held_out, "cpu")
     threshold = threshold_of(student.model) if task.multi_label else HALF
@@ -144,7 +148,10 @@ def export(options: argparse.Namespace) -> Exported:
         answers = predict_validation(student.model, tokens(compared)) if compared and shorter else expected
         check_same_student(folder, answers, list(validation))
     source = Source(student, model, task, data, folder, record)
-    judge = HeldOut(held_out, partial(compute_metrics, task, threshold=threshold)) if options.int8 else None
+    judge = None
+    if options.int8:
+        train = tokenize(seen.train, student.tokenizer, data.max_length, **reading)
+        judge = Int8Texts(train, held_out, partial(compute_metrics, task, threshold=threshold))
     deployments, beside = deploy(options, output, source, validation, expected, judge)
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
     files = {each.dtype: each.load for each in deployments}
@@ -184,18 +191,22 @@ def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
 def writable_output(options: argparse.Namespace) -> Path:
     """Refuse an output that could not be written, before minutes are spent on it."""
     from distill.export.bert_folder import check_bert_output
-    from distill.export.onnx import check_packages
+    from distill.export.formats import FILE_SUFFIXES, check_packages
 
     name, output = options.output, Path(options.output)
     if options.format == "bert":
         if options.int8:
-            raise UserError("--int8 works only with --format onnx; a BERT folder holds fp32 weights")
+            raise UserError("--int8 works only with --format onnx and openvino; a BERT folder holds fp32 weights")
         output = Path(os.path.abspath(name))
         check_bert_output(output)
     else:
-        check_packages()
+        suffix = FILE_SUFFIXES[options.format]
         if output.is_dir():
-            raise UserError(f"--output {name} is a folder; give the name of a file, such as {output / 'student.onnx'}")
+            example = output / f"student{suffix}"
+            raise UserError(f"--output {name} is a folder; give the name of a file, such as {example}")
+        if options.format == "openvino" and output.suffix != suffix:  # by which OpenVINO knows it
+            raise UserError(f"--output {name}: give the name of a file that ends in {suffix}")
+        check_packages(options.format)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -77,7 +77,7 @@ class StudentLayer(GradientCheckpointingLayer):
         self.attention = StudentAttention(config, layer)
         self.intermediate = self.attention.self.make_intermediate(own)
         self.output = BertOutput(own)
-        self.intermediate_size = own.intermediate_size
+        self.intermediate_size = self.output.dense.in_features
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False

@@ -130,6 +130,11 @@ def collate(
     return batch, labels
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Return at most so many places among ``count``, evenly spread: rows of a file may be sorted by their label."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
+
+
 def subset(examples: TokenizedExamples, indices: np.ndarray) -> TokenizedExamples:
     """Return the examples at ``indices``, in that order."""
     tokens = [slice(examples.offsets[index], examples.offsets[index + 1]) for index in indices]

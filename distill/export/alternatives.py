@@ -25,8 +25,9 @@ from distill.evaluation.record_parts import AlternativeEntry
 from distill.evaluation.thresholds import Thresholds, thresholds_of
 from distill.export.alternative_speed import UNLIMITED, Alternative, Splits, measure_alternative_speed
 from distill.export.deployment import largest_difference, predict_extremes, predict_validation
+from distill.export.formats import check_packages
 from distill.export.fused_onnx import export_fused, quantize_fused
-from distill.export.onnx import OnnxClassifier, check_packages, short_reason
+from distill.export.onnx import OnnxClassifier, short_reason
 from distill.models.positions import find_positions
 from distill.models.windowed_bert import window_lengths
 from distill.tasks import Task
@@ -173,7 +174,7 @@ def _check_possible(
     teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples], device: torch.device | str
 ) -> None:
     """Raise UserError where one file cannot stand for the teacher, or nothing could be timed against it."""
-    check_packages()
+    check_packages("onnx")
     kind = torch.device(device).type
     if kind != "cpu":
         raise UserError(f"ONNX Runtime is measured on the CPU alone, and this comparison ran on {kind}")

@@ -6,7 +6,7 @@ Shapes: n examples, C labels.
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from distill.evaluation.quality import retention_over_splits
 from distill.evaluation.record import Record, finish_record
 from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
 from distill.export.companions import write_companions
-from distill.export.int8 import HeldOut, choose_fp32_layers, quantize_onnx
-from distill.export.onnx import OnnxClassifier, export_onnx
+from distill.export.formats import FileFormat, runtime_versions
+from distill.export.int8 import Int8Texts, choose_fp32_layers
+from distill.export.onnx import export_onnx
 from distill.models.flops import attention_name
 from distill.tasks import Task
 from distill.utils.environment import describe_environment
@@ -36,12 +37,6 @@ TOLERANCE = 1e-4
 EXTREMES = 8
 """So many of the shortest examples share a batch with as many of the longest: most of that batch is padding."""
 
-RUNTIMES: Mapping[str, Callable[[], dict[str, str]]] = {
-    "onnx": lambda: {"onnxruntime": version("onnxruntime")},
-    "bert": dict,
-}
-"""Format to the version of what runs it, where that is not torch."""
-
 Logits = Mapping[str, np.ndarray]
 """split -> (n, C)"""
 
@@ -51,7 +46,7 @@ class Deployment:
     """A file or folder that was checked and stands under its final name, and what it answers."""
 
     format: str
-    """onnx, or bert for a folder."""
+    """onnx, openvino, or bert for a folder."""
     dtype: str
     """Of the weights: float32 or int8."""
     path: Path
@@ -59,25 +54,30 @@ class Deployment:
     logits: Logits
     fp32_layers: tuple[str, ...] | None = None
     """Of int8: those that stayed as they were."""
+    files: tuple[Path, ...] = ()
+    """That it consists of; none: what stands at ``path``."""
+    reload: Callable[[], nn.Module] | None = None
+    """Loads what has a number of threads of its own, so that it has as many as torch has now."""
 
     def load(self) -> nn.Module:
         """Return the model with as many threads as torch has now."""
-        return OnnxClassifier(self.path) if self.format == "onnx" else self.model
+        return self.reload() if self.reload else self.model
 
     @property
     def megabytes(self) -> float:
-        """Of the file, or of all files in the folder."""
-        files = [path for path in self.path.rglob("*") if path.is_file()] or [self.path]
+        """Of all its files."""
+        files = self.files or [path for path in self.path.rglob("*") if path.is_file()] or [self.path]
         return sum(path.stat().st_size for path in files) / 1e6
 
 
-def deploy_onnx(
+def deploy_file(
     student: PreTrainedModel,
     output: Path,
+    form: FileFormat,
     validation: Mapping[str, TokenizedExamples],
     expected: Logits,
     *,
-    int8: HeldOut | None = None,
+    int8: Int8Texts | None = None,
     beside: Mapping[Path, str] | None = None,
 ) -> list[Deployment]:
     """Export ``student`` to ``output`` and, for ``int8``, beside it to ``<name>.int8<suffix>``.
@@ -87,6 +87,7 @@ def deploy_onnx(
     Args:
         student: on the CPU, in eval mode and fp32.
         output: the folder must exist.
+        form: of the files.
         validation: what is predicted.
         expected: of ``student`` in torch, by `predict_validation`.
         int8: what a quantised copy is judged by, where one is wanted.
@@ -95,32 +96,45 @@ def deploy_onnx(
     Raises:
         UserError: the attention cannot be exported, or the file does not answer as torch does or cannot be written.
     """
+
+    def deployment(path: Path, dtype: str, model: nn.Module, logits: Logits, in_fp32: Any = None) -> Deployment:
+        return Deployment(form.name, dtype, path, model, logits, in_fp32, form.parts(path), partial(form.load, path))
+
     try:
         with tempfile.TemporaryDirectory(suffix=UNFINISHED, prefix=".export-", dir=output.parent) as folder:
-            aside = Path(folder) / "float32.onnx"
-            export_onnx(student, aside)
-            model = OnnxClassifier(aside)
+            traced, aside = Path(folder) / "traced.onnx", Path(folder) / f"float32{form.suffix}"
+            export_onnx(student, traced)
+            form.convert(traced, aside)
+            model = form.load(aside)
             logits = predict_validation(model, validation)
-            check_parity(expected, logits, attention_name(student.config))
+            check_parity(expected, logits, attention_name(student.config), form=form.title)
             final = output.with_name(f"{output.stem}.int8{output.suffix}")
-            deployments, checked = [Deployment("onnx", "float32", output, model, logits)], {aside: output}
+            deployments, checked = [deployment(output, "float32", model, logits)], {aside: output}
             if int8:
-                quantized = Path(folder) / "int8.onnx"
-                in_fp32 = choose_fp32_layers(aside, Path(folder), int8)
-                quantize_onnx(aside, quantized, in_fp32)
-                model = OnnxClassifier(quantized)
+                quantized = Path(folder) / f"int8{form.suffix}"
+                in_fp32 = choose_fp32_layers(traced, Path(folder), int8, form)
+                form.quantize(traced, quantized, in_fp32, int8.calibration)
+                model = form.load(quantized)
                 logits = predict_validation(model, validation)
                 if not np.isfinite(largest_difference(expected, logits)):
                     raise UserError(f"{output} was not written: with int8 weights the answers are not finite")
-                deployments.append(Deployment("onnx", "int8", final, model, logits, in_fp32))
+                deployments.append(deployment(final, "int8", model, logits, in_fp32))
                 checked[quantized] = final
             # Only now, one behind the other: nothing that takes long may part the files of one student.
             write_companions(beside or {}, (output, final))
             for path, name in checked.items():
-                replace_file(path, name)
+                move(form.parts(path), form.parts(name))
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
     return deployments
+
+
+def move(files: Sequence[Path], names: Sequence[Path]) -> None:
+    """Give files that belong together their names, the one that is loaded last: no older one may find the others."""
+    if len(names) > 1:
+        names[-1].unlink(missing_ok=True)
+    for file, name in zip(files, names, strict=True):
+        replace_file(file, name)
 
 
 def describe_deployments(
@@ -164,7 +178,7 @@ def describe_deployments(
             ),
             fp32_layers=deployment.fp32_layers,
             speed=speed[deployment.dtype],
-            environment=environment | RUNTIMES[deployment.format](),
+            environment=environment | runtime_versions(deployment.format),
         )
         for deployment in deployments
     ]

@@ -10,7 +10,6 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ from distill.utils.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 REASON_LENGTH = 300
 ANY_LENGTH = 128
 """Tokens that a model whose positions nothing limits is traced with, twice over."""
@@ -36,12 +34,6 @@ CLASSES_OF_NODE = "pkg.torch.onnx.class_hierarchy"
 SCOPES_OF_NODE = "pkg.torch.onnx.name_scopes"
 """Where the exporter writes down of what kind the modules are that an operation comes from, outermost first, and
 their names, with that of the operation at the end."""
-
-
-def check_packages() -> None:
-    """Refuse to start where a package that writes or runs ONNX files is not installed."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UserError(f"not installed: {', '.join(missing)}; pip install -r requirements.txt")
 
 
 class LogitsOnly(nn.Module):

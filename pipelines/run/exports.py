@@ -13,16 +13,18 @@ from distill.data.batching import TokenizedExamples
 from distill.evaluation.record import Record
 from distill.export.bert_folder import deploy_bert
 from distill.export.companions import companions_of
-from distill.export.deployment import Deployment, Logits, deploy_onnx
-from distill.export.int8 import HeldOut
+from distill.export.deployment import Deployment, Logits, deploy_file
+from distill.export.formats import FORMATS
+from distill.export.int8 import Int8Texts
 from distill.models.flops import attention_name
 from distill.models.loading import Classifier
+from distill.models.positions import positions_of
 from distill.reporting.card_sections import export_section
 from distill.tasks import Task
 from distill.training.run_folder import RunFolder
 from distill.utils.errors import UserError
 from pipelines.run.exported_run import write_exported_card
-from students import StudentForSequenceClassification, exact_length, fold_features, plain_bert
+from students import StudentForSequenceClassification, exact_form, exact_length, fold_features, plain_bert
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def prepare_form(form: str, model: PreTrainedModel, max_length: int) -> PreTrain
     """Return a student as it is written in a format.
 
     Args:
-        form: onnx or bert.
+        form: onnx, openvino or bert.
         model: the student.
         max_length: of the texts that it is for, in tokens.
 
@@ -51,6 +53,9 @@ def prepare_form(form: str, model: PreTrainedModel, max_length: int) -> PreTrain
         UserError: a BERT cannot do what the student does; says why, and the way out.
     """
     if form != "bert":
+        # One that never reads more tokens than it attends exactly needs no graph that asks for a text's length.
+        if isinstance(model, StudentForSequenceClassification) and model.config.exact_up_to >= positions_of(model):
+            return exact_form(model)
         return fold_features(model)
     if type(model) is BertForSequenceClassification:
         return model
@@ -76,18 +81,19 @@ def deploy(
     source: Source,
     validation: Mapping[str, TokenizedExamples],
     expected: Logits,
-    int8: HeldOut | None = None,
+    int8: Int8Texts | None = None,
 ) -> tuple[list[Deployment], list[Path]]:
     """Write what the command line asks for, and return it with the files that stand beside it.
 
-    ``int8`` is what int8 weights are judged by, where they are asked for.
+    ``int8`` is what int8 weights are made and judged by, where they are asked for.
 
     Raises:
         UserError: what was written does not answer as the student does, or cannot be written.
     """
     if options.format != "bert":
+        form = FORMATS[options.format]
         beside = companions_of(output, source.student.model, source.student.tokenizer)
-        return deploy_onnx(source.model, output, validation, expected, int8=int8, beside=beside), list(beside)
+        return deploy_file(source.model, output, form, validation, expected, int8=int8, beside=beside), list(beside)
     assert isinstance(source.model, BertForSequenceClassification)
     attention = attention_name(source.student.model.config)
     provenance = {"format": "bert", "student": Path(options.student).resolve().name, "attention": attention}

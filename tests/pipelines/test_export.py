@@ -23,9 +23,11 @@ from distill.data.splits import load_splits
 from distill.data.tokenization import tokenize
 from distill.evaluation.record import read_record
 from distill.export import deployment as deployments
+from distill.export import formats
 from distill.export import onnx as onnx_export
 from distill.export.companions import write_companions
 from distill.export.deployment_speed import measure_latency
+from distill.export.formats import FORMATS
 from distill.tasks import get_task
 from distill.utils.errors import UserError
 from pipelines.run import exports
@@ -97,7 +99,7 @@ def test_int8_is_judged_on_what_the_run_held_out(place, tmp_path, monkeypatch, c
     (run / "config.yaml").write_text(config.replace("max_length: 16", "max_length: 16, max_train_examples: 10"))
 
     def look(options, output, source, validation, expected, judge):
-        judges.append(judge.examples)
+        judges.append(judge.held_out)
         raise UserError("seen")
 
     monkeypatch.setattr(exports, "deploy", look)
@@ -116,7 +118,7 @@ def test_what_stops_int8_leaves_the_older_files(place, tmp_path, monkeypatch):
     for path, text in older.items():
         path.write_text(text)
 
-    def stop(path, folder, held_out):
+    def stop(path, folder, texts, form):
         raise UserError("stopped")
 
     monkeypatch.setattr(deployments, "choose_fp32_layers", stop)
@@ -209,7 +211,7 @@ def test_every_mechanism_exports_or_says_why(name, make_examples, tmp_path):
     expected = deployments.predict_validation(student, validation)
     refusal = None
     try:
-        (deployment,) = deployments.deploy_onnx(student, tmp_path / "it.onnx", validation, expected)
+        (deployment,) = deployments.deploy_file(student, tmp_path / "it.onnx", FORMATS["onnx"], validation, expected)
     except UserError as error:
         refusal = str(error)
     assert [path.name for path in tmp_path.iterdir()] == ([] if refusal else ["it.onnx"])
@@ -274,7 +276,7 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
         (("--student", "alone", "--run_dir", "data"), "record.json does not exist"),
         (("--student", "alone", "--format", "tflite"), "onnx"),
         (("--student", "run/student", "--format", "bert"), "is not BERT's at any length; use --format onnx"),
-        (("--student", "softmax", "--format", "bert", "--int8"), "--int8 works only with --format onnx"),
+        (("--student", "softmax", "--format", "bert", "--int8"), "--int8 works only with --format onnx and openvino"),
         (("--student", "softmax", "--format", "bert", "--output", "teacher"), "no export to bert left there"),
         (("--student", "softmax", "--format", "bert", "--output", "run/config.yaml"), "is a file"),
         (
@@ -294,6 +296,7 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
         ),
         (("--student", "alone", "--output", "data"), "is a folder"),
         (("--student", "alone", "--output", "run/config.yaml/student.onnx"), "cannot be created"),
+        (("--student", "alone", "--format", "openvino"), "ends in .xml"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, arguments, words):
@@ -314,10 +317,17 @@ def test_answers_that_are_no_numbers_do_not_agree():
         deployments.check_parity(numbers, broken, "softmax")
 
 
-def test_missing_packages_are_named(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    assert call(monkeypatch, *outside(place), "--output", tmp_path / "student.onnx") == 2
-    assert "not installed: onnxscript; pip install -r requirements.txt" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("form", "missing", "words"),
+    [
+        ("onnx", "onnxscript", "not installed: onnxscript; pip install -r requirements.txt"),
+        ("openvino", "nncf", "--format openvino needs nncf; pip install openvino nncf"),
+    ],
+)
+def test_missing_packages_are_named(place, tmp_path, monkeypatch, capsys, form, missing, words):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else name)
+    assert call(monkeypatch, *outside(place), "--format", form, "--output", tmp_path / "student.xml") == 2
+    assert words in capsys.readouterr().err
 
 
 class Broken(torch.nn.Module):
@@ -344,3 +354,18 @@ def test_points_that_cannot_be_measured_are_null_with_a_reason(place):
 def test_help_and_mistakes_do_not_wait_for_torch():
     program = "import sys, pipelines.export; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_a_student_that_always_attends_exactly_has_no_condition_in_its_file():
+    """It has no more positions than it attends exactly; one with more asks for the length of each text."""
+    for exact_up_to, always in ((32, True), (31, False)):
+        torch.manual_seed(0)
+        config = StudentConfig(
+            attention="performer", num_features=8, exact_up_to=exact_up_to, num_hidden_layers=1, **SIZE
+        )
+        model = StudentForSequenceClassification(config).eval()
+        form = exports.prepare_form("onnx", model, 16)
+        assert (form.config.attention == "softmax") is always
+        inputs = {"input_ids": torch.arange(5, 10)[None]}
+        with torch.no_grad():
+            assert_close(form(**inputs).logits, model(**inputs).logits)

@@ -14,7 +14,7 @@ from distill.data.batching import median_length
 from distill.evaluation.comparison import ComparisonSetup
 from distill.evaluation.metrics import compute_metrics
 from distill.evaluation.predict import predict_logits
-from distill.export import alternative_speed, alternatives, onnx
+from distill.export import alternative_speed, alternatives, formats
 from distill.export.alternatives import ONNX, SOFTMAX, measure_alternatives
 from distill.export.fused_onnx import export_fused, quantize_fused
 from distill.export.onnx import OnnxClassifier
@@ -187,7 +187,7 @@ def test_a_file_that_computes_something_else_is_not_counted(scene, monkeypatch):
 
 
 def test_a_missing_package_is_named(scene, monkeypatch):
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxruntime" else object())
     no_numbers(scene(load=None)[0], "not installed: onnxruntime")
 
 

@@ -7,9 +7,10 @@ import torch
 from helpers.families import tiny_classifier
 
 from distill.data.batching import MODEL_INPUTS, TokenizedExamples
-from distill.export.deployment import deploy_onnx, largest_difference, predict_validation
+from distill.export.deployment import deploy_file, largest_difference, predict_validation
+from distill.export.formats import FORMATS
 from distill.export.fused_onnx import export_fused, quantize_fused
-from distill.export.int8 import HeldOut
+from distill.export.int8 import Int8Texts
 from distill.export.onnx import OnnxClassifier
 from distill.models.windowed_bert import reading_windows
 from students import student_from_teacher
@@ -55,8 +56,8 @@ def test_a_students_file_takes_the_three_inputs(kind, validation_of, tmp_path):
     validation = validation_of(teacher)
     expected = predict_validation(student, validation)
     output = tmp_path / "student.onnx"
-    judge = HeldOut(validation["validation"], lambda logits, labels: {})
-    full, small = deploy_onnx(student, output, validation, expected, int8=judge)
+    texts = Int8Texts(validation["validation"], validation["validation"], lambda logits, labels: {})
+    full, small = deploy_file(student, output, FORMATS["onnx"], validation, expected, int8=texts)
     assert largest_difference(expected, full.logits) < 1e-4
     assert np.isfinite(largest_difference(expected, small.logits))
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])

@@ -12,9 +12,12 @@ from helpers.small_students import SIZES, student
 from distill.data.batching import TokenizedExamples, subset
 from distill.evaluation.predict import predict_logits
 from distill.export import int8
-from distill.export.int8 import ALLOWED_FALL, HeldOut, choose_fp32_layers, layers_of, quantize_onnx
+from distill.export.formats import FORMATS
+from distill.export.int8 import ALLOWED_FALL, Int8Texts, choose_fp32_layers
 from distill.export.onnx import OnnxClassifier, export_onnx
+from distill.export.onnx_layers import layers_of, quantize_onnx
 
+ONNX = FORMATS["onnx"]
 HARMED = "bert.encoder.layer.0.attention.output.dense"
 
 
@@ -36,7 +39,7 @@ def predict(path: Path, examples: TokenizedExamples) -> np.ndarray:
     return predict_logits(OnnxClassifier(path), examples, device="cpu", alone=True)
 
 
-def judge(path: Path, examples: TokenizedExamples, tolerance: float) -> HeldOut:
+def judge(path: Path, examples: TokenizedExamples, tolerance: float) -> Int8Texts:
     """A metric that falls too far where logits move by more than ``tolerance``."""
     expected = predict(path, examples)
 
@@ -44,7 +47,7 @@ def judge(path: Path, examples: TokenizedExamples, tolerance: float) -> HeldOut:
         assert (labels == examples.labels).all()
         return {"unmoved": 1.0, "near": -ALLOWED_FALL * float(np.abs(logits - expected).mean()) / tolerance}
 
-    return HeldOut(examples, metrics)
+    return Int8Texts(examples, examples, metrics)
 
 
 def float_matrices(path: Path) -> int:
@@ -59,13 +62,13 @@ def test_the_layers_are_all_linear_maps_and_embeddings(exported):
 
 
 def test_what_a_metric_bears_is_int8_everywhere(exported, make_examples, tmp_path):
-    assert choose_fp32_layers(exported, tmp_path, judge(exported, make_examples(20), tolerance=1e3)) == ()
+    assert choose_fp32_layers(exported, tmp_path, judge(exported, make_examples(20), tolerance=1e3), ONNX) == ()
 
 
 def test_the_layer_that_int8_harms_stays_in_fp32(exported, make_examples, tmp_path):
     examples = make_examples(20)
     found = judge(exported, examples, tolerance=0.1)
-    chosen = choose_fp32_layers(exported, tmp_path, found)
+    chosen = choose_fp32_layers(exported, tmp_path, found, ONNX)
     assert chosen[0] == HARMED
     assert len(chosen) <= 2
     quantize_onnx(exported, tmp_path / "int8.onnx", chosen)
@@ -76,7 +79,7 @@ def test_the_layer_that_int8_harms_stays_in_fp32(exported, make_examples, tmp_pa
 
 def test_a_metric_that_bears_nothing_leaves_fp32(exported, make_examples, tmp_path):
     examples = make_examples(4)
-    chosen = choose_fp32_layers(exported, tmp_path, judge(exported, examples, tolerance=1e-9))
+    chosen = choose_fp32_layers(exported, tmp_path, judge(exported, examples, tolerance=1e-9), ONNX)
     assert set(chosen) == set(layers_of(exported))
     quantize_onnx(exported, tmp_path / "int8.onnx", chosen)
     weights = onnx.load(str(tmp_path / "int8.onnx")).graph.initializer
@@ -99,5 +102,5 @@ def test_texts_of_a_file_that_is_sorted_by_label_are_of_all_labels(exported, mak
         seen.append(set(labels))
         return {"any": 1.0}
 
-    choose_fp32_layers(exported, tmp_path, HeldOut(examples, metrics))
+    choose_fp32_layers(exported, tmp_path, Int8Texts(examples, examples, metrics), ONNX)
     assert seen == [{0, 1}, {0, 1}]

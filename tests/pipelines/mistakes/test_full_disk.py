@@ -27,6 +27,7 @@ from distill.evaluation.record import read_record, write_record
 from distill.export import deployment
 from distill.export.bert_folder import deploy_bert
 from distill.export.deployment import predict_validation
+from distill.export.formats import FORMATS
 from distill.training.checkpoints import is_whole, keep_best, save_checkpoint
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.cli import run
@@ -208,7 +209,7 @@ def test_an_export_on_a_full_disk(
     output = tmp_path / "student.onnx"
     output.write_text("an earlier export")
     with pytest.raises(SystemExit) as stopped, full_disk():
-        run(lambda: deployment.deploy_onnx(tools.bert, output, {}, {}))
+        run(lambda: deployment.deploy_file(tools.bert, output, FORMATS["onnx"], {}, {}))
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: --output {output} cannot be written: File too large\n"
     assert [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
