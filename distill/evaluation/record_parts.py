@@ -202,6 +202,8 @@ class AlternativePoint(SpeedupPoint):
     over_student_low: float | None
     over_student_high: float | None
     pairs: int | None = None
+    threads: int | None = None
+    """Of all of them; None in records before this was written down, of as many as torch had."""
     reason: str | None = None
 
     @property
@@ -226,6 +228,20 @@ class AlternativeEntry(JsonObject):
     fused: Mapping[str, int] | None = None
     """Operation to how often the runtime has it."""
     reason: str | None = None
+
+    @property
+    def thread_counts(self) -> list[int | None]:
+        """Of the points, the most first; one None where that was not written down."""
+        return sorted({point.threads for point in self.speed}, key=lambda count: count or 0, reverse=True)
+
+    def speed_on(self, threads: int | None) -> dict[int, AlternativePoint]:
+        """Length to the point that was measured on so many threads."""
+        return {point.length: point for point in self.speed if point.threads == threads}
+
+    @property
+    def usual_speed(self) -> dict[int, AlternativePoint]:
+        """Length to the point of as many threads as torch had: as models are timed elsewhere in a record."""
+        return self.speed_on(self.thread_counts[0]) if self.speed else {}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Shapes: n examples, C labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import extend_positions, is_speed_only, make_inputs, prepare_model
+from distill.benchmark.threads import on_threads, thread_counts
 from distill.benchmark.timing import (
     Budget,
     Calls,
@@ -48,6 +49,8 @@ class Alternative:
     dtype: str
     """What it computes in: float32 and its like, or int8 of the weights."""
     model: nn.Module | None = None
+    reload: Callable[[], nn.Module] | None = None
+    """Loads what has a number of threads of its own, so that it has as many as torch has now."""
     logits: Splits | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the record says of it: ``megabytes``, ``fused``, or ``reason``."""
@@ -56,8 +59,25 @@ class Alternative:
 def measure_alternative_speed(
     setup: ComparisonSetup, models: Models, alternatives: Sequence[Alternative], lengths: Sequence[int]
 ) -> dict[str, tuple[AlternativePoint, ...]]:
-    """Time teacher, student and alternatives against each other in the same rounds; name -> points by length."""
+    """Time teacher, student and alternatives against each other in the same rounds.
 
+    Returns:
+        name -> points by length, of one thread first, then of as many as torch has, where these are more.
+    """
+    grid = [(min(setup.settings.batch_sizes, default=1), length) for length in lengths]
+    points: dict[str, tuple[AlternativePoint, ...]] = {each.name: () for each in alternatives}
+    for threads in thread_counts(setup.device):
+        with on_threads(threads):
+            here = [each if each.reload is None else replace(each, model=each.reload()) for each in alternatives]
+            timed = _time_grid(setup, models, here, grid)
+        for each in alternatives:
+            points[each.name] += tuple(_speed_point(each, threads, point, setup) for point in timed)
+    return points
+
+
+def _time_grid(
+    setup: ComparisonSetup, models: Models, alternatives: Sequence[Alternative], grid: Sequence[tuple[int, int]]
+) -> list[TimedPoint]:
     def time_point(batch_size: int, length: int) -> Times:
         try:
             return _time_point(setup, models, alternatives, batch_size, length)
@@ -66,10 +86,8 @@ def measure_alternative_speed(
         except Exception as error:  # whatever a library says to a shape; see `distill.export.alternatives._attempt`
             raise PointError(short_reason(error)) from error
 
-    grid = [(min(setup.settings.batch_sizes, default=1), length) for length in lengths]
     shown = progress_bar(grid, name="alternatives", unit="length", disable=not grid)
-    timed = list(time_points(shown, time_point, Budget(setup.settings.seconds_per_point)))
-    return {each.name: tuple(_speed_point(each, point, setup) for point in timed) for each in alternatives}
+    return list(time_points(shown, time_point, Budget(setup.settings.seconds_per_point)))
 
 
 def _time_point(
@@ -101,10 +119,12 @@ def _time_point(
     return time_on_device(prepare, conditions, setup.settings.seconds_per_point)
 
 
-def _speed_point(alternative: Alternative, point: TimedPoint, setup: ComparisonSetup) -> AlternativePoint:
+def _speed_point(
+    alternative: Alternative, threads: int, point: TimedPoint, setup: ComparisonSetup
+) -> AlternativePoint:
     """Return a point of the record from the times of teacher, student and the alternative."""
     place: dict[str, Any] = {"device": torch.device(setup.device).type, "dtype": alternative.dtype}
-    place |= {"batch_size": point.batch_size, "length": point.length}
+    place |= {"batch_size": point.batch_size, "length": point.length, "threads": threads}
     if alternative.name not in point.times:
         return unmeasured(AlternativePoint, **place, reason=alternative.facts.get("reason") or point.reason)
     teacher, student, times = (point.times[name] for name in ("teacher", "student", alternative.name))

@@ -60,13 +60,11 @@ def measure_alternatives(
         softmax_student: loads the student as it stood before its attention was replaced; None where it never did.
     """
     settings, validation = setup.settings, setup.validation
-    found = _teacher_in_onnx(models.teacher, setup.read_by("teacher"), teacher_logits, setup.device)
-    if softmax_student is not None:
-        found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
-    longest = min(LONGEST, find_positions(models.teacher) or UNLIMITED)
-    lengths = sorted({median_length(validation), *(length for length in settings.lengths if length <= longest)})
-    lengths = lengths if settings.lengths and settings.batch_sizes else []
-    speed = measure_alternative_speed(setup, models, found, lengths)
+    with tempfile.TemporaryDirectory(prefix="alternatives-") as folder:
+        found = _teacher_in_onnx(models.teacher, setup.read_by("teacher"), teacher_logits, setup.device, Path(folder))
+        if softmax_student is not None:
+            found.append(_softmax_student(softmax_student, validation, settings.dtype, setup.device))
+        speed = measure_alternative_speed(setup, models, found, _lengths(setup, models.teacher))
     thresholds = partial(_thresholds, setup.task, models)
     return [
         unmeasured(
@@ -80,6 +78,15 @@ def measure_alternatives(
         )
         for each in found
     ]
+
+
+def _lengths(setup: ComparisonSetup, teacher: PreTrainedModel) -> list[int]:
+    """Return the lengths to time: those that are asked for, and the median of the user's own texts."""
+    settings = setup.settings
+    if not settings.lengths or not settings.batch_sizes:
+        return []
+    longest = min(LONGEST, find_positions(teacher) or UNLIMITED)
+    return sorted({median_length(setup.validation), *(length for length in settings.lengths if length <= longest)})
 
 
 def _thresholds(task: Task, models: Models, alternative: Alternative) -> Thresholds:
@@ -112,31 +119,41 @@ def _quality(setup: ComparisonSetup, logits: Splits, teacher: Splits, thresholds
 
 
 def _teacher_in_onnx(
-    teacher: PreTrainedModel, validation: Mapping[str, TokenizedExamples], expected: Splits, device: torch.device | str
+    teacher: PreTrainedModel,
+    validation: Mapping[str, TokenizedExamples],
+    expected: Splits,
+    device: torch.device | str,
+    folder: Path,
 ) -> list[Alternative]:
-    """Return the teacher in ONNX Runtime with its fusions for BERT, in fp32 and with int8 weights."""
+    """Return the teacher in ONNX Runtime with its fusions for BERT, in fp32 and with int8 weights.
+
+    Its files are left in ``folder``.
+    """
     fp32, int8 = Alternative(f"{ONNX} fp32", "onnx", "float32"), Alternative(f"{ONNX} int8", "onnx", "int8")
-    with tempfile.TemporaryDirectory(prefix="alternatives-") as folder:
-        whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+    whole, small = folder / "float32.onnx", folder / "int8.onnx"
 
-        def in_fp32() -> dict[str, Any]:
-            _check_possible(teacher, validation, device)
-            fused = export_fused(teacher, whole)
-            model = OnnxClassifier(whole)
-            logits = predict_validation(model, validation, alone=True)
-            _check_parity({**expected, **predict_extremes(teacher, validation, alone=True)}, logits)
-            return {"model": model, "logits": logits, "facts": {"megabytes": _megabytes(whole), "fused": fused}}
+    def in_fp32() -> dict[str, Any]:
+        _check_possible(teacher, validation, device)
+        fused = export_fused(teacher, whole)
+        made = _loaded(whole)
+        logits = predict_validation(made["model"], validation, alone=True)
+        _check_parity({**expected, **predict_extremes(teacher, validation, alone=True)}, logits)
+        return {**made, "logits": logits, "facts": {"megabytes": _megabytes(whole), "fused": fused}}
 
-        def in_int8() -> dict[str, Any]:
-            quantize_fused(whole, small)
-            model = OnnxClassifier(small)
-            logits = _predict(model, validation, "cpu")
-            return {"model": model, "logits": logits, "facts": {"megabytes": _megabytes(small)}}
+    def in_int8() -> dict[str, Any]:
+        quantize_fused(whole, small)
+        made = _loaded(small)
+        logits = _predict(made["model"], validation, "cpu")
+        return {**made, "logits": logits, "facts": {"megabytes": _megabytes(small)}}
 
-        fp32 = _attempt(fp32, in_fp32)
-        if fp32.model is None:
-            return [fp32, _without(int8, fp32.facts["reason"])]
-        return [fp32, _attempt(int8, in_int8)]
+    fp32 = _attempt(fp32, in_fp32)
+    if fp32.model is None:
+        return [fp32, _without(int8, fp32.facts["reason"])]
+    return [fp32, _attempt(int8, in_int8)]
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    return {"model": OnnxClassifier(path), "reload": partial(OnnxClassifier, path)}
 
 
 def _softmax_student(

@@ -1,7 +1,6 @@
 """How fast an exported student is beside the student in torch, in the same rounds: on one thread and on all."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel
 
 from distill.benchmark.conditions import Conditions
 from distill.benchmark.model_copies import is_speed_only, make_inputs, prepare_model
+from distill.benchmark.threads import on_threads, thread_counts
 from distill.benchmark.timing import (
     Budget,
     Calls,
@@ -46,22 +46,12 @@ def measure_latency(
         measured, as beyond the student's positions, has nulls and a ``reason``.
     """
     points: dict[str, tuple[DeploymentPoint, ...]] = dict.fromkeys(deployed, ())
-    for threads in sorted({1, torch.get_num_threads()}):
-        with _on_threads(threads):
+    for threads in thread_counts():
+        with on_threads(threads):
             timed = _time(student, {dtype: load() for dtype, load in deployed.items()}, grid, seconds_per_point)
         for dtype in deployed:
             points[dtype] += tuple(_speed_point(dtype, threads, point) for point in timed)
     return points
-
-
-@contextmanager
-def _on_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _time(

@@ -1,9 +1,16 @@
 """The speed and memory of a record as table cells, and what could be used instead of the student."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distill.evaluation.record import Record, dataset, model_metrics
-from distill.evaluation.record_parts import AlternativeEntry, DeploymentEntry, Interval, Metrics, SpeedPoint
+from distill.evaluation.record_parts import (
+    AlternativeEntry,
+    AlternativePoint,
+    DeploymentEntry,
+    Interval,
+    Metrics,
+    SpeedPoint,
+)
 from distill.reporting.formatting import (
     MISSING,
     NOT_APPLICABLE,
@@ -182,50 +189,70 @@ def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:
 
 
 def alternative_cells(record: Record) -> Table:
-    """One row per alternative below the student: metric, retention with interval, size, and speed at each length."""
+    """One row per alternative below the student: metric, retention with interval, size, and speed at each length.
+
+    Where speeds were also measured on one thread, rows of these speeds follow.
+    """
     name, alternatives = record.main_metric, record.alternatives
     lengths = sorted({point.length for alternative in alternatives for point in alternative.speed})
     rows, notes = [], []
+    if alternatives:
+        own = (
+            metric_text(name, model_metrics(record, "student").get(name)),
+            percent_interval(record.retention.get(name)),
+        )
+        rows.append(("student", *own, NOT_APPLICABLE, *_student_times(alternatives, lengths)))
+        notes += _explanation(record)
     for alternative in alternatives:
-        points = {point.length: point for point in alternative.speed}
         rows.append(
             (
                 alternative.name,
                 metric_text(name, (alternative.metrics or {}).get(name)),
                 percent_interval((alternative.retention or {}).get(name)),
                 NOT_APPLICABLE if alternative.format == "torch" else megabytes(alternative.megabytes),
-                *(_times(points[length].speedup) if length in points else MISSING for length in lengths),
+                *_times(alternative.usual_speed, lengths),
             )
         )
         notes += _reasons(alternative)
-    if rows:
-        rows.insert(0, _student_row(record, lengths))
-        notes = [*_explanation(record), *notes]
+    rows += _on_one_thread(alternatives, lengths)
     headers = ("instead of the student", metric_label(name), f"retention of {metric_label(name)}", "file size")
     return Table(
         "Alternatives", (*headers, *(f"at {length:,} tokens" for length in lengths)), tuple(rows), tuple(notes)
     )
 
 
-def _student_row(record: Record, lengths: list[int]) -> tuple[str, ...]:
-    """Return the student's row, its times from the same rounds as those of the alternatives."""
-    points = {
-        point.length: point.teacher_ms / point.student_ms
-        for alternative in record.alternatives
-        for point in alternative.speed
-        if point.teacher_ms and point.student_ms
-    }
-    name = record.main_metric
-    return (
-        "student",
-        metric_text(name, model_metrics(record, "student").get(name)),
-        percent_interval(record.retention.get(name)),
-        NOT_APPLICABLE,
-        *(_times(points.get(length)) for length in lengths),
-    )
+def _on_one_thread(alternatives: Sequence[AlternativeEntry], lengths: Sequence[int]) -> list[tuple[str, ...]]:
+    """Return rows of speeds alone, of those that were also measured on more threads."""
+    both = [each for each in alternatives if len(each.thread_counts) > 1]
+    if not both:
+        return []
+    named = [
+        ("student", _student_times(both, lengths, 1)),
+        *((each.name, _times(each.speed_on(1), lengths)) for each in both),
+    ]
+    return [(f"{name}, one thread", *[NOT_APPLICABLE] * 3, *times) for name, times in named]
 
 
-def _times(speedup: float | None) -> str:
+def _student_times(
+    alternatives: Sequence[AlternativeEntry], lengths: Sequence[int], threads: int | None = None
+) -> list[str]:
+    """Return the student's speeds, from the same rounds; without a number those on the usual threads."""
+    found: dict[int, float] = {}
+    for alternative in alternatives:
+        points = alternative.usual_speed if threads is None else alternative.speed_on(threads)
+        found |= {
+            length: point.teacher_ms / point.student_ms
+            for length, point in points.items()
+            if point.teacher_ms and point.student_ms
+        }
+    return [_in_times(found.get(length)) for length in lengths]
+
+
+def _times(points: Mapping[int, AlternativePoint], lengths: Sequence[int]) -> list[str]:
+    return [_in_times(points[length].speedup) if length in points else MISSING for length in lengths]
+
+
+def _in_times(speedup: float | None) -> str:
     return MISSING if speedup is None else f"{speedup:.2f}×"
 
 
@@ -244,5 +271,5 @@ def _reasons(alternative: AlternativeEntry) -> list[str]:
     """Explain what could not be measured: once where it is the whole alternative."""
     if alternative.reason:
         return [f"{alternative.name}: {alternative.reason}"]
-    missing = [point for point in alternative.speed if point.speedup is None]
+    missing = [point for point in alternative.usual_speed.values() if point.speedup is None]
     return [f"{alternative.name}, {point.length:,} tokens: {point.reason}" for point in missing]

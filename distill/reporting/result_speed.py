@@ -135,7 +135,7 @@ def target_speed(records: Records) -> list[str]:
         rows.append([name, f"{each.speedup:.2f} [{each.low:.2f}, {each.high:.2f}]", agreement, kept])
     rows.append(["its int8 file in ONNX Runtime", *_int8_against_teacher(run, search.length)])
     (rival,) = [each for each in run.alternatives if each.dtype == "int8"]
-    (point,) = [each for each in rival.speed if each.length == search.length]
+    point = rival.usual_speed[search.length]
     rows.append([rival.name, times(point.interval), "", interval((rival.retention or {})[metric])])
     heads = ["layers x width x feed-forward", "times as fast [95 %]", "same answers after a short run, %"]
     return markdown_table([*heads, "F1 kept in the end, % [95 %]"], rows)

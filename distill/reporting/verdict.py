@@ -101,7 +101,7 @@ def _better_alternative(record: Record) -> str | None:
         (point, alternative)
         for alternative in record.alternatives
         if _not_worse(alternative, name, student)
-        for point in alternative.speed
+        for point in alternative.usual_speed.values()
         if point.length == length and times_as_shown(point.over_student_low or 0) > 1
     ]
     if not better or student is None:

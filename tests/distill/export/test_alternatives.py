@@ -116,6 +116,30 @@ def test_speeds_are_taken_in_the_same_rounds_up_to_the_positions(scene):
             assert point.low <= point.speedup <= point.high
 
 
+def test_one_thread_is_timed_and_all_that_torch_has(scene, monkeypatch):
+    """What has threads of its own is loaded again for each; afterwards torch has what it had."""
+    loaded = []
+
+    def load(path):
+        loaded.append(torch.get_num_threads())
+        return OnnxClassifier(path)
+
+    monkeypatch.setattr(alternatives, "OnnxClassifier", load)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        entries = scene(settings=replace(SETTINGS, lengths=[8]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert loaded == [2, 2, 1, 1, 2, 2]  # to predict with both files, then to time both on one thread and on two
+    for entry in entries:
+        assert [point.threads for point in entry.speed] == [1, 1, 2, 2]
+        assert entry.thread_counts == [2, 1]
+        assert {point.threads for point in entry.usual_speed.values()} == {2}
+        assert list(entry.speed_on(1)) == list(entry.usual_speed)
+
+
 def test_a_student_with_fewer_positions_is_timed_all_the_same(scene, make_bert):
     short = student_from_teacher(make_bert(max_position_embeddings=16), layer_map=[1], attention="softmax")[0].eval()
     for entry in scene(student=short, load=lambda: short):
@@ -198,10 +222,10 @@ def test_a_teacher_that_reads_windows_has_no_file(scene, make_bert):
     assert softmax.metrics
 
 
-def test_on_a_gpu_nothing_is_compared_with_the_cpu(scene):
+def test_on_a_gpu_nothing_is_compared_with_the_cpu(tmp_path, scene):
     logits = {"validation": predict_logits(scene.teacher, scene.examples, device="cpu")}
     validation = {"validation": scene.examples}
-    for found in alternatives._teacher_in_onnx(scene.teacher, validation, logits, "cuda:0"):
+    for found in alternatives._teacher_in_onnx(scene.teacher, validation, logits, "cuda:0", tmp_path):
         assert found.model is None
         assert found.facts["reason"].endswith("this comparison ran on cuda")
 
