@@ -152,12 +152,12 @@ def open_comparison(
     """Load the models and the validation data, and refuse what cannot be compared."""
     import students  # noqa: F401  (registers our students, so that loading them runs no code from their folders)
     from distill.benchmark.conditions import Models
-    from distill.benchmark.model_copies import softmax_control
     from distill.data.inspection import print_doubts
     from distill.data.splits import load_data
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import ComparisonSetup, check_comparable
     from distill.evaluation.predict import settle_threshold
+    from distill.models.controls import full_width_control, softmax_control
     from distill.models.inputs import reading_of
     from distill.models.loading import TEACHER, check_max_length, load_comparable, same_tokenizer
 
@@ -186,7 +186,8 @@ def open_comparison(
     seed = getattr(options, "seed", 0)
     setup = ComparisonSetup(task, validation, settings, options.device, seed, options.compile, for_teacher)
     control = softmax_control(models["student"])
-    opened = Models(models["teacher"], models["student"], models.get("baseline"), control)
+    wide = full_width_control(models["student"], models["teacher"])
+    opened = Models(models["teacher"], models["student"], models.get("baseline"), control, wide)
     return OpenedComparison(setup, opened, texts, read)
 
 

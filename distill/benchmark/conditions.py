@@ -44,6 +44,8 @@ class Models:
     """The same student trained on labels alone, or None; it is not measured."""
     control: PreTrainedModel | None = None
     """Softmax student of the student's depth, for speed only, or None: the two parts of a speedup are then null."""
+    full_width: PreTrainedModel | None = None
+    """The control with layers as wide as the teacher's, for speed only; None where the student's are."""
     folders: Mapping[str, Path | str] | None = None
     """Checkpoints of teacher and student for processes that load them afresh, running the student's own code there;
     None: memory is not measured."""
@@ -51,7 +53,7 @@ class Models:
     @property
     def timed(self) -> dict[str, PreTrainedModel]:
         """Those whose speed is measured, by role."""
-        return self._those("teacher", "student", "control")
+        return self._those("teacher", "student", "control", "full_width")
 
     @property
     def compared(self) -> dict[str, PreTrainedModel]:

@@ -66,7 +66,7 @@ def measure_speed(
     budget: Budget,
     clock: Clock = perf_counter,
 ) -> tuple[SpeedPoint, ...]:
-    """Measure the forward pass of teacher, student and control at every batch size and length.
+    """Measure the forward pass of teacher, student and controls at every batch size and length.
 
     Args:
         models: called with ``input_ids`` and ``attention_mask`` (B, N).
@@ -93,7 +93,7 @@ def measure_speed(
 
 
 def _speed_point(point: TimedPoint, conditions: Conditions, speed_only: bool) -> SpeedPoint:
-    """Return a point of the record from the times of teacher, student and, if there, control."""
+    """Return a point of the record from the times of teacher, student and, if there, controls."""
     place: dict[str, Any] = {
         **conditions.place,
         **{"batch_size": point.batch_size, "length": point.length},
@@ -116,6 +116,7 @@ def _speed_point(point: TimedPoint, conditions: Conditions, speed_only: bool) ->
     return SpeedPoint(
         **measured,
         depth_speedup=typical["teacher"] / typical["control"],
+        width_speedup=typical["full_width"] / typical["control"] if "full_width" in typical else None,
         attention_speedup=attention,
         attention_low=attention_low,
         attention_high=attention_high,

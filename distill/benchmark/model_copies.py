@@ -1,4 +1,4 @@
-"""Copies of models for measuring: on another device, with more positions, as a softmax control, on disk."""
+"""Copies of models for measuring: on another device, with more positions, on disk."""
 
 import copy
 import tempfile
@@ -78,19 +78,6 @@ def make_inputs(
     ids = torch.randint(first, vocabulary_size, (batch_size, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return {name: tensor.to(device) for name, tensor in accepted_inputs(model, inputs).items()}
-
-
-def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
-    """Return the student's architecture with softmax attention and random weights, for timing alone.
-
-    It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
-    name its attention mechanism, or that knows no softmax attention by that name.
-    """
-    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
-        return None
-    config = copy.deepcopy(student.config)
-    config.attention, config.exact_up_to = "softmax", 0
-    return type(student)(config).eval()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class SpeedPoint(SpeedupPoint):
     low: float | None
     high: float | None
     depth_speedup: float | None
-    """Teacher / softmax student of the same depth."""
+    """Teacher / softmax student of the same depth and width."""
     attention_speedup: float | None
     """That one / student."""
     speed_only: bool = field(default=False, metadata=ADDED_LATER)
@@ -65,6 +65,8 @@ class SpeedPoint(SpeedupPoint):
     compiled: bool = False
     pairs: int | None = None
     """Rounds behind the medians."""
+    width_speedup: float | None = None
+    """What of ``depth_speedup`` fewer units bought: softmax student of the teacher's width / of the student's."""
     attention_low: float | None = None
     attention_high: float | None = None
     reason: str | None = None

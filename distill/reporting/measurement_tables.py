@@ -45,7 +45,7 @@ def speed_cells(record: Record) -> Table:
                 milliseconds(point.teacher_ms),
                 milliseconds(point.student_ms),
                 speedup_interval(point.interval),
-                MISSING if depth is None or attention is None else f"{depth:.2f}× · {attention:.2f}×",
+                MISSING if depth is None or attention is None else f"{depth:.2f}× · {attention:.2f}×{_width(point)}",
             )
         )
         notes += [note for note in explained if note not in notes]
@@ -54,6 +54,8 @@ def speed_cells(record: Record) -> Table:
     where += ", torch.compile" if any(point.compiled for point in points) else ""
     if any(row[-1] != MISSING for row in rows):
         notes.append("speedup = depth (teacher / softmax student of the same depth) · attention (that one / student)")
+    if any(point.width_speedup for point in points):
+        notes.append("in brackets: what of the depth's part is due to fewer units, the rest to fewer layers")
     if noise := noise_text(record):
         notes.append(noise)
     if throughput := throughput_text(record):
@@ -136,6 +138,10 @@ def memory_cells(record: Record) -> Table:
         tuple(rows),
         tuple(notes),
     )
+
+
+def _width(point: SpeedPoint) -> str:
+    return "" if point.width_speedup is None else f" ({point.width_speedup:.2f}×)"
 
 
 def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -> Table:

@@ -9,7 +9,6 @@ from matplotlib.image import imread
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.latency_table import BATCH_SIZE
-from distill.benchmark.model_copies import softmax_control
 from distill.config.schema import ComparisonConfig, Config
 from distill.config.shape_search import ShapeSearch, read_search
 from distill.evaluation.comparison import ComparisonSetup, compare_models
@@ -18,6 +17,7 @@ from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record import write_record
 from distill.evaluation.record_parts import StageEntry
 from distill.export.alternatives import measure_alternatives
+from distill.models.controls import full_width_control, softmax_control
 from distill.models.flops import attention_name
 from distill.reporting.answers import Answers
 from distill.reporting.base_model import BaseModel, describe_base_model
@@ -59,6 +59,7 @@ def compare_and_report(
             student.eval(),
             baseline=None if baseline is None else baseline.eval(),
             control=softmax_control(student),
+            full_width=full_width_control(student, setup.teacher),
             folders={"teacher": folder.teacher, "student": folder.student},
         ),
         partial(measure_alternatives, softmax_student=before_its_attention(context, setup, student)),

@@ -93,7 +93,7 @@ def test_the_whole_command_from_another_folder(place, tmp_path):
     assert product == pytest.approx(point["speedup"], rel=1e-6)
     for alternative in record["alternatives"]:
         assert alternative["metrics"], alternative
-        assert [point["length"] for point in alternative["speed"]] == sorted({16, record["median_length"]})
+        assert {point["length"] for point in alternative["speed"]} == {16, record["median_length"]}
         assert all(point["over_student"] for point in alternative["speed"])
     (memory,) = record["memory"]
     assert memory["teacher_mb"] is not None, memory

@@ -73,6 +73,16 @@ def test_points_follow_the_record_and_multiply_out(monkeypatch):
         assert point.speedup == pytest.approx(point.depth_speedup * point.attention_speedup)
 
 
+def test_what_the_width_bought_is_a_part_of_what_fewer_layers_bought(monkeypatch):
+    """Costs stand for sizes: 6 the teacher, 4 the control as wide as it, 3 the narrow control, 2 the student."""
+    models = replace(make_models(), full_width=make_bert(4))
+    clock = CostClock(monkeypatch, lambda layers, *_: layers)
+    (point,) = latency.measure_speed(models, CONDITIONS, [(1, 8)], Budget(0.5), clock)
+    assert point.depth_speedup == pytest.approx(2)
+    assert point.width_speedup == pytest.approx(4 / 3)
+    assert point.speedup == pytest.approx(point.depth_speedup * point.attention_speedup)
+
+
 def test_every_block_of_a_point_runs_copies_of_its_own(monkeypatch):
     clock = CostClock(monkeypatch, lambda layers, batch, length: layers)
     measure(clock, batch_sizes=(1,), lengths=(8,))

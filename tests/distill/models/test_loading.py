@@ -14,7 +14,7 @@ from transformers import (
 )
 
 import students
-from distill.benchmark.model_copies import saved_copies, softmax_control
+from distill.benchmark.model_copies import saved_copies
 from distill.models.loading import load_classifier, load_comparable
 from distill.tasks import get_task
 from distill.utils.errors import UserError
@@ -110,16 +110,6 @@ def test_tokenizers_must_agree_but_the_teachers(bert, tmp_path):
     assert list(load_comparable(other, SST2)) == ["teacher", "student", "baseline"]
     other = same | {"baseline": str(tmp_path / "other")}
     assert "--student and --baseline have different tokenizers" in error_of(lambda: load_comparable(other, SST2))
-
-
-def test_control_is_the_student_with_softmax(student, bert):
-    control = softmax_control(student)
-    assert control.config.attention == "softmax"
-    assert control.config.num_hidden_layers == 1
-    assert student.config.attention == "performer"
-    assert softmax_control(bert) is None
-    frozen, _ = students.student_from_teacher(bert, layer_map=[0], attention="lstm", num_features=8)
-    assert softmax_control(frozen) is None
 
 
 def test_weights_lie_where_torch_puts_them(bert, tmp_path):
