@@ -93,9 +93,10 @@ class Exported:
 
 def export(options: argparse.Namespace) -> Exported:
     """Export, check and measure, and write the figures into the run's record or beside what was written."""
+    from distill.data.batching import spread
     from distill.data.columns import print_found_columns
     from distill.data.inspection import print_doubts
-    from distill.data.splits import load_data, resolve_task
+    from distill.data.splits import load_data, resolve_task, take
     from distill.data.tokenization import tokenize
     from distill.evaluation.comparison import check_comparable, describe_model
     from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
@@ -108,7 +109,7 @@ def export(options: argparse.Namespace) -> Exported:
         with_deployments,
     )
     from distill.export.deployment_speed import measure_latency
-    from distill.export.int8 import Int8Texts
+    from distill.export.int8 import CALIBRATION_TEXTS, Int8Texts
     from distill.models.inputs import reading_of
     from distill.models.loading import check_max_length, load_for_task
     from distill.utils.record_json import to_json
@@ -150,8 +151,9 @@ def export(options: argparse.Namespace) -> Exported:
     source = Source(student, model, task, data, folder, record)
     judge = None
     if options.int8:
-        train = tokenize(seen.train, student.tokenizer, data.max_length, **reading)
-        judge = Int8Texts(train, held_out, partial(compute_metrics, task, threshold=threshold))
+        some = take(seen.train, spread(len(seen.train), CALIBRATION_TEXTS))
+        calibration = tokenize(some, student.tokenizer, data.max_length, **reading)
+        judge = Int8Texts(calibration, held_out, partial(compute_metrics, task, threshold=threshold))
     deployments, beside = deploy(options, output, source, validation, expected, judge)
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
     files = {each.dtype: each.load for each in deployments}
@@ -184,6 +186,12 @@ def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
     if form == "bert":
         path = output / PROVENANCE
         figures = read_object(path, "export again") | figures
+    elif path.exists() and (earlier := read_object(path, "remove it")).get("models") == figures["models"]:
+        # Exports of this student in another format stay, where their files do.
+        replaced = set(names_of(output))
+        others = (each for each in earlier["deployments"] if each["file"] not in replaced)
+        kept = [each for each in others if output.with_name(each["file"]).exists()]
+        figures["deployments"] = [*kept, *figures["deployments"]]
     write_atomically(path, json.dumps(figures, indent=1) + "\n")
     return path
 
@@ -191,7 +199,7 @@ def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
 def writable_output(options: argparse.Namespace) -> Path:
     """Refuse an output that could not be written, before minutes are spent on it."""
     from distill.export.bert_folder import check_bert_output
-    from distill.export.formats import FILE_SUFFIXES, check_packages
+    from distill.export.formats import FILE_SUFFIXES, FORMATS, check_packages
 
     name, output = options.output, Path(options.output)
     if options.format == "bert":
@@ -206,6 +214,9 @@ def writable_output(options: argparse.Namespace) -> Path:
             raise UserError(f"--output {name} is a folder; give the name of a file, such as {example}")
         if options.format == "openvino" and output.suffix != suffix:  # by which OpenVINO knows it
             raise UserError(f"--output {name}: give the name of a file that ends in {suffix}")
+        for part in FORMATS[options.format].parts(output):
+            if part.is_dir() or (part.exists() and not output.exists()):  # not left by an export
+                raise UserError(f"--output {name}: {part} stands there already; remove it, or give another name")
         check_packages(options.format)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,11 @@ class Examples:
         return len(self.ids)
 
 
+def take(examples: Examples, indices: np.ndarray) -> Examples:
+    """Return the examples at ``indices``, in that order."""
+    return Examples(examples.ids[indices], [examples.texts[index] for index in indices], examples.labels[indices])
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a run trains on, selects on and reports on."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.model_copies import extend_positions, is_speed_only, make_inputs, prepare_model
@@ -42,15 +43,14 @@ UNLIMITED = 2**31
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of them, with what it answers; without a model there is the reason."""
+    """One of them, with what it answers; where it cannot be had there is the reason."""
 
     name: str
     format: str
     dtype: str
     """What it computes in: float32 and its like, or int8 of the weights."""
-    model: nn.Module | None = None
-    reload: Callable[[], nn.Module] | None = None
-    """Loads what has a number of threads of its own, so that it has as many as torch has now."""
+    load: Callable[[], nn.Module] | None = None
+    """Returns it with as many threads as torch has now."""
     logits: Splits | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the record says of it: ``megabytes``, ``fused``, or ``reason``."""
@@ -68,19 +68,33 @@ def measure_alternative_speed(
     points: dict[str, tuple[AlternativePoint, ...]] = {each.name: () for each in alternatives}
     for threads in thread_counts(setup.device):
         with on_threads(threads):
-            here = [each if each.reload is None else replace(each, model=each.reload()) for each in alternatives]
-            timed = _time_grid(setup, models, here, grid)
+            loaded, reasons = _load(alternatives)
+            timed = _time_grid(setup, models, loaded, grid)
         for each in alternatives:
-            points[each.name] += tuple(_speed_point(each, threads, point, setup) for point in timed)
+            reason = reasons.get(each.name)
+            points[each.name] += tuple(_speed_point(each, threads, point, setup, reason) for point in timed)
     return points
 
 
+def _load(alternatives: Sequence[Alternative]) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Return those that can be loaded by their names, and of the others why they cannot."""
+    loaded, reasons = {}, {}
+    for each in alternatives:
+        if each.load is None:
+            continue
+        try:
+            loaded[each.name] = each.load()
+        except Exception as error:  # an alternative never ends a comparison
+            reasons[each.name] = str(error) if isinstance(error, UserError) else short_reason(error)
+    return loaded, reasons
+
+
 def _time_grid(
-    setup: ComparisonSetup, models: Models, alternatives: Sequence[Alternative], grid: Sequence[tuple[int, int]]
+    setup: ComparisonSetup, models: Models, loaded: Mapping[str, nn.Module], grid: Sequence[tuple[int, int]]
 ) -> list[TimedPoint]:
     def time_point(batch_size: int, length: int) -> Times:
         try:
-            return _time_point(setup, models, alternatives, batch_size, length)
+            return _time_point(setup, models, loaded, batch_size, length)
         except (PointError, UserError) as error:
             raise PointError(str(error)) from error
         except Exception as error:  # whatever a library says to a shape; see `distill.export.alternatives._attempt`
@@ -91,13 +105,13 @@ def _time_grid(
 
 
 def _time_point(
-    setup: ComparisonSetup, models: Models, alternatives: Sequence[Alternative], batch_size: int, length: int
+    setup: ComparisonSetup, models: Models, loaded: Mapping[str, nn.Module], batch_size: int, length: int
 ) -> Times:
     """Return (blocks, rounds) seconds of each model by its name; PointError says why there are none."""
     in_torch: dict[str, nn.Module] = {"teacher": models.teacher, "student": models.student}
-    in_torch |= {each.name: each.model for each in alternatives if each.model is not None and each.format == "torch"}
-    in_onnx = {each.name: each.model for each in alternatives if each.model is not None and each.format == "onnx"}
-    if not in_onnx and len(in_torch) == len(("teacher", "student")):
+    in_torch |= {name: model for name, model in loaded.items() if isinstance(model, PreTrainedModel)}
+    in_onnx = {name: model for name, model in loaded.items() if name not in in_torch}
+    if not loaded:
         raise PointError("there is no alternative to time")
     if length > (find_positions(models.teacher) or UNLIMITED) or is_speed_only([models.teacher], length):
         raise PointError("longer than the teacher has positions")
@@ -120,13 +134,13 @@ def _time_point(
 
 
 def _speed_point(
-    alternative: Alternative, threads: int, point: TimedPoint, setup: ComparisonSetup
+    alternative: Alternative, threads: int, point: TimedPoint, setup: ComparisonSetup, reason: str | None
 ) -> AlternativePoint:
     """Return a point of the record from the times of teacher, student and the alternative."""
     place: dict[str, Any] = {"device": torch.device(setup.device).type, "dtype": alternative.dtype}
     place |= {"batch_size": point.batch_size, "length": point.length, "threads": threads}
     if alternative.name not in point.times:
-        return unmeasured(AlternativePoint, **place, reason=alternative.facts.get("reason") or point.reason)
+        return unmeasured(AlternativePoint, **place, reason=alternative.facts.get("reason") or reason or point.reason)
     teacher, student, times = (point.times[name] for name in ("teacher", "student", alternative.name))
     speedup, low, high = ratio_of_medians(teacher, times)
     over_student, over_student_low, over_student_high = ratio_of_medians(student, times)

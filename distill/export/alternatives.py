@@ -91,7 +91,7 @@ def _lengths(setup: ComparisonSetup, teacher: PreTrainedModel) -> list[int]:
 
 def _thresholds(task: Task, models: Models, alternative: Alternative) -> Thresholds:
     """Return by which thresholds the two answer a multi-label task; the teacher in another format keeps its own."""
-    model = alternative.model if alternative.format == "torch" else models.teacher
+    model = alternative.load() if alternative.load and alternative.format == "torch" else models.teacher
     return thresholds_of(task, {"teacher": models.teacher, "alternative": model})
 
 
@@ -135,25 +135,21 @@ def _teacher_in_onnx(
     def in_fp32() -> dict[str, Any]:
         _check_possible(teacher, validation, device)
         fused = export_fused(teacher, whole)
-        made = _loaded(whole)
-        logits = predict_validation(made["model"], validation, alone=True)
+        logits = predict_validation(OnnxClassifier(whole), validation, alone=True)
         _check_parity({**expected, **predict_extremes(teacher, validation, alone=True)}, logits)
-        return {**made, "logits": logits, "facts": {"megabytes": _megabytes(whole), "fused": fused}}
+        facts = {"megabytes": _megabytes(whole), "fused": fused}
+        return {"load": partial(OnnxClassifier, whole), "logits": logits, "facts": facts}
 
     def in_int8() -> dict[str, Any]:
         quantize_fused(whole, small)
-        made = _loaded(small)
-        logits = _predict(made["model"], validation, "cpu")
-        return {**made, "logits": logits, "facts": {"megabytes": _megabytes(small)}}
+        logits = _predict(OnnxClassifier(small), validation, "cpu")
+        facts = {"megabytes": _megabytes(small)}
+        return {"load": partial(OnnxClassifier, small), "logits": logits, "facts": facts}
 
     fp32 = _attempt(fp32, in_fp32)
-    if fp32.model is None:
+    if fp32.load is None:
         return [fp32, _without(int8, fp32.facts["reason"])]
     return [fp32, _attempt(int8, in_int8)]
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    return {"model": OnnxClassifier(path), "reload": partial(OnnxClassifier, path)}
 
 
 def _softmax_student(
@@ -164,7 +160,7 @@ def _softmax_student(
 ) -> Alternative:
     def in_torch() -> dict[str, Any]:
         model = load().to(device).eval()  # type: ignore[arg-type]
-        return {"model": model, "logits": _predict(model, validation, device)}
+        return {"load": lambda: model, "logits": _predict(model, validation, device)}
 
     return _attempt(Alternative(SOFTMAX, "torch", dtype), in_torch)
 

@@ -23,7 +23,7 @@ from distill.evaluation.quality import retention_over_splits
 from distill.evaluation.record import Record, finish_record
 from distill.evaluation.record_parts import DeploymentEntry, DeploymentPoint
 from distill.export.companions import write_companions
-from distill.export.formats import FileFormat, runtime_versions
+from distill.export.formats import FileFormat, exports_named, runtime_versions
 from distill.export.int8 import Int8Texts, choose_fp32_layers
 from distill.export.onnx import export_onnx
 from distill.models.flops import attention_name
@@ -121,7 +121,7 @@ def deploy_file(
                 deployments.append(deployment(final, "int8", model, logits, in_fp32))
                 checked[quantized] = final
             # Only now, one behind the other: nothing that takes long may part the files of one student.
-            write_companions(beside or {}, (output, final))
+            write_companions(beside or {}, exports_named(output.with_suffix("")))
             for path, name in checked.items():
                 move(form.parts(path), form.parts(name))
     except OSError as error:

@@ -43,6 +43,18 @@ class FileFormat:
         return FILE_SUFFIXES[self.name]
 
 
+def exports_named(stem: Path) -> list[Path]:
+    """Return all files that exports of one name may have left, of every format, in fp32 and in int8.
+
+    ``stem`` is their path without an ending; tokenizer and labels beside them are not among these.
+    """
+    found: list[Path] = []
+    for form in FORMATS.values():
+        for middle in ("", ".int8"):
+            found += form.parts(stem.with_name(f"{stem.name}{middle}{form.suffix}"))
+    return found
+
+
 def check_packages(name: str) -> None:
     """Refuse to start where a package that writes, quantises or runs a format is not installed."""
     if missing := [package for package in ONNX_PACKAGES if find_spec(package) is None]:

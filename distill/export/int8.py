@@ -20,6 +20,8 @@ ALLOWED_FALL = 0.005
 """By how much a metric may fall on texts of train that were held out: half a point."""
 MOST_TEXTS = 1000
 """So many of these are read to measure the fall."""
+CALIBRATION_TEXTS = 300
+"""So many texts of train tell the range of every activation, where scales are fixed."""
 FEW_TEXTS = 64
 """So many are read to find out how far a layer moves the logits."""
 

@@ -5,6 +5,7 @@ Shapes: B batch, N sequence length, C labels.
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate, spread
+from distill.data.batching import MODEL_INPUTS, TokenizedExamples, collate
 from distill.export.onnx import quiet, short_reason
 from distill.export.onnx_layers import nodes_of_layers
-from distill.utils.errors import UserError
+from distill.utils.errors import UserError, is_out_of_memory
 
 if TYPE_CHECKING:
     import openvino
-
-CALIBRATION_TEXTS = 300
-"""So many texts of train tell the range of every activation."""
 
 
 def weights_beside(path: Path) -> Path:
@@ -32,9 +30,8 @@ def weights_beside(path: Path) -> Path:
 
 def convert_to_openvino(onnx_file: Path, output: Path) -> None:
     """Write an ONNX file as an OpenVINO model in fp32, for the same shapes."""
-    import openvino
-
-    openvino.save_model(_read(onnx_file), str(output), compress_to_fp16=False)
+    with in_words("OpenVINO cannot take the exported model"):
+        _save(_read(onnx_file), output)
 
 
 def quantize_openvino(onnx_file: Path, output: Path, in_fp32: Collection[str], calibration: TokenizedExamples) -> None:
@@ -51,9 +48,8 @@ def quantize_openvino(onnx_file: Path, output: Path, in_fp32: Collection[str], c
     """
     # nncf reports what it does to its makers unless it believes to be tested by them.
     os.environ["NNCF_CI"] = "1"
-    with quiet():
+    with quiet(), in_words("NNCF cannot quantise the exported model"):
         import nncf
-        import openvino
         from nncf.openvino.quantization.quantize_model import native_quantize_impl
 
         # What the reader folded still hangs on the graph, where nncf stumbles on it; written and read it is gone.
@@ -70,14 +66,14 @@ def quantize_openvino(onnx_file: Path, output: Path, in_fp32: Collection[str], c
                 model,
                 nncf.Dataset(list(_inputs(calibration))),
                 model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=CALIBRATION_TEXTS,
+                subset_size=len(calibration),
                 # Smoothed between weights and activations, the same texts give another file every time.
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
                 ),
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False),
             )
-            openvino.save_model(quantized, str(output), compress_to_fp16=False)
+            _save(quantized, output)
 
 
 class OpenvinoClassifier(nn.Module):
@@ -97,24 +93,43 @@ class OpenvinoClassifier(nn.Module):
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        try:
+        with in_words("OpenVINO cannot run the exported model"):
             self.compiled = openvino.Core().compile_model(_read(path), "CPU", settings)
-        except RuntimeError as error:
-            raise UserError(f"OpenVINO cannot run the exported model: {short_reason(error)}") from error
         self.inputs = [port.get_any_name() for port in self.compiled.inputs]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Return (B, C) logits of (B, N) inputs."""
+        """Return (B, C) logits of (B, N) inputs; raises MemoryError where OpenVINO runs out of memory."""
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         given = dict(zip(MODEL_INPUTS, (input_ids, attention_mask, types), strict=True))
-        try:
+        with in_words(f"OpenVINO cannot run the exported model on {tuple(input_ids.shape)}"):
             answer = self.compiled({name: given[name].numpy() for name in self.inputs})
-        except RuntimeError as error:
-            shape = tuple(input_ids.shape)
-            raise UserError(f"OpenVINO cannot run the exported model on {shape}: {short_reason(error)}") from error
         return SequenceClassifierOutput(logits=torch.from_numpy(answer["logits"].copy()))
+
+
+@contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """Raise what OpenVINO and NNCF raise, errors of many kinds, as MemoryError, OSError or UserError.
+
+    ``what`` is what could not be done.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, UserError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError("OpenVINO: out of memory") from error
+        if "iostream error" in str(error):  # all that is said of a disk that is full
+            raise OSError("OpenVINO could not write all of it; see whether the disk is full") from error
+        raise UserError(f"{what}: {short_reason(error)}") from error
+
+
+def _save(model: "openvino.Model", output: Path) -> None:
+    import openvino
+
+    openvino.save_model(model, str(output), compress_to_fp16=False)
 
 
 def _read(path: Path) -> "openvino.Model":
@@ -127,7 +142,8 @@ def _read(path: Path) -> "openvino.Model":
 
 
 def _inputs(examples: TokenizedExamples) -> Iterator[dict[str, np.ndarray]]:
-    """Yield examples one by one, as many as it takes."""
-    for index in spread(len(examples), CALIBRATION_TEXTS):
+    """Yield examples one by one."""
+    for index in range(len(examples)):
         inputs, _ = collate(examples, np.array([index]))
-        yield {name: inputs[name].numpy() for name in MODEL_INPUTS}
+        types = torch.zeros_like(inputs["input_ids"])  # of a model that reads none
+        yield {name: inputs.get(name, types).numpy() for name in MODEL_INPUTS}

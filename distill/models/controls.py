@@ -1,10 +1,15 @@
 """Models that are timed beside teacher and student to tell what bought a speedup: layers, width or attention."""
 
 import copy
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from students.families import bert_settings, why_not
+
+SIZES = ("hidden_size", "num_attention_heads", "head_size", "intermediate_size")
+"""What of a configuration makes layers wide."""
 
 
 def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
@@ -13,11 +18,8 @@ def softmax_control(student: PreTrainedModel) -> PreTrainedModel | None:
     It splits a speedup into what fewer layers bought and what the attention bought. None for a model that does not
     name its attention mechanism, or that knows no softmax attention by that name.
     """
-    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
-        return None
-    config = copy.deepcopy(student.config)
-    config.attention, config.exact_up_to = "softmax", 0
-    return type(student)(config).eval()
+    config = _softmax_config(student)
+    return None if config is None else _build(student, config)
 
 
 def full_width_control(student: PreTrainedModel, teacher: PreTrainedModel) -> PreTrainedModel | None:
@@ -26,19 +28,34 @@ def full_width_control(student: PreTrainedModel, teacher: PreTrainedModel) -> Pr
     It tells what a narrower student's width bought. None where the student is as wide, where the teacher's layers are
     not BERT's or not all of one width, and where there is no control.
     """
-    control = softmax_control(student)
-    if control is None or why_not(teacher.config):
+    config = _softmax_config(student)
+    if config is None or why_not(teacher.config):
         return None
-    config, wide = copy.deepcopy(control.config), bert_settings(teacher.config)
-    sizes = {name: wide[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
-    same = all(set(_each_layer(getattr(config, name))) == {size} for name, size in sizes.items())
-    if same or any(isinstance(size, list) for size in sizes.values()):
+    teachers = bert_settings(teacher.config)
+    wide = {name: teachers.get(name) for name in SIZES}
+    if any(isinstance(size, list) for size in wide.values()):
         return None
-    for name, size in sizes.items():
-        setattr(config, name, size)
-    config.head_size = None
-    return type(student)(config).eval()
+    full = copy.deepcopy(config)
+    for name, size in wide.items():
+        setattr(full, name, size)
+    return None if _sizes(full) == _sizes(config) else _build(student, full)
 
 
-def _each_layer(size: int | list[int]) -> list[int]:
-    return size if isinstance(size, list) else [size]
+def _softmax_config(student: PreTrainedModel) -> Any:
+    if getattr(student.config, "attention", None) is None or "softmax" not in student.config.attentions:
+        return None
+    config = copy.deepcopy(student.config)
+    config.attention, config.exact_up_to = "softmax", 0
+    return config
+
+
+def _sizes(config: Any) -> list[tuple[int, int, int]]:
+    """Return of every layer the widths of hidden states, attention and feed-forward units."""
+    layers = [config.of_layer(index) for index in range(config.num_hidden_layers)]
+    return [(layer.hidden_size, layer.attention_size, layer.intermediate_size) for layer in layers]
+
+
+def _build(student: PreTrainedModel, config: Any) -> PreTrainedModel:
+    """Draw random weights without moving the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        return type(student)(config).eval()

@@ -277,5 +277,10 @@ def _reasons(alternative: AlternativeEntry) -> list[str]:
     """Explain what could not be measured: once where it is the whole alternative."""
     if alternative.reason:
         return [f"{alternative.name}: {alternative.reason}"]
-    missing = [point for point in alternative.usual_speed.values() if point.speedup is None]
-    return [f"{alternative.name}, {point.length:,} tokens: {point.reason}" for point in missing]
+    missing = [point for point in alternative.speed if point.speedup is None]
+    several = len(alternative.thread_counts) > 1
+    return [
+        f"{alternative.name}{', one thread' if several and point.threads == 1 else ''}, {point.length:,} tokens: "
+        f"{point.reason}"
+        for point in missing
+    ]

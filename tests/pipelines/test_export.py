@@ -23,9 +23,7 @@ from distill.data.splits import load_splits
 from distill.data.tokenization import tokenize
 from distill.evaluation.record import read_record
 from distill.export import deployment as deployments
-from distill.export import formats
 from distill.export import onnx as onnx_export
-from distill.export.companions import write_companions
 from distill.export.deployment_speed import measure_latency
 from distill.export.formats import FORMATS
 from distill.tasks import get_task
@@ -112,20 +110,6 @@ def test_int8_is_judged_on_what_the_run_held_out(place, tmp_path, monkeypatch, c
     assert judges[0].token_ids.tolist() == expected.token_ids.tolist()
 
 
-def test_what_stops_int8_leaves_the_older_files(place, tmp_path, monkeypatch):
-    """Looking for layers takes minutes; files of two students must not stand beside each other if it is cut short."""
-    older = {tmp_path / "student.onnx": "older", tmp_path / "student.int8.onnx": "older int8"}
-    for path, text in older.items():
-        path.write_text(text)
-
-    def stop(path, folder, texts, form):
-        raise UserError("stopped")
-
-    monkeypatch.setattr(deployments, "choose_fp32_layers", stop)
-    assert call(monkeypatch, *outside(place, "softmax"), "--output", tmp_path / "student.onnx", "--int8") == 2
-    assert {path: path.read_text() for path in tmp_path.iterdir()} == older
-
-
 def test_files_outside_a_run(exported):
     assert {path.name for path in exported.iterdir()} == FILES | {"student.json"}
     figures = json.loads((exported / "student.json").read_text())
@@ -155,18 +139,6 @@ def test_the_tokenizer_cuts_at_the_positions(exported):
     tokenizer = Tokenizer.from_file(str(exported / "student.tokenizer.json"))
     assert len(tokenizer.encode("good " * 100).ids) == SIZE["max_position_embeddings"]
     assert len(tokenizer.encode("good").ids) == 3
-
-
-def test_no_file_has_the_labels_of_another_student_beside_it(tmp_path):
-    """Killed between the companions and the file, an export of another student leaves no file at all."""
-    output, labels = tmp_path / "it.onnx", tmp_path / "it.labels.json"
-    write_companions({labels: "[]"}, [output])
-    output.write_bytes(b"of the first student")
-    write_companions({labels: "[]"}, [output])
-    assert output.exists(), "the same labels: the same kind of student"
-    write_companions({labels: '["other"]'}, [output])
-    assert not output.exists()
-    assert labels.read_text() == '["other"]'
 
 
 @pytest.mark.parametrize(("batch_size", "length", "padding"), [(1, 1, 0), (1, 32, 0), (3, 5, 2), (40, 17, 16)])
@@ -317,19 +289,6 @@ def test_answers_that_are_no_numbers_do_not_agree():
         deployments.check_parity(numbers, broken, "softmax")
 
 
-@pytest.mark.parametrize(
-    ("form", "missing", "words"),
-    [
-        ("onnx", "onnxscript", "not installed: onnxscript; pip install -r requirements.txt"),
-        ("openvino", "nncf", "--format openvino needs nncf; pip install openvino nncf"),
-    ],
-)
-def test_missing_packages_are_named(place, tmp_path, monkeypatch, capsys, form, missing, words):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else name)
-    assert call(monkeypatch, *outside(place), "--format", form, "--output", tmp_path / "student.xml") == 2
-    assert words in capsys.readouterr().err
-
-
 class Broken(torch.nn.Module):
     """A deployment that runs out of memory from 8 tokens on."""
 
@@ -349,23 +308,3 @@ def test_points_that_cannot_be_measured_are_null_with_a_reason(place):
     ]
     assert [point.speedup is None for point in points] == [False, True, True]
     assert points[0].pairs >= timing.MIN_ROUNDS
-
-
-def test_help_and_mistakes_do_not_wait_for_torch():
-    program = "import sys, pipelines.export; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
-
-
-def test_a_student_that_always_attends_exactly_has_no_condition_in_its_file():
-    """It has no more positions than it attends exactly; one with more asks for the length of each text."""
-    for exact_up_to, always in ((32, True), (31, False)):
-        torch.manual_seed(0)
-        config = StudentConfig(
-            attention="performer", num_features=8, exact_up_to=exact_up_to, num_hidden_layers=1, **SIZE
-        )
-        model = StudentForSequenceClassification(config).eval()
-        form = exports.prepare_form("onnx", model, 16)
-        assert (form.config.attention == "softmax") is always
-        inputs = {"input_ids": torch.arange(5, 10)[None]}
-        with torch.no_grad():
-            assert_close(form(**inputs).logits, model(**inputs).logits)

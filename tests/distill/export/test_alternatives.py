@@ -140,6 +140,25 @@ def test_one_thread_is_timed_and_all_that_torch_has(scene, monkeypatch):
         assert list(entry.speed_on(1)) == list(entry.usual_speed)
 
 
+def test_what_cannot_be_loaded_again_is_null_and_the_others_go_on(scene, monkeypatch):
+    """As where memory gives out."""
+    loaded = []
+
+    def load(path):
+        loaded.append(path)
+        if len(loaded) > 2:
+            raise MemoryError("no room")
+        return OnnxClassifier(path)
+
+    monkeypatch.setattr(alternatives, "OnnxClassifier", load)
+    fp32, int8, softmax = scene()
+    for entry in (fp32, int8):
+        assert entry.metrics
+        assert {point.speedup for point in entry.speed} == {None}
+        assert all("no room" in point.reason for point in entry.speed)
+    assert all(point.speedup for point in softmax.speed)
+
+
 def test_a_student_with_fewer_positions_is_timed_all_the_same(scene, make_bert):
     short = student_from_teacher(make_bert(max_position_embeddings=16), layer_map=[1], attention="softmax")[0].eval()
     for entry in scene(student=short, load=lambda: short):
@@ -226,7 +245,7 @@ def test_on_a_gpu_nothing_is_compared_with_the_cpu(tmp_path, scene):
     logits = {"validation": predict_logits(scene.teacher, scene.examples, device="cpu")}
     validation = {"validation": scene.examples}
     for found in alternatives._teacher_in_onnx(scene.teacher, validation, logits, "cuda:0", tmp_path):
-        assert found.model is None
+        assert found.load is None
         assert found.facts["reason"].endswith("this comparison ran on cuda")
 
 

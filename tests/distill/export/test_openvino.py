@@ -1,5 +1,6 @@
 """A student as an OpenVINO model: it answers as in torch, its layers are int8 but for those that are named."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,8 @@ from distill.export.formats import FORMATS
 from distill.export.int8 import Int8Texts
 from distill.export.onnx import export_onnx
 from distill.export.onnx_layers import layers_of
-from distill.export.openvino import OpenvinoClassifier, quantize_openvino
+from distill.export.openvino import OpenvinoClassifier, in_words, quantize_openvino
+from distill.utils.errors import UserError
 
 openvino: ModuleType = pytest.importorskip("openvino", reason="an extra: pip install openvino nncf")
 pytest.importorskip("nncf", reason="an extra: pip install openvino nncf")
@@ -77,6 +79,26 @@ def test_an_int8_answer_does_not_depend_on_its_batch(exported, make_examples, tm
     quantize_openvino(exported, tmp_path / "it.xml", (), make_examples(8))
     examples = make_examples(12)
     assert_close(predict(tmp_path / "it.xml", examples, 1), predict(tmp_path / "it.xml", examples, 12))
+
+
+def test_texts_without_token_types_calibrate(exported, make_examples, tmp_path):
+    """Tokenizers of RoBERTa and its like give none."""
+    quantize_openvino(exported, tmp_path / "it.xml", (), replace(make_examples(8), token_types=False))
+    assert int8_matrices(tmp_path / "it.xml") == len(layers_of(exported))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (RuntimeError("Check failed: basic_ios::clear: iostream error"), OSError, "disk"),
+        (RuntimeError("std::bad_alloc"), MemoryError, "out of memory"),
+        (ValueError("no such operation\nmore"), UserError, "cannot take it: ValueError: no such operation more"),
+        (UserError("as it is"), UserError, "^as it is$"),
+    ],
+)
+def test_what_libraries_raise_is_said_in_words(error, kind, words):
+    with pytest.raises(kind, match=words), in_words("OpenVINO cannot take it"):
+        raise error
 
 
 def test_a_loaded_model_outlives_its_file(exported, make_examples, tmp_path):

@@ -47,6 +47,20 @@ def test_that_of_full_width_has_the_teachers_sizes_and_the_students_depth(kind):
     assert control(input_ids=torch.ones(1, 5, dtype=torch.int64)).logits.shape == (1, 2)
 
 
+def test_a_control_has_heads_as_wide_as_the_teachers_and_moves_no_random_state():
+    """A teacher whose heads do not fill its hidden states; students that differ in their heads alone."""
+    sizes = SIZES | {"hidden_size": 16, "num_attention_heads": 3, "head_size": 8}
+    teacher = StudentForSequenceClassification(StudentConfig(**sizes, attention="softmax", max_position_embeddings=16))
+    student = StudentForSequenceClassification(StudentConfig(**sizes | STUDENT | {"head_size": 4}))
+    before = torch.get_rng_state()
+    control = full_width_control(student, teacher)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [layer.attention.self.query.weight.shape[0] for layer in control.bert.encoder.layer] == [24] * 3
+    assert softmax_control(student).bert.encoder.layer[0].attention.self.query.weight.shape[0] == 12
+    assert torch.equal(torch.get_rng_state(), before)
+    assert full_width_control(teacher, teacher) is None
+
+
 def test_there_is_none_of_full_width_where_the_teachers_layers_are_not_berts():
     student = StudentForSequenceClassification(StudentConfig(**SIZES | STUDENT | {"intermediate_size": 4}))
     assert full_width_control(student, SimpleNamespace(config=SimpleNamespace(model_type="xlnet"))) is None

@@ -74,3 +74,5 @@ def test_speeds_on_one_thread_stand_below(record):
     assert cells.rows[2][4:] == ("3.27×", "2.93×", "2.29×", "1.76×")
     assert cells.rows[4][1:] == ("-", "-", "-", *["5.00×"] * 4)
     assert cells.rows[6][1:] == ("-", "-", "-", *["7.00×"] * 4)
+    record["alternatives"][0]["speed"][0] |= {"speedup": None, "reason": "too slow"}
+    assert "teacher in ONNX Runtime fp32, one thread, 24 tokens: too slow" in alternative_cells(typed(record)).notes
