@@ -113,7 +113,14 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.models.inputs import reading_of
     from distill.models.loading import check_max_length, load_for_task
     from distill.utils.record_json import to_json
-    from pipelines.run.exported_run import check_same_student, find_run, length_of_run, rewrite_report, task_and_data
+    from pipelines.run.exported_run import (
+        answers_of_teacher,
+        check_same_student,
+        find_run,
+        length_of_run,
+        rewrite_report,
+        task_and_data,
+    )
     from pipelines.run.exports import Source, deploy, prepare_form
 
     output = writable_output(options)
@@ -158,7 +165,8 @@ def export(options: argparse.Namespace) -> Exported:
     grid = list(product(sorted(options.batch_sizes), sorted(options.lengths)))
     files = {each.dtype: each.load for each in deployments}
     speed = measure_latency(student.model, files, grid, options.seconds_per_point)
-    entries = describe_deployments(task, deployments, labels, expected, speed, threshold)
+    teacher = answers_of_teacher(folder) if folder else None
+    entries = describe_deployments(task, deployments, labels, expected, speed, threshold, teacher)
     written = [*(each.path for each in deployments), *beside]
     if folder and record:
         removed = [name for name in names_of(output) if not output.with_name(name).exists()]

@@ -274,7 +274,9 @@ class DeploymentEntry(JsonObject):
     metrics: Metrics | None
     speed: tuple[DeploymentPoint, ...]
     retention: Intervals | None = None
-    """Of the student in torch; None in records before this was measured, as the two below."""
+    """Of the student in torch; None in records before this was measured, as the ones below."""
+    teacher_retention: Intervals | None = None
+    """Of the teacher; None outside a run, which has no teacher."""
     agreement: float | None = None
     """With the student in torch."""
     fp32_layers: tuple[str, ...] | None = None

@@ -42,6 +42,15 @@ Logits = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What a model that is deployed, or its teacher, says of the validation examples."""
+
+    logits: Logits
+    threshold: float = HALF
+    """Of a multi-label task: the probability from which on a label is given."""
+
+
+@dataclass(frozen=True)
 class Deployment:
     """A file or folder that was checked and stands under its final name, and what it answers."""
 
@@ -144,6 +153,7 @@ def describe_deployments(
     expected: Logits,
     speed: Mapping[str, tuple[DeploymentPoint, ...]],
     threshold: float = HALF,
+    teacher: Reference | None = None,
 ) -> list[DeploymentEntry]:
     """Return the entries ``deployments`` of a record.
 
@@ -154,13 +164,14 @@ def describe_deployments(
         expected: of the student in torch.
         speed: of `distill.export.deployment_speed.measure_latency`.
         threshold: of the student, for a multi-label task.
+        teacher: what it answered, where it is known.
     """
     environment = describe_environment("cpu")
-    thresholds = {"teacher": threshold, "deployed": threshold}
     first = task.validation_splits[0]
 
-    def kept(deployment: Deployment) -> dict[str, Interval]:
-        both = {"teacher": expected, "deployed": deployment.logits}
+    def kept(deployment: Deployment, reference: Reference) -> dict[str, Interval]:
+        both = {"teacher": reference.logits, "deployed": deployment.logits}
+        thresholds = {"teacher": reference.threshold, "deployed": threshold}
         found = retention_over_splits(task, both, labels, "deployed", thresholds=thresholds)
         return significance.without_false_certainty(found, len(labels[first]))
 
@@ -172,7 +183,8 @@ def describe_deployments(
             megabytes=deployment.megabytes,
             parity=largest_difference(expected, deployment.logits),
             metrics=metrics_over_splits(task, deployment.logits, labels, threshold),
-            retention=kept(deployment),
+            retention=kept(deployment, Reference(expected, threshold)),
+            teacher_retention=None if teacher is None else kept(deployment, teacher),
             agreement=significance.agreement(
                 *(predictions(task, each[first], threshold) for each in (expected, deployment.logits))
             ),

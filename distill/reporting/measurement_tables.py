@@ -8,6 +8,7 @@ from distill.evaluation.record_parts import (
     AlternativePoint,
     DeploymentEntry,
     Interval,
+    Intervals,
     Metrics,
     SpeedPoint,
 )
@@ -152,7 +153,7 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
     rows, notes = [], []
     if deployments:
         scores = [metric_text(name, value) for name, value in metrics.items()]
-        rows.append(("torch float32", *scores, *[NOT_APPLICABLE] * 3))
+        rows.append(("torch float32", *scores, *[NOT_APPLICABLE] * 4))
     for deployment in deployments:
         scores = [metric_text(name, (deployment.metrics or {}).get(name)) for name in metrics]
         parity = deployment.parity
@@ -160,7 +161,7 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
             (
                 f"{deployment.format} {deployment.dtype} ({deployment.file})",
                 *scores,
-                percent_interval((deployment.retention or {}).get(next(iter(metrics), ""))),
+                *(percent_interval((kept or {}).get(next(iter(metrics), ""))) for kept in _kept(deployment)),
                 megabytes(deployment.megabytes),
                 MISSING if parity is None else f"{parity:.1e}",
             )
@@ -168,8 +169,19 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
         if deployment.fp32_layers:
             notes.append(f"in fp32 in {deployment.file}, found on held-out train: {', '.join(deployment.fp32_layers)}")
     scores = [metric_label(name) for name in metrics]
-    headers = ("student as", *scores, "kept of torch [95 %]", "file size", "largest difference of a logit")
+    headers = (
+        "student as",
+        *scores,
+        "kept of torch [95 %]",
+        "kept of the teacher",
+        "file size",
+        "largest difference of a logit",
+    )
     return Table("Deployments", headers, tuple(rows), tuple(notes))
+
+
+def _kept(deployment: DeploymentEntry) -> tuple[Intervals | None, Intervals | None]:
+    return deployment.retention, deployment.teacher_retention
 
 
 def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:

@@ -12,8 +12,10 @@ from distill.config.data_schema import DataConfig
 from distill.config.parsing import load_config
 from distill.data.splits import Examples
 from distill.evaluation.disagreements import find_disagreements
+from distill.evaluation.metrics import HALF
 from distill.evaluation.predictions_file import read_predictions
 from distill.evaluation.record import Record
+from distill.export.deployment import Reference
 from distill.reporting.answers import Answers
 from distill.reporting.base_model import describe_base_model
 from distill.reporting.model_card import write_export_card, write_model_card
@@ -90,6 +92,14 @@ def check_same_student(folder: RunFolder, logits: Mapping[str, np.ndarray], spli
             f"the student does not predict what {folder.path / 'predictions.parquet'} says; "
             "give the student of this run and the data that it was compared on"
         )
+
+
+def answers_of_teacher(folder: RunFolder) -> Reference:
+    """Return what the teacher of a run said of the validation examples."""
+    predicted = read_predictions(folder.path / "predictions.parquet")
+    by_split = predicted.groupby("split", sort=False)["teacher_logits"]
+    threshold = float(predicted["teacher_threshold"].iloc[0]) if "teacher_threshold" in predicted else HALF
+    return Reference({str(split): np.stack(logits.to_list()) for split, logits in by_split}, threshold)
 
 
 def rewrite_report(folder: RunFolder, record: Record, task: Task, validation: Mapping[str, Examples]) -> Path:

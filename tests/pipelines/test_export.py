@@ -65,6 +65,7 @@ def test_a_run_gets_its_deployments(place, tmp_path, monkeypatch, capsys):
     assert full.parity < 1e-4 < int8.parity < 1
     assert full.metrics == record.models.student.metrics
     assert full.retention["accuracy"].value == full.agreement == 1
+    assert full.teacher_retention["accuracy"].value == record.retention["accuracy"].value
     assert full.fp32_layers is None
     assert isinstance(int8.fp32_layers, tuple)
     assert full.megabytes == output.stat().st_size / 1e6 > int8.megabytes > 0

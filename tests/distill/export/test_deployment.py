@@ -11,7 +11,7 @@ from helpers.small_students import student
 from distill.benchmark.timing import TimedPoint
 from distill.evaluation.record_parts import DeploymentEntry
 from distill.export import deployment_speed
-from distill.export.deployment import Deployment, describe_deployments, with_deployments
+from distill.export.deployment import Deployment, Reference, describe_deployments, with_deployments
 from distill.tasks import get_task
 
 
@@ -66,3 +66,11 @@ def test_what_a_file_keeps_is_counted_against_the_student_in_torch(tmp_path):
     assert found.retention["accuracy"].value == pytest.approx(6 / 8)
     assert found.retention["accuracy"].low < 6 / 8 < found.retention["accuracy"].high <= 1
     assert found.agreement == pytest.approx(0.8)
+    assert found.teacher_retention is None
+    teacher = np.eye(2)[[0] * 5 + [1] * 5]
+    (found,) = describe_deployments(
+        *(get_task("sst2"), [deployment], {"validation": labels}, {"validation": in_torch}, {"int8": ()}),
+        teacher=Reference({"validation": teacher}),
+    )
+    assert found.teacher_retention["accuracy"].value == pytest.approx(6 / 5)
+    assert found.retention["accuracy"].value == pytest.approx(6 / 8)
