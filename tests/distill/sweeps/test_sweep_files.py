@@ -23,6 +23,7 @@ FILES = {
     "glue_full_depth_copies": ["glue_full_depth_performer", "glue_full_depth_copies"],
     "glue_full_depth_performer": ["glue_full_depth_performer"],
     "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
+    "narrow": ["narrow"],
     "recipes": ["recipes"],
     "speeds": ["speeds"],
     "zoo": ["zoo"],
