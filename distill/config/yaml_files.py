@@ -90,6 +90,14 @@ def load_yaml(text: str) -> Any:
     return loaded
 
 
+def load_value(text: str, option: str) -> Any:
+    """Load one value that a command line gives to ``option``; UserError where it is no YAML."""
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{option}: {text!r} cannot be read: {getattr(error, 'problem', error)}") from error
+
+
 def _compose(text: str) -> yaml.Node | None:
     """Return what is written, unless it holds what no configuration needs and what is not safe to load.
 

@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 
 from distill.config.parsing import make_parser, names_as_written
-from distill.config.yaml_files import SECTIONS, text_at
+from distill.config.yaml_files import SECTIONS, load_value, text_at
 from distill.training.finished import is_finished
 from distill.utils.errors import UserError, choices_hint
 
@@ -88,10 +88,14 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
     """
     parser = make_parser(SweepConfig, description)
     try:
-        namespace = parser.parse_args(names_as_written(sys.argv[1:] if arguments is None else arguments))
+        rest, given = _take_keys(names_as_written(sys.argv[1:] if arguments is None else arguments))
+        namespace = parser.parse_args(rest)
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
-        sweep = replace(sweep, overrides=_dotted(sweep.overrides))
+        students = {name: dict(keys) for name, keys in sweep.students.items()}
+        for name, keys in given["students"].items():
+            students[name] = students.get(name, {}) | keys
+        sweep = replace(sweep, students=students, overrides=_dotted(sweep.overrides) | given["overrides"].get("", {}))
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         raise UserError(f"sweep: {' '.join(str(error).split())}") from error
     for name in ("configs", "students", "seeds", "launcher"):
@@ -149,8 +153,37 @@ def _refuse_shared_repositories(sweep: SweepConfig) -> None:
             owners[name] = run
 
 
+def _take_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, dict[str, Any]]]]:
+    """Take ``--overrides.KEY VALUE`` and ``--students.NAME.KEY VALUE`` out of a command line.
+
+    The parser takes the parts of a dotted key for dicts in dicts, of which a second one would replace the first.
+
+    Returns:
+        The other arguments; and option -> name of a student, or nothing -> dotted key -> value.
+    """
+    rest: list[str] = []
+    given: dict[str, dict[str, dict[str, Any]]] = {"overrides": {}, "students": {}}
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        option, equals, value = argument.partition("=")
+        kind, _, key = option.removeprefix("--").partition(".")
+        name = ""
+        if kind == "students":
+            name, _, key = key.partition(".")
+        if not option.startswith("--") or kind not in given or not key:
+            rest.append(argument)
+            continue
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise UserError(f"sweep: {option} has no value; give one behind it")
+            value = waiting.pop(0)
+        given[kind].setdefault(name, {})[key] = load_value(value, option)
+    return rest, given
+
+
 def _dotted(keys: dict[str, Any]) -> dict[str, Any]:
-    """Return dotted keys in place of nested ones: ``--overrides.data.dir DATA`` arrives nested. Later ones win."""
+    """Return dotted keys in place of nested ones, as a file may have them. Later ones win."""
     found: dict[str, Any] = {}
     for key, value in keys.items():
         if key in (*SECTIONS, "teacher.scratch") and isinstance(value, dict):

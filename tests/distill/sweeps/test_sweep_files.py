@@ -6,6 +6,7 @@ import pytest
 
 from distill.config.parsing import parse_config
 from distill.sweeps.schema import SweepRun, parse_sweep, sweep_runs
+from distill.utils.errors import UserError
 from students import ATTENTIONS, STUDENTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,8 +71,40 @@ def test_a_key_on_the_command_line_takes_the_place_of_the_files(monkeypatch):
     more = [part for key, value in given.items() for part in (f"--overrides.{key}", value)]
     sweep = parse_sweep(["--config", str(FOLDER / "glue.yaml"), *more])
     assert sweep.overrides["teacher.checkpoint"] == "runs/teachers/{task}/teacher"
-    assert {key: sweep.overrides[key] for key in given} == given
+    assert {key: str(sweep.overrides[key]) for key in given} == given
     options = sweep_runs(sweep)[0].command
     config = parse_config(options[options.index("--config") :], STUDENTS)
     assert (config.data.dir, config.data.max_length, config.baseline.epochs) == ("DATA", 128, 1)
     assert config.teacher.scratch.num_layers == 2
+
+
+def test_keys_of_one_section_on_the_command_line_do_not_replace_each_other(monkeypatch):
+    """Neither those of the file; a value is read as in a file, names as they are written."""
+    monkeypatch.chdir(ROOT)
+    keys = ["--overrides.data.dir", "DATA", "--overrides.data.seed=3", "--overrides.data.label_names", "[no, yes]"]
+    keys += ["--overrides.hub.repo", "null", "--overrides.baseline.epochs", "2"]
+    keys += ["--students.narrow.student.num_layers", "2", "--students.narrow.student.hidden_size", "64"]
+    keys += ["--students.performer-3.student.num_features", "64"]
+    sweep = parse_sweep(["--config", str(FOLDER / "glue.yaml"), *keys])
+    expected = {"data.dir": "DATA", "data.seed": 3, "data.label_names": ["no", "yes"], "hub.repo": None}
+    assert {key: sweep.overrides[key] for key in expected} == expected
+    assert sweep.overrides["baseline.epochs"] == 2
+    assert sweep.overrides["cache.dir"] == "runs/teacher_outputs"
+    assert sweep.students["narrow"] == {"student.num_layers": 2, "student.hidden_size": 64}
+    assert sweep.students["performer-3"] == {"student.num_layers": 3, "student.num_features": 64}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--overrides.data.dir"], r"sweep: --overrides\.data\.dir has no value; give one behind it"),
+        (
+            ["--overrides.data.dir", "--workers", "2"],
+            r"sweep: --overrides\.data\.dir has no value; give one behind it",
+        ),
+        (["--overrides.stages", "[a"], r"--overrides\.stages: '\[a' cannot be read"),
+    ],
+)
+def test_a_key_without_a_value_that_can_be_read_is_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        parse_sweep(["--config", str(FOLDER / "glue.yaml"), *arguments])
