@@ -83,9 +83,14 @@ class StudentLayer(GradientCheckpointingLayer):
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
-        parts = parts_of_tokens(attention_output, self.intermediate_size)
+        parts = [attention_output] if self._is_watched() else parts_of_tokens(attention_output, self.intermediate_size)
         outputs = [self.output(self.intermediate(part), part) for part in parts]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1).view_as(attention_output)), state
+
+    def _is_watched(self) -> bool:
+        """Whether somebody hooked a feed-forward module, and expects all tokens there in their places."""
+        modules = (*self.intermediate.modules(), *self.output.modules())
+        return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 class StudentEncoder(nn.Module):

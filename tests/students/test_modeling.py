@@ -258,8 +258,14 @@ def test_feed_forward_units_of_many_tokens_are_computed_in_parts(name, monkeypat
     """Without a gradient; the parts are the whole, and of the first token alone there is nothing to cut."""
     options = {"feed_forward_block": 4} if name == "scaling" else {}
     model, seen = student(attention=name, attention_options=options), []
-    for layer in model.bert.encoder.layer:
-        layer.intermediate.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[:2])))
+    kind = type(model.bert.encoder.layer[0].intermediate)
+    original = kind.forward
+
+    def forward(module, hidden_states):
+        seen.append(tuple(hidden_states.shape[:2]))
+        return original(module, hidden_states)
+
+    monkeypatch.setattr(kind, "forward", forward)
 
     def states(units):
         monkeypatch.setattr(modeling, "MOST_UNITS", units)
@@ -273,3 +279,14 @@ def test_feed_forward_units_of_many_tokens_are_computed_in_parts(name, monkeypat
         assert seen == [(1, 8), (1, 8), (1, 8), (1, 6)] * 2
     assert_close(states(1).detach(), whole)
     assert seen == [(3, 10)] * 2
+
+
+def test_who_hooks_a_feed_forward_layer_gets_all_tokens_at_once(monkeypatch):
+    monkeypatch.setattr(modeling, "MOST_UNITS", 1)
+    model, seen = student(attention="performer"), []
+    first, second = model.bert.encoder.layer
+    first.intermediate.dense.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    second.output.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    with torch.no_grad():
+        model(**batch(), output_hidden_states=True)
+    assert seen == [(3, 10, SIZES["hidden_size"])] * 2
