@@ -83,7 +83,9 @@ class StudentLayer(GradientCheckpointingLayer):
         self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
-        parts = [attention_output] if self._is_watched() else parts_of_tokens(attention_output, self.intermediate_size)
+        parts = parts_of_tokens(attention_output, self.intermediate_size)
+        if len(parts) > 1 and self._is_watched():
+            parts = [attention_output]
         outputs = [self.output(self.intermediate(part), part) for part in parts]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1).view_as(attention_output)), state
 
