@@ -26,7 +26,7 @@ TABLES: dict[str, RenderTable] = {
         result_quality.demo,
         *(result_speed.glue_speed, result_speed.glue_latency, result_speed.speed_variants),
         result_speed.kernels,
-        *(result_speed.training_speed, result_speed.repeatability, result_speed.int8, result_speed.target_speed),
+        *(result_speed.training_speed, result_speed.repeatability, result_speed.deployed, result_speed.target_speed),
         *(result_speed.kill_tests, result_speed.checkpoint_cost),
         *(result_reference.index, result_reference.config_keys),
     )

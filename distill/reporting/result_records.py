@@ -58,7 +58,7 @@ class Records:
         return self._read[name]
 
     def record(self, name: str) -> Record:
-        """Return the record of one comparison by its name without ending, such as ``sst2/performer-6-export``.
+        """Return the record of one comparison by its name without ending, such as ``speed/mrpc-target-5``.
 
         Raises:
             UserError: there is no such record, or it lacks something.

@@ -17,12 +17,12 @@ EXPERIMENTS = {
     "mechanism_costs": "speed, memory and growth of every mechanism",
     "mechanisms": "every mechanism, distilled alike on real GLUE",
     "mechanisms_embedded": "the same on miniature GLUE",
+    "narrow": "narrow students of five layers and their int8 files",
     "own_data": "data of one's own, with the recipe chosen from it",
     "published": "scores of others on GLUE, with the page each was read on",
     "recipes": "ways to a student of three layers",
     "repeatability": "the same speed comparison several times",
     "speed": "speed of the students of `glue` and `front`",
-    "sst2": "the ONNX export of a student",
     "training_speed": "four ways to match layers",
     "unlabelled": "texts without labels beside few labelled ones",
 }

@@ -1,10 +1,17 @@
 """The tables of the pages that say what things cost, in time and in memory, each rendered from records."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import TypeVar
 
 from distill.evaluation.record import Record, model_metrics
+from distill.evaluation.record_parts import Interval
 from distill.reporting.result_glue import SOFTMAX, STUDENTS
 from distill.reporting.result_records import (
+    MAIN_METRICS,
+    METRIC_NAMES,
+    TASK_NAMES,
     Records,
     interval,
     known,
@@ -15,6 +22,14 @@ from distill.reporting.result_records import (
     star,
     times,
 )
+
+T = TypeVar("T")
+
+
+def only(found: Iterable[T]) -> T:
+    """Return the one thing that is found; ValueError where there are none or several."""
+    (one,) = found
+    return one
 
 
 def glue_speed(records: Records) -> list[str]:
@@ -106,18 +121,48 @@ def repeatability(records: Records) -> list[str]:
     return markdown_table([*heads, "points at which all are", "teacher against itself: interval contains 1"], rows)
 
 
-def int8(records: Records) -> list[str]:
-    """A student in torch, in ONNX and in ONNX int8."""
-    found = records.record("sst2/performer-6-export")
-    rows = [["torch", percent(model_metrics(found, "student")["accuracy"]), "", "1"]]
-    for each in found.deployments:
-        points = {(point.batch_size, point.length): point for point in each.speed}
-        name = "ONNX int8" if each.dtype == "int8" else "ONNX fp32"
-        accuracy = percent((each.metrics or {})["accuracy"])
-        cells = [accuracy, f"{each.megabytes:.0f}", times(points[1, 128].interval)]
-        rows.append([name, *cells])
-    heads = ["student", "SST-2 accuracy", "MB", "times as fast as torch at 128 tokens, batch 1 [95 %]"]
-    return markdown_table(heads, rows)
+NARROW = {
+    "performer-5x192": ("5 x 192 x 192", ("mrpc", "sst2", "rte")),
+    "performer-5x256": ("5 x 256 x 512", ("mrpc", "rte")),
+}
+"""Students of configs/sweeps/narrow.yaml: layers, width, feed-forward units, and the tasks that they were trained on;
+the first has all of them."""
+NARROW_LENGTHS = (16, 32, 128, 512)
+
+
+def deployed(records: Records) -> list[str]:
+    """Narrow students and their teachers as int8 files: how fast on one thread, and what they keep of the teachers."""
+    first, (_, tasks) = next(iter(NARROW.items()))
+    rows = []
+    for student, (shape, own_tasks) in NARROW.items():
+        runs = {task: records.record(f"narrow/{task}-{student}") for task in own_tasks}
+        files = {task: only(each for each in run.deployments if each.dtype == "int8") for task, run in runs.items()}
+        in_torch, file = points_by_length(records.record(f"narrow/speed-{student}")), files[tasks[0]]
+        exported = {each.length: each for each in file.speed if (each.batch_size, each.threads) == (1, 1)}
+        speeds = [known(in_torch[each].speedup) * known(exported[each].speedup) for each in NARROW_LENGTHS]
+        kept = {task: (each.teacher_retention or {})[runs[task].main_metric] for task, each in files.items()}
+        rows.append(_deployed_row(f"student {shape}", file.megabytes, speeds, [kept.get(task) for task in tasks]))
+    runs = {task: records.record(f"narrow/{task}-{first}") for task in tasks}
+    rivals = {task: only(each for each in run.alternatives if each.dtype == "int8") for task, run in runs.items()}
+    timed = only(
+        each for each in records.record(f"narrow/speed-{first}").alternatives if each.dtype == "int8"
+    ).usual_speed
+    speeds = [known(timed[each].speedup) for each in NARROW_LENGTHS]
+    kept = {task: (each.retention or {})[runs[task].main_metric] for task, each in rivals.items()}
+    rows.append(_deployed_row("teacher", rivals[tasks[0]].megabytes, speeds, list(kept.values())))
+    heads = ["int8 in ONNX Runtime", "MB", *(f"at {each}" for each in NARROW_LENGTHS)]
+    names = [f"{TASK_NAMES[task]} {METRIC_NAMES[MAIN_METRICS[task]]} kept, %" for task in tasks]
+    return markdown_table([*heads, *names, "mean"], rows)
+
+
+def _deployed_row(
+    name: str, size: float | None, speeds: Sequence[float], kept: Sequence[Interval | None]
+) -> list[str]:
+    """Return a row of the table; without a mean where a task is missing."""
+    shares = [known(each.value) for each in kept if each is not None]
+    average = percent(mean(shares)) if len(shares) == len(kept) else ""
+    cells = ["" if each is None else interval(each) for each in kept]
+    return [name, f"{size:.0f}", *(f"{each:.1f}" for each in speeds), *cells, average]
 
 
 def target_speed(records: Records) -> list[str]:
@@ -134,7 +179,7 @@ def target_speed(records: Records) -> list[str]:
         agreement = "" if each.agreement is None else percent(each.agreement)
         rows.append([name, f"{each.speedup:.2f} [{each.low:.2f}, {each.high:.2f}]", agreement, kept])
     rows.append(["its int8 file in ONNX Runtime", *_int8_against_teacher(run, search.length)])
-    (rival,) = [each for each in run.alternatives if each.dtype == "int8"]
+    rival = only(each for each in run.alternatives if each.dtype == "int8")
     point = rival.usual_speed[search.length]
     rows.append([rival.name, times(point.interval), "", interval((rival.retention or {})[metric])])
     heads = ["layers x width x feed-forward", "times as fast [95 %]", "same answers after a short run, %"]
