@@ -207,7 +207,7 @@ def write_figures(output: Path, form: str, figures: dict[str, Any]) -> Path:
 def writable_output(options: argparse.Namespace) -> Path:
     """Refuse an output that could not be written, before minutes are spent on it."""
     from distill.export.bert_folder import check_bert_output
-    from distill.export.formats import FILE_SUFFIXES, FORMATS, check_packages
+    from distill.export.formats import FORMATS, check_packages
 
     name, output = options.output, Path(options.output)
     if options.format == "bert":
@@ -216,7 +216,7 @@ def writable_output(options: argparse.Namespace) -> Path:
         output = Path(os.path.abspath(name))
         check_bert_output(output)
     else:
-        suffix = FILE_SUFFIXES[options.format]
+        suffix = FORMATS[options.format].suffix
         if output.is_dir():
             example = output / f"student{suffix}"
             raise UserError(f"--output {name} is a folder; give the name of a file, such as {example}")

@@ -16,8 +16,6 @@ from distill.utils.errors import UserError
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPENVINO_PACKAGES = ("openvino", "nncf")
-FILE_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
-"""Of the file that is loaded, by format."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class FileFormat:
     """onnx or openvino, as the command line and the record say it."""
     title: str
     """As it is called in a sentence."""
+    suffix: str
+    """Of the file that is loaded."""
     convert: Callable[[Path, Path], None]
     """Write the ONNX file that is given first as one of this kind, in fp32."""
     quantize: Callable[[Path, Path, Collection[str], TokenizedExamples], None]
@@ -36,11 +36,6 @@ class FileFormat:
     """Return a classifier with as many threads as torch has at that moment."""
     parts: Callable[[Path], tuple[Path, ...]]
     """All files that belong to one, in the order in which they are moved: the one that is loaded comes last."""
-
-    @property
-    def suffix(self) -> str:
-        """Of the file that is loaded."""
-        return FILE_SUFFIXES[self.name]
 
 
 def exports_named(stem: Path) -> list[Path]:
@@ -85,8 +80,10 @@ def _with_weights(path: Path) -> tuple[Path, ...]:
 FORMATS: Mapping[str, FileFormat] = {
     form.name: form
     for form in (
-        FileFormat("onnx", "ONNX", _copy, _quantize_onnx, OnnxClassifier, lambda path: (path,)),
-        FileFormat("openvino", "OpenVINO", convert_to_openvino, quantize_openvino, OpenvinoClassifier, _with_weights),
+        FileFormat("onnx", "ONNX", ".onnx", _copy, _quantize_onnx, OnnxClassifier, lambda path: (path,)),
+        FileFormat(
+            "openvino", "OpenVINO", ".xml", convert_to_openvino, quantize_openvino, OpenvinoClassifier, _with_weights
+        ),
     )
 }
 """ONNX, run by onnxruntime, and OpenVINO: FILE.xml with its weights in FILE.bin."""

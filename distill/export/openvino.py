@@ -105,7 +105,10 @@ class OpenvinoClassifier(nn.Module):
         given = dict(zip(MODEL_INPUTS, (input_ids, attention_mask, types), strict=True))
         with in_words(f"OpenVINO cannot run the exported model on {tuple(input_ids.shape)}"):
             answer = self.compiled({name: given[name].numpy() for name in self.inputs})
-        return SequenceClassifierOutput(logits=torch.from_numpy(answer["logits"].copy()))
+        logits = torch.from_numpy(answer["logits"].copy())
+        if len(logits) != len(input_ids):  # its answer to a text for which there are no positions
+            raise UserError(f"OpenVINO gives no answer to texts of {input_ids.shape[1]} tokens; give shorter ones")
+        return SequenceClassifierOutput(logits=logits)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from distill.evaluation.record_parts import (
     AlternativePoint,
     DeploymentEntry,
     Interval,
-    Intervals,
     Metrics,
     SpeedPoint,
 )
@@ -156,12 +155,12 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
         rows.append(("torch float32", *scores, *[NOT_APPLICABLE] * 4))
     for deployment in deployments:
         scores = [metric_text(name, (deployment.metrics or {}).get(name)) for name in metrics]
-        parity = deployment.parity
+        parity, both = deployment.parity, (deployment.retention, deployment.teacher_retention)
         rows.append(
             (
                 f"{deployment.format} {deployment.dtype} ({deployment.file})",
                 *scores,
-                *(percent_interval((kept or {}).get(next(iter(metrics), ""))) for kept in _kept(deployment)),
+                *(percent_interval((kept or {}).get(next(iter(metrics), ""))) for kept in both),
                 megabytes(deployment.megabytes),
                 MISSING if parity is None else f"{parity:.1e}",
             )
@@ -178,10 +177,6 @@ def deployment_cells(metrics: Metrics, deployments: Sequence[DeploymentEntry]) -
         "largest difference of a logit",
     )
     return Table("Deployments", headers, tuple(rows), tuple(notes))
-
-
-def _kept(deployment: DeploymentEntry) -> tuple[Intervals | None, Intervals | None]:
-    return deployment.retention, deployment.teacher_retention
 
 
 def deployment_speed_cells(deployments: Sequence[DeploymentEntry]) -> Table:

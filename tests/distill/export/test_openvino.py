@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from helpers.closeness import assert_close
 from helpers.small_students import student
 
@@ -99,6 +100,13 @@ def test_texts_without_token_types_calibrate(exported, make_examples, tmp_path):
 def test_what_libraries_raise_is_said_in_words(error, kind, words):
     with pytest.raises(kind, match=words), in_words("OpenVINO cannot take it"):
         raise error
+
+
+def test_a_text_longer_than_the_positions_is_no_empty_answer(exported, tmp_path):
+    FORMATS["openvino"].convert(exported, tmp_path / "it.xml")
+    ids = torch.full((1, 40), 7)
+    with pytest.raises(UserError, match="OpenVINO"):
+        OpenvinoClassifier(tmp_path / "it.xml")(ids, torch.ones_like(ids))
 
 
 def test_a_loaded_model_outlives_its_file(exported, make_examples, tmp_path):
