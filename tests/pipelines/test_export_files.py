@@ -84,7 +84,7 @@ def test_figures_of_another_format_stay_where_their_file_does(tmp_path):
     def figures(*files, student="a"):
         return {"models": {"student": student}, "deployments": [{"file": file} for file in files]}
 
-    for name in ("s.onnx", "s.int8.onnx"):
+    for name in ("s.onnx", "s.int8.onnx", "s.xml"):
         (tmp_path / name).write_text("it")
     export.write_figures(tmp_path / "s.onnx", "onnx", figures("s.onnx", "s.int8.onnx", "s.int8.xml"))
     export.write_figures(tmp_path / "s.xml", "openvino", figures("s.xml"))
