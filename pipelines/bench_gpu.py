@@ -3,10 +3,11 @@
     python pipelines/bench_gpu.py
     python pipelines/bench_gpu.py --parts attention --lengths 2048 16384 --batch_sizes 1
 
-Takes about eight minutes. Three parts:
+Takes about eight minutes. Four parts:
 checks      a student of every mechanism, fp32 and bf16, against itself in fp64 on the CPU.
 attention   SDPA on padded texts, FlashAttention on packed ones, and Performer in plain torch, compiled and by its
             kernel in Triton, interleaved: 12 heads of 64 in bf16, texts of half to the full length.
+layers      those of a student (six of BERT's size), with the padding of such texts, compiled, and without it.
 training    a small run under each of two launchers, on all GPUs.
 
 Prints tables and writes JSON. Exit code 0; 1 if a check or a launcher failed; 2 for a mistake in the command.
@@ -34,11 +35,15 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("checks", "attention", "training")
+PARTS = ("checks", "attention", "layers", "training")
 NUM_HEADS, HEAD_SIZE, NUM_FEATURES = 12, 64, 256
 SMALL: dict[str, Any] = {
     **{"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
     **{"vocab_size": 100, "max_position_embeddings": 64, "num_features": 16},
+}
+LARGE: dict[str, Any] = {
+    **{"num_hidden_layers": 6, "hidden_size": NUM_HEADS * HEAD_SIZE, "num_attention_heads": NUM_HEADS},
+    **{"intermediate_size": 4 * NUM_HEADS * HEAD_SIZE, "num_features": NUM_FEATURES},
 }
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 """Largest difference of a logit from fp64, relative to the largest logit: 24 and 8 bits after two layers."""
@@ -59,7 +64,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--parts", choices=PARTS, nargs="+", default=PARTS, help=f"what to do {default}")
     add("--lengths", type=positive, nargs="+", default=lengths, metavar="TOKENS", help=f"lengths to time {default}")
     add("--batch_sizes", type=positive, nargs="+", default=batches, metavar="TEXTS", help=f"batches {default}")
-    add("--seconds", type=positive_seconds, default=10.0, metavar="SECONDS", help=f"time per point {default}")
+    add("--seconds", type=positive_seconds, default=6.0, metavar="SECONDS", help=f"time per point {default}")
     add("--device", choices=("cpu", "cuda"), default="cuda", help=f"cpu tries this script itself {default}")
     add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
@@ -85,6 +90,16 @@ def check_mechanism(name: str, dtype: "torch.dtype", device: str) -> dict[str, A
     return {"attention": name, "dtype": kind, "error": error, "passed": error <= TOLERANCES[kind]}
 
 
+def lengths_and_mask(batch_size: int, length: int, device: str) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return the lengths (B,) of texts of half to all of ``length`` tokens, and their mask (B, N) on the device."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(-(-length // 2), length + 1, (batch_size,), generator=generator)
+    lengths[0] = length
+    return lengths, (torch.arange(length) < lengths[:, None]).to(device)
+
+
 def contenders(batch_size: int, length: int, device: str) -> dict[str, Callable[[], Any]]:
     """Return calls that attend in ``batch_size`` texts of half to all of ``length`` tokens, by name."""
     import torch
@@ -96,9 +111,7 @@ def contenders(batch_size: int, length: int, device: str) -> dict[str, Callable[
     generator = torch.Generator().manual_seed(0)
     shape = (3, batch_size, length, NUM_HEADS, HEAD_SIZE)
     query, key, value = torch.randn(shape, device=device, dtype=torch.bfloat16).transpose(2, 3)
-    lengths = torch.randint(-(-length // 2), length + 1, (batch_size,), generator=generator)
-    lengths[0] = length
-    mask = (torch.arange(length) < lengths[:, None]).to(device)
+    lengths, mask = lengths_and_mask(batch_size, length, device)
     projection = draw_projection(NUM_FEATURES, HEAD_SIZE, generator).to(device)
     performer = (query, key, value, mask, projection)
     calls: dict[str, Callable[[], Any]] = {
@@ -119,8 +132,33 @@ def contenders(batch_size: int, length: int, device: str) -> dict[str, Callable[
     return calls
 
 
-def time_point(batch_size: int, length: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time all contenders of one point against SDPA; null with a reason where that cannot be done."""
+def encoders(batch_size: int, length: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Return calls of a student's layers on ``batch_size`` texts of half to all of ``length`` tokens, by name."""
+    import torch
+
+    from students import StudentConfig, StudentModel
+    from students.unpadded import encode_without_pads
+
+    _, mask = lengths_and_mask(batch_size, length, device)
+    shape = (batch_size, length, LARGE["hidden_size"])
+    states = torch.randn(shape, device=device, dtype=torch.bfloat16)
+    calls: dict[str, Callable[[], Any]] = {}
+    for name in ("softmax", "performer"):
+        encoder = StudentModel(StudentConfig(attention=name, **LARGE)).eval().to(device, torch.bfloat16).encoder
+        calls[name] = partial(encoder, states, mask, first_token_only=True)
+        calls[f"{name} unpadded"] = partial(encode_without_pads, encoder, states, mask)
+        if device == "cuda":
+            calls[f"{name} compiled"] = partial(torch.compile(encoder, dynamic=True), states, mask, True)
+    return calls
+
+
+def time_point(
+    contenders: Callable[[int, int, str], dict[str, Callable[[], Any]]],
+    batch_size: int,
+    length: int,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Time all contenders of one point against the first; null with a reason where that cannot be done."""
     import torch
 
     from distill.benchmark.timing import (
@@ -141,7 +179,7 @@ def time_point(batch_size: int, length: int, options: argparse.Namespace) -> lis
         return [point | {"way": None, "reason": str(error)}]
     rows = []
     for name, taken in times.items():
-        speedup, low, high = ratio_of_medians(times["sdpa"], taken)
+        speedup, low, high = ratio_of_medians(next(iter(times.values())), taken)
         figures = {"milliseconds": 1000 * typical_seconds(taken), "speedup": speedup, "low": low, "high": high}
         rows.append(point | {"way": name} | figures)
     return rows
@@ -188,10 +226,11 @@ def main() -> int:
     if "checks" in options.parts:
         cases = [(name, dtype) for name in ATTENTIONS for dtype in (torch.float32, torch.bfloat16)]
         keep("checks", [check_mechanism(name, dtype, options.device) for name, dtype in tqdm(cases, desc="checks")])
-    if "attention" in options.parts:
-        grid = [(batch, length) for length in options.lengths for batch in options.batch_sizes]
-        points = [time_point(batch, length, options) for batch, length in tqdm(grid, desc="attention")]
-        keep("attention", [row for rows in points for row in rows])
+    grid = [(batch, length) for length in options.lengths for batch in options.batch_sizes]
+    for part, ways in (("attention", contenders), ("layers", encoders)):
+        if part in options.parts:
+            points = [time_point(ways, batch, length, options) for batch, length in tqdm(grid, desc=part)]
+            keep(part, [row for rows in points for row in rows])
     if "training" in options.parts:
         keep("training", [try_launcher(name, options.device) for name in tqdm(LAUNCHERS, desc="training")])
     print(summary(record) + f"\nwritten to {options.output}")
@@ -199,19 +238,19 @@ def main() -> int:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return what was found as text: failed checks by name, speedups over SDPA, launchers."""
+    """Return what was found as text: failed checks by name, speedups over softmax attention, launchers."""
     lines = []
     if checks := record.get("checks"):
         failed = [
             f"{row['attention']} in {row['dtype']}: off by {row['error']:.1e}" for row in checks if not row["passed"]
         ]
         lines += [f"checks: {len(checks) - len(failed)} of {len(checks)} agree with fp64 on the CPU", *failed]
-    for row in record.get("attention", []):
+    for row in (*record.get("attention", []), *record.get("layers", [])):
         point = f"{row['batch_size']:>5} texts of {row['length']:>6} tokens"
         if row["way"] is None:
             lines.append(f"{point}  {row['reason']}")
         else:
-            interval = f"{row['speedup']:6.2f} [{row['low']:.2f}, {row['high']:.2f}] times as fast as SDPA"
+            interval = f"{row['speedup']:6.2f} [{row['low']:.2f}, {row['high']:.2f}] times as fast as softmax"
             lines.append(f"{point}  {row['way']:20}{row['milliseconds']:10.3f} ms {interval}")
     for row in record.get("training", []):
         lines.append(

@@ -1,11 +1,9 @@
 """The student: BERT with another self-attention.
 
-Everything but the attention mechanism is transformers' own BERT code, and every module sits where BERT has it, so that
-weights copy by name and one forward hook serves teacher and student.
+Everything but the attention mechanism is transformers' own BERT code, and every module sits where BERT has it.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,110 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, initialization
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
-from transformers.models.bert.modeling_bert import (
-    BertOutput,
-    BertPooler,
-    BertSelfOutput,
-)
+from transformers.models.bert.modeling_bert import BertPooler
 from transformers.utils.generic import can_return_tuple
 
-from .attention import ATTENTIONS
 from .attention.base import SelfAttention
 from .attention.ops.masking import makes_graph
 from .configuration import StudentConfig
 from .embeddings import StudentEmbeddings
+from .encoder import StudentEncoder
 from .remote_code import write_source
-
-MOST_UNITS = 2**20
-"""So many feed-forward units, 4 MB in fp32, are computed at once where no gradient is wanted."""
-
-
-class StudentAttention(nn.Module):
-    """One attention block: the mechanism, then BERT's output projection, residual and normalisation."""
-
-    def __init__(self, config: StudentConfig, layer: int) -> None:
-        super().__init__()
-        own = config.of_layer(layer)
-        self.self = ATTENTIONS[config.attention_of_layer(layer)](own, layer)
-        self.output = BertSelfOutput(config)
-        if not self.self.has_output_projection:
-            self.output.dense = nn.Identity()  # type: ignore[assignment]
-        elif own.attention_size != config.hidden_size:
-            self.output.dense = nn.Linear(own.attention_size, config.hidden_size)
-
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        context, state = self.self(hidden_states, mask, state, first_token_only)
-        return self.output(context, hidden_states[:, : context.shape[1]]), state
-
-
-def parts_of_tokens(hidden_states: Tensor, intermediate_size: int) -> Sequence[Tensor]:
-    """Cut (B, N, D) hidden states, where their feed-forward units take much memory, into some of (1, n, D).
-
-    Every token is computed by itself, so that the parts together are the whole. On a CPU units of all tokens at once
-    leave its caches, and blocks as large as theirs are given back to the system and cleared anew at every layer.
-    """
-    tokens = hidden_states.shape[0] * hidden_states.shape[1]
-    if makes_graph() or torch.is_grad_enabled() or hidden_states.device.type != "cpu":
-        return [hidden_states]
-    count = math.ceil(tokens * intermediate_size / MOST_UNITS)
-    return [hidden_states] if count <= 1 else hidden_states.flatten(0, 1)[None].split(math.ceil(tokens / count), 1)
-
-
-class StudentLayer(GradientCheckpointingLayer):
-    """One encoder layer on (B, N, D) hidden states, and on the state that some mechanisms carry between layers."""
-
-    def __init__(self, config: StudentConfig, layer: int) -> None:
-        super().__init__()
-        own = config.of_layer(layer)
-        self.attention = StudentAttention(config, layer)
-        self.intermediate = self.attention.self.make_intermediate(own)
-        self.output = BertOutput(own)
-        self.intermediate_size = self.output.dense.in_features
-
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
-        parts = parts_of_tokens(attention_output, self.intermediate_size)
-        if len(parts) > 1 and self._is_watched():
-            parts = [attention_output]
-        outputs = [self.output(self.intermediate(part), part) for part in parts]
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1).view_as(attention_output)), state
-
-    def _is_watched(self) -> bool:
-        """Whether somebody hooked a feed-forward module, and expects all tokens there in their places."""
-        modules = (*self.intermediate.modules(), *self.output.modules())
-        return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
-
-
-class StudentEncoder(nn.Module):
-    """The stack of layers; its (B, N) mask is bool, or None where every token is real."""
-
-    def __init__(self, config: StudentConfig) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList([StudentLayer(config, layer) for layer in range(config.num_hidden_layers)])
-
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, first_token_only: bool = False
-    ) -> tuple[Tensor, ...]:
-        """Return the input of the first layer and the output of each; of the last, on request, the first token's."""
-        all_hidden_states = [hidden_states]
-        state = None
-        for layer in self.layer:
-            is_last = layer is self.layer[-1]
-            hidden_states, state = layer(hidden_states, mask, state, first_token_only and is_last)
-            all_hidden_states.append(hidden_states)
-        return tuple(all_hidden_states)
-
-    def attention_maps(self, all_hidden_states: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the map (B, H, N, N) of every layer, of what ``forward`` returned; ValueError where one has none."""
-        layers: Sequence[Any] = list(self.layer)
-        inputs = all_hidden_states[:-1]
-        return tuple(layer.attention.self.weights(states, mask) for layer, states in zip(layers, inputs, strict=True))
+from .unpadded import encode_without_pads, saves_time
 
 
 class StudentPreTrainedModel(PreTrainedModel):
@@ -230,7 +135,10 @@ class StudentModel(StudentPreTrainedModel):
             output_attentions = self.config.output_attentions
         first_token_only = first_token_only and not output_hidden_states
         mask = real_tokens(attention_mask)
-        all_hidden_states = self.encoder(hidden_states, mask, first_token_only)
+        if first_token_only and mask is not None and not output_attentions and saves_time(self.encoder, mask):
+            all_hidden_states = (encode_without_pads(self.encoder, hidden_states, mask),)
+        else:
+            all_hidden_states = self.encoder(hidden_states, mask, first_token_only)
         return BaseModelOutputWithPooling(
             last_hidden_state=all_hidden_states[-1],
             pooler_output=None if self.pooler is None else self.pooler(all_hidden_states[-1]),

@@ -42,6 +42,17 @@ def test_the_ways_of_performer_attend_alike():
     assert ways["performer"]().shape == ways["sdpa"]().shape == (2, bench_gpu.NUM_HEADS, 24, bench_gpu.HEAD_SIZE)
 
 
+def test_layers_are_timed_with_padding_and_without(monkeypatch):
+    monkeypatch.setattr(bench_gpu, "LARGE", bench_gpu.SMALL | {"hidden_size": 64})
+    ways = bench_gpu.encoders(3, 24, "cpu")
+    assert list(ways) == ["softmax", "softmax unpadded", "performer", "performer unpadded"]
+    with torch.no_grad():
+        for name in ("softmax", "performer"):
+            padded, unpadded = ways[name]()[-1].float(), ways[f"{name} unpadded"]().float()
+            assert padded.shape == unpadded.shape == (3, 1, 64)
+            assert torch.allclose(padded, unpadded, atol=0.1)  # bf16
+
+
 def test_points_are_written_and_printed(monkeypatch, capsys, tmp_path):
     output, point = tmp_path / "it.json", ("--lengths", 16, "--batch_sizes", 1, "--seconds", 0.05)
     assert (

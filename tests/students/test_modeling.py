@@ -14,7 +14,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel, modeling
+from students import ATTENTIONS, StudentConfig, StudentForSequenceClassification, StudentModel, encoder
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_feed_forward_units_of_many_tokens_are_computed_in_parts(name, monkeypat
     monkeypatch.setattr(kind, "forward", forward)
 
     def states(units):
-        monkeypatch.setattr(modeling, "MOST_UNITS", units)
+        monkeypatch.setattr(encoder, "MOST_UNITS", units)
         seen.clear()
         return torch.stack(model(**batch(), output_hidden_states=True).hidden_states)
 
@@ -282,7 +282,7 @@ def test_feed_forward_units_of_many_tokens_are_computed_in_parts(name, monkeypat
 
 
 def test_who_hooks_a_feed_forward_layer_gets_all_tokens_at_once(monkeypatch):
-    monkeypatch.setattr(modeling, "MOST_UNITS", 1)
+    monkeypatch.setattr(encoder, "MOST_UNITS", 1)
     model, seen = student(attention="performer"), []
     first, second = model.bert.encoder.layer
     first.intermediate.dense.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
