@@ -16,6 +16,7 @@ from distill.training.progress import Progress
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
 from teachers.any_classifier import load_any_teacher
+from teachers.first_token import reading_first_token
 from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
 
 
@@ -62,7 +63,8 @@ def prepare_teacher(
     if not teacher.is_trained:
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
         inputs = StageInputs(train_examples)
-        progress = StageTrainer(run, teacher.model, stage, inputs, folder.phase("teacher"), scorer).run()
+        trained = reading_first_token(teacher.model)
+        progress = StageTrainer(run, trained, stage, inputs, folder.phase("teacher"), scorer).run()
     settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher, with_code=config.teacher.trust_remote_code)

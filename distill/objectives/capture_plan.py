@@ -117,13 +117,17 @@ class StageModel(nn.Module):
         maps: one for every student layer whose first token is compared with a summary of the teacher's, or for every
             output of a layer whose width is not that of what it is compared with; they train with the stage and end
             with it.
+        rows: of the model's word embedding, where not all of it trains.
     """
 
-    def __init__(self, model: nn.Module, plan: CapturePlan, maps: Sequence[LinearMap] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, plan: CapturePlan, maps: Sequence[LinearMap] = (), rows: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
         self.maps = nn.ModuleList(maps)
+        self.rows = rows
 
     def forward(self, inputs: dict[str, Tensor], layer_inputs: list[Tensor] | None = None) -> dict[str, object]:
         """Run the model, or each attention block on the teacher's ``layer_inputs``.

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
 from distill.data.batching import length_grouped_batches
-from distill.training.accelerator import collect_weights, highest
+from distill.training.accelerator import highest
 from distill.training.checkpoints import (
     best_path,
     keep_best,
@@ -179,7 +179,7 @@ class StageTrainer:
         A checkpoint follows unless they have taken too much of the time, since few examples are read hundreds of
         times; where a signal has come it always does.
         """
-        collect_weights(self.stepper.trained, self.model)
+        self.stepper.collect(self.model)
         score, metrics = self.evaluate(self.model)
         is_best = self.progress.end_epoch(score, metrics)
         self.log({"step": self.progress.global_step} | {f"held_out_{name}": metrics[name] for name in metrics})
@@ -206,7 +206,8 @@ class StageTrainer:
 
     def finish(self) -> None:
         """Leave the model with the weights that the stage ends with, and forget what only training needs."""
-        collect_weights(self.stepper.trained, self.model)
+        self.stepper.collect(self.model)
+        self.stepper.release()
         if self.stage.keep_best_epoch and self.progress.best_epoch is not None:
             self.model.load_state_dict(load_weights(best_path(self.folder, self.progress.best_epoch)))
         if self.stage.average_epochs > 1:

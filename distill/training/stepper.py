@@ -12,11 +12,12 @@ from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.objectives.capture_plan import StageModel
 from distill.objectives.stage_losses import compute_losses
-from distill.training.accelerator import prepare, uses_deepspeed
+from distill.training.accelerator import collect_weights, prepare, uses_deepspeed
 from distill.training.context import StageInputs, TrainingContext
 from distill.training.loss_meter import LossMeter
 from distill.training.optimizer import parameter_groups, set_trainable
 from distill.training.summary_fitting import starting_maps
+from distill.training.word_rows import trained_rows
 from distill.utils.errors import UserError
 
 
@@ -38,18 +39,34 @@ class Stepper:
         self.trained = trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
+        # DeepSpeed looks for the parameters of a model in the model.
+        tokens = inputs.examples.token_ids
+        self.rows = None if uses_deepspeed(self.accelerator) else trained_rows(trained, tokens)
+        if self.rows is not None:
+            self.rows.stand_in(groups)
         maps = starting_maps(trained, inputs)
         if maps:
             learned = [parameter for each in maps for parameter in each.parameters()]
             rate = stage.learning_rate
             groups.append({"params": learned, "lr": rate, "initial_lr": rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=self.accelerator.device.type in ("cpu", "cuda"))
-        stage_model = StageModel(trained, inputs.plan, maps)
+        stage_model = StageModel(trained, inputs.plan, maps, self.rows)
         self.wrapped: nn.Module
         self.optimizer: torch.optim.Optimizer
         self.wrapped, self.optimizer = prepare(
             self.accelerator, self.training, stage_model, optimizer, stage.batch_size
         )
+
+    def collect(self, model: PreTrainedModel) -> None:
+        """Bring ``model``, which the stage is to train, up to date with what its optimizer moves."""
+        if self.rows is not None:
+            self.rows.write_back()
+        collect_weights(self.trained, model)
+
+    def release(self) -> None:
+        """Leave the model as whoever else trains it expects it."""
+        if self.rows is not None:
+            self.rows.release()
 
     def take_step(self, indices: np.ndarray, stage: StageConfig, meter: LossMeter) -> None:
         """Take one optimizer step on the examples at ``indices``, however many processes share them.

@@ -69,6 +69,8 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "modeling.py",
         "configuration.py",
         "embeddings.py",
+        "encoder.py",
+        "unpadded.py",
         "layer_sizes.py",
         "remote_code.py",
         "attention.py",
