@@ -1,11 +1,15 @@
-"""Time distillation against the usual ways to run the same losses, interleaved in one process.
+"""Time training against the usual ways to take the same steps, interleaved in one process.
 
     python pipelines/bench_training.py --config configs/demo.yaml
     python pipelines/bench_training.py --config configs/sst2.yaml --teacher.checkpoint TEACHER --data.dir FOLDER
 
-The losses are those of the first stage. Four ways: `ours` (batches of one length, teacher outputs from disk);
-`random order` and `random order, cached` (padded to the longest of the batch); `padded` (to data.max_length, the
-teacher runs in every step). Ratios of examples/s with 95 % intervals go to <run_dir>/bench_training.json.
+layers       the losses of the first stage, in four ways: `ours` (batches of one length, teacher outputs from disk);
+             `random order` and `random order, cached` (padded to the longest of the batch); `padded` (to
+             data.max_length, the teacher runs in every step).
+decisions    hidden states and logits: `ours`, `ours, live` and, where it is installed, `TextBrewer`.
+fine-tuning  the teacher: `ours`, and transformers' `Trainer` with batches of about one length.
+
+Takes five minutes. Ratios of examples/s with 95 % intervals go to <run_dir>/bench_training.json.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -30,20 +34,27 @@ from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
+    from distill.benchmark.timing import Times
+    from distill.config.schema import StageConfig
     from distill.data.batching import TokenizedExamples
-    from pipelines.run.context import RunContext
+    from distill.training.context import StageInputs
     from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
 
 EXAMPLES = 6400
 STEPS_PER_ROUND = 4
 SECONDS = 90.0
+"""Of a comparison."""
+
+Ways = dict[str, Callable[[], None]]
+"""A function per way that takes `STEPS_PER_ROUND` training steps."""
 
 
 def main() -> None:
-    """Build one student per way, time rounds of training steps in turn, print and write the ratios."""
+    """Build one model per way, time rounds of training steps in turn, print and write the ratios."""
     config = parse_config(description=__doc__)
-    from distill.benchmark.timing import ratio_of_medians, time_interleaved, typical_seconds
+    from distill.benchmark.timing import time_interleaved
     from distill.objectives.loss_fallbacks import replace_unsupported_losses
     from distill.utils.environment import describe_environment
     from distill.utils.files import write_atomically
@@ -57,65 +68,164 @@ def main() -> None:
         raise UserError("stages are auto: give a configuration with stages, of which the first is timed")
     config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
     raise_on_error(replaced)
+    record: dict[str, Any] = {"task": config.task, "losses": config.stages[0].losses}
     with tempfile.TemporaryDirectory() as temporary:
-        context, ways = make_ways(config, Path(temporary))
-        times = time_interleaved(lambda: ways, seconds=SECONDS)
-    stage, output = config.stages[0], context.folder.path / "bench_training.json"
-    rows = []
-    for name, seconds in times.items():
-        ratio, low, high = ratio_of_medians(seconds, times["ours"])
-        speed = STEPS_PER_ROUND * stage.batch_size / typical_seconds(seconds)
-        rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
-        print(f"{name:22} {speed:7.0f} examples/s   ours is {ratio:.2f}x [{low:.2f}, {high:.2f}]")
-    record = {"task": config.task, "losses": stage.losses, "rounds": times["ours"].size, "rows": rows}
-    record["environment"] = describe_environment(context.device)
-    write_atomically(output, json.dumps(record, indent=1) + "\n")
+        bench = Bench(config, Path(temporary))
+        output = bench.context.folder.path / "bench_training.json"
+        record["environment"] = describe_environment(bench.context.device)
+        for name, make in (
+            ("layers", bench.layers),
+            ("decisions", bench.decisions),
+            ("fine-tuning", bench.fine_tuning),
+        ):
+            ways, batch_size = make()
+            rows = compare(time_interleaved(partial(dict, ways), seconds=SECONDS), batch_size)
+            record[name] = rows
+            print(f"{name}\n" + "\n".join(map(in_words, rows)))
+            write_atomically(output, json.dumps(record, indent=1) + "\n")
     print(f"written to {output}")
 
 
-def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callable[[], None]]]:
-    """Return a function per way that takes `STEPS_PER_ROUND` training steps on random batches, the same for all."""
-    import numpy as np
+def compare(times: Times, batch_size: int) -> list[dict[str, Any]]:
+    """Return how many examples a second each way takes, and how much faster the first one, ours, is."""
+    from distill.benchmark.timing import ratio_of_medians, typical_seconds
 
-    from distill.data.batching import length_grouped_batches
-    from distill.data.tokenization import tokenize
-    from distill.objectives.capture_plan import plan_stage
-    from distill.training.accelerator import autocast_dtype, make_accelerator
-    from distill.training.context import StageInputs
-    from distill.training.loss_meter import LossMeter
-    from distill.training.run_folder import RunFolder
-    from distill.training.stepper import Stepper
-    from pipelines.run.context import DistillationSetup, make_context, student_layer_map
-    from pipelines.run.student import build_student
-    from teachers.finetuning import starting_point
-    from teachers.loading import freeze
-    from teachers.output_cache import stage_targets
-    from teachers.outputs import OnlineTeacherOutputs
+    rows = []
+    for name, seconds in times.items():
+        ratio, low, high = ratio_of_medians(seconds, times["ours"])
+        speed = STEPS_PER_ROUND * batch_size / typical_seconds(seconds)
+        rows.append({"way": name, "examples_per_second": speed, "ours_is_faster_by": ratio, "low": low, "high": high})
+    return rows
 
-    context = make_context(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
-    accelerator, stage = context.run.accelerator, config.stages[0]
-    teacher = starting_point(config, context.task, context.splits)
-    freeze(teacher.model.to(accelerator.device))
-    examples = tokenize(context.splits.train, teacher.tokenizer, config.data.max_length)
-    layer_map = student_layer_map(config, teacher.model)
-    setup = DistillationSetup(teacher, False, examples, examples, {}, layer_map, config.stages)
-    plan = plan_stage(stage, layer_map, teacher.model.config.num_hidden_layers)
-    live = OnlineTeacherOutputs(teacher.model, plan, autocast_dtype(accelerator))
-    cached = stage_targets(accelerator, teacher.model, plan, examples, config.cache, cache).outputs
-    order = np.random.default_rng(0).permutation(len(examples))
-    in_random_order = [order[start : start + stage.batch_size] for start in range(0, len(order), stage.batch_size)]
-    of_one_length = length_grouped_batches(examples.lengths, stage.batch_size, seed=0, epoch=0)
-    padded = dataclasses.replace(examples, pad_multiple=config.data.max_length)
 
-    def way(
-        tokens: TokenizedExamples,
-        batches: list[np.ndarray],
-        outputs: CachedTeacherOutputs | OnlineTeacherOutputs | None,
+def in_words(row: dict[str, Any]) -> str:
+    """Return a row of :func:`compare` as a line."""
+    interval = f"{row['ours_is_faster_by']:.2f}x [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"  {row['way']:22} {row['examples_per_second']:7.0f} examples/s   ours is {interval}"
+
+
+class Bench:
+    """What is compared: one teacher, the same examples, students that start alike.
+
+    Args:
+        config: with stages, of which the first says losses and batch size.
+        cache: a folder for teacher outputs.
+    """
+
+    def __init__(self, config: Config, cache: Path) -> None:
+        import numpy as np
+
+        from distill.data.batching import length_grouped_batches
+        from distill.data.tokenization import tokenize
+        from distill.training.accelerator import autocast_dtype, make_accelerator
+        from distill.training.run_folder import RunFolder
+        from pipelines.run.context import DistillationSetup, make_context, student_layer_map
+        from teachers.finetuning import starting_point
+        from teachers.loading import freeze
+
+        self.cache, self.stage = cache, config.stages[0]
+        self.context = make_context(config, make_accelerator(config), RunFolder(Path(config.run_dir or "runs")))
+        self.accelerator = self.context.run.accelerator
+        self.dtype = autocast_dtype(self.accelerator)
+        teacher = starting_point(config, self.context.task, self.context.splits)
+        freeze(teacher.model.to(self.accelerator.device))
+        self.teacher = teacher
+        self.examples = tokenize(self.context.splits.train, teacher.tokenizer, config.data.max_length)
+        self.layer_map = student_layer_map(config, teacher.model)
+        setup = DistillationSetup(teacher, False, self.examples, self.examples, {}, self.layer_map, config.stages)
+        self.setup = setup
+        order, size = np.random.default_rng(0).permutation(len(self.examples)), self.stage.batch_size
+        self.in_random_order = [order[start : start + size] for start in range(0, len(order), size)]
+        self.of_one_length = length_grouped_batches(self.examples.lengths, size, seed=0, epoch=0)
+
+    def layers(self) -> tuple[Ways, int]:
+        """Return four ways to take steps of the first stage, and its batch size."""
+        live, cached = self._teacher_outputs(self.stage)
+        padded = dataclasses.replace(self.examples, pad_multiple=self.context.config.data.max_length)
+        ways = {
+            "ours": self._steps(self.stage, self.examples, self.of_one_length, cached),
+            "random order, cached": self._steps(self.stage, self.examples, self.in_random_order, cached),
+            "random order": self._steps(self.stage, self.examples, self.in_random_order, live),
+            "padded": self._steps(self.stage, padded, self.in_random_order, live),
+        }
+        return ways, self.stage.batch_size
+
+    def decisions(self) -> tuple[Ways, int]:
+        """Return ways to match hidden states of all layers and logits, ours and TextBrewer's, and the batch size."""
+        from distill.benchmark.rivals import has_textbrewer, textbrewer_steps
+        from distill.objectives.capture_plan import hidden_state_targets
+        from pipelines.run.student import build_student
+
+        stage = dataclasses.replace(self.stage, name="decisions", losses={"hidden_states": 1.0, "logits": 1.0})
+        live, cached = self._teacher_outputs(stage)
+        ways = {
+            "ours": self._steps(stage, self.examples, self.of_one_length, cached),
+            "ours, live": self._steps(stage, self.examples, self.of_one_length, live),
+        }
+        if has_textbrewer():
+            model = self.teacher.model
+            pairs = list(enumerate(hidden_state_targets(self.layer_map, model.config.num_hidden_layers)))
+            student = build_student(self.context, model, self.setup, stage.attention)
+            what: tuple[Any, ...] = (model, student, pairs, stage.temperature, self.examples, stage.batch_size)
+            ways["TextBrewer"] = repeated(textbrewer_steps(*what, bf16=self.dtype is not None))
+        return ways, stage.batch_size
+
+    def fine_tuning(self) -> tuple[Ways, int]:
+        """Return two ways to fine-tune the teacher on labels, and the batch size."""
+        from distill.benchmark.rivals import trainer_steps
+        from distill.config.schema import StageConfig
+        from distill.models.windowed_bert import plain_class
+        from distill.training.context import StageInputs
+        from teachers.finetuning import starting_point
+        from teachers.first_token import reading_first_token
+
+        config, context, size = self.context.config, self.context, self.stage.batch_size
+        ours, theirs = (starting_point(config, context.task, context.splits) for _ in range(2))
+        stage = StageConfig("teacher", 1, 1e-5, {"labels": 1.0}, train="all", dropout=True, batch_size=size)
+        inputs = StageInputs(self.examples)
+        ways = {"ours": self._stepping(reading_first_token(ours.model), stage, inputs, self.of_one_length)}
+        model = plain_class(theirs.model)(theirs.model.config).to(self.accelerator.device)  # of any weights
+        bf16 = self.dtype is not None
+        ways["Trainer"] = repeated(trainer_steps(model, theirs.tokenizer, self.examples, size, bf16=bf16))
+        return ways, size
+
+    def _teacher_outputs(self, stage: StageConfig) -> tuple[OnlineTeacherOutputs, CachedTeacherOutputs | Any]:
+        """Return the teacher's outputs of a stage, live and from disk."""
+        from distill.objectives.capture_plan import plan_stage
+        from teachers.output_cache import stage_targets
+        from teachers.outputs import OnlineTeacherOutputs
+
+        model, folder = self.teacher.model, self.cache / stage.name
+        folder.mkdir()
+        self.plan = plan_stage(stage, self.layer_map, model.config.num_hidden_layers)
+        cache = self.context.config.cache
+        cached = stage_targets(self.accelerator, model, self.plan, self.examples, cache, folder).outputs
+        return OnlineTeacherOutputs(model, self.plan, self.dtype), cached
+
+    def _steps(
+        self, stage: StageConfig, tokens: TokenizedExamples, batches: list[np.ndarray], outputs: Any
     ) -> Callable[[], None]:
-        student = build_student(context, teacher.model, setup, stage.attention)
-        stepper = Stepper(context.run, student, stage, StageInputs(tokens, plan, outputs))
+        """Return steps of a stage on a student of its own."""
+        from distill.training.context import StageInputs
+        from pipelines.run.student import build_student
+
+        student = build_student(self.context, self.teacher.model, self.setup, stage.attention, quiet=True)
+        return self._stepping(student, stage, StageInputs(tokens, self.plan, outputs), batches)
+
+    def _stepping(
+        self, model: PreTrainedModel, stage: StageConfig, inputs: StageInputs, batches: list[np.ndarray]
+    ) -> Callable[[], None]:
+        """Return a function that takes steps on whole batches drawn at random, the same for all ways."""
+        import numpy as np
+
+        from distill.training.dropout import set_dropout
+        from distill.training.loss_meter import LossMeter
+        from distill.training.stepper import Stepper
+
+        set_dropout(model, stage.dropout)
+        stepper = Stepper(self.context.run, model, stage, inputs)
         stepper.wrapped.train()
-        meter = LossMeter(accelerator, stage.name, stage.losses)
+        meter = LossMeter(self.accelerator, stage.name, stage.losses)
         draw = np.random.default_rng(1)
         whole = [batch for batch in batches if len(batch) == stage.batch_size]
 
@@ -125,12 +235,15 @@ def make_ways(config: Config, cache: Path) -> tuple[RunContext, dict[str, Callab
 
         return take_steps
 
-    return context, {
-        "ours": way(examples, of_one_length, cached),
-        "random order, cached": way(examples, in_random_order, cached),
-        "random order": way(examples, in_random_order, live),
-        "padded": way(padded, in_random_order, live),
-    }
+
+def repeated(take_step: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that takes as many steps as a round has."""
+
+    def take_steps() -> None:
+        for _ in range(STEPS_PER_ROUND):
+            take_step()
+
+    return take_steps
 
 
 command = partial(run, main)

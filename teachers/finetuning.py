@@ -63,7 +63,8 @@ def prepare_teacher(
     if not teacher.is_trained:
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
         inputs = StageInputs(train_examples)
-        trained = reading_first_token(teacher.model)
+        longest = max(int(examples.lengths.max()) for examples in (train_examples, held_out))
+        trained = reading_first_token(teacher.model, longest)
         progress = StageTrainer(run, trained, stage, inputs, folder.phase("teacher"), scorer).run()
     settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:

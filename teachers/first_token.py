@@ -4,20 +4,23 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from distill.models.positions import positions_of
 from students import student_from_teacher
 from students.families import own_name, why_not
 
 
-def reading_first_token(model: PreTrainedModel) -> PreTrainedModel:
+def reading_first_token(model: PreTrainedModel, longest: int = 0) -> PreTrainedModel:
     """Return a model of the same parameters, logits and gradients whose last layer computes the first token alone.
 
     It is the student of all layers with softmax attention, whose parameters are the model's own: who trains the one
-    trains the other. The model itself is returned where it has no such student, or one with parameters beside.
+    trains the other. The model itself is returned where it has no such student, or one with parameters beside, and
+    where it has to read texts in windows.
 
     Args:
         model: a classifier.
+        longest: tokens of the longest text that is read.
     """
-    if why_not(model.config):
+    if why_not(model.config) or longest > positions_of(model):
         return model
     layers = list(range(model.config.num_hidden_layers))
     twin, _ = student_from_teacher(model, layer_map=layers, attention="softmax")

@@ -85,16 +85,23 @@ def kernels(records: Records) -> list[str]:
 
 
 def training_speed(records: Records) -> list[str]:
-    """Matching layers in four ways, in one run."""
-    rows = [
-        [
-            each["way"],
-            f"{each['examples_per_second']:.0f}",
-            f"{each['ours_is_faster_by']:.2f} [{each['low']:.2f}, {each['high']:.2f}]",
-        ]
-        for each in records.json("training_speed/bench")["rows"]
-    ]
-    return markdown_table(["way", "examples/s", "ours is faster by"], rows)
+    """Training steps by us and by others, at each of two lengths in one run."""
+    found = [records.json(f"training_speed/{name}") for name in ("sst2", "imdb")]
+    steps = {"layers": "layers", "decisions": "hidden states and logits", "fine-tuning": "fine-tuning"}
+    rows = []
+    for name, words in steps.items():
+        for each in zip(*(record[name] for record in found), strict=True):
+            figures = [
+                figure
+                for way in each
+                for figure in (
+                    f"{way['examples_per_second']:.0f}",
+                    f"{way['ours_is_faster_by']:.2f} [{way['low']:.2f}, {way['high']:.2f}]",
+                )
+            ]
+            rows.append([words, each[0]["way"], *figures])
+    heads = [f"{head}, {tokens}" for tokens in ("SST-2", "128 tokens") for head in ("examples/s", "ours is faster by")]
+    return markdown_table(["steps", "way", *heads], rows)
 
 
 def repeatability(records: Records) -> list[str]:

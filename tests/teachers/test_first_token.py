@@ -47,6 +47,13 @@ def test_a_step_of_one_is_a_step_of_the_other():
     )
 
 
+def test_texts_in_windows_are_left_to_the_model():
+    model = tiny_classifier("bert")
+    positions = model.config.max_position_embeddings
+    assert reading_first_token(model, positions) is not model
+    assert reading_first_token(model, positions + 1) is model
+
+
 def test_another_model_trains_as_it_is():
     model = nn.Linear(2, 2)
     model.config = type("Config", (), {"model_type": "xlnet"})()
