@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "recipes": "ways to a student of three layers",
     "repeatability": "the same speed comparison several times",
     "speed": "speed of the students of `glue` and `front`",
-    "training_speed": "four ways to match layers",
+    "training_speed": "training steps beside the usual ways, TextBrewer and the Trainer",
     "unlabelled": "texts without labels beside few labelled ones",
 }
 

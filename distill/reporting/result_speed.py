@@ -1,9 +1,9 @@
 """The tables of the pages that say what things cost, in time and in memory, each rendered from records."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distill.evaluation.record import Record, model_metrics
 from distill.evaluation.record_parts import Interval
@@ -85,23 +85,24 @@ def kernels(records: Records) -> list[str]:
 
 
 def training_speed(records: Records) -> list[str]:
-    """Training steps by us and by others, at each of two lengths in one run."""
+    """Training steps by us and in other ways, at two lengths, in one run each."""
     found = [records.json(f"training_speed/{name}") for name in ("sst2", "imdb")]
-    steps = {"layers": "layers", "decisions": "hidden states and logits", "fine-tuning": "fine-tuning"}
+    steps = {"layers": "layers", "decisions": "hidden states, logits", "fine-tuning": "fine-tuning"}
     rows = []
     for name, words in steps.items():
-        for each in zip(*(record[name] for record in found), strict=True):
-            figures = [
-                figure
-                for way in each
-                for figure in (
-                    f"{way['examples_per_second']:.0f}",
-                    f"{way['ours_is_faster_by']:.2f} [{way['low']:.2f}, {way['high']:.2f}]",
-                )
-            ]
-            rows.append([words, each[0]["way"], *figures])
-    heads = [f"{head}, {tokens}" for tokens in ("SST-2", "128 tokens") for head in ("examples/s", "ours is faster by")]
+        (ours, *_), *_ = both = [record[name] for record in found]
+        for others in zip(*both, strict=True):
+            if others[0] is not ours:
+                figures = [figure for rows, way in zip(both, others, strict=True) for figure in _against(rows[0], way)]
+                rows.append([words, others[0]["way"], *figures])
+    heads = [f"{head}, {tokens}" for tokens in ("SST-2", "128 tokens") for head in ("examples/s", "ours", "times")]
     return markdown_table(["steps", "way", *heads], rows)
+
+
+def _against(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the examples per second of another way and of ours, and how much faster ours is."""
+    rates = [f"{each['examples_per_second']:.0f}" for each in (other, ours)]
+    return [*rates, f"{other['ours_is_faster_by']:.2f} [{other['low']:.2f}, {other['high']:.2f}]"]
 
 
 def repeatability(records: Records) -> list[str]:
