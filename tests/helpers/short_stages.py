@@ -1,4 +1,4 @@
-"""Stages of eight steps, and whether two of them ended in the same place."""
+"""Stages for tests, and whether two of them ended in the same place."""
 
 from dataclasses import replace
 
@@ -15,3 +15,10 @@ def same_weights(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> bo
     """Tell whether all weights of two models agree to a tolerance."""
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all((a.float() - b.float()).abs().max() <= tolerance for a, b in pairs)
+
+
+def stage_of(*names: str, **settings: object) -> StageConfig:
+    """Return a stage with these losses, each of weight 1."""
+    return StageConfig(
+        **{"name": "s", "epochs": 1, "learning_rate": 0.01, "losses": dict.fromkeys(names, 1.0)} | settings
+    )
