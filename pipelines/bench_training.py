@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from distill.benchmark.timing import Times
     from distill.config.schema import StageConfig
     from distill.data.batching import TokenizedExamples
+    from distill.objectives.capture_plan import CapturePlan
     from distill.training.context import StageInputs
     from teachers.outputs import CachedTeacherOutputs, OnlineTeacherOutputs
 
@@ -79,7 +80,8 @@ def main() -> None:
             ("fine-tuning", bench.fine_tuning),
         ):
             ways, batch_size = make()
-            rows = compare(time_interleaved(partial(dict, ways), seconds=SECONDS), batch_size)
+            times = time_interleaved(partial(dict, ways), seconds=SECONDS, synchronize=bench.synchronize)
+            rows = compare(times, batch_size)
             record[name] = rows
             print(f"{name}\n" + "\n".join(map(in_words, rows)))
             write_atomically(output, json.dumps(record, indent=1) + "\n")
@@ -138,15 +140,22 @@ class Bench:
         self.in_random_order = [order[start : start + size] for start in range(0, len(order), size)]
         self.of_one_length = length_grouped_batches(self.examples.lengths, size, seed=0, epoch=0)
 
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        import torch
+
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+
     def layers(self) -> tuple[Ways, int]:
         """Return four ways to take steps of the first stage, and its batch size."""
-        live, cached = self._teacher_outputs(self.stage)
+        plan, live, cached = self._teacher_outputs(self.stage)
         padded = dataclasses.replace(self.examples, pad_multiple=self.context.config.data.max_length)
         ways = {
-            "ours": self._steps(self.stage, self.examples, self.of_one_length, cached),
-            "random order, cached": self._steps(self.stage, self.examples, self.in_random_order, cached),
-            "random order": self._steps(self.stage, self.examples, self.in_random_order, live),
-            "padded": self._steps(self.stage, padded, self.in_random_order, live),
+            "ours": self._steps(self.stage, plan, self.examples, self.of_one_length, cached),
+            "random order, cached": self._steps(self.stage, plan, self.examples, self.in_random_order, cached),
+            "random order": self._steps(self.stage, plan, self.examples, self.in_random_order, live),
+            "padded": self._steps(self.stage, plan, padded, self.in_random_order, live),
         }
         return ways, self.stage.batch_size
 
@@ -157,10 +166,10 @@ class Bench:
         from pipelines.run.student import build_student
 
         stage = dataclasses.replace(self.stage, name="decisions", losses={"hidden_states": 1.0, "logits": 1.0})
-        live, cached = self._teacher_outputs(stage)
+        plan, live, cached = self._teacher_outputs(stage)
         ways = {
-            "ours": self._steps(stage, self.examples, self.of_one_length, cached),
-            "ours, live": self._steps(stage, self.examples, self.of_one_length, live),
+            "ours": self._steps(stage, plan, self.examples, self.of_one_length, cached),
+            "ours, live": self._steps(stage, plan, self.examples, self.of_one_length, live),
         }
         if has_textbrewer():
             model = self.teacher.model
@@ -189,28 +198,35 @@ class Bench:
         ways["Trainer"] = repeated(trainer_steps(model, theirs.tokenizer, self.examples, size, bf16=bf16))
         return ways, size
 
-    def _teacher_outputs(self, stage: StageConfig) -> tuple[OnlineTeacherOutputs, CachedTeacherOutputs | Any]:
-        """Return the teacher's outputs of a stage, live and from disk."""
+    def _teacher_outputs(
+        self, stage: StageConfig
+    ) -> tuple[CapturePlan, OnlineTeacherOutputs, CachedTeacherOutputs | Any]:
+        """Return what a stage reads of the teacher's outputs, and these, live and from disk."""
         from distill.objectives.capture_plan import plan_stage
         from teachers.output_cache import stage_targets
         from teachers.outputs import OnlineTeacherOutputs
 
         model, folder = self.teacher.model, self.cache / stage.name
         folder.mkdir()
-        self.plan = plan_stage(stage, self.layer_map, model.config.num_hidden_layers)
+        plan = plan_stage(stage, self.layer_map, model.config.num_hidden_layers)
         cache = self.context.config.cache
-        cached = stage_targets(self.accelerator, model, self.plan, self.examples, cache, folder).outputs
-        return OnlineTeacherOutputs(model, self.plan, self.dtype), cached
+        cached = stage_targets(self.accelerator, model, plan, self.examples, cache, folder).outputs
+        return plan, OnlineTeacherOutputs(model, plan, self.dtype), cached
 
     def _steps(
-        self, stage: StageConfig, tokens: TokenizedExamples, batches: list[np.ndarray], outputs: Any
+        self,
+        stage: StageConfig,
+        plan: CapturePlan,
+        tokens: TokenizedExamples,
+        batches: list[np.ndarray],
+        outputs: Any,
     ) -> Callable[[], None]:
         """Return steps of a stage on a student of its own."""
         from distill.training.context import StageInputs
         from pipelines.run.student import build_student
 
         student = build_student(self.context, self.teacher.model, self.setup, stage.attention, quiet=True)
-        return self._stepping(student, stage, StageInputs(tokens, self.plan, outputs), batches)
+        return self._stepping(student, stage, StageInputs(tokens, plan, outputs), batches)
 
     def _stepping(
         self, model: PreTrainedModel, stage: StageConfig, inputs: StageInputs, batches: list[np.ndarray]

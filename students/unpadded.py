@@ -70,8 +70,9 @@ def saves_time(encoder: StudentEncoder, mask: Tensor) -> bool:
 def encode_without_pads(encoder: StudentEncoder, hidden_states: Tensor, mask: Tensor) -> Tensor:
     """Return the first token (B, 1, D) of every text after all layers.
 
-    Projections, feed-forward layers and normalisation read packed tokens. Softmax attention reads them too, by their
-    texts' bounds, on a GPU in half precision (FlashAttention); all others get padded heads.
+    Projections, feed-forward layers and normalisation read packed tokens, attention padded heads. On a GPU in half
+    precision softmax attention reads packed tokens too (FlashAttention); students do not come here on a GPU yet, see
+    :func:`saves_time`, and `pipelines/bench_gpu.py` compares both ways.
 
     Args:
         encoder: the student's, in eval mode.

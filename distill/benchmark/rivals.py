@@ -1,8 +1,9 @@
 """The same training steps as other libraries take them, each by its own code; what logs and saves is left out.
 
 transformers' Trainer stands in requirements.txt, TextBrewer does not: `pip install textbrewer`. Both take the batches
-that they would take: the Trainer of about one length, TextBrewer of any, each padded to its longest text. Both train
-all parameters. Shapes: B batch, N sequence length, D hidden size.
+they would take, the Trainer of about one length, TextBrewer of any, each padded to its longest text, and train all
+parameters by the AdamW that is theirs by default: TextBrewer takes torch's as it comes. Shapes: B batch, N sequence
+length, D hidden size.
 """
 
 import tempfile
@@ -119,7 +120,7 @@ def textbrewer_steps(
 
     device = str(student.device)
     distiller = GeneralDistiller(
-        TrainingConfig(device=device, log_dir=None, output_dir=tempfile.mkdtemp()),
+        TrainingConfig(device=device, log_dir=None, output_dir=tempfile.gettempdir()),
         DistillationConfig(temperature=temperature, kd_loss_weight=1, intermediate_matches=matches),
         *(teacher.eval(), student.train(), adaptor, adaptor),
     )

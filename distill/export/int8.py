@@ -46,7 +46,8 @@ def choose_fp32_layers(path: Path, folder: Path, texts: Int8Texts, form: FileFor
     """Return the layers that have to stay in fp32 for no metric to fall by more than half a point, worst first.
 
     The fall is the expected one, over labels drawn from what the student in fp32 holds for likely: by the labels that
-    a few hundred texts happen to have, one answer between two near equals costs as much as a wrong one. Where int8
+    a few hundred texts happen to have, one answer between two near equals costs as much as a wrong one. It is right as
+    far as the student's probabilities are; one surer than it is right leaves more layers in fp32. Where int8
     everywhere costs more, each layer is quantised alone. The further it then moves the logits, the earlier it is left
     in fp32; how many have to be is searched for.
 
@@ -64,9 +65,7 @@ def choose_fp32_layers(path: Path, folder: Path, texts: Int8Texts, form: FileFor
         form.quantize(path, trial, in_fp32, texts.calibration)
         return _predict(form.load(trial), read)
 
-    some = subset(examples, few)
-
-    expected = _predict(OnnxClassifier(path), examples)
+    some, expected = subset(examples, few), _predict(OnnxClassifier(path), examples)
     labellings = draw_labellings(expected, examples.labels)
 
     def expected_metrics(logits: np.ndarray) -> dict[str, float]:

@@ -83,14 +83,17 @@ class StageTrainer:
             UserError: a loss stops being finite, or none depends on what the stage trains.
             Interrupted: a signal came; the running step was finished and a checkpoint saved.
         """
-        self.resume()
-        with self.open_bar() as bar, self.signals:
-            while not self.is_done:
-                self.train_epoch(bar)
-                self.finish_epoch()
-            if self.progress.global_step % self.training.log_every:
-                self.log_losses(bar)
-        self.finish()
+        try:
+            self.resume()
+            with self.open_bar() as bar, self.signals:
+                while not self.is_done:
+                    self.train_epoch(bar)
+                    self.finish_epoch()
+                if self.progress.global_step % self.training.log_every:
+                    self.log_losses(bar)
+            self.finish()
+        finally:
+            self.stepper.release()
         return self.progress
 
     def resume(self) -> None:
@@ -207,7 +210,6 @@ class StageTrainer:
     def finish(self) -> None:
         """Leave the model with the weights that the stage ends with, and forget what only training needs."""
         self.stepper.collect(self.model)
-        self.stepper.release()
         if self.stage.keep_best_epoch and self.progress.best_epoch is not None:
             self.model.load_state_dict(load_weights(best_path(self.folder, self.progress.best_epoch)))
         if self.stage.average_epochs > 1:

@@ -40,8 +40,7 @@ class Stepper:
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
         # DeepSpeed looks for the parameters of a model in the model.
-        tokens = inputs.examples.token_ids
-        self.rows = None if uses_deepspeed(self.accelerator) else trained_rows(trained, tokens)
+        self.rows = None if uses_deepspeed(self.accelerator) else trained_rows(trained, inputs.examples)
         if self.rows is not None:
             self.rows.stand_in(groups)
         maps = starting_maps(trained, inputs)

@@ -1,8 +1,8 @@
-"""Train of a word embedding the rows of those words that the examples contain; all others keep their vectors.
+"""Train only those rows of a word embedding whose words occur in the examples; all others keep their vectors.
 
-A vocabulary of 30,000 words is half the parameters of a small encoder, and few thousand examples contain a quarter of
-it. No other row ever gets a gradient, but the optimizer would move all of them at every step, keep two moments of
-each, and the gradient would be a table of mostly zeros. Shapes: V words, r rows that are trained, D hidden size.
+A vocabulary of 30,000 words is half the parameters of a small encoder, and a few thousand examples contain a quarter
+of it. No other row would get a gradient, but the optimizer would move all of them at every step and keep two moments
+of each, and the gradient would be a table of mostly zeros. Shapes: V words, r rows that are trained, D hidden size.
 """
 
 from typing import Any
@@ -12,37 +12,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.data.batching import TokenizedExamples
+
 WORTH_IT = 0.75
 """Where the examples contain a larger share of the vocabulary, nothing is gained."""
+TOKENS_AT_ONCE = 2**20
+"""So many tokens are looked through at a time: those of texts without labels may be on disk."""
 
 
 class WordRows(nn.Module):
-    """The rows of an embedding that train; until they are released, they are what it looks up where gradients count.
+    """The rows of an embedding that train; until they are released, it looks words up in them where gradients count.
 
-    Its own weight stays behind until ``write_back`` brings it up to date.
+    Its own weight stays behind until ``write_back`` brings it up to date. A word that has no row is an error there.
 
     Args:
         embedding: (V, D); its weight no longer trains.
-        words: int64 (r,), ascending: what the examples contain.
+        words: int64 (r,), ascending.
 
     Attributes:
         rows: (r, D).
     """
 
-    places: Tensor
-    words: Tensor
-
     def __init__(self, embedding: nn.Embedding, words: np.ndarray) -> None:
         super().__init__()
         weight = embedding.weight
-        self.rows = nn.Parameter(weight.detach()[torch.from_numpy(words).to(weight.device)].clone())
-        places = torch.zeros(len(weight), dtype=torch.int64)
-        places[torch.from_numpy(words)] = torch.arange(len(words))
-        # Buffers, so that they go where the model goes.
-        self.register_buffer("places", places.to(weight.device), persistent=False)
-        self.register_buffer("words", torch.from_numpy(words).to(weight.device), persistent=False)
+        self.words = torch.from_numpy(words)
+        self.rows = nn.Parameter(weight.detach()[self.words.to(weight.device)].clone())
+        # No buffers: processes that train together would send them to each other at every step.
+        self.places = torch.full((len(weight),), -1)
+        self.places[self.words] = torch.arange(len(words))
         padding = embedding.padding_idx
-        self.padding = int(places[padding]) if padding is not None and padding in words else None
+        self.padding = int(self.places[padding]) if padding is not None and padding in words else None
         self.embedding = [embedding]  # in a list it is no module of this one
         weight.requires_grad_(False)
         self.handle = embedding.register_forward_hook(self._look_up)
@@ -50,6 +50,7 @@ class WordRows(nn.Module):
     def _look_up(self, embedding: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return output
+        self.places = self.places.to(output.device)
         return F.embedding(self.places[inputs[0]], self.rows, padding_idx=self.padding)
 
     def stand_in(self, groups: list[dict[str, Any]]) -> None:
@@ -61,24 +62,33 @@ class WordRows(nn.Module):
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the rows into the embedding's own weight."""
-        self.embedding[0].weight[self.words] = self.rows
+        weight = self.embedding[0].weight
+        weight[self.words.to(weight.device)] = self.rows
 
     def release(self) -> None:
-        """Leave the embedding as it was but for the vectors of the words that trained."""
-        self.write_back()
+        """Let the embedding look words up in its own weight again, and train it."""
         self.handle.remove()
         self.embedding[0].weight.requires_grad_(True)
 
 
-def trained_rows(model: Any, token_ids: np.ndarray) -> WordRows | None:
-    """Return the rows of a model's word embedding that some tokens need; None where all of it has to train.
+def trained_rows(model: Any, examples: TokenizedExamples) -> WordRows | None:
+    """Return the rows of a model's word embedding that its examples need; None where all of it has to train.
 
     Args:
         model: whose word embedding would train.
-        token_ids: of all examples.
+        examples: all that the stage reads.
     """
     embedding = model.get_input_embeddings()
     if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad or embedding.max_norm is not None:
         return None
-    words = np.flatnonzero(np.bincount(token_ids, minlength=len(embedding.weight)))
+    words = words_of(examples, len(embedding.weight))
     return WordRows(embedding, words) if len(words) <= WORTH_IT * len(embedding.weight) else None
+
+
+def words_of(examples: TokenizedExamples, vocabulary: int) -> np.ndarray:
+    """Return the words that batches of some examples contain, the padding's too: int64 (r,), ascending."""
+    occurs = np.zeros(vocabulary, bool)
+    occurs[examples.pad_token_id] = True
+    for start in range(0, len(examples.token_ids), TOKENS_AT_ONCE):
+        occurs[examples.token_ids[start : start + TOKENS_AT_ONCE]] = True
+    return np.flatnonzero(occurs)

@@ -5,7 +5,7 @@ import torch
 from helpers.small_students import student
 from torch import Tensor
 
-from students import ATTENTIONS, StudentForSequenceClassification, modeling
+from students import ATTENTIONS, StudentForSequenceClassification, modeling, unpadded
 from students.unpadded import Layout, encode_without_pads, saves_time
 
 LENGTHS = (24, 3, 1, 9)
@@ -52,7 +52,7 @@ def test_linear_layers_read_real_tokens_alone(batch, monkeypatch):
     model = student(attention="softmax")
     read = []
     for layer in model.bert.encoder.layer:
-        for linear in (layer.attention.self.key, layer.intermediate.dense):
+        for linear in (layer.attention.self.query, layer.attention.self.key, layer.intermediate.dense):
             forward = linear.forward
             monkeypatch.setattr(
                 linear, "forward", lambda states, forward=forward: (read.append(states.numel()), forward(states))[1]
@@ -60,9 +60,9 @@ def test_linear_layers_read_real_tokens_alone(batch, monkeypatch):
     width = model.config.hidden_size
     with torch.no_grad():
         model(*batch)
-    *others, last_keys, last_units = (count // width for count in read)
-    assert set(others) == {sum(LENGTHS)} == {last_keys}
-    assert last_units == len(LENGTHS)
+    *others, last_queries, last_keys, last_units = (count // width for count in read)
+    assert {*others, last_keys} == {sum(LENGTHS)}
+    assert {last_queries, last_units} == {len(LENGTHS)}  # of the last layer the first tokens alone
 
 
 def test_pads_that_are_not_numbers_change_nothing(batch):
@@ -82,11 +82,15 @@ def test_where_it_would_not_serve_the_ordinary_way_is_taken(batch, monkeypatch):
     assert not saves_time(encoder, mask.bool())  # with gradients
     with torch.no_grad():
         assert saves_time(encoder, mask.bool())
-        assert not saves_time(encoder, full.index_fill(1, torch.tensor([23]), False))  # few pads
+        assert not saves_time(encoder, full.index_fill(1, torch.arange(21, 24), False))  # an eighth is padding
+        assert saves_time(encoder, full.index_fill(1, torch.arange(18, 24), False))  # a quarter is
         assert not saves_time(encoder, mask.bool().flip(1))  # no first token in the first column
         handle = encoder.layer[0].intermediate.register_forward_hook(lambda *_: None)
         assert not saves_time(encoder, mask.bool())
         handle.remove()
+        monkeypatch.setattr(unpadded, "makes_graph", lambda: True)
+        assert not saves_time(encoder, mask.bool())
+        monkeypatch.undo()
         encoder.layer[1]._hf_hook = object()
         assert not saves_time(encoder, mask.bool())
         del encoder.layer[1]._hf_hook

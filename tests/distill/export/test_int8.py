@@ -130,6 +130,8 @@ def test_labels_are_drawn_as_the_task_has_them():
     logits = np.log(np.tile([0.2, 0.5, 0.3], (500, 1)))
     classes = np.concatenate(draw_labellings(logits, np.zeros(500, np.int64)))
     assert np.bincount(classes) / len(classes) == pytest.approx([0.2, 0.5, 0.3], abs=0.02)
+    again = np.concatenate(draw_labellings(logits, np.zeros(500, np.int64)))
+    assert (again == classes).all()  # another export of the student finds the same layers
     sets = np.concatenate(draw_labellings(np.tile([-2.0, 0.0, 2.0], (500, 1)), np.zeros((500, 3), np.float32)))
     assert sets.mean(axis=0) == pytest.approx([0.119, 0.5, 0.881], abs=0.02)
     assert set(np.unique(sets)) == {0.0, 1.0}
