@@ -81,7 +81,9 @@ class StudentPreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
-            write_source(Path(save_directory), self.config.mechanisms, self.auto_map)
+            # The configuration names the student's own mechanism even where every layer has kept softmax.
+            used = {self.config.attention: self.config.mechanism, **self.config.mechanisms}
+            write_source(Path(save_directory), used, self.auto_map)
 
 
 class StudentModel(StudentPreTrainedModel):
