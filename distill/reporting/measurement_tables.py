@@ -276,7 +276,7 @@ def _explanation(record: Record) -> list[str]:
     if first is None:
         return []
     median = record.median_length
-    own = f"; the median of the texts is {median:,} tokens" if median else ""
+    own = f"; the median of the texts is about {median:,} tokens" if median else ""
     return [f"at … tokens: times as fast as the teacher in torch, batch {first.batch_size}{own}"]
 
 

@@ -112,7 +112,7 @@ def _better_alternative(record: Record) -> str | None:
     scores = f"{metric_text(name, score)} against {metric_text(name, student)} {metric_label(name)}"
     return (
         f"The {alternative.name} is both faster than the student ({speedup_interval(point.interval_over_student)}) "
-        f"and {how} ({scores}) at your median of {length:,} tokens."
+        f"and {how} ({scores}) at {length:,} tokens, about your median."
     )
 
 

@@ -1,4 +1,4 @@
-"""The phases of a run, in order: teacher, stages, baseline. Each is skipped once it is finished."""
+"""The stages of a run, one after the other: each is trained, or taken where it is finished."""
 
 from contextlib import nullcontext
 

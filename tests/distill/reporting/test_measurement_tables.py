@@ -20,7 +20,7 @@ def test_alternatives_stand_beside_the_student(record):
     assert cells.rows[2][4:] == ("3.27×", "2.93×", "2.29×", "1.76×")
     assert cells.rows[3][1:] == ("n/a", "n/a", "-", "n/a", "n/a", "n/a", "n/a")
     assert cells.notes == (
-        "at … tokens: times as fast as the teacher in torch, batch 1; the median of the texts is 24 tokens",
+        "at … tokens: times as fast as the teacher in torch, batch 1; the median of the texts is about 24 tokens",
         "softmax student of the same depth: OSError: No such file or directory",
     )
     text = comparison_table(typed(record))

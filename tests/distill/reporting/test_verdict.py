@@ -63,7 +63,7 @@ def test_an_alternative_that_is_faster_and_better_is_named(record):
     point_at(record, 1, 24).update(over_student=3.2, over_student_low=3.0, over_student_high=3.4)
     sentence = (
         "The teacher in ONNX Runtime int8 is both faster than the student (3.20× [3.00, 3.40]) and better "
-        "(91.0 % against 89.3 % accuracy) at your median of 24 tokens."
+        "(91.0 % against 89.3 % accuracy) at 24 tokens, about your median."
     )
     assert verdict_sentences(typed(record))[0] == sentence
     point_at(record, 0, 24).update(over_student=1.5, over_student_low=1.4, over_student_high=1.6)
