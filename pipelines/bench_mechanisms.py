@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     alone, inside = [128, 512, 1024, 2048, 4096, 8192], [128, 512, 2048, 4096]
-    output = Path("runs/bench/bench_zoo.json")
+    output = Path("runs/bench/bench_mechanisms.json")
     default = "(default %(default)s)"
     add("--attentions", nargs="+", metavar="NAME", help="mechanisms to time (default: all)")
     add("--lengths", type=positive, nargs="+", default=alone, metavar="TOKENS", help=f"lengths, alone {default}")

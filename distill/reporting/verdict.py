@@ -145,7 +145,7 @@ def _speed(record: Record) -> str | None:
     )
     further = ""
     if longest.length > point.length:
-        beyond = " (timed beyond its positions)" if longest.speed_only else ""
+        beyond = " (timing only: more than it has positions for)" if longest.speed_only else ""
         further = f", {speedup_interval(longest.interval)} at {longest.length:,} tokens{beyond}"
     low, high = (times_as_shown(end or point.speedup) for end in (point.low, point.high))
     if low > 1:

@@ -1,1 +1,7 @@
-"""The steps of one run, in the order in which pipelines/distill.py takes them."""
+"""The steps of one run, as pipelines/distill.py takes them.
+
+`command` (with `preflight`: `banner`, `recipe`, `plan`, `disk`), then the `phases`: `teacher`; `search` where a speed
+was asked for (`shape_speeds`, `trial`); `stages` (`student`, `width`, `stage_texts`, `shared_stages`); `baseline`;
+`comparison`; `publish`. `phase` ends each of them, `context` is what all of them read. `api` is the way in from
+Python; `exports` and `exported_run` serve pipelines/export.py.
+"""

@@ -213,7 +213,7 @@ def test_verdict_says_everything(record):
     assert verdict(typed(record)) == (
         "The 3-layer performer student keeps 97.5 % [95.9, 99.1] of its teacher's accuracy on sst2. "
         "It runs 2.12× [2.06, 2.20] as fast at 128 tokens and batch 1 (cpu, float32), "
-        "4.79× [4.64, 4.95] at 2,048 tokens (timed beyond its positions). "
+        "4.79× [4.64, 4.95] at 2,048 tokens (timing only: more than it has positions for). "
         "The same student trained on labels alone keeps 90.7 % [88.4, 93.0] of that accuracy."
     )
 
