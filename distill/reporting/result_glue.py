@@ -50,17 +50,17 @@ def glue_retention(records: Records) -> list[str]:
     for student, name in STUDENTS.items():
         shares = [kept(_glue_cell(records, task, student)) for task in FIVE_TASKS]
         average, _, rest = interval(mean_interval(shares)).partition(" ")
-        without = percent(_without_cola([known(share.value) for share in shares]))
+        without = percent(without_cola([known(share.value) for share in shares]))
         rows.append([name, f"**{average}** {rest}", without, *(interval(share) for share in shares)])
         if student == "abc-4":
             shares_of_depth = [_softmax_share(records, task) for task in FIVE_TASKS]
-            both = mean(shares_of_depth), _without_cola(shares_of_depth)
+            both = mean(shares_of_depth), without_cola(shares_of_depth)
             rows.append([SOFTMAX, *(percent(share) for share in (*both, *shares_of_depth))])
     names = [f"{TASK_NAMES[task]} {METRIC_NAMES[MAIN_METRICS[task]]}" for task in FIVE_TASKS]
     return markdown_table(["kept, % of the teacher", "mean [95 %]", "without CoLA", *names], rows)
 
 
-def _without_cola(shares: Sequence[float]) -> float:
+def without_cola(shares: Sequence[float]) -> float:
     """Return the mean over the other tasks: of CoLA the teacher itself knows little."""
     return mean(share for task, share in zip(FIVE_TASKS, shares, strict=True) if task != "cola")
 
@@ -124,7 +124,7 @@ def glue_aims(records: Records) -> list[str]:
     for student, aim in aims["kept"].items():
         shares = {task: kept(_glue_cell(records, task, student)) for task in FIVE_TASKS}
         average = mean_interval(list(shares.values()))
-        without = _without_cola([known(share.value) for share in shares.values()])
+        without = without_cola([known(share.value) for share in shares.values()])
         both = f"{interval(average)}; without CoLA {percent(without)}"
         rows.append([f"{STUDENTS[student]}, % kept", f"{aim}", both, _verdict(100 * known(average.value), aim)])
     softmax = mean(_softmax_share(records, task, SEEDS[0]) for task in FIVE_TASKS)
