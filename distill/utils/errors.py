@@ -15,11 +15,24 @@ class SharedError(UserError):
     """A mistake that the main process has found and tells; the other processes only end."""
 
 
+def nearest(value: object, names: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the name that is most like ``value``, or None; of two about as near, the one that begins as it does."""
+    text = str(value)[:100]
+
+    def likeness(name: str) -> float:
+        ratio = difflib.SequenceMatcher(None, name, text).ratio()
+        beginning = sum(name[:end] == text[:end] for end in range(1, min(len(text), LONGEST_BEGINNING) + 1))
+        return ratio + beginning * WEIGHT_OF_BEGINNING * (1 - ratio) if ratio >= cutoff else 0.0
+
+    best = max(names, key=likeness, default=None)
+    return best if best is not None and likeness(best) > 0 else None
+
+
 def choices_hint(value: object, choices: Iterable[str]) -> str:
     """Name the valid choices and the nearest match to ``value``, for the end of an error message."""
     names = list(choices)
-    nearest = difflib.get_close_matches(str(value)[:100], names, n=1, cutoff=0.5)
-    suggestion = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    near = nearest(value, names)
+    suggestion = f"; did you mean {near!r}?" if near else ""
     return f"choose one of {', '.join(names)}{suggestion}"
 
 
@@ -69,6 +82,8 @@ def memory_problem(error: BaseException) -> str | None:
     )
 
 
+LONGEST_BEGINNING, WEIGHT_OF_BEGINNING = 4, 0.1
+"""Letters that count, and how much each of them does, of a beginning that two names share: as Winkler chose them."""
 NO_MEMORY = ("not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "std::bad_alloc")
 """How torch's CPU allocator, CUDA's libraries and C++ say it, in small letters."""
 SHORT_WRITES = re.compile(r"Not enough free space to write|\d+ requested and \d+ written")

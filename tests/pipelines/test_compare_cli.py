@@ -180,6 +180,7 @@ def test_a_file_of_ones_own_has_the_same_validation_rows_as_its_run(without_riva
         ({}, ["--lenghts", "32"], "--lengths"),
         ({}, ["--lengths", "-3"], "positive"),
         ({}, ["--require", "speed=2"], "did you mean 'speedup'"),
+        ({}, ["--require", "retain=.9"], "did you mean 'retention'"),
         ({}, ["--require", "gain=0"], "give --baseline DIR"),
         ({}, ["--data.label_names", "a", "b"], "custom"),
         ({}, ["--format", "xml"], "json"),
