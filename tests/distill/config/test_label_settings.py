@@ -51,7 +51,7 @@ REFUSED = {
     "columns of a published task": (("--task=sst2", "--data.text_columns=[text]"), "--data.text_columns null"),
     "several labels of a regression": (
         (*CUSTOM, "--data.multi_label=true", "--data.regression=true"),
-        "data.multi_label is True: a regression has no labels",
+        "data.multi_label is true: a regression has no labels",
     ),
     "several columns of one label": ((*CUSTOM, "--data.label_column", "a", "b"), "--data.multi_label true"),
     "weights of another name": (("--task=sst2", "--training.class_weights=balnced"), "did you mean 'balanced'"),

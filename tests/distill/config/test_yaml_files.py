@@ -32,8 +32,8 @@ TRAPS = {
     "data: spy.Spy\n": "data is 'spy.Spy'",
     "teacher: {scratch: spy.Spy}\n": "scratch is 'spy.Spy'",
     "---\nseed: 3\n": "single document",
-    "seed: null\n": "seed is None: give it a value, or leave it out",
-    "data:\n": "data is None: give it keys, or leave it out",
+    "seed: null\n": "seed is null: give it a value, or leave it out",
+    "data:\n": "data is null: give it keys, or leave it out",
     "teacher: {scratch: []}\n": "teacher.scratch is []",
 }
 

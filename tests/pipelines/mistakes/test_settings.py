@@ -101,7 +101,7 @@ CONFIGURATION: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("student: attention option modules 7 must divide hidden_size 32",),
     ),
     "odd held-out share": (["--data.held_out_fraction", "0.9"], ("data.held_out_fraction is 0.9",)),
-    "custom without a folder": (["--task", "custom", "--data.dir", "null"], ("data.dir", "custom")),
+    "custom without a folder": (["--task", "custom", "--data.dir", "null"], ("data.dir is null", "custom")),
     "custom without files": (["--task", "custom", "--data.dir", "."], ("data.dir", "no train.<")),
     "custom file of no known format": (["--task", "custom", "--data.dir", "README.md"], ("README.md", "csv, tsv")),
     "custom with three columns": (
@@ -174,7 +174,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "key twice": ("task: sst2\ntask: cola\n", "line 2: key 'task' stands twice"),
     "key that is a number": ("task: sst2\n1: 2\n", "Key must be a string"),
     "key of a newer version": ("task: sst2\nhyperdrive: {warp: 9}\n", "unknown key 'hyperdrive"),
-    "section without keys": (f"task: sst2\nstages: [{STAGE}]\ndata:\n", "data is None: give it keys"),
+    "section without keys": (f"task: sst2\nstages: [{STAGE}]\ndata:\n", "data is null: give it keys"),
     "bomb": (BOMB, "aliases for more than 10,000 values"),
     "alias of itself": ("data: &d {dir: *d}\n", "aliases for more than 10,000 values"),
     "nested without end": ("data: " + "[" * 1_000_000, "nested more than 20 levels deep"),
