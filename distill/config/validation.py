@@ -240,8 +240,12 @@ def _check_sizes(student: StudentSettings) -> None:
 
 def _check_options(student: StudentSettings, mechanism: Any) -> None:
     for name in student.attention_options:
-        hint = choices_hint(name, mechanism.options) if mechanism.options else f"{student.attention} has no options"
-        require(name in mechanism.options, "student.attention_options", name, hint)
+        hint = f"it has: {choices_hint(name, mechanism.options).removeprefix('choose one of ')}"
+        if name not in mechanism.options:
+            raise UserError(
+                f"student.attention_options: {student.attention} has no option {name!r}; "
+                f"{hint if mechanism.options else 'it has none, so leave it out'}"
+            )
     if mechanism.options:
         try:
             mechanism.resolve_options(student.attention_options)
