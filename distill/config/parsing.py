@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import itertools
 import json
 import shutil
 import sys
@@ -14,8 +13,10 @@ from typing import Any
 
 import jsonargparse
 
+from distill.config.given_files import file_problem, given_files
 from distill.config.parser_messages import parser_message
 from distill.config.reference import help_lines, read_sections
+from distill.config.require import require
 from distill.config.schema import AUTO, Config
 from distill.config.validation import check_config
 from distill.config.yaml_files import NAMES, SECTIONS, read_names, use_checked_yaml, write_yaml
@@ -148,15 +149,15 @@ def _parse(
         namespace.pop("config", None)
         for section in (*SECTIONS, "teacher.scratch"):
             values = namespace.get(section, jsonargparse.Namespace())
-            if not isinstance(values, jsonargparse.Namespace):
-                raise UserError(f"{section} is {values!r}: give it keys, or leave it out")
+            has_keys = isinstance(values, jsonargparse.Namespace)
+            require(has_keys, section, values, "give it keys, or leave it out")
         values = parser.instantiate(namespace).as_dict()
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
         # The parser does not say which file it could not read.
-        files = ", ".join(value for option, value in itertools.pairwise(arguments) if option == "--config")
+        files = ", ".join(value for _, value in given_files(arguments, ["config"]))
         if isinstance(error, UnicodeDecodeError):
             raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
-        raise UserError(parser_message(str(error), files)) from error
+        raise UserError(file_problem(arguments, Config) or parser_message(str(error), files)) from error
     return Config(**{name.name: values[name.name] for name in dataclasses.fields(Config)})
 
 

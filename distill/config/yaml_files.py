@@ -47,6 +47,14 @@ def text_at(path: Path, key: str) -> str | None:
     return found.value if isinstance(found, yaml.ScalarNode) and found.tag != NULL else None
 
 
+def top_keys(path: Path) -> set[str]:
+    """Return the keys of a file that stand in no section; none of one that cannot be loaded."""
+    try:
+        return {re.split(r"[.\[]", key)[0] for key, _ in _paths(_compose(path.read_text(encoding="utf-8")))}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, UserError):
+        return set()
+
+
 def read_names(values: Sequence[str]) -> list[str]:
     """Return names that were given one after the other, or as one list in brackets."""
     if len(values) == 1 and values[0].lstrip().startswith("["):

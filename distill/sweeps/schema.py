@@ -13,6 +13,8 @@ from typing import Any
 
 import jsonargparse
 
+from distill.config.given_files import file_problem, given_files
+from distill.config.parser_messages import parser_message
 from distill.config.parsing import make_parser, names_as_written
 from distill.config.yaml_files import SECTIONS, load_value, text_at
 from distill.training.finished import is_finished
@@ -87,8 +89,9 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
         UserError: a wrong key or value, or no student, seed or configuration at all.
     """
     parser = make_parser(SweepConfig, description)
+    arguments = names_as_written(sys.argv[1:] if arguments is None else arguments)
     try:
-        rest, given = _take_keys(names_as_written(sys.argv[1:] if arguments is None else arguments))
+        rest, given = _take_keys(arguments)
         namespace = parser.parse_args(rest)
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
@@ -97,7 +100,11 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
             students[name] = students.get(name, {}) | keys
         sweep = replace(sweep, students=students, overrides=_dotted(sweep.overrides) | given["overrides"].get("", {}))
     except (jsonargparse.ArgumentError, UnicodeDecodeError) as error:
-        raise UserError(f"sweep: {' '.join(str(error).split())}") from error
+        files = ", ".join(value for _, value in given_files(arguments, ["config"]))
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"{files} is not UTF-8 text; save it as UTF-8") from error
+        problem = file_problem(arguments, SweepConfig) or f"sweep: {parser_message(str(error), files, SweepConfig)}"
+        raise UserError(problem) from error
     for name in ("configs", "students", "seeds", "launcher"):
         if not getattr(sweep, name):
             raise UserError(f"sweep: {name} is empty; name at least one")
