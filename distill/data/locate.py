@@ -70,7 +70,8 @@ def split_files(data_dir: str | Path, task_name: str, splits: Sequence[str]) -> 
     if is_file:
         return {"train": SplitFiles((place,))}
     if not is_folder:
-        raise UserError(f"data.dir: there is no folder {place}")
+        kinds = "file or folder" if task_name == CUSTOM or is_readable(place) else "folder"
+        raise UserError(f"data.dir: there is no {kinds} {place}")
     if task_name == CUSTOM and (place / SAVED_DATASET).is_file():
         return {"train": SplitFiles((place,))}
     folder = _task_folder(place, task_name)

@@ -8,6 +8,7 @@ else is. Duplicates inside the official sets are kept as they are.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -163,6 +164,7 @@ def load_splits(
     train, rows = sources["train"], {name: read.complete for name, read in sources.items()}
     for name in task.validation_splits:
         if name not in sources:  # only of task custom
+            _check_enough(task, rows["train"], opened["train"].where, validation_fraction)
             sources[name], order = train, np.random.default_rng((seed, 1)).permutation(rows["train"])
             rows["train"], rows[name] = _split_off(train.labels, order, validation_fraction)
     labels = {name: sources[name].labels[chosen] for name, chosen in rows.items()}
@@ -189,6 +191,17 @@ def _notes(opened: Mapping[str, Opened], sources: Mapping[str, Rows]) -> tuple[s
             share = f"{100 * dropped / len(read.labels):.1f} %"
             notes.append(f"{name}: {dropped:,} of {len(read.labels):,} rows ({share}) have no text or label: left out")
     return tuple(notes)
+
+
+def _check_enough(task: Task, rows: np.ndarray, where: str, fraction: float) -> None:
+    """Refuse rows so few that the validation split off from them is a single one, which has a single label."""
+    if task.is_regression or task.multi_label or _part_of(len(rows), fraction) > 1:
+        return
+    needed = next(number for number in count(len(rows)) if _part_of(number, fraction) > 1)
+    raise UserError(
+        f"{where} has {len(rows)} usable rows, and 1 of them for validation would have a single label; give at least "
+        f"{needed} rows, or a folder with train and validation"
+    )
 
 
 def _check_labels(task: Task, labels: Mapping[str, np.ndarray]) -> None:
@@ -254,6 +267,11 @@ def _split_train(
     return _split_off(labels, used, held_out_fraction)
 
 
+def _part_of(rows: int, fraction: float) -> int:
+    """Return how many of so many rows are split off."""
+    return max(round(fraction * rows), min(MIN_HELD_OUT, rows // 5), 1)
+
+
 def _split_off(labels: np.ndarray, rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Split ``rows``, which are in random order, into the rest and ``fraction`` of them, both ascending.
 
@@ -261,11 +279,10 @@ def _split_off(labels: np.ndarray, rows: np.ndarray, fraction: float) -> tuple[n
     of a score, gives its own share. A class of one row stays in the rest, where there is anything else to sample. Rows
     with several labels are taken for ones of the rarest of them, and ordered by the others among these.
     """
-    count = len(rows)
-    size = max(round(fraction * count), min(MIN_HELD_OUT, count // 5), 1)
+    size = _part_of(len(rows), fraction)
     ranks, classes_of = (labels, labels) if labels.ndim == 1 else label_strata(labels, rows)
     in_label_order = rows[np.argsort(ranks[rows], kind="stable")]
-    sampled = in_label_order[((np.arange(size) + 0.5) * count / size).astype(np.int64)]
+    sampled = in_label_order[((np.arange(size) + 0.5) * len(rows) / size).astype(np.int64)]
     if classes_of.dtype.kind == "i":
         classes, counts = np.unique(classes_of[rows], return_counts=True)
         common = sampled[~np.isin(classes_of[sampled], classes[counts == 1])]

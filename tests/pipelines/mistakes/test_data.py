@@ -157,7 +157,8 @@ OWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "columns that are not plain": ("said,answered,label\na,b,0\nc,d,1\n", ("text_columns", "said, answered")),
     "label that is not plain": ("text,opinion\na,0\nb,1\n", ("data.label_column", "text, opinion")),
     "one class": ("text,label\na,x\nb,x\n", ("mine.csv", "'label'", "fewer than two different labels")),
-    "two rows": ("text,label\na,x\nb,y\n", ("validation: every label is y (rows: 1)",)),
+    "two rows": ("text,label\na,x\nb,y\n", ("mine.csv has 2 usable rows", "give at least 10 rows")),
+    "nine rows": ("text,label\n" + "a,x\n" * 5 + "b,y\n" * 4, ("mine.csv has 9 usable rows", "at least 10 rows")),
     "one class in the validation that is split off": (
         "text,label\n" + "a,x\n" * 50 + "b,y\n",
         ("validation: every label is x",),
@@ -177,6 +178,16 @@ def test_a_file_of_ones_own(name: str, refused: Callable[..., str], tmp_path: Pa
     )
     for part in expected:
         assert part in message, message
+
+
+@pytest.mark.parametrize("name", ["nothere.csv", "nothere"])
+def test_neither_a_file_nor_a_folder_of_ones_own(name: str, refused: Callable[..., str]) -> None:
+    assert f"data.dir: there is no file or folder {name}" in refused("--task", "custom", "--data.dir", name)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("nothere.csv", "file or folder"), ("nothere", "folder")])
+def test_no_folder_of_a_task(name: str, kinds: str, refused: Callable[..., str]) -> None:
+    assert f"data.dir: there is no {kinds} {name}" in refused("--data.dir", name)
 
 
 def test_folder_of_another_task(refused: Callable[..., str], place: Place) -> None:
