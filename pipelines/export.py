@@ -111,7 +111,7 @@ def export(options: argparse.Namespace) -> Exported:
     from distill.export.deployment_speed import measure_latency
     from distill.export.int8 import CALIBRATION_TEXTS, Int8Texts
     from distill.models.inputs import reading_of
-    from distill.models.loading import check_max_length, load_for_task
+    from distill.models.loading import check_checkpoint, check_max_length, load_for_task
     from distill.utils.record_json import to_json
     from pipelines.run.exported_run import (
         answers_of_teacher,
@@ -124,6 +124,7 @@ def export(options: argparse.Namespace) -> Exported:
     from pipelines.run.exports import Source, deploy, prepare_form
 
     output = writable_output(options)
+    check_checkpoint(options.student, "student")
     folder = find_run(options.student, options.run_dir)
     record = read_record(folder.record) if folder else None
     name, data = task_and_data(folder, options)
@@ -220,7 +221,7 @@ def writable_output(options: argparse.Namespace) -> Path:
         if output.is_dir():
             example = output / f"student{suffix}"
             raise UserError(f"--output {name} is a folder; give the name of a file, such as {example}")
-        if options.format == "openvino" and output.suffix != suffix:  # by which OpenVINO knows it
+        if output.suffix != suffix:  # by which it is known, to OpenVINO and to whoever finds it
             raise UserError(f"--output {name}: give the name of a file that ends in {suffix}")
         for part in FORMATS[options.format].parts(output):
             if part.is_dir() or (part.exists() and not output.exists()):  # not left by an export

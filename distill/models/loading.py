@@ -37,6 +37,17 @@ class Classifier:
     tokenizer: PreTrainedTokenizerBase
 
 
+def check_checkpoint(folder: Path | str, role: str) -> None:
+    """Refuse a folder that is not there, or holds no checkpoint; UserError names the role that it was given for."""
+    folder = Path(folder)
+    who = f"--{role} {folder}"
+    if problem := folder_problem(folder, role):
+        raise UserError(f"{who} {problem}")
+    if not (folder / "config.json").is_file():
+        problem = "is no checkpoint: it has no config.json" if folder.is_dir() else "does not exist"
+        raise UserError(f"{who} {problem}; give the folder of a saved model")
+
+
 def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = False) -> Classifier:
     """Load a fine-tuned sequence classifier and its tokenizer from ``folder``; nothing is fetched.
 
@@ -45,11 +56,7 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
     """
     folder = Path(folder)
     who = f"--{role} {folder}"
-    if problem := folder_problem(folder, role):
-        raise UserError(f"{who} {problem}")
-    if not (folder / "config.json").is_file():
-        problem = "is no checkpoint: it has no config.json" if folder.is_dir() else "does not exist"
-        raise UserError(f"{who} {problem}; give the folder of a saved model")
+    check_checkpoint(folder, role)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         check_size(config, folder, who)
@@ -71,8 +78,8 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
         problem = loading_problem(error)
         way_out = "read that code, then pass --trust-remote-code" if "code of its own" in problem else "save it again"
         raise UserError(f"{who} cannot be loaded: {problem}; {way_out}") from error
-    if problem := weights_problem(model, info):
-        raise UserError(f"{who} {problem}")
+    if fault := weights_problem(model, info):
+        raise UserError(f"{who} {fault}")
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
         raise UserError(

@@ -42,8 +42,22 @@ def task_and_data(folder: RunFolder | None, options: argparse.Namespace) -> tupl
     config = load_config(saved) if saved and saved.exists() else None
     name = options.task or (config.task if config else None)
     if name is None:
-        raise UserError("--task is needed: the student lies in no run folder that says what it was trained for")
+        raise UserError(f"--task is needed: {_why_no_task(options.student)}")
     return name, replace(config.data if config else DataConfig(), **data_options(options, name))
+
+
+def _why_no_task(student: str) -> str:
+    """Say where a student lies that is no finished run's, and what to give for it."""
+    folder = Path(student).resolve()
+    runs = (RunFolder(each) for each in folder.parents if (each / "config.yaml").is_file())
+    run = next((each for each in runs if each.record.exists() or (each.path / "checkpoints").is_dir()), None)
+    if run is None:
+        return "the student lies in no run folder that says what it was trained for"
+    if folder == run.student:
+        return f"the run {run.path} is not finished; finish it, or give --task and --data.dir"
+    role = next((name for name in ("teacher", "baseline") if folder == run.model(name)), None)
+    what = f"is the {role}" if role else "is a model"
+    return f"{student} {what} of the run {run.path}, not its student; to export it give --task and --data.dir"
 
 
 def length_of_run(folder: RunFolder) -> int | None:

@@ -239,7 +239,14 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
     [
         (("--student", "nowhere", "--task", "sst2"), "does not exist"),
         (("--student", "data", "--task", "sst2"), "no config.json"),
-        (("--student", "alone"), "--task is needed"),
+        (("--student", "nowhere"), "--student nowhere does not exist; give the folder of a saved model"),
+        (("--student", "run/nowhere"), "--student run/nowhere does not exist; give the folder of a saved model"),
+        (("--student", "alone"), "--task is needed: the student lies in no run folder"),
+        (("--student", "finished/teacher"), "--task is needed: finished/teacher is the teacher of the run "),
+        (("--student", "finished/teacher"), "/finished, not its student; to export it give --task and --data.dir"),
+        (("--student", "finished/baseline"), "finished/baseline is the baseline of the run "),
+        (("--student", "finished/checkpoints/logits/student"), "logits/student is a model of the run "),
+        (("--student", "unfinished/student"), "/unfinished is not finished; finish it, or give --task and --data.dir"),
         (("--student", "alone", "--task", "sst3"), "did you mean 'sst2'"),
         (("--student", "alone", "--task", "sst2", "--data.label_names", "a"), "custom"),
         (("--student", "alone", "--task", "mnli", "--data.dir", "data"), "mnli"),
@@ -270,10 +277,19 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
         (("--student", "alone", "--output", "data"), "is a folder"),
         (("--student", "alone", "--output", "run/config.yaml/student.onnx"), "cannot be created"),
         (("--student", "alone", "--format", "openvino"), "ends in .xml"),
+        (("--student", "alone", "--output", "x.bin"), "--output x.bin: give the name of a file that ends in .onnx"),
+        (("--student", "alone", "--output", "student"), "give the name of a file that ends in .onnx"),
+        (("--student", "alone", "--output", "x.xml"), "give the name of a file that ends in .onnx"),
+        (("--student", "alone", "--format", "openvino", "--output", "x.onnx"), "ends in .xml"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(place)
+    shutil.copytree("run", "finished", dirs_exist_ok=True)
+    for copy in ("finished/teacher", "finished/baseline", "finished/checkpoints/logits/student", "unfinished/student"):
+        shutil.copytree("teacher", copy, dirs_exist_ok=True)
+    Path("unfinished", "checkpoints").mkdir(exist_ok=True)
+    shutil.copy("run/config.yaml", "unfinished/config.yaml")
     before = sorted(place.rglob("*"))
     assert call(monkeypatch, "--output", tmp_path / "student.onnx", *arguments) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]

@@ -103,7 +103,10 @@ def test_figures_of_another_format_stay_where_their_file_does(tmp_path):
 )
 def test_missing_packages_are_named(place, tmp_path, monkeypatch, capsys, form, missing, words):
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else name)
-    assert call(monkeypatch, *outside(place), "--format", form, "--output", tmp_path / "student.xml") == 2
+    assert (
+        call(monkeypatch, *outside(place), "--format", form, "--output", tmp_path / f"student{FORMATS[form].suffix}")
+        == 2
+    )
     assert words in capsys.readouterr().err
 
 
