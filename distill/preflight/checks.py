@@ -60,8 +60,16 @@ def check_launcher(config: Config, launcher: Launcher) -> Iterator[Finding]:
     """Hold what the launcher exported against the configuration."""
     found = list(_launcher_problems(config, launcher))
     way = "DeepSpeed" if launcher.deepspeed else "no DeepSpeed"
-    place = f"{launcher.gpus} GPUs" if launcher.gpus else "CPU"
-    yield from found or [Finding(OK, f"launcher: {launcher.processes} processes, {way}, {place}")]
+    place = _counted(launcher.gpus, "GPU", "GPUs") if launcher.gpus else "CPU"
+    yield from found or [Finding(OK, f"launcher: {_processes(launcher.processes)}, {way}, {place}")]
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _processes(number: int) -> str:
+    return _counted(number, "process", "processes")
 
 
 def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
@@ -70,7 +78,8 @@ def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
     if launcher.gpus and launcher.local_processes > launcher.gpus:
         yield Finding(
             ERROR,
-            f"launcher: {launcher.local_processes} processes on a machine with {launcher.gpus} GPUs; "
+            f"launcher: {_processes(launcher.local_processes)} on a machine with "
+            f"{_counted(launcher.gpus, 'GPU', 'GPUs')}; "
             f"set --num_processes to at most {launcher.gpus} per machine",
         )
     yield from _accumulation_problems(config, launcher)
@@ -81,7 +90,7 @@ def _launcher_problems(config: Config, launcher: Launcher) -> Iterator[Finding]:
         if size is not None and size % parts:
             yield Finding(
                 WARNING,
-                f"launcher: {section}.batch_size {size} is not a multiple of {launcher.processes} processes x "
+                f"launcher: {section}.batch_size {size} is not a multiple of {_processes(launcher.processes)} x "
                 f"training.gradient_accumulation {config.training.gradient_accumulation}, so that some processes wait "
                 f"in every step; give {-(-size // parts) * parts}",
             )
@@ -159,7 +168,7 @@ def check_checkpoints(folder: Path, launcher: Launcher) -> Iterator[Finding]:
         sharded = (path / "pytorch_model").is_dir()
         processes = len(list(path.glob("random_states_*.pkl")))
         if sharded != launcher.deepspeed or (sharded and processes != launcher.processes):
-            before = f"DeepSpeed on {processes} processes" if sharded else "a launcher without DeepSpeed"
+            before = f"DeepSpeed on {_processes(processes)}" if sharded else "a launcher without DeepSpeed"
             yield Finding(ERROR, f"checkpoint {path} was written by {before}; start the run like that again")
             return
     yield Finding(OK, "checkpoints: none that this launcher could not read")

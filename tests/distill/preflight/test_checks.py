@@ -83,6 +83,18 @@ def test_launchers_that_fit(name: str) -> None:
     only(checks.check_launcher(make_config(**settings), launcher), OK)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        (ALONE, "launcher: 1 process, no DeepSpeed, CPU"),
+        (dataclasses.replace(ALONE, gpus=1), "launcher: 1 process, no DeepSpeed, 1 GPU"),
+        (Launcher(8, 4, 4, True, None, "no", None), "launcher: 8 processes, DeepSpeed, 4 GPUs"),
+    ],
+)
+def test_one_of_a_kind_is_told_as_one(launcher: Launcher, words: str) -> None:
+    assert only(checks.check_launcher(make_config(), launcher), OK) == words
+
+
 def precision(wanted: str | None, launcher: Launcher = ALONE, **how: bool) -> Iterable[Finding]:
     config = make_config(training=TrainingConfig(mixed_precision=wanted))
     return precision_checks.check_precision(config, launcher, **how)
