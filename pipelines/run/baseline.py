@@ -28,7 +28,7 @@ def train_baseline(context: RunContext, setup: DistillationSetup) -> StudentForS
     start = main_process_first(
         context.run.accelerator, lambda: label_free_start(config, context.task, context.splits, setup.start)
     )
-    baseline = build_student(context, start, setup)
+    baseline = build_student(context, start, setup, role="baseline")
     stage = baseline_stage(config, setup)
     scorer = held_out_scorer(context.run, context.task, setup.held_out)
     inputs = StageInputs(setup.train)

@@ -29,6 +29,7 @@ def build_student(
     *,
     full_width: bool = False,
     quiet: bool = False,
+    role: str = "student",
 ) -> StudentForSequenceClassification:
     """Build the configured student out of ``source``, set its temperatures and print which weights are copies.
 
@@ -37,6 +38,7 @@ def build_student(
         attention: other than the configured one: softmax.
         full_width: make it as wide as ``source``, whatever is configured.
         quiet: print nothing, for a student that is only looked at.
+        role: what it is called where its weights are printed: student, or baseline.
 
     Raises:
         UserError: the settings do not fit the teacher's sizes.
@@ -49,7 +51,7 @@ def build_student(
     layers = list(range(settings.num_layers)) if same_depth else setup.layer_map
     head_is_new = False
     if not full_width:
-        source, head_is_new = narrowed(context, setup, source, layers, quiet=quiet)
+        source, head_is_new = narrowed(context, setup, source, layers, quiet=quiet, role=role)
         layers = list(range(len(layers))) if isinstance(source, StudentForSequenceClassification) else layers
     try:
         student, report = student_from_teacher(
@@ -77,7 +79,7 @@ def build_student(
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(setup.train)))
         calibrate_temperature(student, collate(setup.train, sample, context.device)[0])
     if not quiet:
-        context.run.accelerator.print(f"student: {report.in_words()}")
+        context.run.accelerator.print(f"{role}: {report.in_words()}")
     return student
 
 

@@ -39,7 +39,7 @@ def wanted_sizes(context: RunContext, source: PreTrainedModel, layers: list[int]
 
 
 def narrowed(
-    context: RunContext, setup: DistillationSetup, source: Any, layers: list[int], *, quiet: bool
+    context: RunContext, setup: DistillationSetup, source: Any, layers: list[int], *, quiet: bool, role: str
 ) -> tuple[Any, bool]:
     """Return the narrower softmax student that the student is built of, and whether its head is drawn anew.
 
@@ -49,6 +49,7 @@ def narrowed(
         source: the teacher, or another encoder; or a softmax student.
         layers: of ``source``, one for each of the student's.
         quiet: measure nothing, for a student that is only looked at.
+        role: what it is called where its sizes are printed: student, or baseline.
     """
     sizes = wanted_sizes(context, source, layers)
     if sizes is None:
@@ -72,7 +73,7 @@ def narrowed(
     accelerator = context.run.accelerator
     kept = on_main_process(accelerator, lambda: select_width(whole, layers, sizes, setup.train, seed))
     whole.train(was_training)
-    accelerator.print(f"student: {in_words(sizes, whole.config, layers)} are kept")
+    accelerator.print(f"{role}: {in_words(sizes, whole.config, layers)} are kept")
     return narrow_student(whole, layers, kept), is_new
 
 

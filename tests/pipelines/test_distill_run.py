@@ -57,6 +57,11 @@ def test_teacher_score_is_printed_before_the_stages(finished) -> None:
     assert f"report: {finished.folder / 'report.html'}" in finished.output.splitlines()[-1]
 
 
+def test_what_is_copied_is_told_of_each_model_once(finished) -> None:
+    copied = [line.partition(":")[0] for line in finished.output.splitlines() if " tensors copied" in line]
+    assert copied == ["student", "baseline"]
+
+
 def test_record_has_the_promised_keys(finished) -> None:
     record = json.loads((finished.folder / "record.json").read_text())
     parse_record(record)
