@@ -58,7 +58,7 @@ def test_code_is_trusted_only_of_a_teacher_of_any_kind():
     trusting = TeacherConfig(trust_remote_code=True)
     check_config(config(teacher=trusting), STUDENTS)
     message = refusal(teacher=trusting, checkpoint=None)
-    assert message.startswith("teacher.trust_remote_code is True: ")
+    assert message.startswith("teacher.trust_remote_code is true: ")
     assert "student.checkpoint" in message
 
 
