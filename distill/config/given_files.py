@@ -8,10 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill.config.schema import Config
-from distill.config.yaml_files import SECTIONS, load_yaml, top_keys
+from distill.config.yaml_files import SECTIONS, load_value, top_keys
 from distill.utils.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,8 +96,8 @@ def _names(schema: Any) -> set[str]:
 def _names_a_file(value: str) -> bool:
     """Tell the name of a file from keys that are written on the command line itself, and from null."""
     try:
-        return os.path.isfile(value) or isinstance(load_yaml(value), str)
-    except (yaml.YAMLError, UserError):
+        return os.path.isfile(value) or isinstance(load_value(value, "value"), str)
+    except UserError:
         return False
 
 
