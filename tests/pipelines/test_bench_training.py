@@ -12,12 +12,15 @@ from torch import nn
 from distill.benchmark import rivals
 from distill.data.batching import collate
 from distill.evaluation.predict import predict_logits
+from distill.training import dropout
 from pipelines import bench_training
 
 
 def test_ways_are_timed_against_ours_and_written(tiny, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench_training, "SECONDS", 0.1)
     monkeypatch.setattr(rivals, "has_textbrewer", lambda: False)
+    dropped = []
+    monkeypatch.setattr(dropout, "set_dropout", lambda model, active: dropped.append(active))
     assert call(monkeypatch, bench_training.main, "--config", tiny.config, "--run_dir", tmp_path) == 0
     record = json.loads((tmp_path / "bench_training.json").read_text())
     found = {name: [row["way"] for row in record[name]] for name in ("layers", "decisions", "fine-tuning")}
@@ -31,6 +34,14 @@ def test_ways_are_timed_against_ours_and_written(tiny, monkeypatch, capsys, tmp_
         for row in record[name]:
             assert row["ours_is_faster_by"] == pytest.approx(rate["ours"] / rate[row["way"]], rel=0.5)
     assert "Trainer" in capsys.readouterr().out
+    assert dropped == [False] * 6 + [True]  # the Trainer's model drops units, so ours has to
+
+
+def test_a_rate_counts_every_example_of_a_round():
+    seconds = np.full((6, 2), 0.5)
+    ours, other = bench_training.compare({"ours": seconds, "other": 2 * seconds}, batch_size=8)
+    assert ours["examples_per_second"] == bench_training.STEPS_PER_ROUND * 8 / 0.5
+    assert other["ours_is_faster_by"] == pytest.approx(2)
 
 
 def test_the_trainer_learns_what_its_steps_are_for(make_bert, make_examples, monkeypatch):

@@ -107,6 +107,18 @@ def test_texts_of_a_file_that_is_sorted_by_label_are_of_all_labels(exported, mak
     assert seen == [{0, 1}]
 
 
+@pytest.mark.parametrize(("falls", "holds"), [((0.009, 0.0), True), ((0.02, 0.0), False)])
+def test_what_counts_is_the_mean_over_all_labels_drawn(falls, holds, exported, make_examples, tmp_path, monkeypatch):
+    examples = make_examples(4)
+    expected, drawn = predict(exported, examples), [np.zeros(4, np.int64), np.ones(4, np.int64)]
+
+    def metrics(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+        return {"any": 1.0 - falls[labels[0]] * (np.abs(logits - expected).max() > 1e-6)}
+
+    monkeypatch.setattr(int8, "draw_labellings", lambda *_: drawn)
+    assert (choose_fp32_layers(exported, tmp_path, Int8Texts(examples, examples, metrics), ONNX) == ()) == holds
+
+
 def test_an_answer_between_two_near_equals_costs_next_to_nothing(monkeypatch):
     """By the true labels of 20 texts one other answer is five points; by those drawn what is lost in the mean."""
 
