@@ -15,6 +15,13 @@ def place(tmp_path_factory):
     return make_place(tmp_path_factory.mktemp("export"))
 
 
+def only_error(said: str) -> str:
+    """Return the one line beside warnings, which is an error."""
+    (error,) = [line for line in said.splitlines() if not line.startswith("warning: ")]
+    assert error.startswith("error: ")
+    return error
+
+
 def no_operator(self, query, key, value, mask):
     return torch.special.bessel_j0(value[:, :, : query.shape[2]])
 
@@ -47,7 +54,7 @@ def test_what_cannot_be_exported_leaves_no_file(place, tmp_path, monkeypatch, ca
     output.write_text("an older file")
     assert call(monkeypatch, *outside(place, "softmax"), "--output", output, "--int8") == 2
     captured = capsys.readouterr()
-    (error,) = [line for line in captured.err.splitlines() if not line.startswith("warning: ")]
+    error = only_error(captured.err)
     assert error.startswith("error: attention 'softmax'")
     assert words in error
     assert captured.out == ""
@@ -113,8 +120,6 @@ def test_mistakes_are_one_line_and_code_2(place, tmp_path, monkeypatch, capsys, 
     shutil.copy("run/config.yaml", "unfinished/config.yaml")
     before = sorted(place.rglob("*"))
     assert call(monkeypatch, "--output", tmp_path / "student.onnx", *arguments) == 2
-    (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
-    assert error.startswith("error: ")
-    assert words in error
+    assert words in only_error(capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
     assert sorted(place.rglob("*")) == before
