@@ -16,7 +16,7 @@ from .layer_sizes import PER_LAYER, layer_problem, one_number, settle_sizes
 FEATURES = ("fixed", "redrawn", "learned")
 POOLER_ACTS = ("tanh", "gelu", "relu")
 """Of BERT and RoBERTa, of ELECTRA and of DistilBERT."""
-BERT_FORM = {"position_offset": 0, "embedding_size": None, "pooler_act": "tanh", "head_size": None}
+BERT_FORM = {"position_offset": 0, "embedding_size": None, "pooler_act": "tanh", "head_size": None, "causal": False}
 """What BERT itself has of the settings by which families with its layers, and narrower students, differ; left out
 where it is saved."""
 MOST_FEATURES = 2**16
@@ -68,6 +68,8 @@ class StudentConfig(BertConfig):
     exact_up_to: int = 0
     """Texts of at most this many tokens get softmax attention from the same queries and keys, longer ones the
     mechanism's estimate of it; 0 leaves all to the mechanism, which must estimate softmax attention otherwise."""
+    causal: bool = False
+    """Whether every token sees itself and those before it alone, as in a language model that writes."""
     redraw_interval: int = 1000
     """Optimiser steps between two redraws, for whoever runs the training loop."""
     initial_temperature: float = 1.0
@@ -113,6 +115,8 @@ class StudentConfig(BertConfig):
             raise ValueError(f"exact_up_to {self.exact_up_to}: {self.attention} attention {problem}; leave it out")
         if self.softmax_layers is None:
             self.softmax_layers = []
+        if self.causal:
+            self._check_causal()
         counts = self.num_features if isinstance(self.num_features, list) else [self.num_features]
         for name, values in (
             ("num_features", [count for count in counts if count is not None]),
@@ -143,6 +147,16 @@ class StudentConfig(BertConfig):
         """Return what ``config.json`` holds: BERT's own form goes without saying."""
         saved = super().to_diff_dict()
         return {key: value for key, value in saved.items() if BERT_FORM.get(key, ...) != value}
+
+    def _check_causal(self) -> None:
+        if self.mechanism.why_not_causal is not None:
+            able = ", ".join(name for name, each in self.attentions.items() if each.why_not_causal is None)
+            reason = f"attention {self.attention!r} {self.mechanism.why_not_causal}"
+            raise ValueError(f"{reason}: it has no causal form; choose one of {able}")
+        if self.exact_up_to:
+            raise ValueError(
+                f"exact_up_to {self.exact_up_to}: a causal model has no exact form for short texts; give 0"
+            )
 
     def _check_layer_counts(self, counts: list[int]) -> None:
         if not self.mechanism.features_per_layer:

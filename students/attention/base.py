@@ -68,6 +68,14 @@ class SelfAttention(nn.Module, ABC):
     """Whether BERT's output projection W_o follows."""
     takes_any_heads: ClassVar[bool] = False
     """Whether the heads of a layer need not fill the hidden size: it then mixes nothing but what they are given."""
+    why_not_causal: ClassVar[str | None] = (
+        "lets every token see all others, and no form of it that looks back is written"
+    )
+    """Why a language model that writes from left to right cannot use it; None: ``mix_causal`` is its causal form."""
+    constant_state: ClassVar[bool] = False
+    """Whether the state of the causal form is as large after any number of tokens."""
+    continues: ClassVar[bool] = True
+    """Whether the causal form of a text in parts, each with the state that the last one left, is that of the whole."""
     options: ClassVar[Mapping[str, Option]] = {}
     """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
     limits: ClassVar[Mapping[str, Limits]] = {}
@@ -83,6 +91,7 @@ class SelfAttention(nn.Module, ABC):
         super().__init__()
         self.layer = layer
         self.exact_up_to = 0 if self.is_softmax else config.exact_up_to
+        self.causal = config.causal
         self.num_heads: int = config.num_attention_heads  # type: ignore[assignment]  # of a layer, no list
         self.head_size = config.size_of_head
         for name in self.projections:
@@ -92,14 +101,17 @@ class SelfAttention(nn.Module, ABC):
         self,
         hidden_states: Tensor,
         mask: Tensor | None = None,
-        state: Tensor | None = None,
+        state: Any = None,
         first_token_only: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Any]:
         """Mix (B, N, D) hidden states; ``mask`` is (B, N) bool, True at real tokens, or None.
 
         Returns the context (B, N, A), or of the first token alone (B, 1, A), before the output projection, and the
-        state for the next layer: what this layer got, unless the mechanism carries one.
+        state for the next layer: what this layer got, unless the mechanism carries one. In a causal model the state is
+        this layer's own, of the tokens before these and of them too.
         """
+        if self.causal:
+            return self.mix_causal(hidden_states, state)
         mix = self.mix_first if first_token_only else self.mix
         return mix(hidden_states, mask), state
 
@@ -114,6 +126,21 @@ class SelfAttention(nn.Module, ABC):
     @abstractmethod
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """The same as ``mix`` by the definition, slow and obvious; for tests."""
+
+    def mix_causal(self, hidden_states: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Mix (B, N, D) hidden states of tokens each of which sees itself and those before it.
+
+        Args:
+            state: what the call for the tokens before these returned; None: there are none.
+
+        Returns:
+            The context (B, N, A), and the state after these tokens: a tuple of tensors, batch first.
+        """
+        raise ValueError(f"{type(self).__name__} {self.why_not_causal}")
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        """The same as ``mix_causal`` of a whole text, by the definition, slow and obvious; for tests."""
+        raise ValueError(f"{type(self).__name__} {self.why_not_causal}")
 
     def split_heads(self, hidden_states: Tensor) -> Tensor:
         """View (B, N, A) as (B, H, N, d)."""
@@ -279,6 +306,23 @@ class HeadAttention(SelfAttention):
         query, key, value = self.project(hidden_states)
         context = attend_by_length(self.attend, self.exact_up_to, query, key, value, mask)
         return context.transpose(1, 2).flatten(2)
+
+    def attend_causal(self, query: Tensor, key: Tensor, value: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix the values, (B, H, N, d) each, of the tokens before each query and its own; see ``mix_causal``."""
+        raise ValueError(f"{type(self).__name__} {self.why_not_causal}")
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same as ``attend_causal`` of a whole text, by the definition, slow and obvious; for tests."""
+        raise ValueError(f"{type(self).__name__} {self.why_not_causal}")
+
+    def mix_causal(self, hidden_states: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Mix (B, N, D) hidden states with ``attend_causal``."""
+        context, state = self.attend_causal(*self.project(hidden_states), state)
+        return context.transpose(1, 2).flatten(2), state
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        """Mix (B, N, D) hidden states with ``naive_attend_causal``."""
+        return self.naive_attend_causal(*self.project(hidden_states)).transpose(1, 2).flatten(2)
 
     def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix with ``attend``, of one query where it takes one."""

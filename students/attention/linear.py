@@ -21,6 +21,7 @@ class LinearAttention(FeatureMapAttention):
     """
 
     takes_single_queries = True
+    why_not_causal = None
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)

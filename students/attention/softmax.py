@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from .base import HeadAttention
-from .ops.masking import softmax_attention, softmax_map
-from .ops.reference import naive_softmax_attention
+from .ops.causal import KeysAndValues, extend, looking_back
+from .ops.masking import fused_attention, softmax_attention, softmax_map
+from .ops.reference import naive_causal_attention, naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -18,6 +19,7 @@ class SoftmaxAttention(HeadAttention):
     is_softmax = True
     has_attention_map = True
     takes_single_queries = True
+    why_not_causal = None
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
@@ -32,6 +34,17 @@ class SoftmaxAttention(HeadAttention):
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return naive_softmax_attention(query, key, value, mask)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: KeysAndValues | None
+    ) -> tuple[Tensor, KeysAndValues]:
+        kept = extend(state, key, value)
+        allowed = looking_back(query.shape[2], kept.key.shape[2], query.device)
+        dropout = self.dropout.p if self.training else 0.0
+        return fused_attention(query, kept.key, kept.value, allowed, dropout), kept
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return naive_causal_attention(query @ key.mT * query.shape[-1] ** -0.5, value)
 
     @classmethod
     def core_flops(cls, config: Any, length: int) -> int:

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from ..base import HeadAttention
+from .causal import FeatureSums, causal_feature_attention
 from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, widen
 from .orthogonal_projection import draw_projection
+from .reference import naive_feature_attention
 
 PART_ELEMENTS = 2**17  # of queries, that each thread of a CPU turns into features at a time: 1 MiB stays in its cache
 
@@ -22,6 +24,7 @@ class FeatureMapAttention(HeadAttention, ABC):
 
     complexity = "linear"
     has_attention_map = True
+    constant_state = True
     floor = 1e-6
     """Least sum of a query's weights: rows below it, of features that are all zero, tend to zero instead of 0/0."""
 
@@ -84,6 +87,21 @@ class FeatureMapAttention(HeadAttention, ABC):
         for part, of_part, first in zip(parts, masks, firsts, strict=True):
             features = self.query_features(query[:, :, part], of_part, first)
             context[:, :, part] = (features @ pooled) / (features @ total).clamp(min=self.floor)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: FeatureSums | None
+    ) -> tuple[Tensor, FeatureSums]:
+        with full_precision(query):
+            query, key = widen(query, key)
+            return causal_feature_attention(*self.features(query, key, None), value, state, self.floor)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        earlier = torch.ones(query.shape[2], query.shape[2], dtype=query.dtype).tril()
+        return naive_feature_attention(*self.naive_features(query, key), value, None, earlier)
+
+    def naive_features(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return φ(q) and φ(k), (B, H, N, r), by the definition, slow and obvious; for tests."""
+        return self.features(query, key, None)
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         with full_precision(query):

@@ -79,3 +79,9 @@ def naive_masked_attention(logits: Tensor, value: Tensor, mask: Tensor | None) -
     mask = mask[:, None, None, :]
     weights = logits.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~mask, 0)
     return weights @ value.masked_fill(~mask.mT, 0)
+
+
+def naive_causal_attention(logits: Tensor, value: Tensor) -> Tensor:
+    """Softmax of (B, H, N, N) logits over each token and those before it, applied to the values."""
+    later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+    return logits.masked_fill(later, -torch.inf).softmax(-1) @ value
