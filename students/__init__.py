@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
@@ -10,6 +16,7 @@ from .configuration import FEATURES, StudentConfig
 from .exact_form import exact_form
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
 from .frozen_lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
+from .language_models import StudentForCausalLM, StudentForMaskedLM
 from .layer_map import LAYER_MAPS, resolve_layer_map
 from .modeling import StudentForSequenceClassification, StudentModel
 from .plain_bert import exact_length, plain_bert
@@ -18,6 +25,8 @@ from .t2r_folding import fold_features
 AutoConfig.register(StudentConfig.model_type, StudentConfig, exist_ok=True)
 AutoModel.register(StudentConfig, StudentModel, exist_ok=True)
 AutoModelForSequenceClassification.register(StudentConfig, StudentForSequenceClassification, exist_ok=True)
+AutoModelForCausalLM.register(StudentConfig, StudentForCausalLM, exist_ok=True)
+AutoModelForMaskedLM.register(StudentConfig, StudentForMaskedLM, exist_ok=True)
 
 AutoConfig.register(FrozenLSTMConfig.model_type, FrozenLSTMConfig, exist_ok=True)
 AutoModelForSequenceClassification.register(FrozenLSTMConfig, FrozenLSTMForSequenceClassification, exist_ok=True)
@@ -35,6 +44,8 @@ __all__ = [
     "FrozenLSTMForSequenceClassification",
     "SelfAttention",
     "StudentConfig",
+    "StudentForCausalLM",
+    "StudentForMaskedLM",
     "StudentForSequenceClassification",
     "StudentModel",
     "calibrate_temperature",

@@ -35,8 +35,8 @@ class StudentAttention(nn.Module):
             self.output.dense = nn.Linear(own.attention_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, hidden_states: Tensor, mask: Tensor | None, state: Any, first_token_only: bool
+    ) -> tuple[Tensor, Any]:
         context, state = self.self(hidden_states, mask, state, first_token_only)
         return self.output(context, hidden_states[:, : context.shape[1]]), state
 
@@ -73,8 +73,8 @@ class StudentLayer(GradientCheckpointingLayer):
         self.intermediate_size = self.output.dense.in_features
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, state: Tensor | None, first_token_only: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self, hidden_states: Tensor, mask: Tensor | None, state: Any, first_token_only: bool = False
+    ) -> tuple[Tensor, Any]:
         attention_output, state = self.attention(hidden_states, mask, state, first_token_only)
         return self.feed_forward(attention_output), state
 
@@ -105,6 +105,23 @@ class StudentEncoder(nn.Module):
             hidden_states, state = layer(hidden_states, mask, state, first_token_only and is_last)
             all_hidden_states.append(hidden_states)
         return tuple(all_hidden_states)
+
+    def look_back(self, hidden_states: Tensor, states: Sequence[Any]) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+        """Return the input of the first layer and the output of each, every token seeing itself and those before it.
+
+        Args:
+            hidden_states: (B, N, D), of the new tokens.
+            states: of every layer, what it kept of the tokens before them; None where there are none.
+
+        Returns:
+            The hidden states, each (B, N, D), and the states of the layers after these tokens.
+        """
+        all_hidden_states, kept = [hidden_states], []
+        for layer, state in zip(self.layer, states, strict=True):
+            hidden_states, state = layer(hidden_states, None, state)
+            all_hidden_states.append(hidden_states)
+            kept.append(state)
+        return tuple(all_hidden_states), tuple(kept)
 
     def attention_maps(self, all_hidden_states: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
         """Return the map (B, H, N, N) of every layer, of what ``forward`` returned; ValueError where one has none."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BertForMaskedLM, PreTrainedModel
 
 from .attention.base import SelfAttention
 from .families import FAMILIES, bert_settings, encoder_layers, layer_part, own_name, why_not
 from .frozen_lstm import FrozenLSTMForSequenceClassification
+from .language_models import StudentForCausalLM, StudentForMaskedLM
 from .layer_map import resolve_layer_map
 from .layer_sizes import SIZES
 from .modeling import StudentForSequenceClassification, StudentPreTrainedModel
@@ -73,7 +74,7 @@ def student_from_teacher(
     target_norm: float = 1.6,
     positions: int | None = None,
     attention_options: Mapping[str, Any] | None = None,
-) -> tuple[StudentForSequenceClassification, CopyReport]:
+) -> tuple[Any, CopyReport]:
     """Return an fp32 student on the teacher's device, holding the weights of its layers ``layer_map``, and a report.
 
     Embeddings, mapped layers, pooler and classifier are copied; what the teacher lacks is drawn from ``seed``, without
@@ -93,7 +94,7 @@ def student_from_teacher(
     inherited = _inherited(teacher.config, layers)
     projection = source.get(own_name(teacher.config, PROJECTION, layers))
     first = inherited.get("position_offset") or 0
-    student_class = FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
+    student_class = _class_of_student(teacher, attention)
     config = student_class.config_class(
         **inherited
         | {
@@ -121,6 +122,15 @@ def student_from_teacher(
     report = _copy_weights(teacher, source, student, layers)
     student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
     return student, report
+
+
+def _class_of_student(teacher: PreTrainedModel, attention: str) -> Any:
+    """Return what a student is: a language model of a language model, of anything else a classifier."""
+    if isinstance(teacher, StudentForCausalLM):
+        return StudentForCausalLM
+    if isinstance(teacher, BertForMaskedLM | StudentForMaskedLM):
+        return StudentForMaskedLM
+    return FrozenLSTMForSequenceClassification if attention == "lstm" else StudentForSequenceClassification
 
 
 def _inherited(config: Any, layers: Sequence[int]) -> dict[str, Any]:

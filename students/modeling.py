@@ -125,6 +125,8 @@ class StudentModel(StudentPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if self.config.causal:
+            raise ValueError("a causal encoder reads by look_back, as a language model does")
         hidden_states = self.embeddings(
             input_ids=input_ids,
             token_type_ids=token_type_ids,
