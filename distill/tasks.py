@@ -11,6 +11,11 @@ from dataclasses import dataclass, replace
 from distill.utils.errors import UserError, choices_hint
 
 CUSTOM = "custom"
+TEXT = "text"
+CAUSAL, MASKED = "causal", "masked"
+LANGUAGE_MODELS = (CAUSAL, MASKED)
+TEXT_METRICS = ("loss", "perplexity", "bits_per_character")
+"""Of a language model: lower is better. The loss is that of a token, in nats."""
 MAIN_METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearmanr")
 MULTI_LABEL_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
@@ -47,9 +52,12 @@ class Task:
     label_separator: str | None = None
     """Of a multi-label task with the labels of a row in one text, what stands between them."""
 
+    language_model: str | None = None
+    """Of task text, what kind of model it is for: causal or masked."""
+
     @property
     def is_regression(self) -> bool:
-        return not self.label_names
+        return not self.label_names and self.language_model is None
 
     @property
     def num_labels(self) -> int:
@@ -124,7 +132,7 @@ TASKS: dict[str, Task] = {
 
 def task_names() -> list[str]:
     """Names that the key `task` accepts."""
-    return [*TASKS, CUSTOM]
+    return [*TASKS, TEXT, CUSTOM]
 
 
 def get_task(name: str) -> Task:
@@ -133,9 +141,16 @@ def get_task(name: str) -> Task:
     Raises:
         UserError: no such task.
     """
+    if name == TEXT:
+        raise UserError("task: text has no labels and is for language models, which pipelines/distill.py trains")
     if name not in TASKS:
         raise UserError(f"task: there is no task {name!r}; {choices_hint(name, task_names())}")
     return TASKS[name]
+
+
+def text_task(kind: str) -> Task:
+    """Return the task of predicting text, for a ``causal`` or a ``masked`` language model."""
+    return Task(TEXT, ("text",), "", (), TEXT_METRICS, language_model=kind)
 
 
 def custom_task(

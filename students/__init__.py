@@ -18,7 +18,7 @@ from .from_teacher import CopyReport, calibrate_temperature, student_from_teache
 from .frozen_lstm import FrozenLSTMConfig, FrozenLSTMForSequenceClassification
 from .language_models import StudentForCausalLM, StudentForMaskedLM
 from .layer_map import LAYER_MAPS, resolve_layer_map
-from .modeling import StudentForSequenceClassification, StudentModel
+from .modeling import StudentForSequenceClassification, StudentModel, StudentPreTrainedModel
 from .plain_bert import exact_length, plain_bert
 from .t2r_folding import fold_features
 
@@ -48,6 +48,7 @@ __all__ = [
     "StudentForMaskedLM",
     "StudentForSequenceClassification",
     "StudentModel",
+    "StudentPreTrainedModel",
     "calibrate_temperature",
     "exact_form",
     "exact_length",

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.bert.modeling_bert import BertOnlyMLMHead
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
+from .attention.ops.masking import makes_graph
 from .configuration import StudentConfig
 from .modeling import StudentModel, StudentPreTrainedModel
 
@@ -199,6 +200,8 @@ def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def refuse_early_pads(attention_mask: Tensor | None) -> None:
     """Refuse a (B, N) mask with pads in front of tokens, which would see them; ValueError says what to do."""
     if attention_mask is None or attention_mask.dim() != 2 or attention_mask.shape[1] < 2:
+        return
+    if attention_mask.device.type != "cpu" or makes_graph():  # a look would make a GPU wait and break a graph
         return
     mask = attention_mask.bool()
     if bool((mask[:, 1:] & ~mask[:, :-1]).any()):

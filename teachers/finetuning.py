@@ -17,11 +17,15 @@ from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
 from teachers.any_classifier import load_any_teacher
 from teachers.first_token import reading_first_token
+from teachers.language_models import starting_language_model, untrained_language_model
 from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
 
 
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
     """Load the run's own teacher if it is finished, else what it starts from."""
+    if task.language_model is not None:
+        finished = folder.checked_model("teacher") if folder.result("teacher") is not None else None
+        return starting_language_model(config, task, splits, finished)
     if folder.result("teacher") is not None:
         return _open_teacher(str(folder.checked_model("teacher")), config, task)
     return starting_point(config, task, splits)
@@ -64,7 +68,7 @@ def prepare_teacher(
         stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
         inputs = StageInputs(train_examples)
         longest = max(int(examples.lengths.max()) for examples in (train_examples, held_out))
-        trained = reading_first_token(teacher.model, longest)
+        trained = teacher.model if task.language_model else reading_first_token(teacher.model, longest)
         progress = StageTrainer(run, trained, stage, inputs, folder.phase("teacher"), scorer).run()
     settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
@@ -120,6 +124,8 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     Args:
         teacher: or the encoder that the student is made of in its place.
     """
+    if task.language_model is not None:
+        return untrained_language_model(teacher, config.seed)
     if config.baseline.checkpoint == SCRATCH:
         model = untrained_like(teacher, config.seed)
         put_into_label_units(model, task, splits)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import CacheConfig
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.data.text_windows import TextWindows
 from distill.models.summaries import width_of
 from distill.objectives.capture_plan import CapturePlan, Wanted
 from distill.training.accelerator import RunAccelerator, autocast_dtype, on_main_process
@@ -242,6 +243,8 @@ def stage_targets(
         return TeacherTargets(None)
     dtype = autocast_dtype(accelerator)
     live = OnlineTeacherOutputs(teacher, plan, dtype, examples if own_tokens else None)
+    if isinstance(examples, TextWindows):  # logits of every token take more disk than the teacher takes time
+        return TeacherTargets(live)
     own = frozenset(output for layers in outputs_of(plan).values() for output in layers)
     if epochs < READ_IN_PART or (own and not worth_storing):
         return TeacherTargets(live)

@@ -12,9 +12,10 @@ from distill.config.schema import (
     PRECISIONS,
     TARGETS,
     TENSORBOARD,
+    TEXT_UNITS,
     TRAINABLE,
 )
-from distill.tasks import MAIN_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS
+from distill.tasks import LANGUAGE_MODELS, MAIN_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS
 
 ATTENTIONS = (
     *("abc", "aft", "bigbird", "compressive", "cosformer", "fastformer", "fnet", "hedgehog", "hybrid", "knn"),
@@ -25,6 +26,8 @@ ATTENTIONS = (
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", TENSORBOARD, "trackio", "wandb")
 """Those of accelerate, which is not imported here because it needs torch."""
 CHOICES: dict[str, tuple[str, ...]] = {
+    "model": LANGUAGE_MODELS,
+    "data.text_unit": TEXT_UNITS,
     "data.main_metric": tuple(dict.fromkeys((*MAIN_METRICS, *REGRESSION_METRICS, *MULTI_LABEL_METRICS))),
     "student.attention": ATTENTIONS,
     "student.layer_map": ("even", "first", "last", IMPORTANCE),

@@ -9,7 +9,8 @@ class DataConfig:
 
     dir: str | None = None
     """Source of the examples: a folder with <task>/{train,validation}.<csv|tsv|jsonl|parquet>, embedded (miniature
-    GLUE) or null (the Hub). Task custom: also a single file, or a folder that holds the files of the splits."""
+    GLUE) or null (the Hub). Task custom: also a single file, or a folder that holds the files of the splits. Task
+    text: a text file, or a folder with train.txt and validation.txt (also .gz)."""
     max_length: int = 128
     """Longest sequence in tokens; longer texts are truncated."""
     max_train_examples: int | None = None
@@ -20,7 +21,7 @@ class DataConfig:
     """Seed of the subset, the splits and the embedded data; not of training."""
     validation_fraction: float = 0.1
     """Task custom without a validation file: share of the rows split off as one, stratified by class; at least 200
-    rows, unless that is more than a fifth."""
+    rows, unless that is more than a fifth. Task text: the last part of the text."""
     text_columns: list[str] | str | None = None
     """Task custom: the text column, or a list of two; null: found by common names."""
     label_column: str | list[str] = "label"
@@ -41,6 +42,9 @@ class DataConfig:
     """Task custom: a text has any number of labels. They stand in label_column, as a list of names or as one text
     with commas, semicolons or bars between them, or in 0/1 columns: those of label_names, or all that the file has
     beside the texts."""
+    text_unit: str | None = None
+    """Task text: what a token is: byte, character, word or wordpiece; null: byte for model causal, wordpiece for
+    model masked. A teacher.checkpoint has its own."""
     unlabelled: str | None = None
     """A file of texts without labels (txt: one text a line; csv, tsv, jsonl or parquet with the task's text columns;
     also .gz), or a folder of such files. The stages read them, labelled by the teacher."""

@@ -24,6 +24,8 @@ TARGETS = ("teacher", SOFTMAX_STUDENT, EXACT_FORM)
 PACKED = "packed"
 AUGMENTATIONS = ("replace", "masked_lm", "cut", "mix")
 TENSORBOARD = "tensorboard"
+BYTE, CHARACTER, WORD, WORDPIECE = "byte", "character", "word", "wordpiece"
+TEXT_UNITS = (BYTE, CHARACTER, WORD, WORDPIECE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class TeacherConfig:
     null: a BERT is trained from scratch."""
     scratch: ScratchConfig = ScratchConfig()
     epochs: float | None = None
-    """Passes over the training set; null: chosen from its size."""
+    """Passes over the training set; null: chosen from its size. Task text: 0 for no teacher, the student is then
+    trained on the text alone, by the settings of baseline."""
     learning_rate: float | None = None
     """Peak learning rate; null: 7e-5 for a hidden size of 768, higher for narrower teachers, with a layer_decay of
     0.8."""
@@ -238,7 +241,10 @@ class Config:
     """A whole run; see configs/ for one file per task."""
 
     task: str
-    """Task to learn: a published one, or custom, a table of your own."""
+    """Task to learn: a published one, custom, a table of your own, or text, for language models."""
+    model: str | None = None
+    """Task text: causal (predicts each token from those before it) or masked (predicts masked tokens from all
+    others)."""
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = TeacherConfig()
     student: StudentSettings = field(default_factory=StudentSettings)

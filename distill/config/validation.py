@@ -26,6 +26,7 @@ from distill.config.stage_validation import (
     check_stage_settings,
     check_widths,
 )
+from distill.config.text_validation import check_text
 from distill.tasks import TASKS, task_names
 from distill.utils.errors import UserError, choices_hint
 
@@ -56,6 +57,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
         for stage in config.stages:
             check_losses(stage, config.student.attention, attentions[config.student.attention])
     _check_augmentation(config.augmentation, config.task)
+    check_text(config, attentions)
     training = config.training
     require(0 <= training.warmup < 1, "training.warmup", training.warmup, "give a share of the steps from 0 to 1")
     require_positive(
@@ -161,7 +163,10 @@ def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
 
 
 def _check_teacher(teacher: TeacherConfig) -> None:
-    require_positive("teacher", teacher, ("epochs", "learning_rate", "batch_size"))
+    require_positive("teacher", teacher, ("learning_rate", "batch_size"))
+    require(
+        teacher.epochs is None or teacher.epochs >= 0, "teacher.epochs", teacher.epochs, "give more than 0, or null"
+    )
     require(
         teacher.layer_decay is None or 0 < teacher.layer_decay <= 1,
         "teacher.layer_decay",

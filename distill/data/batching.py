@@ -35,7 +35,8 @@ class TokenizedExamples:
     offsets: np.ndarray
     """int64 (n + 1,)"""
     labels: np.ndarray
-    """int64 (n,) class indices, float32 (n,) scores, or float32 (n, C) of 0 and 1 for labels decided one by one."""
+    """int64 (n,) class indices, float32 (n,) scores, float32 (n, C) of 0 and 1 for labels decided one by one, or, of
+    a language model, int64 (n, N): the token to predict at each place, -1 where none is."""
     ids: np.ndarray
     """int64 (n,): position in the source."""
     pad_token_id: int = 0
@@ -105,7 +106,7 @@ def collate(
 
     Returns:
         `MODEL_INPUTS` by name, int64 (B, N), ``attention_mask`` 1 at tokens, ``token_type_ids`` where the model reads
-        them; and the labels, int64 or float32 (B,), or float32 (B, C).
+        them; and the labels, int64 or float32 (B,), float32 (B, C), or int64 (B, N).
     """
     starts = examples.offsets[indices]
     lengths = examples.offsets[indices + 1] - starts
@@ -122,12 +123,15 @@ def collate(
     input_ids[is_token] = examples.token_ids[source]
     token_type_ids = np.zeros(is_token.shape, np.int64)
     token_type_ids[is_token] = examples.token_type_ids[source]
-    values = (input_ids, is_token.astype(np.int64), token_type_ids, examples.labels[indices])
-    *inputs, labels = (torch.from_numpy(value).to(device, non_blocking=True) for value in values)
+    labels = examples.labels[indices]
+    if labels.ndim == 2 and labels.dtype.kind == "i":  # of a language model, one for each token
+        labels = np.pad(labels[:, :width], ((0, 0), (0, max(0, width - labels.shape[1]))), constant_values=-1)
+    values = (input_ids, is_token.astype(np.int64), token_type_ids, labels)
+    *inputs, targets = (torch.from_numpy(value).to(device, non_blocking=True) for value in values)
     batch = dict(zip(MODEL_INPUTS, inputs, strict=True))
     if not examples.token_types:
         del batch["token_type_ids"]
-    return batch, labels
+    return batch, targets
 
 
 def spread(count: int, most: int) -> np.ndarray:

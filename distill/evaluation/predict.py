@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import nn
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
 from distill.data.splits import Examples
+from distill.data.text_windows import TextWindows
 from distill.data.tokenization import tokenize
 from distill.evaluation.metrics import HALF, compute_metrics, metrics_over_splits
+from distill.evaluation.text_metrics import text_metrics, token_losses
 from distill.evaluation.thresholds import best_threshold, own_threshold, threshold_of
 from distill.models.inputs import accepted_inputs, reading_of
 from distill.models.loading import Classifier
@@ -154,8 +157,11 @@ def held_out_scorer(
     """Return a function that gives a model's `epoch_score` and all metrics on the held-out part of train.
 
     It is called within a stage, where the scores of a regression are in standard units. Of a multi-label task the
-    metrics are those at the threshold that would be chosen on these examples.
+    metrics are those at the threshold that would be chosen on these examples. A language model's score is its loss,
+    below 0.
     """
+    if isinstance(held_out, TextWindows):
+        return partial(_score_text, run, held_out)
 
     def score(model: nn.Module) -> tuple[float, dict[str, float]]:
         logits = logits_of(run, model, held_out, autocast_dtype(run.accelerator))
@@ -166,6 +172,12 @@ def held_out_scorer(
         return epoch_score(metrics), metrics
 
     return score
+
+
+def _score_text(run: TrainingContext, held_out: TextWindows, model: nn.Module) -> tuple[float, dict[str, float]]:
+    device, dtype = run.accelerator.device, autocast_dtype(run.accelerator)
+    metrics = text_metrics(token_losses(model, held_out, device=device, autocast_dtype=dtype))
+    return -metrics["loss"], metrics
 
 
 def settle_threshold(
@@ -205,7 +217,13 @@ def logits_of(
 def validation_metrics(
     run: TrainingContext, task: Task, model: nn.Module, validation: Mapping[str, TokenizedExamples]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return the logits of every validation split, in full precision, and the metrics over them."""
+    """Return the logits of every validation split, in full precision, and the metrics over them.
+
+    Of a language model, whose logits are too many to keep, there are metrics alone.
+    """
+    windows = next(iter(validation.values()))
+    if isinstance(windows, TextWindows):
+        return {}, text_metrics(token_losses(model, windows, device=run.accelerator.device))
     logits = {name: logits_of(run, model, examples) for name, examples in validation.items()}
     labels = {name: examples.labels for name, examples in validation.items()}
     return logits, metrics_over_splits(task, logits, labels, threshold_of(model) if task.multi_label else HALF)

@@ -150,9 +150,11 @@ class StageModel(nn.Module):
                 outputs["logits"] = self.model(**accepted_inputs(self.model, inputs)).logits
             else:
                 layers, state = encoder_layers(self.model), None
+                looks_back = getattr(self.model.config, "causal", False)  # its states are of tokens, not of layers
                 for layer, hidden_states in zip(layers, layer_inputs, strict=True):
                     alone = first_token_only and layer is layers[-1]
-                    context, state = layer.attention.self(hidden_states, mask, state, alone)
+                    carried = None if looks_back else state
+                    context, state = layer.attention.self(hidden_states, mask, carried, alone)
                     layer.attention.output.dense(context)
         if self.plan.needs_maps:
             outputs["attention_map"] = student_attention_maps(self.model, captured, mask)

@@ -178,3 +178,39 @@ def labels_loss(
         return error.square().masked_fill(labels.isnan(), 0)
     options: dict[str, Any] = {"weight": class_weights, "label_smoothing": label_smoothing, "ignore_index": HIDDEN}
     return F.cross_entropy(logits.float(), labels, reduction="none", **options)
+
+
+def token_logits_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """T² KL(teacher || student) of the softened distributions over the vocabulary, where a token is to be predicted.
+
+    Args:
+        student, teacher: (B, N, V).
+        labels: (B, N), `HIDDEN` where no token is to be predicted.
+
+    Returns:
+        (B,) in nats times T², the mean over those places.
+    """
+    counted = labels != HIDDEN
+    return _mean_of_tokens(logits_loss(student[counted], teacher[counted], temperature), counted)
+
+
+def token_labels_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy against the tokens to be predicted.
+
+    Args:
+        logits: (B, N, V).
+        labels: (B, N), `HIDDEN` where no token is to be predicted.
+
+    Returns:
+        (B,) in nats, the mean over those places.
+    """
+    counted = labels != HIDDEN
+    smoothing = {"label_smoothing": label_smoothing}
+    losses = F.cross_entropy(logits[counted].float(), labels[counted], reduction="none", **smoothing)
+    return _mean_of_tokens(losses, counted)
+
+
+def _mean_of_tokens(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean (B,) of the values (count,) of each example; (B, N) ``counted`` says where they stand."""
+    spread = torch.zeros(counted.shape, dtype=values.dtype, device=values.device).masked_scatter(counted, values)
+    return spread.sum(1) / counted.sum(1).clamp(min=1)

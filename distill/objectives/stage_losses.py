@@ -36,7 +36,8 @@ def compute_losses(
     Args:
         student: what :class:`StageModel` returned.
         teacher: the teacher's captured kinds and ``logits``; empty where no loss reads it.
-        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,), or (B, C) of a multi-label task.
+        inputs: the batch, with ``attention_mask`` (B, N) and ``labels`` (B,), (B, C) of a multi-label task, or (B, N)
+            of a language model.
         head_size: width of the teacher's heads, for maps and relations.
         class_weights, label_smoothing: of the loss ``labels``.
 
@@ -47,9 +48,14 @@ def compute_losses(
     values: dict[str, Tensor] = {}
     for name in stage.losses:
         if name == "logits":
-            several = inputs["labels"].ndim == 2
             logits = student["logits"], teacher["logits"]
-            values[name] = losses.logits_loss(*logits, stage.temperature, multi_label=several)
+            if student["logits"].ndim == 3:
+                values[name] = losses.token_logits_loss(*logits, inputs["labels"], stage.temperature)
+            else:
+                several = inputs["labels"].ndim == 2
+                values[name] = losses.logits_loss(*logits, stage.temperature, multi_label=several)
+        elif name == "labels" and student["logits"].ndim == 3:
+            values[name] = losses.token_labels_loss(student["logits"], inputs["labels"], label_smoothing)
         elif name == "labels":
             how = class_weights, label_smoothing
             values[name] = losses.labels_loss(student["logits"], inputs["labels"], *how)

@@ -182,9 +182,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def separately(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of a model no two of which are one, as the matrices of a language model's words are."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in weights.items():
+        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        seen.add(tensor.data_ptr())
+    return found
+
+
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a model's weights so that a reader sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(UNFINISHED)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    save_file(separately(weights), temporary)
     replace_file(temporary, path)

@@ -79,6 +79,8 @@ def trained_rows(model: Any, examples: TokenizedExamples) -> WordRows | None:
         examples: all that the stage reads.
     """
     embedding = model.get_input_embeddings()
+    if model.get_output_embeddings() is not None:  # a language model predicts words by the same matrix, all of them
+        return None
     if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad or embedding.max_norm is not None:
         return None
     words = words_of(examples, len(embedding.weight))

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from distill.config.schema import StageConfig
 from distill.evaluation.record_parts import Shape
 from distill.models.flops import FLOPS_LENGTH, attention_name, model_flops
+from distill.tasks import TEXT_METRICS
 from distill.training.progress import Progress
 from distill.training.run_folder import save_model
 from distill.training.trackers import flush_trackers, log_figures
@@ -109,5 +110,7 @@ def shape_of(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def in_words(metrics: Mapping[str, float]) -> str:
-    """Return metrics as `accuracy 91.2, f1 88.0`, in percent."""
+    """Return metrics as `accuracy 91.2, f1 88.0`, in percent; those of a language model as they are."""
+    if metrics.keys() <= set(TEXT_METRICS):
+        return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items())
     return ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())

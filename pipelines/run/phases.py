@@ -7,6 +7,7 @@ from pipelines.run.publish import publish
 from pipelines.run.search import find_shape, keep_search
 from pipelines.run.stages import run_stages
 from pipelines.run.teacher import finetune_teacher
+from pipelines.run.text import run_text_phases
 
 
 def run_phases(context: RunContext, setup: DistillationSetup) -> None:
@@ -14,6 +15,9 @@ def run_phases(context: RunContext, setup: DistillationSetup) -> None:
 
     They are teacher, search for a shape, stages, baseline and comparison.
     """
+    if context.task.language_model is not None:
+        run_text_phases(context, setup)
+        return
     with open_run_folder(context):
         keep_search(context, setup.search)
         setup = finetune_teacher(context, setup)

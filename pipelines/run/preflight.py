@@ -41,6 +41,7 @@ from distill.preflight.memory_estimate import (
 from distill.preflight.precision import check_precision
 from distill.preflight.resources import check_disk, check_memory, memory_table
 from distill.preflight.services import check_hub, check_trackers
+from distill.tasks import TEXT
 from distill.training.accelerator import autocast_dtype, check_same_precision, current_sharding, make_accelerator
 from distill.training.dropout import set_dropout
 from distill.training.launcher import Launcher, Sharding, read_launcher, training_precision
@@ -60,6 +61,7 @@ from pipelines.run.search import first_shape, plan_search, still_open
 from pipelines.run.stage_texts import count_stage_texts
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
+from pipelines.run.text import open_text_run
 from students import STUDENTS
 from teachers.finetuning import finetuning_stage, label_free_start
 from teachers.loading import load_tokenizer
@@ -107,6 +109,8 @@ def prepare_run(
         return None
     accelerator = make_accelerator(config)
     check_same_precision(accelerator)
+    if config.task == TEXT:
+        return open_text_run(config, accelerator, folder, report)
     context = make_context(config, accelerator, folder)
     setup = make_setup(context)
     print_banner(context, setup)

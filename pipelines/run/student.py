@@ -2,23 +2,37 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from distill.data.batching import collate, padded_length
 from distill.models.own_memory import in_own_memory
+from distill.tasks import CAUSAL, MASKED
 from distill.utils.errors import UserError, first_line
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.width import narrowed
 from students import (
     STUDENTS,
     StudentForSequenceClassification,
+    StudentPreTrainedModel,
     calibrate_temperature,
     student_from_teacher,
 )
 
 CALIBRATION_EXAMPLES = 64
+AUTO_CLASSES: dict[str | None, Any] = {
+    None: AutoModelForSequenceClassification,
+    CAUSAL: AutoModelForCausalLM,
+    MASKED: AutoModelForMaskedLM,
+}
+"""By the kind of a task's language model."""
 
 
 def build_student(
@@ -47,7 +61,8 @@ def build_student(
     if attention is not None:
         settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
     temperature = settings.initial_temperature
-    same_depth = isinstance(source, StudentForSequenceClassification)
+    # A teacher of task text is one of our models too.
+    same_depth = isinstance(source, StudentPreTrainedModel) and source is not setup.start and role != "baseline"
     layers = list(range(settings.num_layers)) if same_depth else setup.layer_map
     head_is_new = False
     if not full_width:
@@ -85,5 +100,5 @@ def build_student(
 
 def load_student(context: RunContext, folder: Path) -> StudentForSequenceClassification:
     """Load a student that a finished phase saved."""
-    student: StudentForSequenceClassification = AutoModelForSequenceClassification.from_pretrained(folder)
+    student: Any = AUTO_CLASSES[context.task.language_model].from_pretrained(folder)
     return in_own_memory(student).to(context.device)

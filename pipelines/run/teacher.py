@@ -53,6 +53,8 @@ def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:
 
 def warn_of_teacher(context: RunContext, setup: DistillationSetup) -> None:
     """Say what of a teacher that was fine-tuned here makes it a worse one than it could be."""
+    if context.task.language_model is not None:
+        return
     metric = context.task.main_metric
     result = context.folder.result("teacher") or {}
     lines = [progress_warning([metrics[metric] for metrics in result.get("held_out", []) if metric in metrics])]

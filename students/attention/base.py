@@ -317,12 +317,14 @@ class HeadAttention(SelfAttention):
 
     def mix_causal(self, hidden_states: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Mix (B, N, D) hidden states with ``attend_causal``."""
-        context, state = self.attend_causal(*self.project(hidden_states), state)
+        query, key, value = self.project(hidden_states)
+        context, state = self.attend_causal(query, key, value, state)
         return context.transpose(1, 2).flatten(2), state
 
     def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
         """Mix (B, N, D) hidden states with ``naive_attend_causal``."""
-        return self.naive_attend_causal(*self.project(hidden_states)).transpose(1, 2).flatten(2)
+        query, key, value = self.project(hidden_states)
+        return self.naive_attend_causal(query, key, value).transpose(1, 2).flatten(2)
 
     def mix_first(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Mix with ``attend``, of one query where it takes one."""

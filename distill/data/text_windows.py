@@ -1,0 +1,106 @@
+"""A text cut into windows of one length, each with the tokens that a language model has to predict there.
+
+Shapes: T tokens of the text, N of a window, n windows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from distill.data.batching import TokenizedExamples
+from distill.data.labels import HIDDEN
+from distill.data.text_tokenizers import token_ids
+from distill.tasks import CAUSAL
+from distill.utils.errors import UserError
+
+MASKED_SHARE = 0.15
+"""Of the tokens, as in BERT: four fifths of them become [MASK], a tenth another token, a tenth stay."""
+
+
+@dataclass(frozen=True)
+class TextWindows(TokenizedExamples):
+    """Windows of a text; ``labels`` is int64 (n, N): the token to predict at each place, `HIDDEN` where none is."""
+
+    characters_per_token: float = 1.0
+    """Of the whole text."""
+
+
+def read_windows(
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    kind: str,
+    *,
+    name: str,
+    seed: int = 0,
+    most: int | None = None,
+    whole: bool = False,
+) -> TextWindows:
+    """Return a text in windows of ``length`` tokens.
+
+    Args:
+        kind: causal: the label of a token is the next one; masked: [CLS] and [SEP] stand around a window, and labels
+            are the tokens that were masked, drawn once.
+        name: of the split, for messages.
+        seed: of what is masked, and of which windows are taken where there are more than ``most``.
+        whole: keep a last window that is shorter; each has ``length`` tokens otherwise.
+
+    Raises:
+        UserError: the text is shorter than one window.
+    """
+    tokens = token_ids(text, tokenizer)
+    if kind == CAUSAL:
+        inputs, labels = causal_windows(tokens, length)
+    else:
+        inputs, labels = masked_windows(tokens, length, tokenizer, seed)
+    complete = [index for index, row in enumerate(inputs) if len(row) == length]
+    if not complete:
+        raise UserError(
+            f"{name}: the text has {len(tokens):,} tokens, fewer than one sequence of data.max_length {length}; "
+            "give a longer text, or a smaller data.max_length"
+        )
+    kept = list(range(len(inputs))) if whole else complete
+    if most is not None and most < len(kept):
+        kept = sorted(np.random.default_rng(seed).choice(kept, most, replace=False).tolist())
+    rows = [inputs[index] for index in kept]
+    targets = np.full((len(kept), length), HIDDEN, np.int64)
+    for place, index in enumerate(kept):
+        targets[place, : len(labels[index])] = labels[index]
+    lengths = [len(row) for row in rows]
+    return TextWindows(
+        token_ids=np.concatenate(rows).astype(np.int32),
+        token_type_ids=np.zeros(sum(lengths), np.uint8),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        labels=targets,
+        ids=np.array(kept, np.int64),
+        pad_token_id=tokenizer.pad_token_id or 0,
+        characters_per_token=len(text) / len(tokens),
+    )
+
+
+def causal_windows(tokens: np.ndarray, length: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the windows of a text, one behind the other, and the token that follows each of theirs."""
+    starts = range(0, max(0, len(tokens) - 1), length)
+    inputs = [tokens[start : min(start + length, len(tokens) - 1)] for start in starts]
+    return inputs, [tokens[start + 1 : start + 1 + length] for start in starts]
+
+
+def masked_windows(
+    tokens: np.ndarray, length: int, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return windows between [CLS] and [SEP] with some tokens masked, and those tokens (BERT, arXiv 1810.04805)."""
+    generator = np.random.default_rng(seed)
+    inputs, labels = [], []
+    for start in range(0, len(tokens), length - 2):
+        own = tokens[start : start + length - 2]
+        window = np.concatenate([[tokenizer.cls_token_id], own, [tokenizer.sep_token_id]]).astype(np.int64)
+        chosen = np.zeros(len(window), bool)
+        count = max(1, round(MASKED_SHARE * len(own)))
+        chosen[1 + generator.choice(len(own), count, replace=False)] = True
+        labels.append(np.where(chosen, window, HIDDEN))
+        how = generator.random(len(window))
+        other = generator.integers(len(tokenizer), size=len(window))
+        masked = np.where(how < 0.8, tokenizer.mask_token_id, np.where(how < 0.9, other, window))
+        inputs.append(np.where(chosen, masked, window))
+    return inputs, labels

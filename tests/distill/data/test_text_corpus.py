@@ -1,0 +1,85 @@
+"""The text of a language model: which files are meant, how an end is cut off, and what is refused."""
+
+import gzip
+
+import pytest
+
+from distill.config.data_schema import DataConfig
+from distill.data.text_corpus import VALIDATION, cut_end, load_text
+from distill.utils.errors import UserError
+
+LINES = "".join(f"line number {number} of the text\n" for number in range(200))
+
+
+def texts_of(place, **settings):
+    splits = load_text(DataConfig(dir=str(place), **settings))
+    return [splits.train.texts[0][0], splits.held_out.texts[0][0], splits.validation[VALIDATION].texts[0][0]]
+
+
+def test_one_file_is_cut_in_three_behind_lines(tmp_path):
+    file = tmp_path / "book.txt"
+    file.write_text(LINES)
+    train, held_out, validation = texts_of(file, validation_fraction=0.2, held_out_fraction=0.1)
+    assert train + held_out + validation == LINES
+    assert all(part.endswith("\n") for part in (train, held_out))
+    assert 0.15 < len(validation) / len(LINES) < 0.22
+    assert 0.05 < len(held_out) / len(train + held_out) < 0.12
+
+
+@pytest.mark.parametrize("name", ["validation.txt", "valid.txt", "dev.txt", "validation.txt.gz", "validation_raw.txt"])
+@pytest.mark.parametrize("inner", ["", "text"])
+def test_a_folder_has_a_file_for_each(tmp_path, name, inner):
+    folder = tmp_path / inner
+    folder.mkdir(exist_ok=True)
+    (folder / "train.txt").write_text(LINES)
+    write = gzip.open if name.endswith(".gz") else open
+    with write(folder / name, "wt") as file:
+        file.write("other text\n")
+    train, held_out, validation = texts_of(tmp_path)
+    assert train + held_out == LINES
+    assert validation == "other text\n"
+
+
+def test_a_text_without_lines_is_cut_anywhere():
+    first, second = cut_end("x" * 100, 0.1)
+    assert (len(first), len(second)) == (90, 10)
+
+
+def test_other_encodings_are_read(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(LINES.replace("line", "Zeile Übung"), encoding="utf-16")
+    assert texts_of(file)[0].startswith("Zeile Übung number 0")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty; give a file with text"),
+        (b" \n\n", "is empty; give a file with text"),
+        (b"words\0words" * 40, "NUL character"),
+        (b"\x81\x8d\x8f\xff" * 50, "is not UTF-8 text"),
+        (gzip.compress(LINES.encode()), "it looks like gzip"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(tmp_path, content, said):
+    file = tmp_path / "text.txt"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        texts_of(file)
+    assert said in str(refused.value)
+    assert str(file) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_or_doubtful_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="there is no file or folder"):
+        texts_of(tmp_path / "nothing")
+    (tmp_path / "readme.txt").write_text(LINES)
+    with pytest.raises(UserError, match=r"has no train\.txt, there is readme\.txt"):
+        texts_of(tmp_path)
+    for name in ("train_small.txt", "train_large.txt"):
+        (tmp_path / name).write_text(LINES)
+    with pytest.raises(UserError, match=r"train_large\.txt, train_small\.txt, and one of them must be train"):
+        texts_of(tmp_path)
+    with pytest.raises(UserError, match="needs a text file"):
+        load_text(DataConfig())

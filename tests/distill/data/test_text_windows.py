@@ -1,0 +1,113 @@
+"""Tokenizers and windows of a text: nothing is lost, and every label is the token that it should be."""
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from distill.config.schema import TEXT_UNITS
+from distill.data.batching import collate
+from distill.data.labels import HIDDEN
+from distill.data.text_tokenizers import text_tokenizer, token_ids
+from distill.data.text_windows import read_windows
+from distill.utils.errors import UserError
+
+TEXT = "The cat sat on the mat .\n\n Ünïcödé 한국어, 3 times!\n" * 30
+
+
+@pytest.mark.parametrize("unit", ["byte", "character"])
+def test_bytes_and_characters_give_the_text_back(unit):
+    tokenizer = text_tokenizer(unit, TEXT, 500)
+    ids = token_ids(TEXT, tokenizer)
+    assert len(ids) == len(TEXT.encode() if unit == "byte" else TEXT)
+    assert tokenizer.decode(ids) == TEXT
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_bytes_need_no_text():
+    tokenizer = text_tokenizer("byte", "", 10)
+    everything = "".join(map(chr, range(1, 2000)))
+    assert len(tokenizer) == 256 + 5
+    assert tokenizer.decode(token_ids(everything, tokenizer)) == everything
+
+
+def test_words_stand_between_spaces_and_lines_have_an_end():
+    tokenizer = text_tokenizer("word", TEXT, 500)
+    tokens = tokenizer.convert_ids_to_tokens(token_ids("The cat  sat\n\nmat .", tokenizer).tolist())
+    assert tokens == ["The", "cat", "sat", "\n", "\n", "mat", "."]
+    assert token_ids("unheard", tokenizer).tolist() == [tokenizer.unk_token_id]
+
+
+def test_the_most_frequent_words_are_kept():
+    tokenizer = text_tokenizer("word", "a a a b b c\n", 5 + 2)
+    assert tokenizer.convert_ids_to_tokens(token_ids("a b c", tokenizer).tolist()) == ["a", "b", "[UNK]"]
+
+
+@pytest.mark.parametrize("unit", TEXT_UNITS)
+def test_a_saved_tokenizer_reads_the_same(unit, tmp_path):
+    tokenizer = text_tokenizer(unit, TEXT, 200)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert np.array_equal(token_ids(TEXT, again), token_ids(TEXT, tokenizer))
+    assert np.array_equal(again(TEXT, add_special_tokens=False)["input_ids"], token_ids(TEXT, tokenizer))
+
+
+def test_long_texts_are_read_in_parts_without_a_trace(monkeypatch):
+    whole = token_ids(TEXT, text_tokenizer("character", TEXT, 500))
+    monkeypatch.setattr("distill.data.text_tokenizers.CHARACTERS_PER_CALL", 40)
+    assert np.array_equal(token_ids(TEXT, text_tokenizer("character", TEXT, 500)), whole)
+
+
+def windows_of(kind, length=16, **how):
+    tokenizer = text_tokenizer("byte", "", 0)
+    return read_windows(TEXT, tokenizer, length, kind, name="train", **how), token_ids(TEXT, tokenizer), tokenizer
+
+
+def test_causal_windows_predict_every_token_but_the_first_once():
+    windows, tokens, _ = windows_of("causal", whole=True)
+    assert np.array_equal(windows.token_ids, tokens[:-1])
+    assert np.array_equal(windows.labels[windows.labels != HIDDEN], tokens[1:])
+    assert windows.characters_per_token == pytest.approx(len(TEXT) / len(tokens))
+
+
+def test_a_last_short_window_is_padded_behind_and_predicts_nothing_there():
+    windows, tokens, _ = windows_of("causal", whole=True)
+    inputs, labels = collate(windows, np.array([0, len(windows) - 1]))
+    rest = (len(tokens) - 1) % 16
+    assert 0 < rest < 16
+    assert inputs["attention_mask"][1].sum() == rest
+    assert (labels[1, rest:] == HIDDEN).all()
+    assert labels.shape == inputs["input_ids"].shape
+
+
+def test_train_has_whole_windows_alone_and_no_more_than_asked_for():
+    windows, tokens, _ = windows_of("causal")
+    assert set(windows.lengths) == {16}
+    assert len(windows) == (len(tokens) - 1) // 16
+    few, _, _ = windows_of("causal", most=5, seed=1)
+    assert len(few) == 5
+    assert set(few.ids) <= set(windows.ids)
+
+
+def test_masked_windows_hide_what_they_ask_for():
+    windows, tokens, tokenizer = windows_of("masked", length=32, whole=True)
+    asked = windows.labels != HIDDEN
+    rows = [windows.token_ids[start:end] for start, end in zip(windows.offsets, windows.offsets[1:], strict=False)]
+    assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in rows)
+    shown = np.concatenate(
+        [np.where(a[: len(r)], y[: len(r)], r)[1:-1] for a, y, r in zip(asked, windows.labels, rows, strict=True)]
+    )
+    assert np.array_equal(shown, tokens)
+    hidden = np.concatenate([row[a[: len(row)]] for a, row in zip(asked, rows, strict=True)])
+    wanted = windows.labels[asked]
+    assert 0.12 < asked.sum() / len(tokens) < 0.18
+    assert 0.7 < (hidden == tokenizer.mask_token_id).mean() < 0.9
+    assert 0.05 < (hidden == wanted).mean() < 0.17
+    again, _, _ = windows_of("masked", length=32, whole=True)
+    assert np.array_equal(again.token_ids, windows.token_ids)
+
+
+def test_a_text_shorter_than_one_window_is_refused():
+    with pytest.raises(
+        UserError, match=r"train: the text has [\d,]+ tokens, fewer than one sequence of data.max_length"
+    ):
+        windows_of("causal", length=5000)
