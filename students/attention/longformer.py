@@ -1,6 +1,6 @@
 """Longformer: a sliding window, and a few global tokens that see and are seen by all."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,26 @@ from .ops.banded import (
     to_blocks,
     token_positions,
 )
+from .ops.causal import KeysAndValues, extend, looking_back
+from .ops.causal_band import causal_band_columns, newest
 from .ops.masking import blank_pads, masked_softmax
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
+
+
+class LongformerState(NamedTuple):
+    """What later tokens can see, (B, H, ..., d) each."""
+
+    window_key: Tensor
+    """Of the last window/2 tokens behind the first g."""
+    window_value: Tensor
+    first_key: Tensor
+    """Of the first g tokens, for the tokens behind them."""
+    first_value: Tensor
+    global_key: Tensor
+    """Of the first g tokens by the projections of their own, for each other."""
+    global_value: Tensor
 
 
 class LongformerAttention(SelfAttention):
@@ -29,11 +45,16 @@ class LongformerAttention(SelfAttention):
     https://arxiv.org/abs/2004.05150, §3. The global tokens attend to all by projections of their own, which start as
     copies of the local ones. Those of the keys and values are never applied to all N tokens: q·(Wx) = (Wᵀq)·x, and a
     mean of Wx is W applied to a mean of x, so that they cost 4gHND operations instead of 4ND².
+
+    The causal form is the part of it that looks back: a token sees the window/2 ones before it and the first g, which
+    see those before them. Of any text it keeps so many tokens and no more.
     """
 
     takes_any_heads = True
     complexity = "linear"
     permutation_equivariant = False
+    why_not_causal = None
+    constant_state = True
     options = {"window": 64, "global_tokens": 1}  # noqa: RUF012
     small_options = {"window": 4}  # noqa: RUF012
 
@@ -106,6 +127,52 @@ class LongformerAttention(SelfAttention):
         )
         weights = masked_softmax(query @ key.mT / self.head_size**0.5, allowed)
         return (weights @ value).transpose(1, 2).flatten(2)
+
+    def mix_causal(
+        self, hidden_states: Tensor, state: LongformerState | None = None
+    ) -> tuple[Tensor, LongformerState]:
+        query, key, value = self.project(hidden_states)
+        if state is None:
+            none = KeysAndValues(key[:, :, :0], value[:, :, :0])
+            state = LongformerState(*none, *none, *none)
+        # The tokens behind the first g follow each other without a gap, so that none needs to know its place.
+        count = min(hidden_states.shape[1], self.num_global - state.first_key.shape[2])
+        first = extend(KeysAndValues(state.first_key, state.first_value), key[:, :, :count], value[:, :, :count])
+        window = KeysAndValues(state.window_key, state.window_value)
+        window = extend(window, key[:, :, count:], value[:, :, count:])
+        of_first = KeysAndValues(state.global_key, state.global_value)
+        contexts = []
+        if count:
+            context, of_first = self._causal_global_rows(hidden_states[:, :count], of_first)
+            contexts.append(context.to(value.dtype))
+        if count < hidden_states.shape[1]:
+            contexts.append(self._causal_local_rows(query[:, :, count:], window, first))
+        kept = LongformerState(*newest(window, self.radius), *first, *of_first)
+        return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2), kept
+
+    def _causal_local_rows(self, query: Tensor, window: KeysAndValues, first: KeysAndValues) -> Tensor:
+        """Contexts (B, H, N, d) of tokens behind the first g, which are not in the window."""
+        band = causal_band_columns(query, window, self.radius)
+        blocks = to_blocks(query, band.logits.shape[-2])
+        parts = [band, self._global_columns(blocks, *first, None)] if self.num_global else [band]
+        return from_blocks(joint_attention(parts), query.shape[2])
+
+    def _causal_global_rows(self, hidden_states: Tensor, state: KeysAndValues) -> tuple[Tensor, KeysAndValues]:
+        """Contexts (B, H, n, d) of n of the first g tokens, and the keys and values that the rest of them will see."""
+        query, key, value = (
+            self.split_heads(getattr(self, f"{name}_global")(hidden_states)) for name in self.projections
+        )
+        kept = extend(state, key, value)
+        allowed = looking_back(query.shape[2], kept.key.shape[2], query.device)
+        return masked_softmax(query @ kept.key.mT * self.head_size**-0.5, allowed) @ kept.value, kept
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        position = torch.arange(hidden_states.shape[1])
+        distance, is_global = position[:, None] - position, position < self.num_global
+        local = self._naive_context("", hidden_states, (distance >= 0) & ((distance <= self.radius) | is_global))
+        if not self.num_global:
+            return local
+        return torch.where(is_global[:, None], self._naive_context("_global", hidden_states, distance >= 0), local)
 
     def receptive_field(self, length: int) -> Tensor:
         position = torch.arange(length)
