@@ -1,8 +1,8 @@
-"""Compressive Transformer as an encoder: beyond the memory of Transformer-XL, an older one of compressed tokens."""
+"""Compressive Transformer: beyond the memory of Transformer-XL, an older one of compressed tokens."""
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,28 @@ from .ops.banded import (
     to_blocks,
     with_neighbours,
 )
+from .ops.causal import KeysAndValues, extend
 from .ops.compression import Compression
 from .ops.masking import blank_pads, masked_softmax
 from .ops.relative import RelativeAttention, relative_flops
+from .ops.relative_causal import Slots, attend_to_segments, keep_segments
 from .options import LARGEST
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
+
+
+class CompressiveState(NamedTuple):
+    """What later tokens can see, from a segment border on."""
+
+    key: Tensor
+    """Of the current segment and the memory, (B, H, W, d)."""
+    value: Tensor
+    slot_key: Tensor
+    """Of the slots, those of the memory and the current segment too, (B, H, S, d)."""
+    slot_value: Tensor
+    rest: Tensor
+    """Hidden states of the tokens that do not fill a slot yet, (B, less than c, D)."""
 
 
 class CompressiveAttention(RelativeAttention):
@@ -32,9 +47,12 @@ class CompressiveAttention(RelativeAttention):
 
     https://arxiv.org/abs/1911.05507, §3: the slots stand for the C c tokens beyond the memory of the layer's input. A
     slot counts as one step of relative distance. The compression learns from the task and, if asked, from
-    ``compression_loss``.
+    ``compression_loss``. The causal form sees the same slots, all of whose tokens come before, and otherwise is
+    Transformer-XL's.
     """
 
+    why_not_causal = None
+    constant_state = True
     options = {"segment": 64, "memory": 64, "compressed": 16, "rate": 4}  # noqa: RUF012
     limits = {"segment": (1, LARGEST), "rate": (1, 64)}  # noqa: RUF012
     small_options = {"segment": 4, "memory": 4, "compressed": 2, "rate": 2}  # noqa: RUF012
@@ -90,13 +108,18 @@ class CompressiveAttention(RelativeAttention):
 
     def _slot_columns(self, slots: Tensor, real: Tensor, far: int, frozen: bool = False) -> list[Tensor]:
         """Return keys and values (B, H, n, C, d) of the slots that each segment sees, and which of them are real."""
+        heads = self._project_slots(slots, frozen)
+        blocks = [to_blocks(tensor, self.slots_per_segment) for tensor in (*heads, real[:, None, :, None])]
+        return [self._take_far(tensor, far) for tensor in blocks]
+
+    def _project_slots(self, slots: Tensor, frozen: bool = False) -> KeysAndValues:
+        """Return keys and values (B, H, S, d) of slots (B, S, D)."""
         heads = []
         for linear in (self.key, self.value):
             # Not by a call: hooks on these modules are after the projected tokens.
             weight, bias = (tensor.detach() if frozen else tensor for tensor in (linear.weight, linear.bias))
             heads.append(self.split_heads(F.linear(slots, weight, bias)))
-        blocks = [to_blocks(tensor, self.slots_per_segment) for tensor in (*heads, real[:, None, :, None])]
-        return [self._take_far(tensor, far) for tensor in blocks]
+        return KeysAndValues(*heads)
 
     def _far_segments(self, length: int) -> int:
         """Return how many segments beyond the memory are seen within N tokens."""
@@ -141,6 +164,37 @@ class CompressiveAttention(RelativeAttention):
 
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         """Pads must come last."""
+        return self._naive_context(hidden_states, mask, causal=False)
+
+    def mix_causal(
+        self, hidden_states: Tensor, state: CompressiveState | None = None
+    ) -> tuple[Tensor, CompressiveState]:
+        query, key, value = self.project(hidden_states)
+        if state is None:
+            none = KeysAndValues(key[:, :, :0], value[:, :, :0])
+            state = CompressiveState(*none, *none, hidden_states[:, :0])
+        kept = extend(KeysAndValues(state.key, state.value), key, value)
+        slots, rest = self._extend_slots(state, hidden_states)
+        earlier = state.slot_key.shape[2] // self.slots_per_segment
+        context = attend_to_segments(self, query, kept, Slots(slots, self.slots_per_segment, earlier, self.reach))
+        near = keep_segments(kept, self.segment, self.memory // self.segment)
+        far = keep_segments(slots, self.slots_per_segment, self.reach)
+        return context.transpose(1, 2).flatten(2), CompressiveState(*near, *far, rest.detach())
+
+    def _extend_slots(self, state: CompressiveState, hidden_states: Tensor) -> tuple[KeysAndValues, Tensor]:
+        """Return keys and values of the slots that these tokens fill too, and the tokens that fill none yet."""
+        slots = KeysAndValues(state.slot_key, state.slot_value)
+        tokens = torch.cat([state.rest, hidden_states], dim=1)
+        filled = tokens.shape[1] // self.rate * self.rate
+        if filled:
+            new = self._project_slots(self.compression.compress(tokens[:, :filled], None)[0])
+            slots = extend(slots, *new)
+        return slots, tokens[:, filled:]
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        return self._naive_context(hidden_states, None, causal=True)
+
+    def _naive_context(self, hidden_states: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         hidden_states = blank_pads(hidden_states, mask)
         real = mask_or_ones(mask, hidden_states)
         slots, slot_real = self.compression.naive_compress(hidden_states, real)
@@ -155,6 +209,8 @@ class CompressiveAttention(RelativeAttention):
             (back_token >= 0) & (back_token <= reach),
             (back_slot > reach) & (back_slot <= self.reach),
         )
+        if causal:
+            sees_token = sees_token & (token <= row)
         seen = torch.cat([sees_token, sees_slot], dim=-1)
         start = row // segment * segment
         edge = start - self.memory if self.looks_left else start + segment + self.memory

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class RelativeAttention(SelfAttention):
     """Softmax of ((q + u)·k + (q + w)·W r(i - j)) / √d within a segment of L tokens and a memory beside it.
 
-    https://arxiv.org/abs/1901.02860, §3.3. Even layers remember the tokens to the left, odd ones those to the right.
-    u, w and W start at zero, so that content alone counts.
+    https://arxiv.org/abs/1901.02860, §3.3. Even layers remember the tokens to the left, odd ones those to the right;
+    in the causal form all look left. u, w and W start at zero, so that content alone counts.
     """
 
     takes_any_heads = True
@@ -32,7 +32,7 @@ class RelativeAttention(SelfAttention):
         super().__init__(config, layer)
         options = config.attention_options or {}
         self.segment, self.memory = options["segment"], options["memory"]
-        self.looks_left = layer % 2 == 0
+        self.looks_left = config.causal or layer % 2 == 0
         self.content_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.position_bias = nn.Parameter(torch.empty(self.num_heads, 1, self.head_size))
         self.relative = nn.Linear(config.hidden_size, config.attention_size, bias=False)
