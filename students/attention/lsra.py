@@ -1,6 +1,6 @@
 """Long-short range attention of Lite Transformer: half of the channels attend, the others are convolved."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,25 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import SelfAttention
-from .ops.masking import blank_pads, full_precision, softmax_attention, widen
+from .ops.causal import KeysAndValues, extend, looking_back
+from .ops.masking import blank_pads, full_precision, fused_attention, softmax_attention, widen
 from .ops.random_features import seeded_generator
-from .ops.reference import naive_softmax_attention
+from .ops.reference import naive_causal_attention, naive_softmax_attention
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 KERNEL_SIZES = (3, 7, 15, 31)  # by layer, as published; all further layers have the last
+
+
+class LSRState(NamedTuple):
+    """What later tokens see."""
+
+    key: Tensor
+    """Of the heads that attend, (B, H/2, M, d)."""
+    value: Tensor
+    gated: Tensor
+    """Of the tokens that the kernel still reaches, what is convolved, (B, less than K, D/2)."""
 
 
 class LSRAttention(SelfAttention):
@@ -24,13 +35,14 @@ class LSRAttention(SelfAttention):
     From https://arxiv.org/abs/2004.11886. The convolution follows a gated linear unit; its kernels, one per head, are
     softmax over the taps, either of parameters (``light``) or of a linear function of the token (``dynamic``). With
     the output projection of the whole block, which serves both halves, a layer costs 4.5ND² + 2N²D instead of
-    8ND² + 4N²D.
+    8ND² + 4N²D. In the causal form, the last tap of a kernel of K is on the token itself, the others before it.
     """
 
     has_context = False
     row_stochastic = False
     permutation_equivariant = False
     projections = ()
+    why_not_causal = None
     options = {"convolution": ("light", "dynamic")}  # noqa: RUF012
 
     @classmethod
@@ -63,18 +75,23 @@ class LSRAttention(SelfAttention):
         query, key, value = (self.split_heads(project(attended)) for project in (self.query, self.key, self.value))
         context = softmax_attention(query, key, value, mask, self.dropout.p if self.training else 0.0)
         gated = blank_pads(F.glu(self.gated(convolved)), mask)
-        return torch.cat([context.transpose(1, 2).flatten(2), self._convolve(gated)], dim=-1)
+        reach = self.kernel_size // 2
+        return torch.cat([context.transpose(1, 2).flatten(2), self._convolve(gated, reach, reach)], dim=-1)
 
-    def _convolve(self, states: Tensor) -> Tensor:
-        """Convolve (B, N, D/2) with the kernels, centred on each token."""
+    def _convolve(self, states: Tensor, before: int, after: int) -> Tensor:
+        """Convolve (B, N, D/2) with the kernels, with so many zeros before the states and after them.
+
+        Without any, the kernel of each token reaches the K - 1 states before it, and the first K - 1 tokens get none.
+        """
+        padded = F.pad(states, (0, 0, before, after))
         if not self.dynamic:
             kernel = self.taps.softmax(-1).repeat_interleave(self.head_size, 0).unsqueeze(1).to(states.dtype)
-            return F.conv1d(states.mT, kernel, padding="same", groups=self.half_size).mT
-        logits = self.kernel(states).unflatten(-1, (self.num_kernels, 1, -1))
+            return F.conv1d(padded.mT, kernel, groups=self.half_size).mT
+        first = states.shape[1] - (padded.shape[1] - self.kernel_size + 1)
+        logits = self.kernel(states[:, first:]).unflatten(-1, (self.num_kernels, 1, -1))
         with full_precision(states):
-            logits, wide = widen(logits, states)
-            reach = self.kernel_size // 2
-            windows = F.pad(wide, (0, 0, reach, reach)).unfold(1, self.kernel_size, 1)
+            logits, wide = widen(logits, padded)
+            windows = wide.unfold(1, self.kernel_size, 1)
             mixed = windows.unflatten(2, (self.num_kernels, -1)) @ logits.softmax(-1).mT
         return mixed.flatten(2).to(states.dtype)
 
@@ -83,17 +100,40 @@ class LSRAttention(SelfAttention):
         attended, convolved = blank_pads(hidden_states, mask).split(self.half_size, dim=-1)
         query, key, value = (self.split_heads(project(attended)) for project in (self.query, self.key, self.value))
         context = naive_softmax_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+        return torch.cat([context, self._naive_convolve(convolved, mask, self.kernel_size // 2)], dim=-1)
+
+    def mix_causal(self, hidden_states: Tensor, state: LSRState | None = None) -> tuple[Tensor, LSRState]:
+        attended, convolved = hidden_states.split(self.half_size, dim=-1)
+        query, key, value = (self.split_heads(project(attended)) for project in (self.query, self.key, self.value))
+        gated = F.glu(self.gated(convolved))
+        kept = extend(None if state is None else KeysAndValues(state.key, state.value), key, value)
+        allowed = looking_back(query.shape[2], kept.key.shape[2], query.device)
+        context = fused_attention(query, *kept, allowed, self.dropout.p if self.training else 0.0)
+        gated = gated if state is None else torch.cat([state.gated, gated], dim=1)
+        num_before = gated.shape[1] - hidden_states.shape[1]
+        mixed = self._convolve(gated, self.kernel_size - 1 - num_before, 0)
+        first = max(0, gated.shape[1] - (self.kernel_size - 1))
+        return torch.cat([context.transpose(1, 2).flatten(2), mixed], dim=-1), LSRState(*kept, gated[:, first:])
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        attended, convolved = hidden_states.split(self.half_size, dim=-1)
+        query, key, value = (self.split_heads(project(attended)) for project in (self.query, self.key, self.value))
+        context = naive_causal_attention(query @ key.mT / self.head_size**0.5, value).transpose(1, 2).flatten(2)
+        return torch.cat([context, self._naive_convolve(convolved, None, self.kernel_size - 1)], dim=-1)
+
+    def _naive_convolve(self, convolved: Tensor, mask: Tensor | None, own_tap: int) -> Tensor:
+        """Convolve the gated (B, N, D/2) with kernels whose tap ``own_tap`` is on the token itself."""
         candidate, gate = self.gated(convolved).chunk(2, dim=-1)
         states = blank_pads(candidate * gate.sigmoid(), mask)
         weights = self.kernel(states).unflatten(-1, (self.num_kernels, -1)) if self.dynamic else self.taps
         weights = weights.softmax(-1).expand(*states.shape[:2], -1, -1).repeat_interleave(self.head_size, 2)
         mixed = torch.zeros_like(states)
         for tap in range(self.kernel_size):
-            offset = tap - self.kernel_size // 2
+            offset = tap - own_tap
             for to in range(states.shape[1]):
                 if 0 <= to + offset < states.shape[1]:
                     mixed[:, to] = mixed[:, to] + weights[:, to, :, tap] * states[:, to + offset]
-        return torch.cat([context, mixed], dim=-1)
+        return mixed
 
     def initialize_features(self) -> None:
         if not self.dynamic:
