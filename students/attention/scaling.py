@@ -1,15 +1,16 @@
 """Scaling Transformers: softmax attention whose projections have a fraction of the parameters."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
+from .ops.causal import KeysAndValues
 from .ops.masking import blank_pads
 from .ops.random_features import seeded_generator
-from .ops.reference import naive_softmax_attention
+from .ops.reference import naive_causal_attention, naive_softmax_attention
 from .ops.sparse_feed_forward import SparseIntermediate, controller_rank
 from .options import LARGEST
 from .softmax import SoftmaxAttention
@@ -27,28 +28,42 @@ class MultiplicativeDense(nn.Module):
     3.2 of https://arxiv.org/abs/2111.12763.
     """
 
-    def __init__(self, hidden_size: int, num_modules: int) -> None:
+    def __init__(self, hidden_size: int, num_modules: int, causal: bool = False) -> None:
         super().__init__()
         module_size = hidden_size // num_modules
+        self.causal = causal
         self.modules_weight = nn.Parameter(torch.empty(hidden_size, num_modules))
         self.channels_weight = nn.Parameter(torch.empty(hidden_size, module_size))
         self.convolution = nn.Parameter(torch.empty(module_size, module_size, KERNEL_SIZE, KERNEL_SIZE))
         self.bias = nn.Parameter(torch.empty(hidden_size))
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Map (B, N, D) to (B, N, D); zeros before and after the tokens."""
+    def forward(self, hidden_states: Tensor, num_before: int = 0) -> Tensor:
+        """Map (B, N, D) to (B, N, D); zeros before and after the tokens.
+
+        If causal, the last row of the convolution is on the token itself, the others on those before it, of which the
+        first ``num_before`` of the tokens are some; they get no output.
+        """
         # The dense weights, in O(D²) operations: cheaper than the S products per token and input channel.
         weight = (self.modules_weight.unsqueeze(-1) * self.channels_weight.unsqueeze(1)).flatten(1).mT
         modules = F.linear(hidden_states, weight).unflatten(-1, (-1, self.channels_weight.shape[1]))
-        mixed = F.conv2d(modules.permute(0, 3, 1, 2), self.convolution.to(modules.dtype), padding=KERNEL_SIZE // 2)
+        modules, convolution = modules.permute(0, 3, 1, 2), self.convolution.to(modules.dtype)
+        if self.causal:
+            modules = F.pad(modules, (0, 0, KERNEL_SIZE - 1 - num_before, 0))
+        padding = (0 if self.causal else KERNEL_SIZE // 2, KERNEL_SIZE // 2)
+        mixed = F.conv2d(modules, convolution, padding=padding)
         return mixed.permute(0, 2, 3, 1).flatten(2) + self.bias
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw weights of standard deviation 0.02, as BERT's, and let the convolution do nothing."""
         for weight in (self.modules_weight, self.channels_weight):
             initialization.copy_(weight, 0.02**0.5 * torch.randn(weight.shape, generator=generator))
-        initialization.dirac_(self.convolution)
+        initialization.copy_(self.convolution, self._identity())
         initialization.zeros_(self.bias)
+
+    def _identity(self) -> Tensor:
+        """Return the convolution that does nothing."""
+        centred = nn.init.dirac_(torch.empty_like(self.convolution))
+        return centred.roll(KERNEL_SIZE // 2, dims=2) if self.causal else centred
 
     @torch.no_grad()
     def fit(self, dense: nn.Linear) -> None:
@@ -58,8 +73,18 @@ class MultiplicativeDense(nn.Module):
         root = sizes[:, :1].sqrt()
         self.modules_weight.copy_(left[:, :, 0] * root)
         self.channels_weight.copy_(right[:, 0] * root)
-        nn.init.dirac_(self.convolution)
+        self.convolution.copy_(self._identity())
         self.bias.copy_(dense.bias)
+
+
+class ScalingState(NamedTuple):
+    """What later tokens see."""
+
+    key: Tensor
+    """(B, H, M, d)."""
+    value: Tensor
+    hidden_states: Tensor
+    """Of the last two tokens, which the convolutions still reach, (B, up to 2, D)."""
 
 
 class ScalingAttention(SoftmaxAttention):
@@ -68,7 +93,8 @@ class ScalingAttention(SoftmaxAttention):
     It saves parameters and their memory, not operations: the matrices that it multiplies with are as large as BERT's.
     Query, key and value have layers of their own, where the paper shares one, so that each can start as the teacher's.
     ``modules`` is S, which must divide D; ``feed_forward_block``, if not 0, makes the feed-forward sparse
-    (:class:`students.attention.ops.sparse_feed_forward.SparseIntermediate`).
+    (:class:`students.attention.ops.sparse_feed_forward.SparseIntermediate`). In the causal form the convolutions reach
+    two tokens back instead of one back and one ahead.
     """
 
     takes_any_heads = False  # its modules are of the hidden size
@@ -93,7 +119,7 @@ class ScalingAttention(SoftmaxAttention):
         num_modules = (config.attention_options or {})["modules"]
         self.seed = config.projection_seed
         for name in self.projections:
-            setattr(self, name, MultiplicativeDense(config.hidden_size, num_modules))
+            setattr(self, name, MultiplicativeDense(config.hidden_size, num_modules, config.causal))
 
     def make_intermediate(self, config: "StudentConfig") -> nn.Module:
         block = (config.attention_options or {})["feed_forward_block"]
@@ -102,22 +128,40 @@ class ScalingAttention(SoftmaxAttention):
     def mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
         return super().mix(blank_pads(hidden_states, mask), mask)
 
+    def mix_causal(self, hidden_states: Tensor, state: ScalingState | None = None) -> tuple[Tensor, ScalingState]:
+        earlier = hidden_states[:, :0] if state is None else state.hidden_states
+        tokens = torch.cat([earlier, hidden_states], dim=1)
+        query, key, value = (
+            self.split_heads(getattr(self, name)(tokens, earlier.shape[1])) for name in self.projections
+        )
+        known = None if state is None else KeysAndValues(state.key, state.value)
+        context, kept = self.attend_causal(query, key, value, known)
+        last = tokens[:, max(0, tokens.shape[1] - (KERNEL_SIZE - 1)) :]
+        return context.transpose(1, 2).flatten(2), ScalingState(*kept, last)
+
     def naive_mix(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
-        """By the sum over the input channels, and the convolution neighbour by neighbour."""
+        query, key, value = self._naive_projections(blank_pads(hidden_states, mask), KERNEL_SIZE // 2)
+        return naive_softmax_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+
+    def naive_mix_causal(self, hidden_states: Tensor) -> Tensor:
+        query, key, value = self._naive_projections(hidden_states, KERNEL_SIZE - 1)
+        logits = query @ key.mT / self.head_size**0.5
+        return naive_causal_attention(logits, value).transpose(1, 2).flatten(2)
+
+    def _naive_projections(self, states: Tensor, own_row: int) -> list[Tensor]:
+        """By the sum over the input channels, and the convolution neighbour by neighbour, from ``own_row`` before."""
         projected = []
         for layer in (self.query, self.key, self.value):
             assert isinstance(layer, MultiplicativeDense)
-            states = blank_pads(hidden_states, mask)
             modules = torch.einsum("bni,is,im->bnsm", states, layer.modules_weight, layer.channels_weight)
-            padded = F.pad(modules, (0, 0, 1, 1, 1, 1))
+            padded = F.pad(modules, (0, 0, 1, 1, own_row, KERNEL_SIZE - 1 - own_row))
             mixed = torch.zeros_like(modules)
             for token in range(KERNEL_SIZE):
                 for module in range(KERNEL_SIZE):
                     shifted = padded[:, token : token + modules.shape[1], module : module + modules.shape[2]]
                     mixed = mixed + shifted @ layer.convolution[:, :, token, module].mT
             projected.append(self.split_heads(mixed.flatten(2) + layer.bias))
-        query, key, value = projected
-        return naive_softmax_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+        return projected
 
     def feature_parameters(self) -> list[nn.Parameter]:
         """All but the biases: none is BERT's, and factors bear larger steps than their product."""
