@@ -35,6 +35,7 @@ class BigBirdAttention(PatternAttention):
     """
 
     complexity = "linear"
+    why_not_causal = "draws the blocks that a token sees by the length of the whole text"
     options = {"block": 16, "global_blocks": 1, "random_blocks": 3}  # noqa: RUF012
     limits = {"block": (1, LARGEST), "random_blocks": (0, 64)}  # noqa: RUF012
     small_options = {"block": 2, "random_blocks": 1}  # noqa: RUF012

@@ -25,6 +25,7 @@ class FastformerAttention(SelfAttention):
     """
 
     complexity = "linear"
+    why_not_causal = "weighs every key by one query that sums up the whole text"
     has_context = False
     row_stochastic = False
     projections = ("query", "key")

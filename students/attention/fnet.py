@@ -24,6 +24,7 @@ class FNetMixing(SelfAttention):
     """
 
     complexity = "subquadratic"
+    why_not_causal = "gives every token a Fourier coefficient, a sum over the whole text"
     has_context = False
     row_stochastic = False
     permutation_equivariant = False

@@ -26,6 +26,7 @@ class LinformerAttention(HeadAttention):
     """
 
     complexity = "linear"
+    why_not_causal = "reads the text through slots, each a sum over all of its positions"
     estimates_softmax = True
     uses_num_features = True
     row_stochastic = False

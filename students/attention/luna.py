@@ -27,6 +27,7 @@ class LunaAttention(SelfAttention):
     """
 
     complexity = "linear"
+    why_not_causal = "packs the whole text into its extra tokens before any token reads them"
     uses_num_features = True
     features_per_layer = False  # a layer hands its extra tokens to the next
 

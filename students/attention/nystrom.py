@@ -29,6 +29,7 @@ class NystromAttention(HeadAttention):
     """
 
     complexity = "linear"
+    why_not_causal = "reads the text through landmarks, which are means over segments of the whole of it"
     estimates_softmax = True
     uses_num_features = True
     row_stochastic = False  # of a pseudoinverse by iteration, rows sum to nearly 1
