@@ -36,6 +36,7 @@ CAPTIONS = {
     "than the mean of the teacher's layer.",
     "stages.png": "The main metric after each stage.",
     "losses.png": "Training losses.",
+    "curves.png": "Training loss of a language model, in nats a token, against the tokens seen.",
     "front.png": "What was kept against what was gained, one point per student. Bars are 95 % intervals, the line is "
     "the Pareto front: no student is better on both axes. A name without room is left out; the table has all.",
 }

@@ -12,12 +12,11 @@ from distill.reporting.formatting import MISSING
 from distill.reporting.html_page import html_page
 from distill.reporting.plot_style import STYLE, png
 from distill.reporting.record_tables import environment_cells
-from distill.reporting.report import markdown_page
+from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, text_table, without_gaps
 from distill.utils.files import write_atomically
 
 CURVES = "curves.png"
-CAPTIONS = {CURVES: "Training loss, in nats a token, against the tokens seen."}
 LABELS = {"loss": "loss, nats", "perplexity": "perplexity", "bits_per_character": "bits / character"}
 
 

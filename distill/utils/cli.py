@@ -40,6 +40,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # DeepSpeed writes to stdout, where our results go, that it found no GPU; its own level is set when it is imported.
     logging.getLogger("DeepSpeed").addFilter(lambda line: line.levelno >= logging.ERROR)
+    # Of language models accelerate says at every checkpoint that two of their matrices are one.
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if "transformers" in sys.modules:
