@@ -24,6 +24,7 @@ class HedgehogAttention(FeatureMapAttention):
     uses_num_features = True
     feature_rate = 100
     takes_single_queries = True
+    why_not_causal = None
     floor = 1e-12  # softmax features are positive, only small
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -42,6 +43,9 @@ class HedgehogAttention(FeatureMapAttention):
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return naive_weighted_mean(self.naive_weights(query, key), value, mask)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return naive_weighted_mean(self.naive_weights(query, key).tril(), value, None)
 
     def naive_weights(self, query: Tensor, key: Tensor) -> Tensor:
         """φ(q)·φ(k) of all pairs, (B, H, N, N), by the definition."""

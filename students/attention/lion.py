@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .linear import LinearAttention
-from .ops.decay import carry_operations, decayed_attention, fade
+from .ops.causal import FeatureSums, with_ones
+from .ops.decay import carry_operations, causal_decayed_sums, decayed_attention, fade
 from .ops.masking import blank_pads, full_precision, widen
 from .ops.reference import naive_feature_attention
 
@@ -23,7 +24,8 @@ class LionAttention(LinearAttention):
     https://arxiv.org/abs/2502.16249, normalised per row. The decay λ_t = sigmoid(w·k_t + b) depends
     on the token (``selective``, the paper's LION-S, there a map of the hidden state) or not (``fixed``, its LION-D);
     pads have λ = 1. Blocks of ``chunk_size`` tokens are computed as a matrix, and read from one state per block and
-    direction what lies outside: 8Nd² + 4N chunk d operations per head.
+    direction what lies outside: 8Nd² + 4N chunk d operations per head. The causal form has the forward direction
+    alone, a sum of key features and values that fades with every token.
     """
 
     permutation_equivariant = False
@@ -45,16 +47,27 @@ class LionAttention(LinearAttention):
         with full_precision(query):
             query, key, value = widen(query, blank_pads(key, mask), blank_pads(value, mask))
             query_features, key_features = self.features(query, key, mask)
-            ones = value.new_ones(*value.shape[:-1], 1)  # their mean is the sum of the weights
             mixed = decayed_attention(
                 query_features,
                 blank_pads(key_features, mask),
-                torch.cat([value, ones], dim=-1),
+                with_ones(value),
                 self._log_decay(key, mask),
                 chunk_length(self.chunk_size, length),
             )
             context = mixed[..., :-1] / mixed[..., -1:].clamp(min=self.floor)
         return context.to(dtype)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: FeatureSums | None
+    ) -> tuple[Tensor, FeatureSums]:
+        dtype, chunk = value.dtype, chunk_length(self.chunk_size, value.shape[-2])
+        with full_precision(query):
+            query, key, value = widen(query, key, value)
+            before = None if state is None else torch.cat([state.pooled, state.total], dim=-1)
+            features, log_decay = self.features(query, key, None), self._log_decay(key, None)
+            mixed, sums = causal_decayed_sums(*features, with_ones(value), log_decay, chunk, before)
+            context = mixed[..., :-1] / mixed[..., -1:].clamp(min=self.floor)
+        return context.to(dtype), FeatureSums(sums[..., :-1], sums[..., -1:])
 
     def _log_decay(self, key: Tensor, mask: Tensor | None) -> Tensor:
         """Return log λ of every token, (B, H, N, 1); 0 at pads."""
@@ -71,6 +84,15 @@ class LionAttention(LinearAttention):
             return weights / weights.sum(-1, keepdim=True).clamp(min=self.floor)
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        products = self._naive_fade(key, mask)
+        return naive_feature_attention(*self.naive_features(query, key), value, mask, products)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        products = self._naive_fade(key, None).tril()
+        return naive_feature_attention(*self.naive_features(query, key), value, None, products)
+
+    def _naive_fade(self, key: Tensor, mask: Tensor | None) -> Tensor:
+        """Π λ_t over the tokens after the first of two up to the second, (B, H, N, N), by the definition."""
         logits = self.decay_bias.expand(*key.shape[:-1], 1)
         if self.decay_weight is not None:
             logits = logits + (key.unsqueeze(-2) * self.decay_weight.mT.unsqueeze(1)).sum(-1)
@@ -79,8 +101,7 @@ class LionAttention(LinearAttention):
         tokens = torch.arange(key.shape[-2])
         first, last = torch.minimum(tokens[:, None], tokens), torch.maximum(tokens[:, None], tokens)
         between = (first.unsqueeze(-1) < tokens) & (tokens <= last.unsqueeze(-1))
-        products = torch.where(between, decays.mT.unsqueeze(-2), 1).prod(-1)
-        return naive_feature_attention(*self.naive_features(query, key), value, mask, products)
+        return torch.where(between, decays.mT.unsqueeze(-2), 1).prod(-1)
 
     def initialize_features(self) -> None:
         """Let the heads fade over 4 tokens to all positions of the model, in equal ratios."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
+from .ops.causal import CountedSums, causal_feature_sums, tokens_so_far, with_ones
 from .ops.masking import blank_pads, full_precision, widen
 from .ops.random_features import RandomFeatureAttention
 from .ops.reference import naive_weighted_mean
@@ -29,10 +30,13 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
     operations.
 
     With ``gate``, a key counts sigmoid(u·k + b) times, the two-sided form of the paper's recency gate. Estimates of
-    the Gaussian kernel can be negative: only ``arccos`` has an attention map.
+    the Gaussian kernel can be negative: only ``arccos`` has an attention map. The causal form has the same weights
+    on each token and those before it; the paper's gate would besides let them fade with every later token.
     """
 
     estimates_softmax = True
+    why_not_causal = None
+    constant_state = True
     options = {"kernel": ("gaussian", "arccos"), "gate": False}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -52,6 +56,19 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
             query_features, key_features, total = self._weigh(query, key, mask)
             context = query_features @ (key_features.mT @ value) / total
         return context.to(dtype)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: CountedSums | None
+    ) -> tuple[Tensor, CountedSums]:
+        dtype, earlier = value.dtype, tokens_so_far(state, query)
+        with full_precision(query):
+            query, key, value = widen(query, key, value)
+            key_features = self._features(key) * self._gate(key)
+            mixed, sums = causal_feature_sums(self._features(query), key_features, with_ones(value), state)
+            seen = earlier[:, None] + torch.arange(1, query.shape[2] + 1, device=query.device)
+            floor = FLOORS[self.kernel] * seen[:, None, :, None].to(mixed.dtype)
+            context = mixed[..., :-1] / keep_from_zero(mixed[..., -1:], floor)
+        return context.to(dtype), CountedSums(*sums, earlier + query.shape[2])
 
     @classmethod
     def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:
@@ -92,14 +109,19 @@ class RandomFeatureKernelAttention(RandomFeatureAttention):
         return (key @ self.gate_weight.to(key.dtype) + self.gate_bias.to(key.dtype)).sigmoid()
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return naive_weighted_mean(self._naive_weights(query, key), value, mask)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return naive_weighted_mean(self._naive_weights(query, key).tril(), value, None)
+
+    def _naive_weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """Estimates of the kernel for all pairs, (B, H, N, N), by the definition; without a gate."""
         rows = self.projection * self.row_scale
         query, key = (tensor / tensor.norm(dim=-1, keepdim=True) for tensor in (query, key))
         query_logits, key_logits = (torch.einsum("bhnd,hmd->bhnm", tensor, rows) for tensor in (query, key))
         if self.kernel == "arccos":
-            weights = (query_logits.clamp(min=0).unsqueeze(-2) * key_logits.clamp(min=0).unsqueeze(-3)).mean(-1)
-        else:
-            weights = (query_logits.unsqueeze(-2) - key_logits.unsqueeze(-3)).cos().mean(-1)
-        return naive_weighted_mean(weights, value, mask)
+            return (query_logits.clamp(min=0).unsqueeze(-2) * key_logits.clamp(min=0).unsqueeze(-3)).mean(-1)
+        return (query_logits.unsqueeze(-2) - key_logits.unsqueeze(-3)).cos().mean(-1)
 
     @torch.no_grad()
     def calibrate(self, hidden_states: Tensor, mask: Tensor | None, target_norm: float) -> None:

@@ -19,12 +19,13 @@ class T2RAttention(FeatureMapAttention):
 
     https://arxiv.org/abs/2103.13076; queries are divided by √d as in its code. W starts at the identity
     (or, unless m = d, at orthogonal rows), b at 0.1, which leaves fewer tokens without any feature. After training W
-    can be folded into the projections: ``students.fold_features``.
+    can be folded into the projections: ``students.fold_features``. The paper's own form is the causal one.
     """
 
     estimates_softmax = True
     uses_num_features = True
     feature_rate = 100
+    why_not_causal = None
     row_stochastic = False  # a query without features in common with any key gets zeros
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -73,14 +74,19 @@ class T2RAttention(FeatureMapAttention):
         return self.feature_map(blank_pads(key, mask)).relu()
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        assert self.feature_map is not None
+        return naive_feature_attention(*self.naive_features(query, key), value, mask)
+
+    def naive_features(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """φ(x) = max(W x + b, 0) with the queries divided by √d, or of what folded projections yield."""
+        if self.feature_map is None:
+            return query.clamp(min=0), key.clamp(min=0)
         weight, bias = self.feature_map.weight, self.feature_map.bias
         assert bias is not None
-        query_features, key_features = (
+        query, key = (
             ((tensor.unsqueeze(-2) * weight.unsqueeze(1)).sum(-1) + bias.unsqueeze(1)).clamp(min=0)
             for tensor in (query / self.head_size**0.5, key)
         )
-        return naive_feature_attention(query_features, key_features, value, mask)
+        return query, key
 
     def initialize_features(self) -> None:
         if self.feature_map is not None:

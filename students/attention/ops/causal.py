@@ -35,6 +35,15 @@ class FeatureSums(NamedTuple):
     """Σ φ(k), (B, H, r, 1)."""
 
 
+class CountedSums(NamedTuple):
+    """Sums of features, and how many tokens they are of."""
+
+    pooled: Tensor
+    total: Tensor
+    count: Tensor
+    """(B,) int64."""
+
+
 def extend(state: KeysAndValues | None, key: Tensor, value: Tensor) -> KeysAndValues:
     """Return keys and values (B, H, N, d) behind those of the state."""
     if state is None:
@@ -49,7 +58,11 @@ def looking_back(num_queries: int, num_keys: int, device: torch.device | None = 
 
 
 def causal_feature_attention(
-    query_features: Tensor, key_features: Tensor, value: Tensor, state: FeatureSums | None, floor: float = 1e-6
+    query_features: Tensor,
+    key_features: Tensor,
+    value: Tensor,
+    state: FeatureSums | CountedSums | None,
+    floor: float = 1e-6,
 ) -> tuple[Tensor, FeatureSums]:
     """Attention with weights φ(q)·φ(k) ≥ 0 over each token and those before it, normalised per row, in O(N r d).
 
@@ -64,19 +77,39 @@ def causal_feature_attention(
     Returns:
         (B, H, N, d) in the dtype of ``value``, and the state after these tokens, in fp32 at least.
     """
-    dtype, length = value.dtype, value.shape[-2]
+    dtype = value.dtype
     with full_precision(value):
         query_features, key_features, value = widen(query_features, key_features, value)
-        extended = F.pad(value, (0, 1), value=1.0)  # the mean of ones is the sum of the weights
-        size = min(CHUNK, length)
-        queries, keys, values = (to_blocks(each, size) for each in (query_features, key_features, extended))
-        sums = keys.mT @ values
-        before = sums.new_zeros(sums[..., :1, :, :].shape)
-        if state is not None:
-            before = torch.cat([state.pooled, state.total], dim=-1).to(sums.dtype).unsqueeze(-3)
-        running = torch.cat([before, sums], dim=-3).cumsum(-3)
-        mixed = (queries @ keys.mT).tril() @ values + queries @ running[..., :-1, :, :]
-        mixed = from_blocks(mixed, length)
+        mixed, state = causal_feature_sums(query_features, key_features, with_ones(value), state)
         context = mixed[..., :-1] / mixed[..., -1:].clamp(min=floor)
-        last = running[..., -1, :, :]
-    return context.to(dtype), FeatureSums(last[..., :-1], last[..., -1:])
+    return context.to(dtype), state
+
+
+def causal_feature_sums(
+    query_features: Tensor, key_features: Tensor, value: Tensor, state: FeatureSums | CountedSums | None
+) -> tuple[Tensor, FeatureSums]:
+    """Return Σ φ(q)·φ(k) [v, 1] over each token and those before it, (B, H, N, d + 1), and the state after them.
+
+    All is wide, features (B, H, N, r) of either sign, the value (B, H, N, d + 1) with :func:`with_ones`.
+    """
+    length = value.shape[-2]
+    size = min(CHUNK, length)
+    queries, keys, values = (to_blocks(each, size) for each in (query_features, key_features, value))
+    sums = keys.mT @ values
+    before = sums.new_zeros(sums[..., :1, :, :].shape)
+    if state is not None:
+        before = torch.cat([state.pooled, state.total], dim=-1).to(sums.dtype).unsqueeze(-3)
+    running = torch.cat([before, sums], dim=-3).cumsum(-3)
+    mixed = (queries @ keys.mT).tril() @ values + queries @ running[..., :-1, :, :]
+    last = running[..., -1, :, :]
+    return from_blocks(mixed, length), FeatureSums(last[..., :-1], last[..., -1:])
+
+
+def with_ones(value: Tensor) -> Tensor:
+    """Append a column of ones to values (..., d): what weights make of it is their sum."""
+    return F.pad(value, (0, 1), value=1.0)
+
+
+def tokens_so_far(state: CountedSums | None, query: Tensor) -> Tensor:
+    """Return how many tokens came before these (B, H, N, d), (B,) int64."""
+    return torch.zeros(len(query), dtype=torch.int64, device=query.device) if state is None else state.count

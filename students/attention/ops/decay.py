@@ -39,6 +39,29 @@ def decayed_attention(
     return from_blocks(mixed, query_features.shape[-2])
 
 
+def causal_decayed_sums(
+    query_features: Tensor, key_features: Tensor, value: Tensor, log_decay: Tensor, chunk: int, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return Σ φ(q_i)·φ(k_j) Π λ v_j over j ≤ i, λ from j + 1 to i, (B, H, N, d), and the state after these tokens.
+
+    The arguments are those of :func:`decayed_attention`; the state is Σ φ(k_j) Π λ v_jᵀ up to the last token,
+    (B, H, r, d).
+    """
+    inputs = (query_features, key_features, value, log_decay)
+    queries, keys, values, steps = (to_blocks(tensor, chunk) for tensor in inputs)
+    elapsed = steps.cumsum(-2)
+    whole = elapsed[..., -1:, :]
+    sums = (keys * (whole - elapsed).exp()).mT @ values
+    first = torch.zeros_like(sums[..., :1, :, :]) if state is None else state.to(sums.dtype).unsqueeze(-3)
+    # What came before is a block of its own, of which only the sum is known.
+    sums, whole = torch.cat([first, sums], dim=-3), F.pad(whole, (0, 0, 0, 0, 1, 0))
+    earlier = carry(sums, whole)
+    mixed = (queries @ keys.mT * fade(elapsed)).tril() @ values
+    mixed = mixed + (queries * elapsed.exp()) @ earlier[..., 1:, :, :]
+    last = earlier[..., -1, :, :] * whole[..., -1, :, :].exp() + sums[..., -1, :, :]
+    return from_blocks(mixed, query_features.shape[-2]), last
+
+
 def carry(states: Tensor, log_decay: Tensor) -> Tensor:
     """Return for each block the sum of the earlier blocks' states (..., n, r, d), faded by the blocks in between.
 

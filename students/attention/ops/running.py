@@ -1,0 +1,140 @@
+"""Sums of exponentials over each token and those before it, in units that no later token decides.
+
+With a maximum over the whole text as the unit, one later key of a large logit would push the weights of all earlier
+ones below the smallest number, so that their tokens got 0/0. Here a block of keys is summed up in units of its own
+maximum, and read by queries that see all of it: the second half of a block of tokens sees all of the first half, for
+blocks of 2, 4, 8, ... tokens, and all chunks that came before. That is O(N r d) in all.
+
+Shapes: B batch, N sequence length, H heads, d head size, r features, e columns of terms, C tokens per block, n blocks.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .banded import from_blocks, to_blocks
+from .causal import CHUNK
+
+
+class Scaled(NamedTuple):
+    """Sums times e^unit; the unit broadcasts to the sums and carries no gradient."""
+
+    unit: Tensor
+    sums: Tensor
+
+
+class Readers(NamedTuple):
+    """The tokens of each block of ``block`` but the first ``skip``, which see all those first ones."""
+
+    block: int
+    skip: int
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the rows (..., N, x) of the readers, (..., n, C, x)."""
+        return to_blocks(rows, self.block)[..., self.skip :, :]
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """Return the rows (..., N, x) that they all see, (..., n, C, x)."""
+        return to_blocks(rows, self.block)[..., : self.skip, :]
+
+    def put(self, read: Scaled, length: int) -> Scaled:
+        """Put what they read, (..., n, C, x), into rows (..., N, x); the others read nothing."""
+        fills = (lowest(read.unit.dtype), 0.0)
+        padded = (F.pad(each, (0, 0, self.skip, 0), value=fill) for each, fill in zip(read, fills, strict=True))
+        return Scaled(*(from_blocks(each, length) for each in padded))
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """Return the unit, or logit, of nothing: finite, so that nothing joined with nothing is not inf - inf."""
+    return torch.finfo(dtype).min / 2
+
+
+def join(first: Scaled, second: Scaled) -> Scaled:
+    """Add two sums, in units of the larger one."""
+    unit = torch.maximum(first.unit, second.unit)
+    return Scaled(unit, first.sums * (first.unit - unit).exp() + second.sums * (second.unit - unit).exp())
+
+
+def running_sums(terms: Scaled) -> Scaled:
+    """Return at each place of the third to last dimension the sum up to it, in about 2N joins."""
+    length = terms.unit.shape[-3]
+    if length == 1:
+        return terms
+    first = Scaled(*(each[..., ::2, :, :] for each in terms))
+    second = Scaled(*(F.pad(each[..., 1::2, :, :], (0, 0, 0, 0, 0, length % 2)) for each in terms))
+    up_to_second = running_sums(join(first, second))
+    up_to_first = join(first, one_later(up_to_second))
+    pairs = (torch.stack(each, dim=-3).flatten(-4, -3) for each in zip(up_to_first, up_to_second, strict=True))
+    return Scaled(*(each[..., :length, :, :] for each in pairs))
+
+
+def one_later(terms: Scaled) -> Scaled:
+    """Move everything one place on along the third to last dimension, behind nothing."""
+    fills = (lowest(terms.unit.dtype), 0.0)
+    kept = (each[..., :-1, :, :] for each in terms)
+    return Scaled(*(F.pad(each, (0, 0, 0, 0, 1, 0), value=fill) for each, fill in zip(kept, fills, strict=True)))
+
+
+def halves(length: int) -> list[Readers]:
+    """Return readers that, together, read for each of N tokens every earlier one once."""
+    return [Readers(2 << power, 1 << power) for power in range((length - 1).bit_length())]
+
+
+def pool(logits: Tensor, terms: Tensor) -> Scaled:
+    """Sum the terms (..., C, e) by weights exp(logits), (..., C, r): (..., r, 1) and (..., r, e)."""
+    unit = logits.detach().amax(-2, keepdim=True)
+    return Scaled(unit.mT, (logits - unit).exp().mT @ terms)
+
+
+def read(logits: Tensor, pooled: Scaled) -> Scaled:
+    """Sum what is pooled, (..., r, e), by weights exp(logits), (..., C, r): (..., C, 1) and (..., C, e)."""
+    logits = logits + pooled.unit.mT
+    unit = logits.detach().amax(-1, keepdim=True)
+    return Scaled(unit, (logits - unit).exp() @ pooled.sums)
+
+
+def pool_before(
+    logits: Tensor, terms: Tensor, state: Scaled | None
+) -> tuple[list[tuple[Readers, Scaled]], Scaled]:
+    """Pool the keys before each token, itself aside, in blocks that each have their readers.
+
+    Args:
+        logits: log of the weights of keys for each feature, (B, H, N, r).
+        terms: (B, H, N, e).
+        state: the sum over all tokens before these, (B, H, r, 1) and (B, H, r, e).
+
+    Returns:
+        Pairs of readers and what they see, and the state after these tokens.
+    """
+    length = logits.shape[-2]
+    size = min(CHUNK, 1 << (length - 1).bit_length())
+    parts = [(readers, pool(readers.seen(logits), readers.seen(terms))) for readers in halves(size)]
+    # A pad only counts in the last chunk, which is read by what follows: by nothing among these tokens.
+    no_pads = F.pad(logits, (0, 0, 0, -length % size), value=lowest(logits.dtype))
+    chunks = pool(to_blocks(no_pads, size), to_blocks(terms, size))
+    if state is not None:
+        chunks = Scaled(*(torch.cat([one.unsqueeze(-3), each], dim=-3) for one, each in zip(state, chunks, strict=True)))
+    running = running_sums(chunks)
+    before = one_later(running) if state is None else Scaled(*(each[..., :-1, :, :] for each in running))
+    after = Scaled(*(each[..., -1, :, :] for each in running))
+    return [*parts, (Readers(size, 0), before)], after
+
+
+def causal_exponential_sums(
+    query_logits: Tensor, key_logits: Tensor, terms: Tensor, state: Scaled | None
+) -> tuple[Scaled, Scaled]:
+    """Return Σ_j Σ_r exp(a_ir + b_jr) terms_j over each token i and those before it, and the state after them.
+
+    The logits a of queries and b of keys are (B, H, N, r), the terms (B, H, N, e), all wide. The sums are (B, H, N, e)
+    in units (B, H, N, 1) that no weight exceeds by more than a factor r, and that the largest one reaches.
+    """
+    length = terms.shape[-2]
+    own = query_logits + key_logits
+    unit = own.detach().amax(-1, keepdim=True)
+    rows = Scaled(unit, (own - unit).exp().sum(-1, keepdim=True) * terms)
+    parts, after = pool_before(key_logits, terms, state)
+    for readers, pooled in parts:
+        rows = join(rows, readers.put(read(readers.take(query_logits), pooled), length))
+    return rows, after
