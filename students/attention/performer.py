@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .ops.causal import FeatureSums, causal_feature_attention, with_ones
 from .ops.favor import favor_attention, favor_attention_map
 from .ops.masking import (
     blank_pads,
@@ -17,7 +18,15 @@ from .ops.masking import (
     widen,
 )
 from .ops.random_features import SoftmaxKernelAttention
-from .ops.reference import naive_favor_attention, naive_favor_plus_plus_attention, naive_feature_attention
+from .ops.reference import (
+    naive_causal_attention,
+    naive_favor_attention,
+    naive_favor_logits,
+    naive_favor_plus_plus_attention,
+    naive_favor_plus_plus_logits,
+    naive_feature_attention,
+)
+from .ops.running import Scaled, causal_exponential_sums
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -37,10 +46,15 @@ class PerformerAttention(SoftmaxKernelAttention):
     ``favor++``: exp(A|w|² + √(1-4A) w·x - |x|²/2) (https://arxiv.org/abs/2205.15317), unbiased for every A < 1/8, with
     the A of least variance where mean |q+k|²/√d is the configured ``target_norm``.
     ``relu``: max(w·x, 0) + 0.001, which estimates another kernel than softmax's (2009.14794).
+
+    The causal form keeps Σ φ(k) [v, 1] of the tokens so far; of exponential features in units that none of the later
+    keys decides.
     """
 
     has_attention_map = True
     takes_single_queries = True
+    why_not_causal = None
+    constant_state = True
     options = {"kernel": ("favor+", "hyperbolic", "favor++", "relu")}  # noqa: RUF012
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
@@ -56,6 +70,19 @@ class PerformerAttention(SoftmaxKernelAttention):
             return favor_attention(query, key, value, mask, self._rows(), form="auto")
         return feature_attention(*self._features(query, key, mask), value, mask)
 
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: Scaled | FeatureSums | None
+    ) -> tuple[Tensor, Scaled | FeatureSums]:
+        query, key = self.scale(query, key)
+        if self.kernel == "relu":
+            assert not isinstance(state, Scaled)
+            return causal_feature_attention(*self._features(query, key, None), value, state)
+        assert not isinstance(state, FeatureSums)
+        with full_precision(query):
+            query, key, wide_value = widen(query, key, value)
+            rows, sums = causal_exponential_sums(*self._logits(query, key), with_ones(wide_value), state)
+            return (rows.sums[..., :-1] / rows.sums[..., -1:]).to(value.dtype), sums
+
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         query, key = self.scale(query, key)
         if self.kernel in ("favor+", "hyperbolic"):
@@ -67,10 +94,24 @@ class PerformerAttention(SoftmaxKernelAttention):
         if self.kernel == "favor++":
             return naive_favor_plus_plus_attention(query, key, value, mask, self.projection, self.spread)
         if self.kernel == "relu":
-            rows = self.projection / self.head_size**0.25
-            query_features, key_features = ((tensor @ rows.mT).clamp(min=0) + RELU_FLOOR for tensor in (query, key))
-            return naive_feature_attention(query_features, key_features, value, mask)
+            return naive_feature_attention(*self._naive_relu_features(query, key), value, mask)
         return naive_favor_attention(query, key, value, mask, self._rows())
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key = self.scale(query, key)
+        if self.kernel == "relu":
+            earlier = torch.ones(query.shape[2], query.shape[2], dtype=query.dtype).tril()
+            return naive_feature_attention(*self._naive_relu_features(query, key), value, None, earlier)
+        if self.kernel == "favor++":
+            logits = naive_favor_plus_plus_logits(query, key, self.projection, self.spread)
+        else:
+            logits = naive_favor_logits(query, key, self._rows())
+        return naive_causal_attention(logits, value)
+
+    def _naive_relu_features(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.projection / self.head_size**0.25
+        query, key = ((tensor @ rows.mT).clamp(min=0) + RELU_FLOOR for tensor in (query, key))
+        return query, key
 
     def _rows(self) -> Tensor:
         if self.kernel == "hyperbolic":
@@ -81,17 +122,22 @@ class PerformerAttention(SoftmaxKernelAttention):
         """Return features of the scaled queries and keys, (B, H, N, m) in fp32; for FAVOR++ up to common factors."""
         with full_precision(query):
             query, key, rows = widen(query, blank_pads(key, mask), self.projection)
-            norms = rows.square().sum(-1).unsqueeze(-2)
-            rows = rows * self.head_size**-0.25
             if self.kernel == "relu":
+                rows = rows * self.head_size**-0.25
                 return (query @ rows.mT).relu() + RELU_FLOOR, (key @ rows.mT).relu() + RELU_FLOOR
-            rows = rows * math.sqrt(1 - 4 * self.spread)
-            key_norms = key.square().sum(-1, keepdim=True) * (-0.5 * self.head_size**-0.5)
-            # Of the query, -|x|²/2 is left out like all that is the same for every feature: it cancels.
-            features = stabilise_features(
-                query @ rows.mT + self.spread * norms, key @ rows.mT + self.spread * norms + key_norms, mask
-            )
-            return features[:2]
+            return stabilise_features(*self._logits(query, key), mask)[:2]
+
+    def _logits(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logs of the features of wide, scaled queries and keys, up to what is the same for all features.
+
+        Of the query that is -|x|²/2, too: it cancels.
+        """
+        spread = self.spread if self.kernel == "favor++" else 0.0
+        rows = self._rows().to(query.dtype)
+        norms = spread * rows.square().sum(-1).unsqueeze(-2)
+        rows = rows * (self.head_size**-0.25 * math.sqrt(1 - 4 * spread))
+        key_norms = key.square().sum(-1, keepdim=True) * (-0.5 * self.head_size**-0.5)
+        return query @ rows.mT + norms, key @ rows.mT + norms + key_norms
 
     @classmethod
     def estimates_softmax_with(cls, options: Mapping[str, Any]) -> bool:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from .ops.banded import band_and_features, band_columns, band_width, from_blocks, in_order, near_tokens, to_blocks
+from .ops.causal import KeysAndValues, with_ones
+from .ops.causal_window import WindowAndSums, late, move_window, near_before, window_columns
 from .ops.masking import blank_pads, full_precision, stabilise_features, widen
 from .ops.random_features import SoftmaxKernelAttention
-from .ops.reference import naive_favor_logits, naive_masked_attention
+from .ops.reference import naive_causal_attention, naive_favor_logits, naive_masked_attention
+from .ops.running import Scaled, causal_exponential_sums, join, lowest
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -20,10 +23,13 @@ class ScatterbrainAttention(SoftmaxKernelAttention):
 
     https://arxiv.org/abs/2110.15343, with a window as the sparse support, and the temperature t learned per head. As
     unbiased as FAVOR+, and without error where the largest weights stand; 8Nmd + 4N (3 window/2)(d + m/2) operations.
+    The causal form has the left half of the window, and sums a key's features up when it leaves it.
     """
 
     has_attention_map = True
     permutation_equivariant = False
+    why_not_causal = None
+    constant_state = True
     options = {"window": 32}  # noqa: RUF012
     small_options = {"window": 4}  # noqa: RUF012
     floor = 1e-6
@@ -49,12 +55,38 @@ class ScatterbrainAttention(SoftmaxKernelAttention):
 
     def _features(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return φ(q), φ(k) and the log of the unit in which φ(q)·φ(k) estimates exp(q·k / √d)."""
-        rows = self.projection.to(query.dtype).mT * self.head_size**-0.25
-        half_norms = [tensor.square().sum(-1, keepdim=True) * (0.5 * self.head_size**-0.5) for tensor in (query, key)]
-        query_features, key_features, scale = stabilise_features(
-            query @ rows - half_norms[0], key @ rows - half_norms[1], mask
-        )
-        return query_features, key_features, scale - math.log(self.num_rows)
+        features = stabilise_features(self._logits(query), self._logits(key), mask)
+        return features[0], features[1], features[2] - math.log(self.num_rows)
+
+    def _logits(self, heads: Tensor) -> Tensor:
+        """Return the logs of the features of wide, scaled queries or keys, (B, H, N, m)."""
+        rows = self.projection.to(heads.dtype).mT * self.head_size**-0.25
+        return heads @ rows - heads.square().sum(-1, keepdim=True) * (0.5 * self.head_size**-0.5)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: WindowAndSums | None
+    ) -> tuple[Tensor, WindowAndSums]:
+        dtype, length = value.dtype, value.shape[-2]
+        with full_precision(query):
+            query, key = self.scale(*widen(query, key))
+            kept = None if state is None else KeysAndValues(state.key, state.value)
+            before = None if state is None else Scaled(state.unit, state.sums)
+            seen, left, kept = move_window(kept, key, with_ones(value.to(key.dtype)), self.radius + 1)
+            far_keys = late(self._logits(left.key), length, lowest(key.dtype))
+            far, sums = causal_exponential_sums(self._logits(query), far_keys, late(left.value, length), before)
+            band = window_columns(query, seen, self.radius + 1)
+            unit = band.logits.detach().masked_fill(~band.allowed, lowest(key.dtype)).amax(-1, keepdim=True)
+            weights = (band.logits - unit).masked_fill(~band.allowed, -torch.inf).exp()
+            near = Scaled(from_blocks(unit, length), from_blocks(weights @ band.value, length))
+            mixed = join(near, Scaled(far.unit - math.log(self.num_rows), far.sums)).sums
+            context = mixed[..., :-1] / mixed[..., -1:].clamp(min=self.floor)
+        return context.to(dtype), WindowAndSums(*kept, *sums)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key = self.scale(query, key)
+        estimates = naive_favor_logits(query, key, self.projection) - math.log(self.num_rows)
+        near = near_before(query.shape[-2], self.radius + 1)
+        return naive_causal_attention(torch.where(near, query @ key.mT / self.head_size**0.5, estimates), value)
 
     def attention_map(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         with full_precision(query):

@@ -36,15 +36,18 @@ def naive_favor_plus_plus_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, projection: Tensor, spread: float
 ) -> Tensor:
     """FAVOR++ (https://arxiv.org/abs/2205.15317) in log space: features D exp(A|w|² + Bw·x - |x|²/2), A the spread."""
+    return naive_masked_attention(naive_favor_plus_plus_logits(query, key, projection, spread), value, mask)
+
+
+def naive_favor_plus_plus_logits(query: Tensor, key: Tensor, projection: Tensor, spread: float) -> Tensor:
+    """Log of FAVOR++'s Σ_m φ(q)φ(k), m times the estimate of exp(q·k / √d); (B, H, N, N)."""
     constant = spread * projection.square().sum(-1).unsqueeze(-2) + query.shape[-1] / 4 * math.log(1 - 4 * spread)
     scaled = [tensor / query.shape[-1] ** 0.25 for tensor in (query, key)]
     logits = [
         constant + math.sqrt(1 - 4 * spread) * (x @ projection.mT) - x.square().sum(-1, keepdim=True) / 2
         for x in scaled
     ]
-    return naive_masked_attention(
-        torch.logsumexp(logits[0].unsqueeze(-2) + logits[1].unsqueeze(-3), dim=-1), value, mask
-    )
+    return torch.logsumexp(logits[0].unsqueeze(-2) + logits[1].unsqueeze(-3), dim=-1)
 
 
 def naive_feature_attention(
