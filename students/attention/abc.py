@@ -8,9 +8,11 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .base import HeadAttention
+from .ops.masking import full_precision, widen
 from .ops.random_features import seeded_generator
 from .ops.reference import naive_softmax_attention
-from .ops.slots import SLOT_SIZE, attend_through_slots
+from .ops.running import Scaled
+from .ops.slots import SLOT_SIZE, attend_through_running_slots, attend_through_slots
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class ABCAttention(HeadAttention):
     """softmax(q K̃ᵀ/√d) Ṽ on m slots K̃ = φᵀK, Ṽ = φᵀV with φ = softmax over the tokens of k·W; 10Nmd operations.
 
-    From https://arxiv.org/abs/2110.02488, the learned control of section 4, for both directions at once: what causal
-    models need for their running sums, the clamp of the logits, does not apply.
+    From https://arxiv.org/abs/2110.02488, the learned control of section 4. The causal form is the paper's, with slots
+    of the tokens so far; its running sums have units of their own where published code clamps the logits.
     """
 
     complexity = "linear"
@@ -28,6 +30,8 @@ class ABCAttention(HeadAttention):
     uses_num_features = True
     feature_rate = 100
     takes_single_queries = True
+    why_not_causal = None
+    constant_state = True
 
     def __init__(self, config: "StudentConfig", layer: int) -> None:
         super().__init__(config, layer)
@@ -42,6 +46,23 @@ class ABCAttention(HeadAttention):
         slot_query = (self.slots.mT * self.head_size**0.5).expand(len(query), -1, -1, -1)
         slot_key = naive_softmax_attention(slot_query, key, key, mask)
         return naive_softmax_attention(query, slot_key, naive_softmax_attention(slot_query, key, value, mask), None)
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: Scaled | None
+    ) -> tuple[Tensor, Scaled]:
+        with full_precision(value):
+            wide = widen(query, self.slots.mT, key, value)
+            context, state = attend_through_running_slots(*wide, state)
+        return context.to(value.dtype), state
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """With all slots of all tokens, each of the tokens up to its own."""
+        later = torch.ones(key.shape[2], key.shape[2], dtype=torch.bool).triu(1)
+        logits = (key @ self.slots).unsqueeze(-3).masked_fill(later.unsqueeze(-1), -torch.inf)
+        weights = logits.softmax(-2)
+        slot_key, slot_value = (torch.einsum("bhijm,bhjd->bhimd", weights, each) for each in (key, value))
+        shares = (torch.einsum("bhid,bhimd->bhim", query, slot_key) / self.head_size**0.5).softmax(-1)
+        return torch.einsum("bhim,bhimd->bhid", shares, slot_value)
 
     def initialize_features(self) -> None:
         generator = seeded_generator(self.seed, self.layer, 0)

@@ -8,8 +8,18 @@ from transformers import initialization
 
 from .base import HeadAttention
 from .ops.banded import from_blocks, in_order, to_blocks, with_neighbours
-from .ops.masking import blank_pads, full_precision, widen
+from .ops.causal import KeysAndValues, tokens_so_far
+from .ops.causal_channels import (
+    ChannelSums,
+    WindowAndChannels,
+    paired_channels,
+    running_channels,
+    terms_of,
+    windowed_channels,
+)
+from .ops.masking import blank_pads, full_precision, makes_graph, widen
 from .ops.random_features import seeded_generator
+from .ops.running import Scaled
 
 if TYPE_CHECKING:
     from ..configuration import StudentConfig
@@ -20,12 +30,15 @@ class AFTAttention(HeadAttention):
 
     ``variant``: ``simple`` has w = 0, O(N D); ``local`` has w = 0 from the distance ``window`` on, where tokens still
     count, 12 N D operations per token of the window; ``full`` knows every pair, 4N²D. w_ij is the product of a row of
-    each of two tables of ``rank`` columns, which belong to positions.
+    each of two tables of ``rank`` columns, which belong to positions. The causal form sums over j ≤ i; ``full`` alone
+    keeps all tokens for it.
     """
 
     complexity = "linear"
     has_context = False
     row_stochastic = False
+    why_not_causal = None
+    constant_state = True
     options = {"variant": ("simple", "local", "full"), "window": 32, "rank": 64}  # noqa: RUF012
     limits = {"window": (1, 1024), "rank": (1, 4096)}  # noqa: RUF012
     small_options = {"window": 4, "rank": 4}  # noqa: RUF012
@@ -39,15 +52,48 @@ class AFTAttention(HeadAttention):
             return
         self.permutation_equivariant = False
         self.complexity = "quadratic" if self.variant == "full" else "linear"
+        self.constant_state = self.variant != "full"
         self.rows = nn.Parameter(torch.empty(config.max_position_embeddings, options["rank"]))
         self.columns = nn.Parameter(torch.empty(config.max_position_embeddings, options["rank"]))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.variant == "simple":
             return self._attend_in_order(query, blank_pads(key, mask), blank_pads(value, mask), mask)
-        if key.shape[2] > len(self.rows):
-            raise ValueError(f"{key.shape[2]} tokens are more than the {len(self.rows)} positions of AFT")
+        self._check_positions(key.shape[2])
         return in_order(self._attend_in_order, mask, query, key, value)
+
+    def _check_positions(self, length: int) -> None:
+        if length > len(self.rows):
+            raise ValueError(f"{length} tokens are more than the {len(self.rows)} positions of AFT")
+
+    def attend_causal(
+        self, query: Tensor, key: Tensor, value: Tensor, state: ChannelSums | WindowAndChannels | KeysAndValues | None
+    ) -> tuple[Tensor, ChannelSums | WindowAndChannels | KeysAndValues]:
+        dtype = value.dtype
+        with full_precision(value):
+            query, key, value = widen(query, key, value)
+            sums, after = self._sum_so_far(key, value, state)
+            numerator, denominator = sums.sums
+            context = query.sigmoid() * numerator / denominator
+        return context.to(dtype), after
+
+    def _sum_so_far(self, key: Tensor, value: Tensor, state: Any) -> tuple[Scaled, Any]:
+        """Return the numerators and denominators of all tokens, (2, B, H, N, d) in units, and the state after them."""
+        length = key.shape[2]
+        if self.variant == "simple":
+            return running_channels(key, terms_of(value), state)
+        rows, columns = self.rows.to(key.dtype), self.columns.to(key.dtype)
+        if self.variant == "full":
+            total = length + (0 if state is None else state.key.shape[2])
+            self._check_positions(total)
+            return paired_channels(key, value, rows[total - length : total], columns[:total], state)
+        count = tokens_so_far(state, key)
+        if not makes_graph():
+            self._check_positions(length if state is None else int(count.max()) + length)
+        first = count[: 1 if state is None else None, None]
+        place = first + torch.arange(length, device=key.device)
+        near = (first + torch.arange(1 - self.window, length, device=key.device)).clamp(min=0)
+        return windowed_channels(key, value, rows[place], columns[near], count, state)
 
     def _attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         dtype = value.dtype
@@ -77,6 +123,14 @@ class AFTAttention(HeadAttention):
 
     def naive_attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """With all pairs of tokens, one example after the other, without its pads."""
+        return self._naive(query, key, value, mask)
+
+    def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self._naive(query, key, value, None, causal=True)
+
+    def _naive(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False
+    ) -> Tensor:
         contexts = torch.zeros_like(value)
         for example in range(len(query)):
             real = torch.ones(key.shape[2], dtype=torch.bool) if mask is None else mask[example]
@@ -87,6 +141,8 @@ class AFTAttention(HeadAttention):
                 far = (position[:, None] - position).abs() >= self.window
                 bias = self.rows[position] @ self.columns[position].mT
                 bias = bias.masked_fill(far, 0) if self.variant == "local" else bias
+            if causal:
+                bias = bias.masked_fill(torch.ones_like(bias).triu(1) == 1, -torch.inf)
             weights = (k[:, None] + bias[:, :, None]).softmax(2)
             contexts[example][:, real] = q.sigmoid() * (weights * v[:, None]).sum(2)
         return contexts

@@ -72,8 +72,9 @@ class SelfAttention(nn.Module, ABC):
         "lets every token see all others, and no form of it that looks back is written"
     )
     """Why a language model that writes from left to right cannot use it; None: ``mix_causal`` is its causal form."""
-    constant_state: ClassVar[bool] = False
-    """Whether the state of the causal form is as large after any number of tokens."""
+    constant_state: bool = False
+    """Whether the state of the causal form is as large after any number of tokens; with default options, where an
+    option decides it and an instance says otherwise."""
     continues: ClassVar[bool] = True
     """Whether the causal form of a text in parts, each with the state that the last one left, is that of the whole."""
     options: ClassVar[Mapping[str, Option]] = {}

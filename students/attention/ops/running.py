@@ -39,11 +39,13 @@ class Readers(NamedTuple):
         """Return the rows (..., N, x) that they all see, (..., n, C, x)."""
         return to_blocks(rows, self.block)[..., : self.skip, :]
 
-    def put(self, read: Scaled, length: int) -> Scaled:
-        """Put what they read, (..., n, C, x), into rows (..., N, x); the others read nothing."""
-        fills = (lowest(read.unit.dtype), 0.0)
-        padded = (F.pad(each, (0, 0, self.skip, 0), value=fill) for each, fill in zip(read, fills, strict=True))
-        return Scaled(*(from_blocks(each, length) for each in padded))
+    def put(self, read: Tensor, length: int, fill: float = 0.0) -> Tensor:
+        """Put what they read, (..., n, C, x), into rows (..., N, x), the others being ``fill``."""
+        return from_blocks(F.pad(read, (0, 0, self.skip, 0), value=fill), length)
+
+    def put_sums(self, read: Scaled, length: int) -> Scaled:
+        """Put the sums that they read into rows; the others have read nothing."""
+        return Scaled(self.put(read.unit, length, lowest(read.unit.dtype)), self.put(read.sums, length))
 
 
 def lowest(dtype: torch.dtype) -> float:
@@ -136,5 +138,5 @@ def causal_exponential_sums(
     rows = Scaled(unit, (own - unit).exp().sum(-1, keepdim=True) * terms)
     parts, after = pool_before(key_logits, terms, state)
     for readers, pooled in parts:
-        rows = join(rows, readers.put(read(readers.take(query_logits), pooled), length))
+        rows = join(rows, readers.put_sums(read(readers.take(query_logits), pooled), length))
     return rows, after

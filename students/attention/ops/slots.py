@@ -3,9 +3,12 @@
 Shapes: B batch, N sequence length, H heads, d head size, l slots.
 """
 
+import torch
 from torch import Tensor
 
+from .causal import with_ones
 from .masking import blank_pads, full_precision, fused_attention, masked_softmax, widen
+from .running import Scaled, join, pool_before
 
 SLOT_SIZE = 2.0
 """Standard deviation of the states that slots ask for at first; of hidden states it is about 1.
@@ -27,3 +30,33 @@ def attend_through_slots(
         weights = masked_softmax(slot_query @ wide_key.mT, None if mask is None else mask[:, None, None, :])
         slot_key, slot_value = (weights @ wide_key).to(query.dtype), (weights @ wide_value).to(value.dtype)
     return fused_attention(query, slot_key, slot_value), slot_value
+
+
+def attend_through_running_slots(
+    query: Tensor, slot_query: Tensor, key: Tensor, value: Tensor, state: Scaled | None
+) -> tuple[Tensor, Scaled]:
+    """Return for each token :func:`attend_through_slots` of it to slots of itself and the tokens before it.
+
+    All in O(N l d), and wide: the slots of a token are never built. The state is the sum over the tokens so far of
+    [k, v, 1] for every slot, (B, H, l, 1) and (B, H, l, 2d + 1).
+    """
+    length, head_size = key.shape[-2:]
+    logits = key @ slot_query.mT
+    parts, after = pool_before(logits, with_ones(torch.cat([key, value], dim=-1)), state)
+    # q·K̃ and the sum of the slot's weights, of the token's own key first.
+    weight = (logits - logits.detach()).exp()
+    own = (query * key).sum(-1, keepdim=True)
+    rows = Scaled(logits.detach(), torch.stack([own * weight, weight]))
+    for readers, pooled in parts:
+        product = readers.take(query) @ pooled.sums[..., :head_size].mT
+        unit, total = (each.mT.expand_as(product) for each in (pooled.unit, pooled.sums[..., -1:]))
+        rows = join(rows, readers.put_sums(Scaled(unit, torch.stack([product, total])), length))
+    product, total = rows.sums
+    share = (product / total * head_size**-0.5).softmax(-1) / total
+    context = (share * (logits - rows.unit).exp()).sum(-1, keepdim=True) * value
+    for readers, pooled in parts:
+        # Never above 0 but at the pads of the last block, which have no unit.
+        factor = (pooled.unit.mT - readers.take(rows.unit)).clamp(max=0).exp()
+        slot_values = pooled.sums[..., head_size:-1]
+        context = context + readers.put((readers.take(share) * factor) @ slot_values, length)
+    return context, after
