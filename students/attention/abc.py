@@ -47,12 +47,10 @@ class ABCAttention(HeadAttention):
         slot_key = naive_softmax_attention(slot_query, key, key, mask)
         return naive_softmax_attention(query, slot_key, naive_softmax_attention(slot_query, key, value, mask), None)
 
-    def attend_causal(
-        self, query: Tensor, key: Tensor, value: Tensor, state: Scaled | None
-    ) -> tuple[Tensor, Scaled]:
+    def attend_causal(self, query: Tensor, key: Tensor, value: Tensor, state: Scaled | None) -> tuple[Tensor, Scaled]:
         with full_precision(value):
-            wide = widen(query, self.slots.mT, key, value)
-            context, state = attend_through_running_slots(*wide, state)
+            query, slots, key, wide_value = widen(query, self.slots.mT, key, value)
+            context, state = attend_through_running_slots(query, slots, key, wide_value, state)
         return context.to(value.dtype), state
 
     def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -128,9 +128,7 @@ class AFTAttention(HeadAttention):
     def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self._naive(query, key, value, None, causal=True)
 
-    def _naive(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False
-    ) -> Tensor:
+    def _naive(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         contexts = torch.zeros_like(value)
         for example in range(len(query)):
             real = torch.ones(key.shape[2], dtype=torch.bool) if mask is None else mask[example]

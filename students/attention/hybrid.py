@@ -1,6 +1,6 @@
 """Hybrid attention: softmax in a window, Hedgehog's learned linear attention everywhere else."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from transformers import initialization
 from .hedgehog import HedgehogAttention, half_features
 from .ops.banded import band_and_features, band_columns, band_width, from_blocks, in_order, near_tokens
 from .ops.causal import FeatureSums, KeysAndValues, causal_feature_sums, with_ones
-from .ops.causal_window import late, move_window, near_before, window_columns
+from .ops.causal_window import WindowAndFeatures, late, move_window, near_before, window_columns
 from .ops.masking import blank_pads, full_precision, widen
 from .ops.reference import naive_weighted_mean
 
@@ -17,19 +17,10 @@ if TYPE_CHECKING:
     from ..configuration import StudentConfig
 
 
-class WindowAndFeatures(NamedTuple):
-    """The last window/2 + 1 keys and values, fewer at the beginning, and the sums of features before them."""
-
-    key: Tensor
-    value: Tensor
-    pooled: Tensor
-    total: Tensor
-
-
 class HybridAttention(HedgehogAttention):
     """Weights γ exp(l - max l) within window/2 tokens, l = q·k / √d, and φ(q)·φ(k) outside, one normaliser.
 
-    The attention of LoLCATs (https://arxiv.org/abs/2410.10254) without its causal mask. φ are Hedgehog's features,
+    The attention of LoLCATs (https://arxiv.org/abs/2410.10254), in both directions. φ are Hedgehog's features,
     γ = sigmoid(g) is learned per head and starts at 0.1; 6Nmd + 4N (3 window/2)(d + m/2) operations per head. The
     causal form has the left half of the window, and sums a key's features up when it leaves it.
     """
@@ -64,8 +55,9 @@ class HybridAttention(HedgehogAttention):
             kept = None if state is None else KeysAndValues(state.key, state.value)
             before = None if state is None else FeatureSums(state.pooled, state.total)
             seen, left, kept = move_window(kept, key, with_ones(value.to(key.dtype)), self.radius + 1)
-            query_features, far_keys = self.query_features(query, None), late(self.key_features(left.key, None), length)
-            far, sums = causal_feature_sums(query_features, far_keys, late(left.value, length), before)
+            far_keys = late(self.key_features(left.key, None), length)
+            queries, far_values = self.query_features(query, None), late(left.value, length)
+            far, sums = causal_feature_sums(queries, far_keys, far_values, before)
             band = window_columns(query, seen, self.radius + 1)
             weights = relative_weights(band.logits, band.allowed) * self._window_share(query).unsqueeze(-1)
             mixed = far + from_blocks(weights @ band.value, length)

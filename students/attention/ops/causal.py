@@ -40,7 +40,7 @@ class CountedSums(NamedTuple):
 
     pooled: Tensor
     total: Tensor
-    count: Tensor
+    num_tokens: Tensor
     """(B,) int64."""
 
 
@@ -112,4 +112,4 @@ def with_ones(value: Tensor) -> Tensor:
 
 def tokens_so_far(state: CountedSums | None, query: Tensor) -> Tensor:
     """Return how many tokens came before these (B, H, N, d), (B,) int64."""
-    return torch.zeros(len(query), dtype=torch.int64, device=query.device) if state is None else state.count
+    return torch.zeros(len(query), dtype=torch.int64, device=query.device) if state is None else state.num_tokens

@@ -32,7 +32,7 @@ class WindowAndChannels(NamedTuple):
     unit: Tensor
     numerator: Tensor
     denominator: Tensor
-    count: Tensor
+    num_tokens: Tensor
     """(B,) int64."""
 
 

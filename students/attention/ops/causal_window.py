@@ -21,9 +21,20 @@ class WindowAndSums(NamedTuple):
     key: Tensor
     """(B, H, w, d), fewer at the beginning."""
     value: Tensor
+    """(B, H, w, d + 1), with a column of ones."""
     unit: Tensor
     """(B, H, r, 1); see ``running.Scaled``."""
     sums: Tensor
+    """(B, H, r, d + 1)."""
+
+
+class WindowAndFeatures(NamedTuple):
+    """The same with sums that need no unit; see ``causal.FeatureSums``."""
+
+    key: Tensor
+    value: Tensor
+    pooled: Tensor
+    total: Tensor
 
 
 def window_columns(query: Tensor, kept: KeysAndValues, width: int) -> Columns:
@@ -59,7 +70,9 @@ def move_window(
     """
     seen = extend(state, key, value)
     leaving = max(0, seen.key.shape[-2] - width)
-    left, kept = (KeysAndValues(*(each[..., part, :] for each in seen)) for part in (slice(leaving), slice(leaving, None)))
+    left, kept = (
+        KeysAndValues(*(each[..., part, :] for each in seen)) for part in (slice(leaving), slice(leaving, None))
+    )
     return seen, left, kept
 
 

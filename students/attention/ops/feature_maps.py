@@ -4,6 +4,7 @@ Shapes: B batch, N sequence length, H heads, d head size, r features.
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from ..base import HeadAttention
-from .causal import FeatureSums, causal_feature_attention
+from .causal import causal_feature_attention
 from .masking import blank_pads, feature_attention, feature_attention_map, full_precision, widen
 from .orthogonal_projection import draw_projection
 from .reference import naive_feature_attention
@@ -88,9 +89,8 @@ class FeatureMapAttention(HeadAttention, ABC):
             features = self.query_features(query[:, :, part], of_part, first)
             context[:, :, part] = (features @ pooled) / (features @ total).clamp(min=self.floor)
 
-    def attend_causal(
-        self, query: Tensor, key: Tensor, value: Tensor, state: FeatureSums | None
-    ) -> tuple[Tensor, FeatureSums]:
+    def attend_causal(self, query: Tensor, key: Tensor, value: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix the values of the tokens before each query and its own; the state is a ``FeatureSums`` by default."""
         with full_precision(query):
             query, key = widen(query, key)
             return causal_feature_attention(*self.features(query, key, None), value, state, self.floor)

@@ -97,9 +97,7 @@ def read(logits: Tensor, pooled: Scaled) -> Scaled:
     return Scaled(unit, (logits - unit).exp() @ pooled.sums)
 
 
-def pool_before(
-    logits: Tensor, terms: Tensor, state: Scaled | None
-) -> tuple[list[tuple[Readers, Scaled]], Scaled]:
+def pool_before(logits: Tensor, terms: Tensor, state: Scaled | None) -> tuple[list[tuple[Readers, Scaled]], Scaled]:
     """Pool the keys before each token, itself aside, in blocks that each have their readers.
 
     Args:
@@ -117,7 +115,9 @@ def pool_before(
     no_pads = F.pad(logits, (0, 0, 0, -length % size), value=lowest(logits.dtype))
     chunks = pool(to_blocks(no_pads, size), to_blocks(terms, size))
     if state is not None:
-        chunks = Scaled(*(torch.cat([one.unsqueeze(-3), each], dim=-3) for one, each in zip(state, chunks, strict=True)))
+        chunks = Scaled(
+            *(torch.cat([one.unsqueeze(-3), each], dim=-3) for one, each in zip(state, chunks, strict=True))
+        )
     running = running_sums(chunks)
     before = one_later(running) if state is None else Scaled(*(each[..., :-1, :, :] for each in running))
     after = Scaled(*(each[..., -1, :, :] for each in running))

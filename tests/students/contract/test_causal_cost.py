@@ -73,3 +73,18 @@ def test_one_more_token_of_the_sparse_transformer_meets_no_more_than_it_sees(pat
         module.attend_causal(*module.project(states_of(module, 1)), state)
     projections = 3 * 2 * (HEADS * HEAD_SIZE) ** 2
     assert 0 < counter.get_total_flops() - projections <= 4 * HEADS * HEAD_SIZE * 2 * 32  # l + M/l
+
+
+@cheap_ones
+def test_a_further_token_costs_the_same_after_any_number(name, features, choices):
+    module = causal(name, features, choices)
+    if not module.constant_state or not module.continues:
+        return
+    with torch.no_grad():
+        few, many = (module(states_of(module, length))[1] for length in (128, 896))
+    costs = []
+    for state in (few, many):
+        with FlopCounterMode(display=False, custom_mapping=FUSED) as counter, torch.no_grad():
+            module(states_of(module, 1), None, state)
+        costs.append(counter.get_total_flops())
+    assert costs[0] == costs[1]
