@@ -93,7 +93,7 @@ class AFTAttention(HeadAttention):
         first = count[: 1 if state is None else None, None]
         place = first + torch.arange(length, device=key.device)
         near = (first + torch.arange(1 - self.window, length, device=key.device)).clamp(min=0)
-        return windowed_channels(key, value, rows[place], columns[near], count, state)
+        return windowed_channels(key, value, rows[place][:, None], columns[near][:, None], count, state)
 
     def _attend_in_order(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         dtype = value.dtype

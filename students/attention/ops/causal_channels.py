@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .causal import KeysAndValues, extend
 from .causal_window import late, move_window, window_blocks
-from .running import Scaled, halves, join, lowest, running_sums
+from .running import Readers, Scaled, chunk_size, halves, join, lowest, running_sums
 
 
 class ChannelSums(NamedTuple):
@@ -59,27 +59,32 @@ def windowed_channels(
 
     Args:
         key, value: (B, H, N, d).
-        rows: of the tokens, (B or 1, N, s).
-        columns: of the tokens and the w - 1 before them, (B or 1, N + w - 1, s), anything where there are none.
+        rows: of the tokens, (B or 1, 1, N, s).
+        columns: of the tokens and the w - 1 before them, (B or 1, 1, N + w - 1, s), anything where there are none.
         count: of the tokens before, (B,).
         state: of the tokens before.
     """
     length = key.shape[-2]
-    width = columns.shape[-2] - length + 1
+    width, size = columns.shape[-2] - length + 1, chunk_size(length)
     kept = None if state is None else KeysAndValues(state.key, state.value)
     before = None if state is None else ChannelSums(state.unit, state.numerator, state.denominator)
     seen, left, kept = move_window(kept, key, value, width)
+    # Every token of a chunk sees all before the chunk: of these, the last w - 1 with biases ...
+    chunks = Readers(size, 0)
     left_key, left_terms = late(left.key, length, lowest(key.dtype)), late(terms_of(left.value), length)
-    far, sums = running_channels(left_key, left_terms, before)
-
-    keys, values = (window_blocks(each, length, width - 1, 1) for each in seen)  # (B, H, N, d, w)
-    bias = (rows.unsqueeze(-2) @ columns.unfold(-2, width, 1))[:, None]  # (B or 1, 1, N, 1, w)
-    place = torch.arange(length, device=key.device)[:, None] + torch.arange(1 - width, 1, device=key.device)
-    logits = (keys + bias).masked_fill((place < length - seen.key.shape[-2]).unsqueeze(-2), lowest(key.dtype))
-    unit = logits.detach().amax(-1)
-    weights = (logits - unit.unsqueeze(-1)).exp()
-    near = Scaled(unit, torch.stack([(weights * values).sum(-1), weights.sum(-1)]))
-    return join(near, far), WindowAndChannels(*kept, *sums, count + length)
+    far, after = running_channels(left_key, left_terms, before)
+    far = Scaled(*(each[..., ::size, :].unsqueeze(-2).expand(*each.shape[:-2], -1, size, -1) for each in far))
+    sums = chunks.put_sums(far, length)
+    if width > 1:
+        earlier = slice(width - 1)
+        near_key = window_blocks(seen.key, length, width - 1, size, lowest(key.dtype))[..., earlier].mT
+        near_terms = window_blocks(terms_of(seen.value), length, width - 1, size)[..., earlier].mT
+        near_columns = window_blocks(columns, length, width - 1, size)[..., earlier]
+        bias = _local(chunks.take(rows) @ near_columns, width, width - 1)
+        sums = join(sums, chunks.put_sums(_biased(bias, near_key, near_terms), length))
+    # ... and those of the chunk itself.
+    within = _within(key, terms_of(value), rows, columns[..., width - 1 :, :], size, width)
+    return join(within, sums), WindowAndChannels(*kept, *after, count + length)
 
 
 def paired_channels(
@@ -88,15 +93,29 @@ def paired_channels(
     """Return Σ e^(k_j + w_ij) terms_j up to each token, w = rows · columns of tables (N, s) and (M, s); O(N M d)."""
     length = key.shape[-2]
     earlier = columns.shape[-2] - length
-    new_columns, terms = columns[earlier:], terms_of(value)
-    logits = key + (rows * new_columns).sum(-1, keepdim=True)
-    sums = Scaled(logits.detach(), (logits - logits.detach()).exp() * terms)
-    for readers in halves(length):
-        bias = readers.take(rows) @ readers.seen(new_columns).mT
-        sums = join(sums, readers.put_sums(_biased(bias, readers.seen(key), readers.seen(terms)), length))
+    sums = _within(key, terms_of(value), rows, columns[earlier:], length)
     if state is not None:
         sums = join(sums, _biased(rows @ columns[:earlier].mT, state.key, terms_of(state.value)))
     return sums, extend(state, key, value)
+
+
+def _within(key: Tensor, terms: Tensor, rows: Tensor, columns: Tensor, size: int, width: int | None = None) -> Scaled:
+    """Return Σ e^(k_j + w_ij) terms_j over each token and those before it in its chunk of ``size`` tokens."""
+    logits = key + (rows * columns).sum(-1, keepdim=True)
+    sums = Scaled(logits.detach(), (logits - logits.detach()).exp() * terms)
+    for readers in halves(size):
+        bias = _local(readers.take(rows) @ readers.seen(columns).mT, width, readers.skip)
+        part = _biased(bias, readers.seen(key), readers.seen(terms))
+        sums = join(sums, readers.put_sums(part, key.shape[-2]))
+    return sums
+
+
+def _local(bias: Tensor, width: int | None, ahead: int) -> Tensor:
+    """Set biases (..., C, K) to 0 from the distance w on; the first row is ``ahead`` tokens past the first column."""
+    if width is None:
+        return bias
+    row, column = (torch.arange(count, device=bias.device) for count in bias.shape[-2:])
+    return bias.masked_fill(row[:, None] + ahead - column >= width, 0)
 
 
 def _biased(bias: Tensor, key: Tensor, terms: Tensor) -> Scaled:

@@ -54,10 +54,13 @@ def window_columns(query: Tensor, kept: KeysAndValues, width: int) -> Columns:
     return Columns(blocks @ key.mT, value, allowed)
 
 
-def window_blocks(kept: Tensor, length: int, radius: int, size: int) -> Tensor:
-    """Cut the last N of (..., M, d) into blocks of C, each with the ``radius`` before it: (..., n, d, radius + C)."""
+def window_blocks(kept: Tensor, length: int, radius: int, size: int, fill: float = 0.0) -> Tensor:
+    """Cut the last N of (..., M, d) into blocks of C, each with the ``radius`` before it: (..., n, d, radius + C).
+
+    Tokens that are not there are ``fill``.
+    """
     missing = radius + length - kept.shape[-2]  # cut off the front where negative
-    padded = F.pad(kept, (0, 0, missing, -length % size))
+    padded = F.pad(kept, (0, 0, missing, -length % size), value=fill)
     return padded.unfold(-2, radius + size, size)
 
 

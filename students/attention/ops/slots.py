@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .causal import with_ones
 from .masking import blank_pads, full_precision, fused_attention, masked_softmax, widen
-from .running import Scaled, join, pool_before
+from .running import Scaled, join, look_back
 
 SLOT_SIZE = 2.0
 """Standard deviation of the states that slots ask for at first; of hidden states it is about 1.
@@ -42,21 +42,21 @@ def attend_through_running_slots(
     """
     length, head_size = key.shape[-2:]
     logits = key @ slot_query.mT
-    parts, after = pool_before(logits, with_ones(torch.cat([key, value], dim=-1)), state)
+    parts, after = look_back(logits, with_ones(torch.cat([key, value], dim=-1)), state)
+    of_key, of_value = slice(head_size), slice(head_size, -1)
     # q·K̃ and the sum of the slot's weights, of the token's own key first.
     weight = (logits - logits.detach()).exp()
     own = (query * key).sum(-1, keepdim=True)
     rows = Scaled(logits.detach(), torch.stack([own * weight, weight]))
-    for readers, pooled in parts:
-        product = readers.take(query) @ pooled.sums[..., :head_size].mT
-        unit, total = (each.mT.expand_as(product) for each in (pooled.unit, pooled.sums[..., -1:]))
+    for readers, keys in parts:
+        product = keys.products(readers.take(query), of_key)
+        unit, total = (each.expand_as(product) for each in (keys.unit, keys.total()))
         rows = join(rows, readers.put_sums(Scaled(unit, torch.stack([product, total])), length))
     product, total = rows.sums
     share = (product / total * head_size**-0.5).softmax(-1) / total
     context = (share * (logits - rows.unit).exp()).sum(-1, keepdim=True) * value
-    for readers, pooled in parts:
+    for readers, keys in parts:
         # Never above 0 but at the pads of the last block, which have no unit.
-        factor = (pooled.unit.mT - readers.take(rows.unit)).clamp(max=0).exp()
-        slot_values = pooled.sums[..., head_size:-1]
-        context = context + readers.put((readers.take(share) * factor) @ slot_values, length)
+        factor = (keys.unit - readers.take(rows.unit)).clamp(max=0).exp()
+        context = context + readers.put(keys.mix(readers.take(share) * factor, of_value), length)
     return context, after
