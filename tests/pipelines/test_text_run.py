@@ -1,0 +1,162 @@
+"""Task text to its end: a teacher, its student and a baseline, or one model alone; resumed, loaded, refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from accelerate.state import AcceleratorState
+from helpers.in_process import call
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from distill.evaluation.text_record import read_text_record
+from distill.training.loop import StageTrainer
+from pipelines.distill import main
+
+WORDS = ["the cat sat on the mat", "a dog ate the bone", "the sun rose over the hill"]
+QUICK = (
+    *("--teacher.scratch.num_layers", 2, "--teacher.scratch.hidden_size", 16, "--teacher.scratch.num_heads", 2),
+    *("--teacher.scratch.intermediate_size", 32, "--student.num_layers", 1, "--student.features", "fixed"),
+    *("--data.max_length", 32, "--teacher.epochs", 1, "--teacher.batch_size", 8, "--baseline.batch_size", 8),
+    *("--comparison.seconds_per_point", 0.05, "--trackers", "[]", "--training.mixed_precision", "no"),
+    *("--baseline.epochs", 1),
+)
+STAGES = json.dumps(
+    [
+        {"name": "layers", "epochs": 1, "learning_rate": 1e-3, "batch_size": 8, "losses": {"hidden_states": 1.0}},
+        {
+            "name": "logits",
+            "epochs": 1,
+            "learning_rate": 1e-3,
+            "batch_size": 8,
+            "losses": {"logits": 0.5, "labels": 0.5},
+        },
+    ]
+)
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    file = tmp_path_factory.mktemp("text") / "book.txt"
+    file.write_text("".join(f"{WORDS[index]} .\n" for index in generator.integers(3, size=600)))
+    return file
+
+
+def run(monkeypatch, text, folder, *more):
+    options = ("--config", "configs/text.yaml", "--data.dir", text, "--run_dir", folder, *QUICK)
+    return call(monkeypatch, main, *options, *more)
+
+
+def models_of(folder):
+    return read_text_record(folder).models
+
+
+@pytest.mark.parametrize(("kind", "auto"), [("causal", AutoModelForCausalLM), ("masked", AutoModelForMaskedLM)])
+def test_a_run_leaves_what_its_report_speaks_of(monkeypatch, text, tmp_path, capsys, kind, auto):
+    folder = tmp_path / "run"
+    more = ("--model", kind, "--student.attention", "linear", "--stages", STAGES)
+    assert run(monkeypatch, text, folder, *more) == 0
+    shown = capsys.readouterr().out
+    record = read_text_record(folder)
+    assert record.models["student"].layers == 1
+    assert record.models["teacher"].attention == "softmax"
+    assert set(record.retention) == {"loss", "perplexity", "bits_per_character"}
+    teacher, student = (record.models[role].metrics["loss"] for role in ("teacher", "student"))
+    assert record.retention["loss"].value == pytest.approx(teacher / student)
+    assert [stage.name for stage in record.stages] == ["layers", "logits"]
+    assert record.stages[0].fidelity
+    assert {step.model for step in record.steps} == {"teacher", "student"}
+    assert all(step.activation_megabytes > 0 for step in record.steps)
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    assert frame["student_loss"].sum() / frame["tokens"].sum() == pytest.approx(student)
+    assert "bits" in shown
+    assert (folder / "report.html").exists()
+    assert (folder / "plots" / "curves.png").exists()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    ids = tokenizer("the cat", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    assert auto.from_pretrained(folder / "student")(ids).logits.shape == (1, 7, len(tokenizer))
+    again = (folder / "record.json").read_bytes()
+    assert run(monkeypatch, text, folder, *more) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (folder / "record.json").read_bytes() == again
+
+
+def test_one_model_alone_has_no_teacher(monkeypatch, text, tmp_path):
+    folder = tmp_path / "run"
+    alone = ("--teacher.epochs", 0, "--data.text_unit", "word", "--student.attention", "lion", "--baseline.epochs", 8)
+    assert run(monkeypatch, text, folder, *alone) == 0
+    record = read_text_record(folder)
+    assert record.main_metric == "perplexity"
+    assert record.models["teacher"].metrics is None
+    assert record.models["teacher"].reason
+    assert not record.retention
+    assert record.models["student"].metrics["loss"] < record.unigram_loss
+    assert record.curves["student"].tokens[-1] > record.train_tokens
+    model = AutoModelForCausalLM.from_pretrained(folder / "student")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    ids = tokenizer("the cat", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    assert model.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=0).shape == (1, 7)
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path):
+    more = ("--student.attention", "linear", "--stages", STAGES)
+    assert run(monkeypatch, text, tmp_path / "whole", *more) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    taken = 0
+    take = StageTrainer.train_step
+
+    def stop(trainer, indices):
+        nonlocal taken
+        take(trainer, indices)
+        taken += 1
+        if taken in (5, 60):  # in the teacher's training, and in a stage
+            trainer.signals.received = 15
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTrainer, "train_step", stop)
+        for _ in range(2):
+            assert run(patch, text, tmp_path / "stopped", *more) == 128 + 15
+            AcceleratorState._reset_state(reset_partial_state=True)
+    assert run(monkeypatch, text, tmp_path / "stopped", *more) == 0
+    for name in ("teacher", "student", "baseline"):
+        files = [(tmp_path / each / name / "model.safetensors").read_bytes() for each in ("whole", "stopped")]
+        assert files[0] == files[1]
+    assert models_of(tmp_path / "whole") == models_of(tmp_path / "stopped")
+
+
+def test_a_finished_model_is_a_teacher(monkeypatch, text, tmp_path):
+    assert run(monkeypatch, text, tmp_path / "first", "--student.attention", "linear", "--stages", STAGES) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    teacher = ("--teacher.checkpoint", tmp_path / "first" / "teacher")
+    assert (
+        run(monkeypatch, text, tmp_path / "second", "--student.attention", "softmax", "--stages", STAGES, *teacher)
+        == 0
+    )
+    first, second = (models_of(tmp_path / name)["teacher"] for name in ("first", "second"))
+    assert first.metrics == second.metrics
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--data.max_length", 4096), "fewer than one sequence of data.max_length 4096"),
+        (("--student.attention", "fnet"), "student.attention is 'fnet'"),
+        (("--student.num_layers", 5), "student.num_layers"),
+        (("--teacher.checkpoint", "no-such-folder/x"), "teacher.checkpoint no-such-folder/x"),
+        (("--model", "null"), "choose one of causal, masked"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_no_folder(monkeypatch, text, tmp_path, capsys, more, said):
+    assert run(monkeypatch, text, tmp_path / "run", *more) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
