@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -18,13 +19,16 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 from distill.utils.cli import print_error, run
 from distill.utils.interrupts import Interrupted
 
+if TYPE_CHECKING:
+    from distill.sweeps.schema import SweepConfig, SweepRun
+
 
 def main() -> int:
     """Run every cell that is not finished, then summarise all that are."""
     import psutil
     from tqdm import tqdm
 
-    from distill.sweeps.runner import make_runner, summaries
+    from distill.sweeps.runner import make_runner
     from distill.sweeps.schema import parse_sweep, sweep_runs
 
     sweep = parse_sweep(description=__doc__)
@@ -46,19 +50,49 @@ def main() -> int:
                 process.terminate()
             raise
 
+    write = write_of_texts if all(is_of_text(path) for path in sweep.configs) else write_of_tasks
+    failures = write(sweep, grid, failures)
+    for name, reason in failures.items():
+        print_error(f"{name}: {reason}")
+    return 1 if failures else 0
+
+
+def write_of_tasks(sweep: "SweepConfig", grid: "list[SweepRun]", failures: dict[str, str]) -> dict[str, str]:
+    """Write and print the leaderboard of tasks with labels, and return what failed, unreadable runs included."""
     from distill.reporting.tables import text_table
     from distill.sweeps.leaderboard import leaderboard_cells, write_leaderboard
     from distill.sweeps.mechanism_table import read_bench
+    from distill.sweeps.runner import summaries
 
     found, unreadable = summaries(grid, sweep.reference)
-    failures |= unreadable
+    failures = failures | unreadable
     page = write_leaderboard(found, failures, Path(sweep.dir), read_bench(sweep.bench) if sweep.bench else None)
     if found:
         print(text_table(leaderboard_cells(found)))
     print(f"leaderboard: {page}")
-    for name, reason in failures.items():
-        print_error(f"{name}: {reason}")
-    return 1 if failures else 0
+    return failures
+
+
+def write_of_texts(sweep: "SweepConfig", grid: "list[SweepRun]", failures: dict[str, str]) -> dict[str, str]:
+    """Do the same for language models."""
+    from distill.reporting.tables import text_table, without_gaps
+    from distill.sweeps.text_leaderboard import read_text_runs, text_cells, write_text_leaderboard
+
+    found, unreadable = read_text_runs(grid)
+    failures = failures | unreadable
+    page = write_text_leaderboard(found, failures, Path(sweep.dir))
+    if found:
+        print(text_table(without_gaps(text_cells(found))))
+    print(f"leaderboard: {page}")
+    return failures
+
+
+def is_of_text(config: str) -> bool:
+    """Tell whether a configuration file is of task text."""
+    from distill.config.yaml_files import text_at
+    from distill.tasks import TEXT
+
+    return text_at(Path(config), "task") == TEXT
 
 
 command = partial(run, main)

@@ -1,8 +1,7 @@
 """The last phase of task text: language models compared, their training steps timed, record and report."""
 
-import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from distill.benchmark.timing import BLOCKS, PointError, memory_errors, time_interleaved
 from distill.config.schema import BYTE, CHARACTER, StageConfig
 from distill.data.labels import HIDDEN
 from distill.data.text_corpus import VALIDATION
@@ -28,8 +26,6 @@ from distill.evaluation.text_record import (
     write_text_record,
 )
 from distill.models.flops import attention_name
-from distill.objectives.losses import token_labels_loss
-from distill.preflight.memory_estimate import saved_bytes
 from distill.reporting.text_report import write_text_report
 from distill.tasks import TEXT
 from distill.training.accelerator import autocast_dtype
@@ -38,6 +34,7 @@ from distill.utils.record_json import from_json, unmeasured
 from distill.utils.redaction import publishable
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.text_steps import time_steps
 from teachers.finetuning import finetuning_stage
 
 MOST_POINTS = 200
@@ -135,52 +132,12 @@ def curves(context: RunContext, setup: DistillationSetup) -> dict[str, LossCurve
 def training_steps(
     context: RunContext, models: Mapping[str, PreTrainedModel | None], train: TextWindows
 ) -> tuple[TrainingStep, ...]:
-    """Time an optimizer step of teacher and student in the same rounds, in the precision of training."""
+    """Time an optimizer step of teacher and student in the precision of training."""
     length, size = context.config.data.max_length, context.config.baseline.batch_size or 1
-    dtype = autocast_dtype(context.run.accelerator)
     timed = {role: model for role, model in models.items() if model is not None and role != "baseline"}
-    device = context.device
-    generator = np.random.default_rng(0)
-    rows = generator.integers(len(train), size=size)
+    rows = np.random.default_rng(0).integers(len(train), size=size)
     tokens = np.stack([train.token_ids[train.offsets[row] : train.offsets[row] + length] for row in rows])
-    inputs = torch.from_numpy(tokens.astype(np.int64)).to(device)
-    labels = torch.from_numpy(train.labels[rows]).to(device)
-    synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    found = []
-    try:
-        with memory_errors():
-            times = time_interleaved(
-                lambda: {role: make_step(model, inputs, labels, dtype) for role, model in timed.items()},
-                seconds=context.config.comparison.seconds_per_point * len(timed),
-                synchronize=synchronize,
-            )
-    except PointError as error:
-        return tuple(
-            unmeasured(TrainingStep, model=role, length=length, batch_size=size, reason=str(error)) for role in timed
-        )
-    for role, model in timed.items():
-        blocks = np.log(1000 * np.median(times[role], axis=1))
-        middle, spread = blocks.mean(), 2.571 * blocks.std(ddof=1) / np.sqrt(BLOCKS)  # Student's t of 5 degrees
-        low, middle, high = (float(np.exp(value)) for value in (middle - spread, middle, middle + spread))
-        trained = copy.deepcopy(model).requires_grad_(True)
-        kept = saved_bytes(trained, size, length, dtype) / 1e6
-        found.append(TrainingStep(role, length, size, middle, low, high, kept))
-    return tuple(found)
-
-
-def make_step(
-    model: PreTrainedModel, inputs: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None
-) -> Callable[[], None]:
-    """Return a function that takes one AdamW step of a copy of the model."""
-    trained: Any = copy.deepcopy(model).train().requires_grad_(True)
-    device = inputs.device.type
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0, fused=device in ("cpu", "cuda"))
-
-    def step() -> None:
-        with torch.autocast(device, dtype, enabled=dtype is not None):
-            logits = trained(input_ids=inputs).logits
-        token_labels_loss(logits, labels).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    inputs = torch.from_numpy(tokens.astype(np.int64)).to(context.device)
+    labels = torch.from_numpy(train.labels[rows]).to(context.device)
+    seconds = context.config.comparison.seconds_per_point * len(timed)
+    return time_steps(timed, inputs, labels, autocast_dtype(context.run.accelerator), seconds)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from .base import HeadAttention
@@ -39,8 +40,10 @@ class SoftmaxAttention(HeadAttention):
         self, query: Tensor, key: Tensor, value: Tensor, state: KeysAndValues | None
     ) -> tuple[Tensor, KeysAndValues]:
         kept = extend(state, key, value)
-        allowed = looking_back(query.shape[2], kept.key.shape[2], query.device)
         dropout = self.dropout.p if self.training else 0.0
+        if state is None and not torch.compiler.is_exporting():
+            return fused_attention(query, key, value, dropout=dropout, causal=True), kept
+        allowed = looking_back(query.shape[2], kept.key.shape[2], query.device)
         return fused_attention(query, kept.key, kept.value, allowed, dropout), kept
 
     def naive_attend_causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -44,9 +44,11 @@ def masked_softmax(logits: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
 
 
 def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False
 ) -> Tensor:
     """Softmax attention of (B, H, M, d) queries to (B, H, N, d) keys by PyTorch's kernel; the mask is SDPA's.
+
+    ``causal``: as many queries as keys, each of which sees those up to its own; the kernel leaves the others out.
 
     PyTorch's kernel for a CPU takes two to ten times as long for a gradient in bf16 as in fp32, which training on bf16
     gets therefore.
@@ -54,11 +56,12 @@ def fused_attention(
     if query.device.type == "cpu" and value.dtype == torch.bfloat16 and torch.is_grad_enabled():
         with full_precision(query):
             mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
-            wide = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask, dropout_p=dropout)
+            heads = query.float(), key.float(), value.float()
+            wide = F.scaled_dot_product_attention(*heads, mask, dropout_p=dropout, is_causal=causal)
             return wide.to(value.dtype)
     if torch.compiler.is_exporting():
         return _written_out(query, key, value, mask)
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=causal)
 
 
 def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
