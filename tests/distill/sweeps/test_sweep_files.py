@@ -24,6 +24,7 @@ FILES = {
     "glue_full_depth_copies": ["glue_full_depth_performer", "glue_full_depth_copies"],
     "glue_full_depth_performer": ["glue_full_depth_performer"],
     "glue_full_depth_sst2": ["glue_full_depth", "glue_full_depth_sst2"],
+    "language_models": ["language_models"],
     "narrow": ["narrow"],
     "recipes": ["recipes"],
     "speeds": ["speeds"],
