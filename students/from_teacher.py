@@ -120,7 +120,7 @@ def student_from_teacher(
         torch.manual_seed(seed)
         student = student_class(config)
     report = _copy_weights(teacher, source, student, layers)
-    student.to(device=teacher.device)  # type: ignore[call-arg]  # transformers wraps it in an untyped descriptor
+    student.to(device=teacher.device)
     return student, report
 
 

@@ -47,7 +47,7 @@ class CausalOutput(ModelOutput):
 class StudentLanguageModel(StudentPreTrainedModel):
     """Encoder and head, with the weights of both heads where BERT has those of its own."""
 
-    _tied_weights_keys: ClassVar[Any] = {
+    _tied_weights_keys = {  # noqa: RUF012  # transformers reads a dict here
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
@@ -70,6 +70,7 @@ class StudentLanguageModel(StudentPreTrainedModel):
         return self.cls.predictions.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        assert isinstance(new_embeddings, nn.Linear)
         self.cls.predictions.decoder = new_embeddings
 
 

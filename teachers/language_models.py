@@ -59,12 +59,12 @@ def load_language_model(checkpoint: str, task: Task, seed: int, max_length: int,
     set_seed(seed)
     model_class = CLASSES[kind] if ours else BertForMaskedLM
     try:
-        model, info = model_class.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = model_class.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
     except Exception as error:
         raise UserError(
             f"cannot read the weights of {checkpoint}: {loading_problem(error)}; fetch it again"
         ) from error
-    model = in_own_memory(model)
+    model, info = in_own_memory(loaded[0]), loaded[1]
     if problem := weights_problem(model, info):
         raise UserError(f"{who} {problem}")
     missing = sorted(info["missing_keys"])

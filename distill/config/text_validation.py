@@ -24,7 +24,7 @@ def check_text(config: Config, attentions: Mapping[str, Any] | None) -> None:
             require(value is None, key, value, f"it goes only with task text (else --{key} null)")
         require(config.teacher.epochs != 0, "teacher.epochs", 0, "give more than 0, or null to have it chosen")
         return
-    require_choice("model", config.model, CHOICES["model"])
+    require_choice("model", str(config.model), CHOICES["model"])
     if config.data.text_unit is not None:
         require_choice("data.text_unit", config.data.text_unit, CHOICES["data.text_unit"])
     is_causal = config.model == CAUSAL
@@ -40,6 +40,7 @@ def check_text(config: Config, attentions: Mapping[str, Any] | None) -> None:
         require(stage.texts != PACKED, f"{key}.texts", PACKED, "task text is one text already; use train")
         require(stage.targets != EXACT_FORM, f"{key}.targets", EXACT_FORM, "task text has no short texts; use teacher")
     if config.teacher.epochs == 0:
+        require(config.baseline.epochs != 0, "baseline.epochs", 0, "it trains the student where teacher.epochs is 0")
         way_out = "without a teacher there is nothing to distil; write stages: auto, or let teacher.epochs be null"
         require(not config.stages, "stages", [stage.name for stage in config.stages], way_out)
         require(config.teacher.checkpoint is None, "teacher.checkpoint", config.teacher.checkpoint, "0 teacher.epochs")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -23,6 +24,7 @@ def text_tokenizer(unit: str, text: str, vocabulary_size: int) -> PreTrainedToke
     """
     if unit == WORDPIECE:
         return train_tokenizer(text.splitlines(), vocabulary_size)
+    splitter: Any
     each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     if unit == BYTE:
         units = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -205,8 +205,8 @@ def token_labels_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0
         (B,) in nats, the mean over those places.
     """
     counted = labels != HIDDEN
-    smoothing = {"label_smoothing": label_smoothing}
-    losses = F.cross_entropy(logits[counted].float(), labels[counted], reduction="none", **smoothing)
+    chosen = logits[counted].float(), labels[counted]
+    losses = F.cross_entropy(*chosen, reduction="none", label_smoothing=label_smoothing)
     return _mean_of_tokens(losses, counted)
 
 

@@ -2,6 +2,7 @@
 
 from distill.evaluation.record import MODELS, Record, dataset, model_metrics
 from distill.evaluation.record_parts import LinearForm, StageEntry
+from distill.evaluation.text_record import TextRecord
 from distill.reporting.formatting import (
     MISSING,
     NOT_APPLICABLE,
@@ -169,7 +170,7 @@ def fidelity_by_layer(stage: StageEntry, kind: str = "attention_output") -> list
     return [value for layer in stage.fidelity or () if (value := getattr(layer, kind)) is not None]
 
 
-def environment_cells(record: Record) -> Table:
+def environment_cells(record: Record | TextRecord) -> Table:
     """One row per fact of the environment, nested facts written with dots."""
     rows: list[tuple[str, str]] = [("seed", str(record.seed))]
     pending = list(record.environment.items())

@@ -44,7 +44,7 @@ def model_cells(record: TextRecord) -> Table:
         sizes = f"{entry.parameters / 1e6:.2f} M", str(entry.layers), str(entry.attention)
         rows.append((role, *(number(entry.metrics.get(name)) for name in LABELS), of_teacher, *sizes))
     headers = ("model", *LABELS.values(), "teacher / model, perplexity", "parameters", "layers", "attention")
-    notes = ("lower is better; brackets: 95 % interval, paired bootstrap over windows",)
+    notes: tuple[str, ...] = ("lower is better; brackets: 95 % interval, paired bootstrap over windows",)
     if (alone := record.models.get("baseline")) is not None and alone.metrics is not None:
         notes += ("baseline = the student's architecture trained on the text alone",)
     title = f"{record.data_name}: {record.split}, {record.num_tokens:,} tokens in windows of {record.max_length}"
@@ -119,11 +119,13 @@ def write_text_report(record: TextRecord, folder: Path) -> str:
         figure = draw_curves(record.curves)
         plots = {} if figure is None else {CURVES: png(figure)}
     tables = [(model_cells(record), list(plots)), (stage_cells(record), []), (step_cells(record), [])]
-    sections = [(without_gaps(cells), names) for cells, names in tables if cells.rows]
+    shown = [(without_gaps(cells), names) for cells, names in tables]
+    sections = [(cells, names) for cells, names in shown if cells.rows]
+    tables_alone = [text_table(cells) for cells, _ in sections]
     sections.append((environment_cells(record), []))
     page = f"Language model report: {record.data_name}", verdict(record), sections
     for name, content in plots.items():
         write_atomically(folder / "plots" / name, content)
     write_atomically(folder / "report.md", markdown_page(*page))
     write_atomically(folder / "report.html", html_page(*page, plots, CAPTIONS))
-    return "\n\n".join([*verdict(record), *(text_table(without_gaps(cells)) for cells, _ in tables if cells.rows)])
+    return "\n\n".join([*verdict(record), *tables_alone])

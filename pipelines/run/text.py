@@ -6,7 +6,7 @@ from dataclasses import replace
 from distill.config.schema import Config
 from distill.config.text_recipe import choose_text_recipe
 from distill.data.text_corpus import VALIDATION, load_text
-from distill.data.text_windows import read_windows
+from distill.data.text_windows import TextWindows, read_windows
 from distill.tasks import text_task
 from distill.training.accelerator import RunAccelerator, end_training, main_process_first
 from distill.training.context import TrainingContext
@@ -35,18 +35,17 @@ def open_text_run(
         UserError: the text or a model cannot be read, or they do not fit each other.
     """
     assert config.model is not None, "check_config has asked for it"
-    task = text_task(config.model)
+    kind = config.model
+    task = text_task(kind)
     splits = main_process_first(accelerator, lambda: load_text(config.data))
     training = TrainingContext(accelerator, config.training, config.seed)
     context = RunContext(config, training, folder, task, splits)
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, folder))
     source.model.to(accelerator.device)
 
-    def windows(name: str, text: str, *, whole: bool, most: int | None = None):
+    def windows(name: str, text: str, *, whole: bool, most: int | None = None) -> TextWindows:
         length, seed = config.data.max_length, config.data.seed
-        return read_windows(
-            text, source.tokenizer, length, task.language_model, name=name, seed=seed, most=most, whole=whole
-        )
+        return read_windows(text, source.tokenizer, length, kind, name=name, seed=seed, most=most, whole=whole)
 
     train = windows("train", splits.train.texts[0][0], whole=False, most=config.data.max_train_examples)
     held_out = windows("held-out train", splits.held_out.texts[0][0], whole=True)
@@ -100,6 +99,7 @@ def run_text_phases(context: RunContext, setup: DistillationSetup) -> None:
         folder = context.folder
         if context.config.teacher.epochs == 0:
             student, baseline = train_baseline(context, setup), None
+            assert student is not None, "the recipe gives it epochs"
             if context.run.accelerator.is_main_process and not folder.student.exists():
                 copy_directory(folder.baseline, folder.student)
         else:

@@ -73,6 +73,7 @@ def test_a_mechanism_without_causal_form_is_refused_with_the_reason(name):
             "stages is",
         ),
         (config(teacher=TeacherConfig("some-model", epochs=0)), "teacher.checkpoint"),
+        (config(teacher=TeacherConfig(None, epochs=0), baseline=BaselineConfig(epochs=0)), "baseline.epochs is 0"),
         (Config("sst2", model="causal"), "model is"),
         (Config("sst2", data=DataConfig(text_unit="byte")), "data.text_unit"),
         (Config("sst2", teacher=TeacherConfig(epochs=0)), "teacher.epochs"),
