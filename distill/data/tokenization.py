@@ -1,5 +1,6 @@
 """Tokenizers: trained on texts, compared, and applied to examples."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -31,9 +32,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer
     texts have nothing more to merge, more only where their single characters alone exceed it. It
     depends on the multiset of texts only. Pairs are encoded as [CLS] a [SEP] b [SEP] with token types
     0 and 1; ``save_pretrained`` and ``AutoTokenizer.from_pretrained`` give the same tokenizer back.
+    Accents are stripped as BERT does it, but where that changes most words they are letters and stay.
     """
+    texts = list(texts)
+    strip_accents = False if _accents_are_letters(texts) else None
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=strip_accents)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     distinct_words: set[str] = set()
     lines = []
@@ -50,7 +54,19 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> BertTokenizer
         vocab_size=vocabulary_size, special_tokens=[*SPECIAL_TOKENS, *inner_characters], show_progress=False
     )
     tokenizer.train_from_iterator(lines, trainer)
-    return BertTokenizer(vocab=tokenizer.get_vocab(with_added_tokens=True))
+    return BertTokenizer(vocab=tokenizer.get_vocab(with_added_tokens=True), strip_accents=strip_accents)
+
+
+def _accents_are_letters(texts: Iterable[str]) -> bool:
+    """Tell whether stripping accents would change most words.
+
+    It decomposes first, which breaks the syllables of Hangul into their parts, and drops every mark: vowel signs of
+    Indic scripts, Thai's tones, what tells ga from ka in kana. In European languages it changes a minority of words.
+    """
+    kept, stripped = (normalizers.BertNormalizer(lowercase=True, strip_accents=strip) for strip in (False, True))
+    counts = Counter(word for text in texts for word in kept.normalize_str(text).split())
+    changed = sum(count for word, count in counts.items() if stripped.normalize_str(word) != word)
+    return 2 * changed > counts.total()
 
 
 def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:

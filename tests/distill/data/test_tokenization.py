@@ -33,6 +33,29 @@ def test_lower_case_and_unknown_characters(tokenizer):
     assert tokenizer.tokenize("漢") == ["[UNK]"]
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("숙소 위치는 찾기 쉽고 일반적인 반지하 숙소입니다.", "숙소"),  # syllables would fall into jamo
+        ("यह फ़िल्म उबाऊ नहीं है और कहानी अच्छी है", "कहानी"),  # vowel signs would be dropped
+        ("がっこう で ともだち が ぎゅうにゅう を のんだ", "がっこう"),  # ga would become ka
+        ("หนังเรื่องนี้ไม่น่าเบื่อ", "หนังเรื่องนี้ไม่น่าเบื่อ"),
+        ("bộ phim này rất hấp dẫn và đáng xem", "phim"),
+    ],
+)
+def test_marks_that_are_letters_stay(text, word, tmp_path):
+    tokenizer = train_tokenizer([text] * 3, 400)
+    assert tokenizer.tokenize(word) == [word]
+    assert tokenizer.decode(tokenizer(word)["input_ids"], skip_special_tokens=True) == word
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).tokenize(word) == [word]
+
+
+def test_accents_of_a_minority_of_words_are_stripped_as_bert_does_it():
+    texts = ["le café est très près de la fenêtre", "der Film ist über alles schön und gut", "한국"]
+    assert train_tokenizer(texts, 200).tokenize("CAFÉ") == ["cafe"]
+
+
 def test_a_word_not_seen_falls_into_pieces(tokenizer):
     pieces = tokenizer.tokenize("charm")
     assert len(pieces) > 1
