@@ -2,12 +2,14 @@
 
     python pipelines/bench_mechanisms.py
     python pipelines/bench_mechanisms.py --attentions performer longformer --lengths 512 2048 8192 --seconds 10
+    python pipelines/bench_mechanisms.py --lengths --student_lengths 512 --training_lengths 512 --batch_size 15
 
-One example, fp32, every mechanism with its default options. Alone: 12 heads of 64 as in BERT-base, projections left
-out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384, 12 heads, as in MiniLM-L6. All
+One example unless --batch_size says otherwise, fp32, every mechanism with its default options. Alone: 12 heads of 64 as
+in BERT-base, projections left out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384, 12
+heads, as in MiniLM-L6; in training: forward and backward through that student, without the optimizer's step. All
 mechanisms of a length are timed in the same interleaved rounds, in a process that keeps freed memory
-(`distill.benchmark.allocator`). Memory is the rise of the process's peak during a forward pass, each point in a fresh
-process. Exponents are fitted to the mechanism alone, over 512 tokens and more.
+(`distill.benchmark.allocator`). Memory is the rise of the process's peak during a pass, beside weights and gradients,
+each point in a fresh process. Exponents are fitted to the mechanism alone, over 512 tokens and more.
 """
 
 import argparse
@@ -33,7 +35,7 @@ STUDENT_SHAPE: dict[str, Any] = {
     "num_attention_heads": 12,
     "intermediate_size": 1536,
 }
-CORE, STUDENT = "core", "student"
+CORE, STUDENT, TRAINING = "core", "student", "training"
 FIT_FROM = 512  # below, fixed costs hide the growth
 RIVAL = "softmax"
 
@@ -46,24 +48,29 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     output = Path("runs/bench/bench_mechanisms.json")
     default = "(default %(default)s)"
     add("--attentions", nargs="+", metavar="NAME", help="mechanisms to time (default: all)")
-    add("--lengths", type=positive, nargs="+", default=alone, metavar="TOKENS", help=f"lengths, alone {default}")
+    add("--lengths", type=positive, nargs="*", default=alone, metavar="TOKENS", help=f"lengths, alone {default}")
     add("--student_lengths", type=positive, nargs="*", default=inside, metavar="TOKENS", help=f"in students {default}")
+    trained = "lengths, forward and backward in students (default: none)"
+    add("--training_lengths", type=positive, nargs="*", default=[], metavar="TOKENS", help=trained)
+    add("--batch_size", type=positive, default=1, metavar="N", help=f"texts at once {default}")
     seconds = "time per length, exceeded to reach 6 rounds"
     add("--seconds", type=positive_seconds, default=20.0, metavar="SECONDS", help=f"{seconds} {default}")
     add("--output", type=Path, default=output, metavar="FILE", help=f"file to write {default}")
     return parser.parse_args(arguments)
 
 
-def build(kind: str, name: str, length: int) -> Any:
-    """Return a call that runs one mechanism, or a student with it, on a random text of ``length`` tokens."""
+def build(kind: str, name: str, length: int, batch_size: int) -> Any:
+    """Return a call that runs one mechanism, or a student with it, on random texts of ``length`` tokens."""
     import torch
 
     torch.manual_seed(0)
-    call = build_core(name, length) if kind == CORE else student_call(name, length)
+    if kind == TRAINING:
+        return training_call(name, length, batch_size)
+    call = build_core(name, length, batch_size) if kind == CORE else student_call(name, length, batch_size)
     return torch.inference_mode()(call)
 
 
-def build_core(name: str, length: int) -> Any:
+def build_core(name: str, length: int, batch_size: int) -> Any:
     """Return one mechanism on random queries, keys and values, or on hidden states where it has no usual ones."""
     import torch
 
@@ -77,19 +84,30 @@ def build_core(name: str, length: int) -> Any:
     module = ATTENTIONS[name](StudentConfig(attention=name, **sizes), layer=0).eval()
     module.initialize_features()
     on_heads = module.works_on_heads()
-    shape = (1, NUM_HEADS, length, HEAD_SIZE) if on_heads else (1, length, NUM_HEADS * HEAD_SIZE)
-    tensors = [torch.randn(shape) for _ in range(3 if on_heads else 1)]
+    shape = (NUM_HEADS, length, HEAD_SIZE) if on_heads else (length, NUM_HEADS * HEAD_SIZE)
+    tensors = [torch.randn(batch_size, *shape) for _ in range(3 if on_heads else 1)]
     mix: Any = module.attend if on_heads else module.mix
     return partial(mix, *tensors, mask=None)
 
 
-def student_call(name: str, length: int) -> Any:
+def student_call(name: str, length: int, batch_size: int) -> Any:
     """Return a classifier of untrained weights on random tokens."""
     import torch
 
     model = random_student(name, length)
-    tokens = torch.randint(model.config.vocab_size, (1, length))
+    tokens = torch.randint(model.config.vocab_size, (batch_size, length))
     return partial(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
+
+
+def training_call(name: str, length: int, batch_size: int) -> Any:
+    """Return forward and backward through such a classifier, whose gradients add up in place from the first call on."""
+    call = student_call(name, length, batch_size)
+    call.func.train()
+
+    def step() -> None:
+        call().logits.sum().backward()
+
+    return step
 
 
 def random_student(name: str, length: int) -> Any:
@@ -104,18 +122,18 @@ def random_student(name: str, length: int) -> Any:
     return student.eval()
 
 
-def peak_megabytes(kind: str, name: str, length: int) -> float:
-    """Return by how much one forward pass raises the peak of this process, which has run nothing else."""
+def peak_megabytes(kind: str, name: str, length: int, batch_size: int) -> float:
+    """Return by how much one pass raises the peak of this process, which has run nothing else."""
     from distill.benchmark.memory_worker import start_resident_peak
 
-    call = build(kind, name, length)
+    call = build(kind, name, length, batch_size)
     call()
     peak = start_resident_peak()
     call()
     return peak() / 1e6
 
 
-def weigh(points: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], float]:
+def weigh(points: list[tuple[str, str, int]], batch_size: int) -> dict[tuple[str, str, int], float]:
     """Return the peak memory of every point in MB, each from a process forked off one that only imported."""
     from tqdm import tqdm
 
@@ -123,7 +141,7 @@ def weigh(points: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], floa
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "students", "distill.benchmark.memory_worker"])
     with context.Pool(1, maxtasksperchild=1) as pool:
-        return {point: pool.apply(peak_megabytes, point) for point in tqdm(points, desc="memory")}
+        return {point: pool.apply(peak_megabytes, (*point, batch_size)) for point in tqdm(points, desc="memory")}
 
 
 def exponent(values: dict[int, float | None]) -> float | None:
@@ -137,7 +155,9 @@ def exponent(values: dict[int, float | None]) -> float | None:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def time_points(kind: str, names: list[str], length: int, seconds: float) -> dict[str, dict[str, Any]]:
+def time_points(
+    kind: str, names: list[str], length: int, batch_size: int, seconds: float
+) -> dict[str, dict[str, Any]]:
     """Time all mechanisms of one length against SDPA in the same rounds: milliseconds, speedup and its interval.
 
     A length that would take far too long has nulls and a reason, and the others go on.
@@ -145,7 +165,9 @@ def time_points(kind: str, names: list[str], length: int, seconds: float) -> dic
     from distill.benchmark.timing import PointError, ratio_of_medians, time_interleaved, typical_seconds
 
     try:
-        times = time_interleaved(lambda: {name: build(kind, name, length) for name in names}, seconds=seconds)
+        times = time_interleaved(
+            lambda: {name: build(kind, name, length, batch_size) for name in names}, seconds=seconds
+        )
     except PointError as error:
         reason = f"{error}; give more --seconds or fewer --attentions"
         return {name: dict.fromkeys(("milliseconds", "speedup", "low", "high")) | {"reason": reason} for name in names}
@@ -178,17 +200,19 @@ def main() -> None:
     for name in options.attentions or []:
         if name not in STUDENTS:
             raise UserError(f"--attentions {name}: {choices_hint(name, STUDENTS)}")
-    names = {STUDENT: list(dict.fromkeys([RIVAL, *(options.attentions or STUDENTS)]))}
-    names[CORE] = [name for name in names[STUDENT] if name in ATTENTIONS]
-    grid = [(CORE, length) for length in options.lengths] + [(STUDENT, length) for length in options.student_lengths]
+    students = list(dict.fromkeys([RIVAL, *(options.attentions or STUDENTS)]))
+    names = {CORE: [name for name in students if name in ATTENTIONS], STUDENT: students, TRAINING: students}
+    lengths = {CORE: options.lengths, STUDENT: options.student_lengths, TRAINING: options.training_lengths}
+    grid = [(kind, length) for kind in lengths for length in lengths[kind]]
+    batch_size = options.batch_size
     freed_memory_kept = keep_freed_memory()
-    memory = weigh([(kind, name, length) for kind, length in grid for name in names[kind]])
+    memory = weigh([(kind, name, length) for kind, length in grid for name in names[kind]], batch_size)
     rows: dict[str, dict[str, Any]] = {
-        name: {"attention": name, "claims": STUDENTS[name].complexity, CORE: [], STUDENT: []}
-        for name in names[STUDENT]
+        name: {"attention": name, "claims": STUDENTS[name].complexity, CORE: [], STUDENT: [], TRAINING: []}
+        for name in students
     }
     for kind, length in tqdm(grid, desc="time"):
-        for name, times in time_points(kind, names[kind], length, options.seconds).items():
+        for name, times in time_points(kind, names[kind], length, batch_size, options.seconds).items():
             point = {"length": length, **times, "megabytes": memory[kind, name, length], **flops(kind, name, length)}
             rows[name][kind].append(point)
     for row in rows.values():
@@ -196,13 +220,15 @@ def main() -> None:
             row[key] = exponent({point["length"]: point[unit] for point in row[CORE]})
     record: dict[str, Any] = {
         **{"num_heads": NUM_HEADS, "head_size": HEAD_SIZE, "student_shape": STUDENT_SHAPE},
+        "batch_size": batch_size,
         "freed_memory_kept": freed_memory_kept,
         "environment": describe_environment("cpu"),
         "rows": list(rows.values()),
     }
     write_atomically(options.output, json.dumps(record, indent=1) + "\n")
-    print(table(record["rows"], CORE, options.lengths))
-    print(table(record["rows"], STUDENT, options.student_lengths))
+    for kind in lengths:
+        if lengths[kind]:
+            print(table(record["rows"], kind, lengths[kind]))
     print(f"written to {options.output}")
 
 

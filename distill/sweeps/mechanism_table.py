@@ -41,7 +41,8 @@ def with_speed(summary: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
     if summary["speed"] or not points:
         return dict(summary)
     point = min(points, key=lambda point: abs(point["length"] - FRONT_LENGTH))
-    conditions = {"device": "cpu", "dtype": "float32", "batch_size": 1, "over_softmax": True}
+    conditions = {"device": "cpu", "dtype": "float32", "over_softmax": True}
+    conditions["batch_size"] = bench.get("batch_size", 1)
     return {**summary, "speed": [conditions | point]}
 
 
@@ -55,7 +56,7 @@ def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Table:
     )
     notes = (
         "at every length: latency of the whole student, its speedup over the one with softmax attention (SDPA) "
-        "[95 %], peak memory of its forward pass beside the weights; batch 1, cpu, float32",
+        f"[95 %], peak memory of its forward pass beside the weights; batch {bench.get('batch_size', 1)}, cpu, float32",
         "~N^: exponents fitted to the mechanism alone (12 heads of 64) over 512 tokens and more",
         f"measured by pipelines/bench_mechanisms.py: {bench['name']}",
     )

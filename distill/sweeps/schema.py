@@ -42,7 +42,7 @@ class SweepConfig:
     """Seeds of training, one run each."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Dotted keys for every run, such as --overrides.data.dir DATA; {task} in a value stands for the name of the run's
-    configuration file. Runs may not share a hub.repo."""
+    configuration file, {seed} for its seed. Runs may not share a hub.repo."""
     launcher: list[str] = field(default_factory=lambda: ["accelerate", "launch", "--num_processes", "1"])
     """Command that starts a run."""
     bench: str | None = None
@@ -146,10 +146,10 @@ def _refuse_shared_folders(sweep: SweepConfig) -> None:
 def _refuse_shared_repositories(sweep: SweepConfig) -> None:
     """Refuse runs that would push their students to one repository, one over the other; UserError says."""
     owners: dict[str, str] = {}
-    for config, student, _ in product(sweep.configs, sweep.students, sweep.seeds):
+    for config, student, seed in product(sweep.configs, sweep.students, sweep.seeds):
         task, keys = Path(config).stem, {**sweep.overrides, **sweep.students[student]}
         repo = keys["hub.repo"] if "hub.repo" in keys else text_at(Path(config), "hub.repo")
-        name, run = str(repo or "").replace("{task}", task), f"{student} on {task}"
+        name, run = _filled(str(repo or ""), task, seed), f"{student} on {task}"
         if name in owners:
             both = f"{owners[name]} and {run}" if owners[name] != run else f"every seed of {run}"
             raise UserError(
@@ -200,6 +200,11 @@ def _dotted(keys: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _filled(text: str, task: str, seed: int) -> str:
+    """Return a value of a key with what stands for the run's task and seed filled in."""
+    return text.replace("{task}", task).replace("{seed}", str(seed))
+
+
 def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:
     """Return every run of the grid, seeds innermost.
 
@@ -218,6 +223,6 @@ def sweep_runs(sweep: SweepConfig) -> list[SweepRun]:
                 command = [program, *sweep.launcher[1:], str(ROOT / "pipelines" / "distill.py"), "--config", config]
                 for key, value in {**sweep.overrides, **keys, "seed": seed, "run_dir": str(run_dir)}.items():
                     text = value if isinstance(value, str) else json.dumps(value)
-                    command += [f"--{key}", text.replace("{task}", Path(config).stem)]
+                    command += [f"--{key}", _filled(text, Path(config).stem, seed)]
                 grid.append(SweepRun(config, student, seed, run_dir, command))
     return grid

@@ -46,6 +46,20 @@ def test_command_writes_every_point(tmp_path):
     assert "performer" in done.stdout
 
 
+def test_training_needs_more_memory_and_time_than_a_forward_pass(tmp_path):
+    output = tmp_path / "training.json"
+    sizes = ("--lengths", "--student_lengths", "64", "--training_lengths", "64", "--batch_size", "3")
+    done = bench("--attentions", "performer", *sizes, "--seconds", "0.2", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    record = json.loads(output.read_text())
+    assert record["batch_size"] == 3
+    for row in record["rows"]:
+        (forward,), (both,) = row["student"], row["training"]
+        assert row["core"] == []
+        assert both["megabytes"] > 1.5 * forward["megabytes"]
+        assert both["milliseconds"] > 1.5 * forward["milliseconds"]
+
+
 def test_unknown_name_is_refused():
     done = bench("--attentions", "perfomer")
     assert done.returncode == 2

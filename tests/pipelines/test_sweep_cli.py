@@ -85,10 +85,11 @@ def test_the_whole_grid_and_then_nothing_is_left(place, monkeypatch, capsys):
     assert len(started()) == 4
 
 
-def test_a_value_may_name_the_task(place):
-    more = ["--overrides", '{"teacher.checkpoint": "teachers/{task}/teacher", "baseline.epochs": 0}']
-    (cell, *_) = schema.sweep_runs(schema.parse_sweep(["--config", "sweep.yaml", *more]))
-    assert "teachers/sst2/teacher" in cell.command
+def test_a_value_may_name_the_task_and_the_seed(place):
+    more = ["--overrides", '{"teacher.checkpoint": "teachers/{task}-{seed}/teacher", "baseline.epochs": 0}']
+    cell, other, *_ = schema.sweep_runs(schema.parse_sweep(["--config", "sweep.yaml", *more]))
+    assert "teachers/sst2-1/teacher" in cell.command
+    assert "teachers/sst2-2/teacher" in other.command
     assert cell.command[cell.command.index("--baseline.epochs") + 1] == "0"
 
 
