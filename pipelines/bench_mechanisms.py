@@ -4,9 +4,9 @@
     python pipelines/bench_mechanisms.py --attentions performer longformer --lengths 512 2048 8192 --seconds 10
     python pipelines/bench_mechanisms.py --lengths --student_lengths 512 --training_lengths 512 --batch_size 15
 
-One example unless --batch_size says otherwise, fp32, every mechanism with its default options. Alone: 12 heads of 64 as
-in BERT-base, projections left out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384, 12
-heads, as in MiniLM-L6; in training: forward and backward through that student, without the optimizer's step. All
+One example unless --batch_size says otherwise, fp32, every mechanism with its default options. Alone: 12 heads of 64
+as in BERT-base, projections left out where the mechanism has the usual ones. In a student: 6 layers, hidden size 384,
+12 heads, as in MiniLM-L6; in training: forward and backward through that student, without the optimizer's step. All
 mechanisms of a length are timed in the same interleaved rounds, in a process that keeps freed memory
 (`distill.benchmark.allocator`). Memory is the rise of the process's peak during a pass, beside weights and gradients,
 each point in a fresh process. Exponents are fitted to the mechanism alone, over 512 tokens and more.
@@ -100,7 +100,7 @@ def student_call(name: str, length: int, batch_size: int) -> Any:
 
 
 def training_call(name: str, length: int, batch_size: int) -> Any:
-    """Return forward and backward through such a classifier, whose gradients add up in place from the first call on."""
+    """Return forward and backward through such a classifier, whose gradients add up in place."""
     call = student_call(name, length, batch_size)
     call.func.train()
 

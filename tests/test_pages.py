@@ -26,6 +26,7 @@ LINES = {
     "students/README.md": 180,
     "teachers/README.md": 80,
     "notebooks/README.md": 300,
+    "notebooks/SYSTEMS.md": 200,
     "tests/README.md": 80,
 }
 """A page that grows beyond this is one that nobody reads."""

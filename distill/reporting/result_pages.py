@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.reporting import result_glue, result_quality, result_reference, result_speed
+from distill.reporting import result_glue, result_quality, result_reference, result_speed, result_systems
 from distill.reporting.result_records import Records
 from distill.utils.errors import UserError, choices_hint
 
@@ -29,6 +29,7 @@ TABLES: dict[str, RenderTable] = {
         *(result_speed.training_speed, result_speed.repeatability, result_speed.deployed, result_speed.target_speed),
         *(result_speed.kill_tests, result_speed.checkpoint_cost),
         *(result_reference.index, result_reference.config_keys),
+        *(result_systems.klue_systems, result_systems.klue_costs, result_systems.long_pairs),
     )
 }
 """Name on the page to the function that renders it: the function's own name, with hyphens."""
@@ -37,8 +38,14 @@ END = "<!-- end -->"
 
 
 def find_pages(root: Path) -> list[Path]:
-    """Return README.md and the page of every folder of ``root`` that is not hidden, the first one first."""
-    return [root / "README.md", *sorted(root.glob("[!.]*/README.md"))]
+    """Return README.md, and of every folder of ``root`` that is not hidden its page and others that hold a table."""
+    return [root / "README.md", *(path for path in sorted(root.glob("[!.]*/*.md")) if _is_page(path))]
+
+
+def _is_page(path: Path) -> bool:
+    if path.name == "README.md":
+        return True
+    return any(map(START.fullmatch, path.read_text(encoding="utf-8").splitlines()))
 
 
 def render_page(text: str, page: str, records: Records) -> tuple[str, list[str]]:

@@ -50,13 +50,13 @@ def mechanism_cells(bench: Bench, attentions: Collection[str]) -> Table:
     """One row per mechanism: growth, FLOPs, and at every length latency, speedup over softmax attention and memory."""
     rows = [row for name, row in bench["rows"].items() if name in attentions]
     lengths = sorted({point["length"] for row in rows for point in row["student"]})
-    shape = bench["student_shape"]
+    shape, batch_size = bench["student_shape"], bench.get("batch_size", 1)
     title = "Speed and memory of a student of {} layers, hidden size {}, {} heads".format(
         *(shape[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
     )
     notes = (
         "at every length: latency of the whole student, its speedup over the one with softmax attention (SDPA) "
-        f"[95 %], peak memory of its forward pass beside the weights; batch {bench.get('batch_size', 1)}, cpu, float32",
+        f"[95 %], peak memory of its forward pass beside the weights; batch {batch_size}, cpu, float32",
         "~N^: exponents fitted to the mechanism alone (12 heads of 64) over 512 tokens and more",
         f"measured by pipelines/bench_mechanisms.py: {bench['name']}",
     )

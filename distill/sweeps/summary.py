@@ -60,7 +60,8 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
     Per metric, for teacher, student and baseline: ``mean``, ``sd`` (n - 1; null for one seed), ``min`` and ``max``
     over seeds; and for the retention ``ratio_of_averages`` and ``mean_of_ratios``, each with the interval of a
     hierarchical bootstrap, its spread over seeds, and ``by_seed`` with each seed's own paired-bootstrap interval; and
-    ``gain``, how much better the student is than its labels-alone baseline, null without one.
+    ``gain``, how much better the student is than its labels-alone baseline, null without one. ``training_seconds`` is
+    the mean of all stages; ``throughput`` and ``environment`` are the first seed's.
 
     Raises:
         UserError: the runs were scored on different examples.
@@ -84,7 +85,16 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
         **{"parameters": student.parameters, "layers": student.layers, "attention": student.attention},
         "kl_to_teacher": _spread([run.record.kl_to_teacher for run in runs])["mean"],
         "speed": speed_over_seeds([run.record for run in runs]),
+        "training_seconds": _spread([_training_seconds(run.record) for run in runs])["mean"],
+        "throughput": None if record.throughput is None else to_json(record.throughput),
+        "environment": plain(record.environment),
     }
+
+
+def _training_seconds(record: Record) -> float | None:
+    """Return how long all stages took together."""
+    seconds = [stage.seconds for stage in record.stages if stage.seconds is not None]
+    return sum(seconds) if seconds else None
 
 
 def gain_over_student(
