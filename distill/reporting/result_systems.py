@@ -45,7 +45,9 @@ def klue_costs(records: Records) -> list[str]:
     measured = {row["attention"]: row for row in bench.get("rows", [])}
     rows = []
     for each in MECHANISMS:
-        points = [next(iter(measured.get(each, {}).get(kind, [])), {}) for kind in ("student", "training")]
+        points: list[dict[str, Any]] = [
+            next(iter(measured.get(each, {}).get(kind, [])), {}) for kind in ("student", "training")
+        ]
         costs = [_number(point.get(unit)) for point in points for unit in ("megabytes", "milliseconds")]
         runs = [cells.get(f"{task}-{each}", {}) for task in ("klue_nli", "klue_sts")]
         trained = [_number(run.get("training_seconds")) for run in runs]
