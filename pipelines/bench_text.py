@@ -2,6 +2,7 @@
 
     python pipelines/bench_text.py
     python pipelines/bench_text.py --mechanisms softmax performer --lengths 128 512 2048 8192 --layers 4
+    python pipelines/bench_text.py --batch-size 1       # as many windows at every length, not as many tokens
 
 Every step reads the same number of tokens, so that a mechanism of linear cost takes the same time at every length. All
 mechanisms of one length and depth are timed in the same rounds. Prints the times and writes them as JSON, with the
@@ -34,6 +35,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hidden-size", type=positive, default=128, metavar="D", help=f"width of the layers {default}")
     add("--heads", type=positive, default=4, metavar="H", help=f"attention heads {default}")
     add("--batch-tokens", type=positive, default=4096, metavar="TOKENS", help=f"batch size times length {default}")
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="B",
+        help="windows of a step at every length, in place of --batch-tokens",
+    )
     add("--seconds", type=positive_seconds, default=2.0, metavar="S", help=f"for each mechanism and point {default}")
     add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device {default}")
     output = Path("runs/bench/text.json")
@@ -60,7 +67,7 @@ def main() -> int:
     with progress_bar(grid, name="bench", unit="point") as bar:
         for layers, length in bar:
             models = make_models(options, layers, length)
-            size = max(1, options.batch_tokens // length)
+            size = options.batch_size or max(1, options.batch_tokens // length)
             generator = torch.Generator().manual_seed(0)
             tokens = torch.randint(5, VOCABULARY, (size, length + 1), generator=generator).to(options.device)
             seconds = options.seconds * len(models)
@@ -80,7 +87,8 @@ def main() -> int:
         "points": points,
         "exponents": exponents,
         "hidden_size": options.hidden_size,
-        "batch_tokens": options.batch_tokens,
+        "batch_tokens": None if options.batch_size else options.batch_tokens,
+        "batch_size": options.batch_size,
         "environment": describe_environment(options.device),
     }
     write_atomically(options.output, json.dumps(record, indent=1) + "\n")

@@ -4,7 +4,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.reporting import result_glue, result_quality, result_reference, result_speed, result_systems
+from distill.reporting import (
+    result_glue,
+    result_quality,
+    result_reference,
+    result_speed,
+    result_systems,
+    result_text,
+)
 from distill.reporting.result_records import Records
 from distill.utils.errors import UserError, choices_hint
 
@@ -29,6 +36,7 @@ TABLES: dict[str, RenderTable] = {
         *(result_speed.training_speed, result_speed.repeatability, result_speed.deployed, result_speed.target_speed),
         *(result_speed.kill_tests, result_speed.checkpoint_cost),
         *(result_reference.index, result_reference.config_keys),
+        *(result_text.language_models, result_text.language_model_steps),
         *(result_systems.klue_systems, result_systems.klue_costs, result_systems.long_pairs),
     )
 }

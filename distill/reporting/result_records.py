@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -56,6 +56,11 @@ class Records:
             except ValueError as error:
                 raise UserError(f"record {self.folder / name}.json is not JSON: {error}") from error
         return self._read[name]
+
+    def find(self, name: str) -> dict[str, Any]:
+        """Return one JSON record, empty where it does not exist yet."""
+        there = {str(path.with_suffix("")) for path in self.paths()}
+        return self.json(name) if name in there else {}
 
     def record(self, name: str) -> Record:
         """Return the record of one comparison by its name without ending, such as ``speed/mrpc-target-5``.
@@ -137,6 +142,20 @@ def mean_interval(found: Sequence[Interval]) -> Interval:
         for ends in (lows, highs)
     )
     return Interval(value, value - down, value + up)
+
+
+def measured_on(environment: Mapping[str, Any] | None) -> str:
+    """Say on which machine, in which precision and at which commit a record was made; None: there is none yet."""
+    if environment is None:
+        return "Not run yet: there is no record."
+    facts: list[tuple[str, Callable[[Any], str]]] = [
+        ("cpu", str),
+        ("threads", lambda threads: f"{threads} thread{'s' if threads != 1 else ''}"),
+        ("training_precision", lambda precision: f"trained in {precision}"),
+        ("commit", lambda commit: f"commit {commit[:7]}"),
+    ]
+    said = [say(environment[key]) for key, say in facts if environment.get(key)]
+    return f"On {', '.join(said)}."
 
 
 def star(point: SpeedPoint) -> str:

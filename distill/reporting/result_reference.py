@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "imdb": "long reviews",
     "kernels": "core attention alone",
     "klue": "mechanisms from scratch on KLUE, and distilled",
+    "language_models": "causal language models from scratch, by length and depth",
     "long_pairs": "mechanisms on IMDB and SST-2",
     "mechanism_costs": "speed, memory and growth of every mechanism",
     "mechanisms": "every mechanism, distilled alike on real GLUE",

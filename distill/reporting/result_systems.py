@@ -3,10 +3,18 @@
 What was not run has no cell, so that the page renders from the records that there are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from distill.reporting.result_records import METRIC_NAMES, Records, interval, kept, markdown_table, percent
+from distill.reporting.result_records import (
+    METRIC_NAMES,
+    Records,
+    interval,
+    kept,
+    markdown_table,
+    measured_on,
+    percent,
+)
 
 KLUE = {"klue_nli": ("NLI", ("accuracy",)), "klue_sts": ("STS", ("pearson", "f1")), "klue_tc": ("TC", ("macro_f1",))}
 """Task to its name and metrics; topic classification shows once it was run."""
@@ -22,7 +30,7 @@ Cells = dict[str, dict[str, Any]]
 
 def klue_systems(records: Records) -> list[str]:
     """Every mechanism on KLUE, from scratch and distilled from the softmax one, in every metric of every task."""
-    cells: Cells = _found(records, "klue/summary") | _found(records, "klue/seeds")
+    cells: Cells = records.find("klue/summary") | records.find("klue/seeds")
     columns: list[tuple[str, list[str]]] = []
     one_answer, floor = records.json("published/systems")["one_answer"], list[str]()
     for task, (name, metrics) in KLUE.items():
@@ -41,7 +49,7 @@ def klue_systems(records: Records) -> list[str]:
 
 def klue_costs(records: Records) -> list[str]:
     """Peak memory and time of every mechanism at 512 tokens and batch 15, forward and in training."""
-    bench, cells = _found(records, "klue/costs"), _found(records, "klue/summary")
+    bench, cells = records.find("klue/costs"), records.find("klue/summary")
     measured = {row["attention"]: row for row in bench.get("rows", [])}
     rows = []
     for each in MECHANISMS:
@@ -54,12 +62,12 @@ def klue_costs(records: Records) -> list[str]:
         rows.append([f"`{each}`", *costs, *trained])
     heads = [f"{kind}, {unit}" for kind in ("forward", "forward and backward") for unit in ("MB", "ms")]
     heads += [f"distilling on {KLUE[task][0]}, s" for task in ("klue_nli", "klue_sts")]
-    return [*markdown_table(["mechanism", *heads], rows), "", _machine(bench.get("environment"))]
+    return [*markdown_table(["mechanism", *heads], rows), "", measured_on(bench.get("environment"))]
 
 
 def long_pairs(records: Records) -> list[str]:
     """Mechanisms on long texts and pairs, an LSTM over the frozen encoder, and what the documents say of them."""
-    cells, figures = _found(records, "long_pairs/summary"), records.json("published/systems")["accuracy"]
+    cells, figures = records.find("long_pairs/summary"), records.json("published/systems")["accuracy"]
     tasks = [task for task in LONG if task in ("imdb", "sst2") or any(cell.startswith(f"{task}-") for cell in cells)]
     rows = []
     for each in ("teacher", *LONG_STUDENTS):
@@ -95,12 +103,6 @@ def _evaluation(cell: Mapping[str, Any], role: str) -> str:
     return MISSING if not rate or not tokens else f"{1000 * tokens / rate:.1f}"
 
 
-def _found(records: Records, name: str) -> dict[str, Any]:
-    """Return a record, empty where it does not exist yet."""
-    there = {str(path.with_suffix("")) for path in records.paths()}
-    return records.json(name) if name in there else {}
-
-
 def _mean(cell: Mapping[str, Any] | None, metric: str, role: str) -> float | None:
     return None if cell is None else cell["metrics"][metric][role]["mean"]
 
@@ -126,20 +128,7 @@ def _seeds(cells: Cells, names: list[str]) -> str:
 def _conditions(cells: Cells) -> str:
     """Say on what the runs of a sweep were made, and with which seeds."""
     if not cells:
-        return _machine(None)
+        return measured_on(None)
     seeds = sorted({seed for cell in cells.values() for seed in cell["seeds"]})
     environments = [cell["environment"] for cell in cells.values() if cell.get("environment")]
-    return f"{_machine(environments[0] if environments else None)} Seeds: {', '.join(map(str, seeds))}."
-
-
-def _machine(environment: Mapping[str, Any] | None) -> str:
-    if environment is None:
-        return "Not run yet: there is no record."
-    facts: list[tuple[str, Callable[[Any], str]]] = [
-        ("cpu", str),
-        ("threads", lambda threads: f"{threads} thread{'s' if threads != 1 else ''}"),
-        ("training_precision", lambda precision: f"trained in {precision}"),
-        ("commit", lambda commit: f"commit {commit[:7]}"),
-    ]
-    said = [say(environment[key]) for key, say in facts if environment.get(key)]
-    return f"On {', '.join(said)}."
+    return f"{measured_on(environments[0] if environments else None)} Seeds: {', '.join(map(str, seeds))}."

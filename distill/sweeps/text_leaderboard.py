@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from distill.evaluation.text_record import TextRecord, read_text_record
+from distill.evaluation.text_record import LossCurve, TextRecord, read_text_record
 from distill.reporting.formatting import MISSING
 from distill.reporting.html_page import html_page
 from distill.reporting.plot_style import STYLE, png
@@ -22,6 +22,8 @@ from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
 from distill.utils.redaction import without_absolute_paths
 
+MOST_POINTS = 50
+"""Of a curve in the summary."""
 Runs = Mapping[tuple[str, str], list[TextRecord]]
 """Configuration and student to the records of its seeds."""
 
@@ -87,6 +89,14 @@ def draw(runs: Runs) -> Figure | None:
     return figure
 
 
+def _thin(curve: LossCurve | None) -> dict[str, list[float]] | None:
+    """Return a curve of at most `MOST_POINTS`, or None where there is none."""
+    if curve is None:
+        return None
+    step = max(1, -(-len(curve.tokens) // MOST_POINTS))
+    return {"tokens": list(curve.tokens[::step]), "loss": [round(each, 4) for each in curve.loss[::step]]}
+
+
 def write_text_leaderboard(runs: Runs, failures: Mapping[str, str], folder: Path) -> Path:
     """Write summary.json and leaderboard.{csv,md,html} into the sweep's folder and return the page."""
     summary = {
@@ -96,6 +106,10 @@ def write_text_leaderboard(runs: Runs, failures: Mapping[str, str], folder: Path
             "layers": records[0].models["student"].layers,
             "attention": records[0].models["student"].attention,
             "max_length": records[0].max_length,
+            "unigram_loss": records[0].unigram_loss,
+            "train_tokens": records[0].train_tokens,
+            "curve": _thin(records[0].curves.get("student")),
+            "environment": records[0].environment,
         }
         for (config, student), records in runs.items()
     }

@@ -29,6 +29,15 @@ def test_every_point_is_timed_and_written(monkeypatch, tmp_path, capsys):
     assert "softmax" in capsys.readouterr().out
 
 
+def test_the_same_number_of_windows_is_another_measurement(monkeypatch, tmp_path):
+    output = tmp_path / "text.json"
+    options = ("--mechanisms", "linear", "--lengths", 16, 32, "--batch-size", 3, "--output", output)
+    assert call(monkeypatch, main, *SMALL, *options) == 0
+    record = json.loads(output.read_text())
+    assert [(point["length"], point["batch_size"]) for point in record["points"]] == [(16, 3), (32, 3)]
+    assert (record["batch_tokens"], record["batch_size"]) == (None, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -1,0 +1,47 @@
+"""The tables of language models render from what records there are."""
+
+import json
+
+from distill.reporting.result_records import Records
+from distill.reporting.result_text import LAYERS, LENGTHS, MECHANISMS, language_model_steps, language_models
+
+ENVIRONMENT = {"cpu": "a processor", "threads": 2, "commit": "0123456789"}
+
+
+def write(folder, name, content):
+    (folder / "language_models").mkdir(exist_ok=True)
+    (folder / "language_models" / f"{name}.json").write_text(json.dumps(content))
+
+
+def cells(table, mechanism):
+    (row,) = [line for line in table if line.startswith(f"| `{mechanism}` |")]
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+def test_without_records_every_cell_is_empty(tmp_path):
+    for table in (language_models(Records(tmp_path)), language_model_steps(Records(tmp_path))):
+        assert all(set(cells(table, name)) == {"-"} for name in MECHANISMS)
+        assert table[-1] == "Not run yet: there is no record."
+
+
+def test_bits_stand_under_their_depth_and_length(tmp_path):
+    bits = {"metrics": {"bits_per_character": 2.345}, "environment": ENVIRONMENT}
+    write(tmp_path, "summary", {"text-linear-4x512": bits})
+    table = language_models(Records(tmp_path))
+    place = [(layers, length) for layers in LAYERS for length in LENGTHS].index((4, 512))
+    assert cells(table, "linear")[place] == "2.35" or cells(table, "linear")[place] == "2.34"
+    assert set(cells(table, "softmax")) == {"-"}
+    assert table[-1] == "On a processor, 2 threads, commit 0123456."
+
+
+def test_steps_of_four_layers_stand_under_their_length(tmp_path):
+    points = [
+        {"model": "linear", "layers": layers, "length": length, "milliseconds": layers * length}
+        for layers in (2, 4)
+        for length in LENGTHS
+    ]
+    exponents = {"linear-4": {"milliseconds": 0.01, "activation_megabytes": None}}
+    write(tmp_path, "steps", {"points": points, "exponents": exponents, "environment": ENVIRONMENT})
+    write(tmp_path, "windows", {"points": points[:4]})
+    found = cells(language_model_steps(Records(tmp_path)), "linear")
+    assert found == ["512", "2048", "8192", "0.01", "-", "512", "-", "-"]
