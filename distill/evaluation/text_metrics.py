@@ -4,15 +4,16 @@ Shapes: n windows, B of a batch, N tokens of a window, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
@@ -21,6 +22,9 @@ from distill.models.inputs import accepted_inputs
 
 LOGITS_AT_ONCE = 2**24
 """Numbers that a batch of logits has at most: 64 MB in fp32."""
+
+PARTS = 16
+"""Of a text that is read in order: read side by side."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def token_losses(
 ) -> TokenLosses:
     """Return what predicting every window costs a model in eval mode; on every process, of all windows.
 
-    Every submodule gets its mode back, also after an error.
+    Every submodule gets its mode back, also after an error. A mechanism whose paper carries a memory from one window
+    to the next reads the windows in their order, with that memory.
 
     Args:
         model: returns an output with ``logits`` (B, N, V).
@@ -73,9 +78,14 @@ def token_losses(
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    kind = torch.device(device).type
+    autocast = nullcontext() if autocast_dtype is None else torch.autocast(kind, dtype=autocast_dtype)
     try:
-        state = PartialState()
-        parts = gather_object(_losses_of_share(model, windows, device, autocast_dtype, state))
+        with torch.no_grad(), autocast:
+            if _carries_segments(model):
+                parts = list(_losses_in_order(model, windows, device))
+            else:
+                parts = gather_object(list(_losses_of_share(model, windows, device, PartialState())))
     finally:
         for module, training in modes.items():
             module.training = training
@@ -85,32 +95,53 @@ def token_losses(
     return TokenLosses(sums, (windows.labels != HIDDEN).sum(1), windows.characters_per_token)
 
 
+def _carries_segments(model: Any) -> bool:
+    mechanism = getattr(model.config, "mechanism", None)
+    return getattr(model.config, "causal", False) and mechanism is not None and mechanism.carries_segments
+
+
 def _losses_of_share(
-    model: nn.Module,
-    windows: TextWindows,
-    device: torch.device | str,
-    autocast_dtype: torch.dtype | None,
-    state: PartialState,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    size = max(1, LOGITS_AT_ONCE // (vocabulary * int(windows.lengths.max())))
+    model: Any, windows: TextWindows, device: torch.device | str, state: PartialState
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield some windows of this process's share and what each costs."""
+    size = max(1, LOGITS_AT_ONCE // (int(model.config.vocab_size) * int(windows.lengths.max())))
     batches = np.array_split(np.arange(len(windows)), math.ceil(len(windows) / size))
-    kind = torch.device(device).type
-    autocast = nullcontext() if autocast_dtype is None else torch.autocast(kind, dtype=autocast_dtype)
-    found = []
-    with torch.no_grad(), autocast:
-        for first in range(0, len(batches), state.num_processes):
-            # As in `predict`: sharded weights are gathered by all processes together.
-            index = first + state.process_index
-            indices = batches[min(index, len(batches) - 1)]
-            inputs, labels = collate(windows, indices, device)
-            logits = model(**accepted_inputs(model, inputs)).logits.float()
-            each = nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels.flatten(), ignore_index=HIDDEN, reduction="none"
-            )
-            if index < len(batches):
-                found.append((indices, each.view_as(labels).double().sum(1).cpu().numpy()))
-    return found
+    for first in range(0, len(batches), state.num_processes):
+        # As in `predict`: sharded weights are gathered by all processes together.
+        index = first + state.process_index
+        indices = batches[min(index, len(batches) - 1)]
+        inputs, labels = collate(windows, indices, device)
+        losses = _losses_of_batch(model(**accepted_inputs(model, inputs)).logits, labels)
+        if index < len(batches):
+            yield indices, losses
+
+
+def _losses_in_order(
+    model: Any, windows: TextWindows, device: torch.device | str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield windows side by side and what each costs, every one read with the state that the one before it left.
+
+    The text is cut into some parts, whose first windows have none before them.
+    """
+    parts = np.array_split(np.arange(len(windows)), min(PARTS, len(windows)))  # the longer ones first
+    state: Any = None
+    for step in range(len(parts[0])):
+        indices = np.array([part[step] for part in parts if step < len(part)])
+        inputs, labels = collate(windows, indices, device)
+        if state is not None:
+            layers = tuple(type(each)(*(tensor[: len(indices)] for tensor in each)) for each in state.layers)
+            # As in training, every window has the positions from the first on: what is carried is the memory.
+            state = state._replace(num_tokens=0, layers=layers)
+        output = model(input_ids=inputs["input_ids"], state=state)
+        state = output.state
+        yield indices, _losses_of_batch(output.logits, labels)
+
+
+def _losses_of_batch(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """Return the summed loss of each window, float64 (B,)."""
+    flat = logits.float().flatten(0, 1), labels.flatten()
+    each = nn.functional.cross_entropy(*flat, ignore_index=HIDDEN, reduction="none")
+    return each.view_as(labels).double().sum(1).cpu().numpy()
 
 
 def compare_losses(

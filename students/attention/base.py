@@ -77,6 +77,8 @@ class SelfAttention(nn.Module, ABC):
     option decides it and an instance says otherwise."""
     continues: ClassVar[bool] = True
     """Whether the causal form of a text in parts, each with the state that the last one left, is that of the whole."""
+    carries_segments: ClassVar[bool] = False
+    """Whether a text longer than a window is read window by window, each with what the last one left, in its paper."""
     options: ClassVar[Mapping[str, Option]] = {}
     """The mechanism's own options with their defaults; of a tuple of names, the first is the default."""
     limits: ClassVar[Mapping[str, Limits]] = {}

@@ -51,6 +51,7 @@ class CompressiveAttention(RelativeAttention):
     Transformer-XL's.
     """
 
+    carries_segments = True
     why_not_causal = None
     constant_state = True
     options = {"segment": 64, "memory": 64, "compressed": 16, "rate": 4}  # noqa: RUF012

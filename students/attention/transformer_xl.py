@@ -34,6 +34,7 @@ class TransformerXLAttention(RelativeAttention, HeadAttention):
 
     has_attention_map = True
     has_sparse_map = True
+    carries_segments = True
     why_not_causal = None
     constant_state = True
     options = {"segment": 64, "memory": 64}  # noqa: RUF012

@@ -10,7 +10,7 @@ from distill.data.labels import HIDDEN
 from distill.data.text_tokenizers import text_tokenizer
 from distill.data.text_windows import read_windows
 from distill.evaluation.text_metrics import TokenLosses, compare_losses, text_metrics, token_losses, unigram_loss
-from students import StudentConfig, StudentForCausalLM
+from students import ATTENTIONS, StudentConfig, StudentForCausalLM
 
 TEXT = "abab cdcd é abba\n" * 40
 
@@ -40,6 +40,26 @@ def test_the_loss_is_that_of_every_token_whatever_the_batches(windows, model, mo
     assert losses.counts.sum() == len(TEXT.encode()) - 1
     monkeypatch.setattr("distill.evaluation.text_metrics.LOGITS_AT_ONCE", 1)
     np.testing.assert_allclose(token_losses(model, windows, device="cpu").sums, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["transformer_xl", "compressive"])
+def test_a_memory_is_carried_from_window_to_window_where_the_paper_does(windows, attention, monkeypatch):
+    torch.manual_seed(0)
+    small = ATTENTIONS[attention].small_options
+    sizes = {"vocab_size": 261, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    options = {"attention": attention, "attention_options": dict(small), "causal": True, "initializer_range": 0.3}
+    model = StudentForCausalLM(StudentConfig(num_hidden_layers=2, max_position_embeddings=2048, **sizes, **options))
+    with torch.no_grad():
+        model.bert.embeddings.position_embeddings.weight.zero_()
+        ids = torch.from_numpy(windows.token_ids.astype(np.int64))[None]
+        labels = torch.from_numpy(windows.labels[windows.labels != HIDDEN])
+        whole = torch.nn.functional.cross_entropy(model.eval()(ids).logits[0], labels).item()
+    monkeypatch.setattr("distill.evaluation.text_metrics.PARTS", 1)
+    assert token_losses(model, windows, device="cpu").loss == pytest.approx(whole, rel=1e-4)
+    monkeypatch.setattr("distill.evaluation.text_metrics.PARTS", 5)
+    in_parts = token_losses(model, windows, device="cpu").loss
+    assert in_parts == pytest.approx(whole, rel=0.05)
+    assert in_parts != pytest.approx(whole, rel=1e-6)
 
 
 def test_bits_are_those_of_characters_not_of_bytes():
