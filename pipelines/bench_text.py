@@ -55,12 +55,14 @@ def main() -> int:
     import torch
 
     from distill.benchmark.growth import growth_exponent
+    from distill.models.loading import check_device
     from distill.utils.environment import describe_environment
     from distill.utils.files import write_atomically
     from distill.utils.progress import progress_bar
     from distill.utils.record_json import to_json
     from pipelines.run.text_steps import time_steps
 
+    check_device(options.device)
     check_sizes(options)
     grid = [(layers, length) for layers in options.layers for length in options.lengths]
     points = []

@@ -33,6 +33,7 @@ def main() -> int:
 
     sweep = parse_sweep(description=__doc__)
     grid = sweep_runs(sweep)
+    of_text = are_of_text(sweep)
     start = make_runner(sweep)
     waiting = [cell for cell in grid if not cell.finished]
     failures = {}
@@ -50,7 +51,7 @@ def main() -> int:
                 process.terminate()
             raise
 
-    write = write_of_texts if all(is_of_text(path) for path in sweep.configs) else write_of_tasks
+    write = write_of_texts if of_text else write_of_tasks
     failures = write(sweep, grid, failures)
     for name, reason in failures.items():
         print_error(f"{name}: {reason}")
@@ -87,12 +88,16 @@ def write_of_texts(sweep: "SweepConfig", grid: "list[SweepRun]", failures: dict[
     return failures
 
 
-def is_of_text(config: str) -> bool:
-    """Tell whether a configuration file is of task text."""
+def are_of_text(sweep: "SweepConfig") -> bool:
+    """Tell whether the runs are of task text; UserError where some are and others are not, as no table has both."""
     from distill.config.yaml_files import text_at
     from distill.tasks import TEXT
+    from distill.utils.errors import UserError
 
-    return text_at(Path(config), "task") == TEXT
+    tasks = [sweep.overrides.get("task") or text_at(Path(path), "task") for path in sweep.configs]
+    if TEXT in tasks and set(tasks) != {TEXT}:
+        raise UserError("sweep: configs mixes task text with tasks that have labels; make a sweep of each")
+    return TEXT in tasks
 
 
 command = partial(run, main)

@@ -126,20 +126,24 @@ class StudentForCausalLM(StudentLanguageModel, GenerationMixin):
         return CausalOutput(loss, logits, LanguageState(before + length, kept), hidden_states if shown else None)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, state: LanguageState | None = None, **keywords: Any
+        self,
+        input_ids: Tensor,
+        state: LanguageState | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Read the newest token alone where there is a state of those before it."""
-        refuse_early_pads(keywords.get("attention_mask"))
+        refuse_early_pads(attention_mask)
         continues = self.config.mechanism.continues
         if state is None or not continues:
             return {"input_ids": input_ids, "state": None}
         return {"input_ids": input_ids[:, state.num_tokens :], "state": state}
 
     def _update_model_kwargs_for_generation(
-        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **keywords: Any
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         model_kwargs["state"] = outputs["state"]
-        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **keywords)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def _reorder_cache(self, state: LanguageState, beam_idx: Tensor) -> LanguageState:
         """Return the state of the beams at ``beam_idx``."""

@@ -10,7 +10,7 @@ from transformers import AutoConfig, BertForMaskedLM, PreTrainedModel
 from distill.config.schema import BYTE, WORDPIECE, Config, ScratchConfig
 from distill.data.batching import padded_length
 from distill.data.splits import Splits
-from distill.data.text_tokenizers import text_tokenizer
+from distill.data.text_tokenizers import text_tokenizer, unit_of
 from distill.models.checkpoints import checkpoint_problem, weights_problem
 from distill.models.own_memory import in_own_memory
 from distill.tasks import CAUSAL, MASKED, Task
@@ -23,10 +23,13 @@ CLASSES: dict[str, Any] = {CAUSAL: StudentForCausalLM, MASKED: StudentForMaskedL
 HEAD = "cls."
 
 
-def load_language_model(checkpoint: str, task: Task, seed: int, max_length: int, key: str) -> Teacher:
+def load_language_model(
+    checkpoint: str, task: Task, seed: int, max_length: int, key: str, unit: str | None = None
+) -> Teacher:
     """Load a causal model of this project, or a masked one of it or of BERT's own.
 
-    A BERT without its masked-LM head gets a new one, and is then not trained yet.
+    A BERT without its masked-LM head gets a new one, and is then not trained yet. It must read tokens of the ``unit``,
+    where one is given.
 
     Raises:
         UserError: it cannot be read, is of another kind, has another attention than softmax, or too few positions.
@@ -44,14 +47,15 @@ def load_language_model(checkpoint: str, task: Task, seed: int, max_length: int,
     fits = (ours and config.causal == (kind == CAUSAL)) or (kind == MASKED and config.model_type == "bert")
     if not fits:
         others = "a causal model that this project trained" if kind == CAUSAL else "a BERT with its masked-LM head"
-        raise UserError(
-            f"{who} is {config.model_type!r}, no {kind} language model; give {others}, or null for a new one"
-        )
+        its_own = (CAUSAL if config.causal else MASKED) if ours else f"of type {config.model_type!r}"
+        raise UserError(f"{who} is {its_own}, no {kind} language model; give {others}, or null for a new one")
     if ours and config.attention != "softmax":
         raise UserError(
             f"{who} has {config.attention} attention; give the model with softmax attention that it came of"
         )
     tokenizer = load_tokenizer(checkpoint)
+    if unit not in (None, unit_of(tokenizer)):
+        raise UserError(f"data.text_unit is {unit!r} but {who} reads {unit_of(tokenizer)}s; leave data.text_unit out")
     if config.max_position_embeddings < max_length:
         raise UserError(
             f"data.max_length is {max_length} but {who} has {config.max_position_embeddings} positions; give fewer"
@@ -102,7 +106,8 @@ def starting_language_model(config: Config, task: Task, splits: Splits, finished
     length, seed = config.data.max_length, config.seed
     checkpoint = str(finished) if finished is not None else config.teacher.checkpoint
     if checkpoint is not None:
-        loaded = load_language_model(checkpoint, task, seed, length, "teacher.checkpoint")
+        unit = config.data.text_unit
+        loaded = load_language_model(checkpoint, task, seed, length, "teacher.checkpoint", unit)
         return Teacher(loaded.model, loaded.tokenizer, loaded.is_trained or finished is not None)
     text = splits.train.texts[0][0]
     return language_model_from_scratch(config.teacher.scratch, task, config.data.text_unit, text, length, seed)

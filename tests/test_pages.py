@@ -13,7 +13,17 @@ from distill.config.parsing import parse_command
 from distill.reporting.result_pages import TABLES, find_pages
 from distill.sweeps.schema import parse_sweep
 from distill.utils.errors import UserError
-from pipelines import bench_gpu, bench_kernels, bench_mechanisms, bench_repeatability, cache, compare, export, results
+from pipelines import (
+    bench_gpu,
+    bench_kernels,
+    bench_mechanisms,
+    bench_repeatability,
+    bench_text,
+    cache,
+    compare,
+    export,
+    results,
+)
 from students import ATTENTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +43,7 @@ LINES = {
 PARSERS = {
     "distill": parse_command,
     "finetune_teacher": parse_command,
+    "bench_text": bench_text.parse,
     "bench_training": parse_command,
     "sweep": parse_sweep,
     "compare": compare.parse,

@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.config.choices import CHOICES
 from distill.config.require import require, require_choice
-from distill.config.schema import EXACT_FORM, FIRST_TOKEN, PACKED, SCRATCH, Config
+from distill.config.schema import EXACT_FORM, FIRST_TOKEN, IMPORTANCE, PACKED, SCRATCH, Config
 from distill.tasks import CAUSAL, TEXT
 from distill.utils.errors import UserError
 
@@ -43,7 +43,8 @@ def check_text(config: Config, attentions: Mapping[str, Any] | None) -> None:
         require(config.baseline.epochs != 0, "baseline.epochs", 0, "it trains the student where teacher.epochs is 0")
         way_out = "without a teacher there is nothing to distil; write stages: auto, or let teacher.epochs be null"
         require(not config.stages, "stages", [stage.name for stage in config.stages], way_out)
-        require(config.teacher.checkpoint is None, "teacher.checkpoint", config.teacher.checkpoint, "0 teacher.epochs")
+        none = "with teacher.epochs 0 there is no teacher; leave it out"
+        require(config.teacher.checkpoint is None, "teacher.checkpoint", config.teacher.checkpoint, none)
 
 
 def _check_attention(config: Config, attentions: Mapping[str, Any], is_causal: bool) -> None:
@@ -65,6 +66,9 @@ def _check_what_it_has_not(config: Config) -> None:
         require(
             value is None, f"{key}.{name}", value, "task text makes its student of the teacher's layers; leave it out"
         )
+    is_map = student.layer_map == IMPORTANCE
+    way_out = "it asks what a teacher decides; give even, first, last or a list"
+    require(not is_map, f"{key}.layer_map", IMPORTANCE, way_out)
     require(
         student.exact_up_to == 0, f"{key}.exact_up_to", student.exact_up_to, "task text has no short texts; give 0"
     )

@@ -1,11 +1,12 @@
 """Tokenizers of language models: bytes, characters, words, or word pieces."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distill.config.schema import BYTE, CHARACTER, WORD, WORDPIECE
@@ -23,7 +24,8 @@ def text_tokenizer(unit: str, text: str, vocabulary_size: int) -> PreTrainedToke
     and the end of a line is one, as in WikiText-2 and the Penn Treebank.
     """
     if unit == WORDPIECE:
-        return train_tokenizer(text.splitlines(), vocabulary_size)
+        pieces = train_tokenizer(text.splitlines(), vocabulary_size).backend_tokenizer
+        return _wrap(pieces, unit)
     splitter: Any
     each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     if unit == BYTE:
@@ -33,16 +35,23 @@ def text_tokenizer(unit: str, text: str, vocabulary_size: int) -> PreTrainedToke
         units, splitter = most_frequent(text, vocabulary_size), each
     else:
         assert unit == WORD, unit
-        units = most_frequent(text.replace("\n", " \n ").split(" "), vocabulary_size)
+        units = most_frequent(re.findall(r"\n|[^\s]+", text), vocabulary_size)
         line_ends = pre_tokenizers.Split("\n", "isolated")
         splitter = pre_tokenizers.Sequence([line_ends, pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed")])
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *units])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel() if unit == BYTE else decoders.Fuse() if unit == CHARACTER else None
+    return _wrap(tokenizer, unit)
+
+
+def _wrap(tokenizer: Tokenizer, unit: str) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that adds nothing to a text and says what its unit is."""
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     pad, unknown, first, last, mask = SPECIAL_TOKENS
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        text_unit=unit,
         pad_token=pad,
         unk_token=unknown,
         cls_token=first,
@@ -52,22 +61,31 @@ def text_tokenizer(unit: str, text: str, vocabulary_size: int) -> PreTrainedToke
     )
 
 
+def unit_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the unit of a tokenizer of :func:`text_tokenizer`; word pieces of any other."""
+    return str(tokenizer.init_kwargs.get("text_unit", WORDPIECE))
+
+
 def most_frequent(units: str | list[str], vocabulary_size: int) -> list[str]:
     """Return the different units, the most frequent first and alike ones in order, as many as there is room for."""
     counts = Counter(units)
-    counts.pop("", None)
+    for name in SPECIAL_TOKENS:  # one that stands in a text is a word like any other, and unknown
+        counts.pop(name, None)
     ranked = sorted(counts, key=lambda unit: (-counts[unit], unit))
     return ranked[: max(1, vocabulary_size - len(SPECIAL_TOKENS))]
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Return the tokens of a text, without special ones: int32 (T,)."""
+    """Return the tokens of a text, int32 (T,); no special ones, not even where the text has their names."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
+    backend.encode_special_tokens = True
     parts = list(lines_together(text))
     with progress_bar(parts, name="tokenise", unit="part", leave=False, disable=len(parts) < 20) as bar:
         rows = [np.array(backend.encode(part, add_special_tokens=False).ids, np.int32) for part in bar]
-    return np.concatenate(rows) if rows else np.zeros(0, np.int32)
+    ids = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+    # A word that is spelt as a special token is no such token, but one that the vocabulary does not have.
+    return np.where(np.isin(ids, tokenizer.all_special_ids), tokenizer.unk_token_id, ids).astype(np.int32)
 
 
 def lines_together(text: str) -> Iterator[str]:

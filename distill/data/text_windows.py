@@ -24,6 +24,15 @@ class TextWindows(TokenizedExamples):
 
     characters_per_token: float = 1.0
     """Of the whole text."""
+    unknown_share: float = 0.0
+    """Of its tokens, those that the vocabulary does not have."""
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The tokens of all windows, those that were masked in their places; of a causal model each is the next."""
+        place = np.arange(self.labels.shape[1]) < self.lengths[:, None]
+        wanted = self.labels[place]
+        return np.where(wanted == HIDDEN, self.token_ids, wanted)
 
 
 def read_windows(
@@ -76,6 +85,7 @@ def read_windows(
         ids=np.array(kept, np.int64),
         pad_token_id=tokenizer.pad_token_id or 0,
         characters_per_token=len(text) / len(tokens),
+        unknown_share=float((tokens == tokenizer.unk_token_id).mean()),
     )
 
 

@@ -21,7 +21,7 @@ from distill.evaluation.record_parts import (
     StageEntry,
     UnlabelledEntry,
 )
-from distill.tasks import CUSTOM
+from distill.tasks import CUSTOM, TEXT
 from distill.utils.errors import UserError
 from distill.utils.files import read_json, write_atomically
 from distill.utils.record_json import ADDED_LATER, JsonObject, from_json, to_json
@@ -80,6 +80,8 @@ def parse_record(value: Any, where: str = "record") -> Record:
     """
     if isinstance(value, dict) and isinstance(value.get("schema"), int) and value["schema"] != SCHEMA:
         raise UserError(f"{where}: schema {value['schema']} is unknown; this version reads schema {SCHEMA}")
+    if isinstance(value, dict) and value.get("task") == TEXT:
+        raise UserError(f"{where}: it is of a language model; this is for models of tasks with labels")
     record = from_json(Record, value, where)
     for role in ("teacher", "student"):
         path, metrics = f"models.{role}.metrics", record.models[role].metrics

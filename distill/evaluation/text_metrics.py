@@ -4,7 +4,7 @@ Shapes: n windows, B of a batch, N tokens of a window, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +53,14 @@ def text_metrics(losses: TokenLosses) -> dict[str, float]:
     return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_character": bits}
 
 
-def unigram_loss(train: TextWindows, validation: TextWindows, vocabulary: int) -> float:
-    """Return the loss, in nats, of predicting every token by how often it occurs in train, each once more."""
-    counts = np.bincount(train.labels[train.labels != HIDDEN], minlength=vocabulary) + 1.0
+def unigram_loss(train: TextWindows, validation: TextWindows, vocabulary: int, never: Sequence[int] = ()) -> float:
+    """Return the loss, in nats, of predicting every token by how often it occurs in train, each once more.
+
+    Args:
+        never: tokens that are not predicted: those that stand around every window of a masked model.
+    """
+    counts = np.bincount(train.tokens, minlength=vocabulary) + 1.0
+    counts[list(never)] = 1.0
     wanted = validation.labels[validation.labels != HIDDEN]
     return float(-np.log(counts / counts.sum())[wanted].mean())
 

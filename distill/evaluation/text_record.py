@@ -29,6 +29,8 @@ class LanguageModelEntry(JsonObject):
     layers: int | None
     attention: str | None
     reason: str | None = None
+    note: str | None = None
+    """What its figures do not mean, where that is not plain."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TextRecord(JsonObject):
     num_tokens: int
     """That were predicted there."""
     characters_per_token: float
+    unknown_share: float
+    """Of the split's tokens, those that the vocabulary does not have."""
     train_tokens: int
     """Of one pass."""
     unigram_loss: float

@@ -60,6 +60,8 @@ def load_classifier(folder: Path | str, role: str, *, trust_remote_code: bool = 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         check_size(config, folder, who)
+        if any(name.endswith(("ForCausalLM", "ForMaskedLM")) for name in config.architectures or ()):
+            raise UserError(f"{who} is a language model; give a fine-tuned classifier")
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,

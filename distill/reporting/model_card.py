@@ -6,14 +6,17 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from distill.evaluation.record import Record, dataset, model_metrics
+from distill.evaluation.text_record import TextRecord
 from distill.reporting.base_model import BaseModel
 from distill.reporting.card_sections import base_section, data_section, labels_section, limits_section, use_section
 from distill.reporting.formatting import metric_label
 from distill.reporting.measurement_tables import alternative_cells, memory_cells, speed_cells
 from distill.reporting.record_tables import model_cells, stage_cells
 from distill.reporting.tables import Table, markdown_cells, without_gaps
+from distill.reporting.text_report import model_cells as language_model_cells
+from distill.reporting.text_report import verdict
 from distill.reporting.verdict import verdict_sentences
-from distill.tasks import TASKS, Task
+from distill.tasks import CAUSAL, TASKS, Task
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
 
@@ -62,6 +65,36 @@ def write_export_card(folder: Path, name: str, task: Task, export: str) -> Path:
         tags=["knowledge-distillation"],
     )
     body = [f"# {name}", use_section(folder, task), labels_section(folder, task), export]
+    return _write_card(folder / "README.md", data, body)
+
+
+def write_language_model_card(record: TextRecord, folder: Path) -> Path:
+    """Write ``README.md`` into the folder of a language model's student and return its path."""
+    is_causal = record.model == CAUSAL
+    student = record.models["student"]
+    name = f"{student.attention}-{student.layers}-layers-{record.data_name}"
+    data = ModelCardData(
+        model_name=name,
+        library_name="transformers",
+        pipeline_tag="text-generation" if is_causal else "fill-mask",
+        tags=["knowledge-distillation", "efficient-attention", str(student.attention)],
+    )
+    kind = "AutoModelForCausalLM" if is_causal else "AutoModelForMaskedLM"
+    last = (
+        "tokenizer.decode(model.generate(**tokens, max_new_tokens=50)[0])" if is_causal else "model(**tokens).logits"
+    )
+    use = [
+        "```python",
+        f"from transformers import AutoTokenizer, {kind}",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        f'model = {kind}.from_pretrained("FOLDER", trust_remote_code=True)',
+        'tokens = tokenizer("the", return_tensors="pt")',
+        last,
+        "```",
+    ]
+    cells = without_gaps(language_model_cells(record))
+    body = [f"# {name}", " ".join(verdict(record)), "\n".join(use), markdown_cells(cells)]
     return _write_card(folder / "README.md", data, body)
 
 

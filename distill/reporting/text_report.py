@@ -47,6 +47,10 @@ def model_cells(record: TextRecord) -> Table:
     notes: tuple[str, ...] = ("lower is better; brackets: 95 % interval, paired bootstrap over windows",)
     if (alone := record.models.get("baseline")) is not None and alone.metrics is not None:
         notes += ("baseline = the student's architecture trained on the text alone",)
+    said = {entry.note: role for role, entry in reversed(list(record.models.items())) if entry.note}
+    notes += tuple(f"{role}: {note}" for note, role in said.items())
+    if record.unknown_share > 0:
+        notes += (f"{100 * record.unknown_share:.1f} % of the tokens are unknown, and predicted as such",)
     title = f"{record.data_name}: {record.split}, {record.num_tokens:,} tokens in windows of {record.max_length}"
     return Table(title, headers, tuple(rows), notes)
 

@@ -62,8 +62,10 @@ def text_cells(runs: Runs) -> Table:
         )
     fixed = ("student", "attention", "layers", "tokens", "seeds", *LABELS.values())
     headers = (*fixed, "teacher / student, perplexity", "ms a step", "MB kept for the backward pass")
-    notes = ("lower is better; steps were timed at the end of each run, perhaps beside others",)
-    return Table("Language models", headers, tuple(rows), notes)
+    notes = ["lower is better; steps were timed at the end of each run, perhaps beside others"]
+    said = {entry.note: str(entry.attention) for each in runs.values() if (entry := each[0].models["student"]).note}
+    notes += [f"{attention}: {note}" for note, attention in said.items()]
+    return Table("Language models", headers, tuple(rows), tuple(notes))
 
 
 def mean_of(records: list[TextRecord], metric: str) -> float:

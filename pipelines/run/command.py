@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from distill.config.parsing import parse_command
 from distill.config.validation import check_config
 from distill.utils.cli import quick_imports
+from distill.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.run.context import DistillationSetup, RunContext
@@ -31,6 +32,8 @@ def prepare_command(
         from students import STUDENTS
 
     check_config(config, STUDENTS)
+    if teacher_alone and config.teacher.epochs == 0:
+        raise UserError("teacher.epochs is 0: that is no teacher; give more than 0, or null to have it chosen")
     if only_check:
         return None, check_run(config, teacher_alone=teacher_alone)
     return prepare_run(config, raise_on_error, teacher_alone=teacher_alone), 0

@@ -110,7 +110,10 @@ def prepare_run(
     accelerator = make_accelerator(config)
     check_same_precision(accelerator)
     if config.task == TEXT:
-        return open_text_run(config, accelerator, folder, report)
+        context, setup, student = open_text_run(config, accelerator, folder)
+        report(look_at_language_models(context, setup, student))
+        print_plan(context, setup, student, teacher_alone=teacher_alone)
+        return context, setup
     context = make_context(config, accelerator, folder)
     setup = make_setup(context)
     print_banner(context, setup)
@@ -189,6 +192,15 @@ def look_at_models(context: RunContext, setup: DistillationSetup, student: PreTr
     yield from look_at_memory(context, setup, student)
     if context.run.accelerator.is_main_process:
         yield from check_disk(disk_by_folder(context, setup, student, training_phases(context, setup, student)))
+
+
+def look_at_language_models(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+) -> Iterator[Finding]:
+    """Check the student as it will be, and memory."""
+    yield from check_features(student, context.config.student)
+    yield from check_stages(student, setup.stages)
+    yield from look_at_memory(context, setup, student)
 
 
 def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:

@@ -1,7 +1,8 @@
 """A run of task text: its data in windows, its teacher, and the phases, which are those of every run."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
+
+from transformers import PreTrainedModel
 
 from distill.config.schema import Config
 from distill.config.text_recipe import choose_text_recipe
@@ -12,7 +13,6 @@ from distill.training.accelerator import RunAccelerator, end_training, main_proc
 from distill.training.context import TrainingContext
 from distill.training.run_folder import RunFolder
 from distill.utils.files import copy_directory
-from distill.utils.findings import Finding
 from pipelines.run.baseline import train_baseline
 from pipelines.run.context import DistillationSetup, RunContext, open_run_folder, student_layer_map
 from pipelines.run.publish import publish
@@ -24,12 +24,9 @@ from teachers.finetuning import starting_teacher
 
 
 def open_text_run(
-    config: Config, accelerator: RunAccelerator, folder: RunFolder, report: Callable[[Iterable[Finding]], None]
-) -> tuple[RunContext, DistillationSetup]:
-    """Read the text and build the models as they start; nothing is written yet.
-
-    Args:
-        report: takes the findings.
+    config: Config, accelerator: RunAccelerator, folder: RunFolder
+) -> tuple[RunContext, DistillationSetup, PreTrainedModel]:
+    """Read the text and build the models as they start, the student to be looked at; nothing is written yet.
 
     Raises:
         UserError: the text or a model cannot be read, or they do not fit each other.
@@ -65,9 +62,8 @@ def open_text_run(
     )
     context = replace(context, config=config)
     student = build_student(context, setup.start, setup, quiet=True)
-    report([])
     accelerator.print("\n".join(banner(context, setup, sum(each.numel() for each in student.parameters()))))
-    return context, setup
+    return context, setup, student
 
 
 def banner(context: RunContext, setup: DistillationSetup, parameters: int) -> list[str]:

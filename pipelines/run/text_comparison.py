@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from distill.config.schema import BYTE, CHARACTER, StageConfig
-from distill.data.labels import HIDDEN
+from distill.config.schema import BYTE, CHARACTER
 from distill.data.text_corpus import VALIDATION
+from distill.data.text_tokenizers import unit_of
 from distill.data.text_windows import TextWindows
 from distill.evaluation.predictions_file import write_predictions
 from distill.evaluation.record_parts import Interval, StageEntry
@@ -26,8 +26,9 @@ from distill.evaluation.text_record import (
     write_text_record,
 )
 from distill.models.flops import attention_name
+from distill.reporting.model_card import write_language_model_card
 from distill.reporting.text_report import write_text_report
-from distill.tasks import TEXT
+from distill.tasks import CAUSAL, TEXT
 from distill.training.accelerator import autocast_dtype
 from distill.utils.environment import describe_environment
 from distill.utils.record_json import from_json, unmeasured
@@ -60,7 +61,7 @@ def compare_language_models(
     train: Any = setup.train
     vocabulary = len(setup.tokenizer)
     results = [folder.result(stage.name) or {} for stage in setup.stages]
-    unit = config.data.text_unit or ("wordpiece" if config.model == "masked" else BYTE)
+    unit = unit_of(setup.tokenizer)
     record = TextRecord(
         schema=SCHEMA,
         task=TEXT,
@@ -72,8 +73,9 @@ def compare_language_models(
         num_examples=len(windows),
         num_tokens=int(losses["student"].counts.sum()),
         characters_per_token=windows.characters_per_token,
-        train_tokens=int((train.labels != HIDDEN).sum()),
-        unigram_loss=unigram_loss(train, windows, vocabulary),
+        unknown_share=windows.unknown_share,
+        train_tokens=len(train.token_ids),
+        unigram_loss=unigram_loss(train, windows, vocabulary, around_windows(config.model, setup)),
         main_metric="bits_per_character" if unit in (BYTE, CHARACTER) else "perplexity",
         seed=config.seed,
         models={role: describe(model, losses.get(role)) for role, model in models.items()},
@@ -90,6 +92,7 @@ def compare_language_models(
         frame[f"{role}_loss"] = each.sums
     write_predictions(frame, folder.path / "predictions.parquet")
     write_text_record(record, folder.record)
+    write_language_model_card(record, folder.student)
     context.run.accelerator.print("\n" + write_text_report(record, folder.path))
     context.run.accelerator.print(f"\nreport: {folder.path / 'report.html'}")
 
@@ -108,25 +111,53 @@ def describe(model: PreTrainedModel | None, losses: TokenLosses | None) -> Langu
         return unmeasured(LanguageModelEntry, reason="there is no such model in this run")
     layers = getattr(model.config, "num_hidden_layers", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return LanguageModelEntry(text_metrics(losses), parameters, layers, attention_name(model.config))
+    size = parameters, layers, attention_name(model.config)
+    return LanguageModelEntry(text_metrics(losses), *size, note=what_it_is_not(model))
+
+
+def what_it_is_not(model: Any) -> str | None:
+    """Return what a reader might take a model's figures for that they are not."""
+    if not getattr(model.config, "causal", False):
+        return "of masked tokens, predicted from both sides: no figure of writing, and no length of a code"
+    if not model.config.mechanism.continues:
+        return "which earlier tokens a token meets depends on later ones: not the loss of writing token by token"
+    return None
+
+
+def around_windows(kind: str | None, setup: DistillationSetup) -> list[int]:
+    """Return the special tokens that stand around every window of a masked model."""
+    tokenizer: Any = setup.tokenizer
+    return [] if kind == CAUSAL else [tokenizer.cls_token_id, tokenizer.sep_token_id]
 
 
 def curves(context: RunContext, setup: DistillationSetup) -> dict[str, LossCurve]:
-    """Return the training losses of the phases that learn from the text alone."""
-    phases: dict[str, tuple[str, StageConfig]] = {"baseline": ("baseline", baseline_stage(context.config, setup))}
-    if context.config.teacher.epochs == 0:
-        phases = {"student": phases["baseline"]}
-    elif not setup.source.is_trained or context.config.teacher.checkpoint is None:
-        phases["teacher"] = ("teacher", finetuning_stage(context.config))
+    """Return the training losses of the phases that learned from the text alone."""
+    phases = {"teacher": finetuning_stage(context.config), "baseline": baseline_stage(context.config, setup)}
     found = {}
-    for role, (name, stage) in phases.items():
-        history: Sequence[Mapping[str, float]] = (context.folder.result(name) or {}).get("history") or ()
-        each = stage.batch_size * context.config.data.max_length
-        kept = history[:: max(1, len(history) // MOST_POINTS)]
-        found[role] = LossCurve(
-            tuple(int(line["step"]) * each for line in kept), tuple(float(line["labels"]) for line in kept)
-        )
+    for name, stage in phases.items():
+        history = (context.folder.result(name) or {}).get("history") or []
+        role = "student" if name == "baseline" and context.config.teacher.epochs == 0 else name
+        if history:
+            found[role] = loss_curve(history, len(setup.train), stage.batch_size, context.config.data.max_length)
     return found
+
+
+def loss_curve(history: Sequence[Mapping[str, float]], rows: int, batch_size: int, length: int) -> LossCurve:
+    """Return a curve of at most `MOST_POINTS` entries, each the mean of the lines of a history since the one before.
+
+    Args:
+        history: its lines have ``step``, at equal distances but for the last, and ``labels``, the mean since then.
+        rows: windows of train, each of ``length`` tokens; a last batch of an epoch may have fewer than the others.
+    """
+    per_epoch = -(-rows // batch_size)
+    group = -(-len(history) // MOST_POINTS)
+    groups = [history[start : start + group] for start in range(0, len(history), group)]
+    tokens, losses = [], []
+    for lines in groups:
+        epochs, steps = divmod(int(lines[-1]["step"]), per_epoch)
+        tokens.append((epochs * rows + min(steps * batch_size, rows)) * length)
+        losses.append(float(np.mean([line["labels"] for line in lines])))
+    return LossCurve(tuple(tokens), tuple(losses))
 
 
 def training_steps(

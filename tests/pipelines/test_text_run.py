@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from distill.evaluation.text_record import read_text_record
 from distill.training.loop import StageTrainer
+from pipelines import compare, export, finetune_teacher
 from pipelines.distill import main
+from pipelines.run.text_comparison import loss_curve
 
 WORDS = ["the cat sat on the mat", "a dog ate the bone", "the sun rose over the hill"]
 QUICK = (
@@ -80,8 +82,13 @@ def test_a_run_leaves_what_its_report_speaks_of(monkeypatch, text, tmp_path, cap
     assert (folder / "report.html").exists()
     assert (folder / "plots" / "curves.png").exists()
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
-    ids = tokenizer("the cat", return_tensors="pt", add_special_tokens=False)["input_ids"]
-    assert auto.from_pretrained(folder / "student")(ids).logits.shape == (1, 7, len(tokenizer))
+    read = tokenizer("the cat", return_tensors="pt")
+    model = auto.from_pretrained(folder / "student")
+    assert model(read["input_ids"]).logits.shape == (*read["input_ids"].shape, len(tokenizer))
+    if kind == "causal":
+        assert read["input_ids"].shape == (1, 7)
+        assert model.generate(**read, max_new_tokens=3, pad_token_id=0).shape == (1, 10)
+    assert "student" in (folder / "student" / "README.md").read_text()
     again = (folder / "record.json").read_bytes()
     assert run(monkeypatch, text, folder, *more) == 0
     assert "is finished" in capsys.readouterr().out
@@ -98,7 +105,7 @@ def test_one_model_alone_has_no_teacher(monkeypatch, text, tmp_path):
     assert record.models["teacher"].reason
     assert not record.retention
     assert record.models["student"].metrics["loss"] < record.unigram_loss
-    assert record.curves["student"].tokens[-1] > record.train_tokens
+    assert record.curves["student"].tokens[-1] == 8 * record.train_tokens
     model = AutoModelForCausalLM.from_pretrained(folder / "student")
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     ids = tokenizer("the cat", return_tensors="pt", add_special_tokens=False)["input_ids"]
@@ -151,6 +158,7 @@ def test_a_finished_model_is_a_teacher(monkeypatch, text, tmp_path):
         (("--student.num_layers", 5), "student.num_layers"),
         (("--teacher.checkpoint", "no-such-folder/x"), "teacher.checkpoint no-such-folder/x"),
         (("--model", "null"), "choose one of causal, masked"),
+        (("--student.layer_map", "importance"), "student.layer_map is 'importance'"),
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_no_folder(monkeypatch, text, tmp_path, capsys, more, said):
@@ -160,3 +168,33 @@ def test_mistakes_end_in_one_line_and_leave_no_folder(monkeypatch, text, tmp_pat
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_curve_counts_what_was_read_and_means_what_lies_between():
+    history = [
+        {"step": step, "labels": float(step)} for step in range(1, 8)
+    ]  # 3 steps an epoch, the last of 2 windows
+    curve = loss_curve(history, rows=10, batch_size=4, length=100)
+    assert curve.tokens == (400, 800, 1000, 1400, 1800, 2000, 2400)
+    assert curve.loss == (1, 2, 3, 4, 5, 6, 7)
+    many = [{"step": step, "labels": 1.0 + step % 2} for step in range(1, 402)]
+    thin = loss_curve(many, rows=1000, batch_size=1, length=1)
+    assert len(thin.tokens) <= 200
+    assert thin.tokens[-1] == 401
+    assert thin.loss[0] == pytest.approx(4 / 3 + 1 / 3, abs=0.2)
+
+
+def test_a_causal_folder_is_no_classifier(monkeypatch, text, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert run(monkeypatch, text, folder, "--teacher.epochs", 0, "--student.attention", "linear") == 0
+    capsys.readouterr()
+    for command, options in (
+        (export.main, ("--student", folder / "student", "--output", tmp_path / "x.onnx")),
+        (compare.main, ("--teacher", folder / "student", "--student", folder / "student", "--task", "sst2")),
+        (finetune_teacher.main, ("--config", "configs/text.yaml", "--data.dir", text, "--teacher.epochs", 0)),
+    ):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert call(monkeypatch, command, *options) == 2
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1
+        assert "language model" in errors or "no teacher" in errors

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from distill.config.schema import TEXT_UNITS
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
-from distill.data.text_tokenizers import text_tokenizer, token_ids
+from distill.data.text_tokenizers import text_tokenizer, token_ids, unit_of
 from distill.data.text_windows import read_windows
 from distill.utils.errors import UserError
 
@@ -43,10 +43,34 @@ def test_the_most_frequent_words_are_kept():
 
 
 @pytest.mark.parametrize("unit", TEXT_UNITS)
+def test_names_of_special_tokens_are_text_like_any_other(unit):
+    text = "a [PAD] b [MASK] c [UNK] .\n" * 20
+    tokenizer = text_tokenizer(unit, text, 100)
+    ids = token_ids(text, tokenizer)
+    assert not set(ids.tolist()) & {tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.cls_token_id}
+    assert ids.max() < len(tokenizer)
+    assert len(tokenizer.get_vocab()) == len(tokenizer)
+
+
+def test_words_of_the_vocabulary_are_those_that_the_tokenizer_finds():
+    text = "one\ttwo\u00a0three\u3000four\u2028five\x85six\n" * 5
+    tokenizer = text_tokenizer("word", text, 100)
+    assert tokenizer.unk_token_id not in token_ids(text, tokenizer)
+
+
+@pytest.mark.parametrize("unit", TEXT_UNITS)
+def test_nothing_is_added_to_a_prompt(unit):
+    tokenizer = text_tokenizer(unit, TEXT, 200)
+    assert np.array_equal(tokenizer("The cat")["input_ids"], token_ids("The cat", tokenizer))
+    assert unit_of(tokenizer) == unit
+
+
+@pytest.mark.parametrize("unit", TEXT_UNITS)
 def test_a_saved_tokenizer_reads_the_same(unit, tmp_path):
     tokenizer = text_tokenizer(unit, TEXT, 200)
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
+    assert unit_of(again) == unit
     assert np.array_equal(token_ids(TEXT, again), token_ids(TEXT, tokenizer))
     assert np.array_equal(again(TEXT, add_special_tokens=False)["input_ids"], token_ids(TEXT, tokenizer))
 
@@ -102,6 +126,8 @@ def test_masked_windows_hide_what_they_ask_for():
     assert 0.12 < asked.sum() / len(tokens) < 0.18
     assert 0.7 < (hidden == tokenizer.mask_token_id).mean() < 0.9
     assert 0.05 < (hidden == wanted).mean() < 0.17
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert np.array_equal(windows.tokens[~np.isin(windows.tokens, special)], tokens)
     again, _, _ = windows_of("masked", length=32, whole=True)
     assert np.array_equal(again.token_ids, windows.token_ids)
 

@@ -34,6 +34,7 @@ def record(loss, seed=42, attention="linear", length=128):
         num_examples=10,
         num_tokens=1280,
         characters_per_token=1.0,
+        unknown_share=0.0,
         train_tokens=5000,
         unigram_loss=3.2,
         main_metric="bits_per_character",
