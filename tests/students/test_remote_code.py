@@ -5,7 +5,7 @@ from helpers.closeness import LAST_BITS, assert_close
 from helpers.small_students import batch, logits_elsewhere, run_elsewhere, student
 from transformers import BertTokenizer
 
-from students import ATTENTIONS
+from students import ATTENTIONS, StudentConfig, StudentForCausalLM
 
 ELSEWHERE = """
 import json, sys, torch
@@ -89,3 +89,40 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
     }
     student().save_pretrained(tmp_path / "other_rank", is_main_process=False)
     assert not list((tmp_path / "other_rank").glob("*.py"))
+
+
+WRITES = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+folder = sys.argv[1]
+batch = {name: torch.tensor(rows) for name, rows in json.load(sys.stdin).items()}
+results = {}
+for name in sys.argv[2:]:
+    model = AutoModelForCausalLM.from_pretrained(f"{folder}/{name}", trust_remote_code=True)
+    given = batch["input_ids"][:1]
+    mask = torch.ones_like(given)
+    written = model.generate(given, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    results[name] = written.tolist()
+assert "students" not in sys.modules
+print(json.dumps(results))
+"""
+
+
+def test_language_models_write_without_this_repository(tmp_path):
+    models = {}
+    for name, attention in ATTENTIONS.items():
+        if attention.why_not_causal is None:
+            torch.manual_seed(0)
+            options = {"attention_options": dict(attention.small_options), "num_hidden_layers": 1, "vocab_size": 30}
+            sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+            models[name] = StudentForCausalLM(StudentConfig(attention=name, causal=True, **sizes, **options)).eval()
+            models[name].save_pretrained(tmp_path / "models" / name)
+    given = {"input_ids": [[5, 9, 7, 11, 3]]}
+    tensors = {name: torch.tensor(rows) for name, rows in given.items()}
+    found = run_elsewhere(WRITES, tensors, tmp_path, str(tmp_path / "models"), *models)
+    for name, model in models.items():
+        mask = torch.ones(1, 5, dtype=torch.long)
+        written = model.generate(
+            tensors["input_ids"], attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0
+        )
+        assert found[name] == written.tolist()
