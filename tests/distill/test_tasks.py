@@ -8,7 +8,7 @@ from distill.utils.errors import UserError
 
 
 def test_names_are_the_published_ones():
-    names = "cola sst2 mrpc stsb qqp mnli qnli rte wnli imdb klue_tc klue_nli klue_sts custom"
+    names = "cola sst2 mrpc stsb qqp mnli qnli rte wnli imdb klue_tc klue_nli klue_sts text custom"
     assert sorted(task_names()) == sorted(names.split())
 
 
