@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Any, TypeVar
 
 from distill.evaluation.record import Record, model_metrics
@@ -129,22 +130,37 @@ def repeatability(records: Records) -> list[str]:
     return markdown_table([*heads, "points at which all are", "teacher against itself: interval contains 1"], rows)
 
 
-NARROW = {"performer-5x192": "5 x 192 x 192", "performer-5x256": "5 x 256 x 512"}
-"""Students of configs/sweeps/narrow.yaml: layers, width, feed-forward units."""
+NARROW = {
+    "performer-5x192": ("5 x 192 x 192", (42,)),
+    "performer-5x256x256": ("5 x 256 x 256", (42, 43, 44)),
+    "performer-5x256": ("5 x 256 x 512", (42,)),
+}
+"""Students of configs/sweeps/narrow.yaml: layers, width, feed-forward units, and the seeds of their records."""
 NARROW_LENGTHS = (16, 32, 128, 512)
 
 
 def deployed(records: Records) -> list[str]:
     """Narrow students and their teachers as int8 files: how fast on one thread, and what they keep of the teachers."""
     rows = []
-    for student, shape in NARROW.items():
-        runs = {task: records.record(f"narrow/{task}-{student}") for task in FIVE_TASKS}
-        files = {task: only(each for each in run.deployments if each.dtype == "int8") for task, run in runs.items()}
-        in_torch, file = points_by_length(records.record(f"narrow/speed-{student}")), files["mrpc"]
-        exported = {each.length: each for each in file.speed if (each.batch_size, each.threads) == (1, 1)}
-        speeds = [known(in_torch[each].speedup) * known(exported[each].speedup) for each in NARROW_LENGTHS]
-        kept = [(each.teacher_retention or {})[runs[task].main_metric] for task, each in files.items()]
-        rows.append(_deployed_row(f"student {shape}", file.megabytes, speeds, kept))
+    for student, (shape, seeds) in NARROW.items():
+        of_seeds = []
+        for seed in seeds:
+            name = student if seed == seeds[0] else f"{student}-seed{seed}"
+            runs = {task: records.record(f"narrow/{task}-{name}") for task in FIVE_TASKS}
+            files = {
+                task: only(each for each in run.deployments if each.dtype == "int8") for task, run in runs.items()
+            }
+            kept = [(each.teacher_retention or {})[runs[task].main_metric] for task, each in files.items()]
+            of_seeds.append(kept)
+            if seed == seeds[0]:
+                in_torch, file = points_by_length(records.record(f"narrow/speed-{student}")), files["mrpc"]
+                exported = {each.length: each for each in file.speed if (each.batch_size, each.threads) == (1, 1)}
+                speeds = [known(in_torch[each].speedup) * known(exported[each].speedup) for each in NARROW_LENGTHS]
+                rows.append(_deployed_row(f"student {shape}", file.megabytes, speeds, kept))
+            else:
+                rows.append(_deployed_row(f"the same, seed {seed}", files["mrpc"].megabytes, (), kept))
+        if len(of_seeds) > 1:
+            rows.append(_mean_row(of_seeds))
     first = next(iter(NARROW))
     runs = {task: records.record(f"narrow/{task}-{first}") for task in FIVE_TASKS}
     rivals = {task: only(each for each in run.alternatives if each.dtype == "int8") for task, run in runs.items()}
@@ -161,7 +177,16 @@ def _deployed_row(name: str, size: float | None, speeds: Sequence[float], kept: 
     """Return a row of the table."""
     without = percent(without_cola([known(each.value) for each in kept]))
     cells = [interval(mean_interval(kept)), without, *(interval(each) for each in kept)]
-    return [name, f"{size:.0f}", *(f"{each:.1f}" for each in speeds), *cells]
+    timed = [f"{each:.1f}" for each in speeds] or [""] * len(NARROW_LENGTHS)
+    return [name, f"{size:.0f}", *timed, *cells]
+
+
+def _mean_row(of_seeds: Sequence[Sequence[Interval]]) -> list[str]:
+    """Return the row of means over seeds."""
+    shares = [[known(each.value) for each in kept] for kept in of_seeds]
+    of_tasks = [mean(each) for each in zip(*shares, strict=True)]
+    cells = [f"**{percent(mean(of_tasks))}**", percent(without_cola(of_tasks)), *map(percent, of_tasks)]
+    return [f"**mean of {len(of_seeds)} seeds**", "", *[""] * len(NARROW_LENGTHS), *cells]
 
 
 def target_speed(records: Records) -> list[str]:
