@@ -131,6 +131,7 @@ def make_models(options: argparse.Namespace, layers: int, length: int) -> dict:
             intermediate_size=4 * options.hidden_size,
             num_hidden_layers=layers,
             max_position_embeddings=length,
+            attention_probs_dropout_prob=0.0,  # with it PyTorch leaves its fused kernel, and most have no map to drop
             attention=name,
             causal=True,
         )

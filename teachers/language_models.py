@@ -95,6 +95,7 @@ def language_model_from_scratch(
         num_attention_heads=size.num_heads,
         intermediate_size=size.intermediate_size,
         max_position_embeddings=padded_length(max_length),
+        attention_probs_dropout_prob=0.0,  # on a CPU PyTorch's fused kernel has none, and most mechanisms have no map
         attention="softmax",
         causal=is_causal,
     )
