@@ -155,7 +155,7 @@ def loss_curve(history: Sequence[Mapping[str, float]], rows: int, batch_size: in
     tokens, losses = [], []
     for lines in groups:
         epochs, steps = divmod(int(lines[-1]["step"]), per_epoch)
-        tokens.append((epochs * rows + min(steps * batch_size, rows)) * length)
+        tokens.append((epochs * rows + steps * batch_size) * length)
         losses.append(float(np.mean([line["labels"] for line in lines])))
     return LossCurve(tuple(tokens), tuple(losses))
 

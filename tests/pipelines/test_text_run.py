@@ -138,7 +138,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path
     assert models_of(tmp_path / "whole") == models_of(tmp_path / "stopped")
 
 
-def test_a_finished_model_is_a_teacher(monkeypatch, text, tmp_path):
+def test_a_finished_model_is_a_teacher_of_its_own_tokens(monkeypatch, text, tmp_path, capsys):
     assert run(monkeypatch, text, tmp_path / "first", "--student.attention", "linear", "--stages", STAGES) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
     teacher = ("--teacher.checkpoint", tmp_path / "first" / "teacher")
@@ -148,6 +148,22 @@ def test_a_finished_model_is_a_teacher(monkeypatch, text, tmp_path):
     )
     first, second = (models_of(tmp_path / name)["teacher"] for name in ("first", "second"))
     assert first.metrics == second.metrics
+    AcceleratorState._reset_state(reset_partial_state=True)
+    capsys.readouterr()
+    assert (
+        run(
+            monkeypatch,
+            text,
+            tmp_path / "third",
+            "--data.text_unit",
+            "word",
+            *teacher,
+            "--student.attention",
+            "linear",
+        )
+        == 2
+    )
+    assert "reads bytes; leave data.text_unit out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

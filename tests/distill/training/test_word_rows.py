@@ -19,6 +19,7 @@ from distill.training.loss_meter import LossMeter
 from distill.training.stepper import Stepper
 from distill.training.word_rows import WordRows, trained_rows, words_of
 from distill.utils.errors import UserError
+from students import StudentConfig, StudentForCausalLM
 
 VOCABULARY = 60
 ALL = replace(LABELS, train="all", learning_rate=1e-2)
@@ -201,3 +202,9 @@ def test_what_is_looked_up_otherwise_trains_whole(make_bert, examples):
     assert trained_rows(model, examples) is None
     model.get_input_embeddings().weight.requires_grad_(True)
     assert trained_rows(model, examples) is not None
+
+
+def test_a_language_model_trains_the_whole_matrix_by_which_it_predicts(examples):
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    config = StudentConfig(attention="linear", causal=True, num_hidden_layers=1, **sizes)
+    assert trained_rows(StudentForCausalLM(config), examples) is None
