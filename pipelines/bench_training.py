@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # a script's own folder comes first on sys.path, where `distill` is distill.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from distill.config.attention_fit import mechanism_of_student
 from distill.config.parsing import parse_config
 from distill.config.schema import Config
 from distill.config.validation import check_config
@@ -67,7 +68,7 @@ def main() -> None:
     check_config(config, STUDENTS)
     if not config.stages:
         raise UserError("stages are auto: give a configuration with stages, of which the first is timed")
-    config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
+    config, replaced = replace_unsupported_losses(config, mechanism_of_student(config.student, STUDENTS))
     raise_on_error(replaced)
     record: dict[str, Any] = {"task": config.task, "losses": config.stages[0].losses}
     with tempfile.TemporaryDirectory() as temporary:

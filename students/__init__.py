@@ -1,7 +1,5 @@
 """Student models: BERT with an efficient attention mechanism, registered with transformers' Auto classes."""
 
-from typing import Any
-
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -12,6 +10,7 @@ from transformers import (
 
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
+from .attention.mixture import Mechanisms
 from .configuration import FEATURES, StudentConfig
 from .exact_form import exact_form
 from .from_teacher import CopyReport, calibrate_temperature, student_from_teacher
@@ -31,7 +30,7 @@ AutoModelForMaskedLM.register(StudentConfig, StudentForMaskedLM, exist_ok=True)
 AutoConfig.register(FrozenLSTMConfig.model_type, FrozenLSTMConfig, exist_ok=True)
 AutoModelForSequenceClassification.register(FrozenLSTMConfig, FrozenLSTMForSequenceClassification, exist_ok=True)
 
-STUDENTS: dict[str, Any] = ATTENTIONS | {"lstm": FrozenLSTMForSequenceClassification}
+STUDENTS = Mechanisms(ATTENTIONS | {"lstm": FrozenLSTMForSequenceClassification})
 """All that ``student.attention`` may name: the mechanisms, and the baseline with layers that stay as they are."""
 
 __all__ = [

@@ -11,6 +11,7 @@ from transformers import BertConfig
 
 from .attention import ATTENTIONS
 from .attention.base import SelfAttention
+from .attention.mixture import Mechanisms
 from .layer_sizes import PER_LAYER, layer_problem, one_number, settle_sizes
 
 FEATURES = ("fixed", "redrawn", "learned")
@@ -52,8 +53,8 @@ class StudentConfig(BertConfig):
     head_size: int | None = None
     """Width of a head; None: ``hidden_size / num_attention_heads``. Heads that were taken out of a layer leave the
     others as wide as they were, so that queries, keys and values of a layer are ``attention_size`` wide."""
-    attention: str = "performer"
-    """Mechanism of every layer that ``softmax_layers`` does not name."""
+    attention: str | list[str] = "performer"
+    """Mechanism of every layer that ``softmax_layers`` does not name; a list has one name for every layer."""
     softmax_layers: list[int] | None = None
     """Student layers that keep softmax attention, counted from 0 or, below 0, from the end: -1 is the last."""
     num_features: int | list[int] | None = None
@@ -97,7 +98,7 @@ class StudentConfig(BertConfig):
             if nearest:
                 raise ValueError(f"student option {key!r} is unknown; did you mean {nearest[0]!r}?")
         super().__post_init__(**kwargs)
-        check_choice("attention", self.attention, tuple(self.attentions))
+        self._settle_attention()
         check_choice("features", self.features, FEATURES)
         check_choice("pooler_act", self.pooler_act, POOLER_ACTS)
         if not 0 <= self.position_offset < self.max_position_embeddings:
@@ -108,11 +109,13 @@ class StudentConfig(BertConfig):
         settle_sizes(self)
         if self.is_decoder:
             raise ValueError("is_decoder is set: students are encoders, without causal masks or cross-attention")
-        if self.num_features is None and self.mechanism.uses_num_features:
+        if self.num_features is None and isinstance(self.attention, str) and self.mechanism.uses_num_features:
             self.num_features = self.mechanism.default_num_features(self.size_of_head)
         self.attention_options = self.mechanism.resolve_options(self.attention_options or {})
         if self.exact_up_to and (problem := self.mechanism.why_not_exact(self.attention_options)):
-            raise ValueError(f"exact_up_to {self.exact_up_to}: {self.attention} attention {problem}; leave it out")
+            raise ValueError(
+                f"exact_up_to {self.exact_up_to}: {self.attention_name} attention {problem}; leave it out"
+            )
         if self.softmax_layers is None:
             self.softmax_layers = []
         if self.causal:
@@ -148,10 +151,22 @@ class StudentConfig(BertConfig):
         saved = super().to_diff_dict()
         return {key: value for key, value in saved.items() if BERT_FORM.get(key, ...) != value}
 
+    def _settle_attention(self) -> None:
+        """Check the names of mechanisms, and write what all layers share as one name."""
+        for name in [self.attention] if isinstance(self.attention, str) else self.attention:
+            check_choice("attention", name, tuple(self.attentions))
+        if isinstance(self.attention, list):
+            if len(self.attention) != self.num_hidden_layers:
+                raise ValueError(
+                    f"attention {self.attention} has {len(self.attention)} names for {self.num_hidden_layers} layers"
+                )
+            if len(set(self.attention)) == 1:
+                self.attention = self.attention[0]
+
     def _check_causal(self) -> None:
         if self.mechanism.why_not_causal is not None:
             able = ", ".join(name for name, each in self.attentions.items() if each.why_not_causal is None)
-            reason = f"attention {self.attention!r} {self.mechanism.why_not_causal}"
+            reason = f"attention {self.attention_name!r} {self.mechanism.why_not_causal}"
             raise ValueError(f"{reason}: it has no causal form; choose one of {able}")
         if self.exact_up_to:
             raise ValueError(
@@ -160,7 +175,7 @@ class StudentConfig(BertConfig):
 
     def _check_layer_counts(self, counts: list[int]) -> None:
         if not self.mechanism.features_per_layer:
-            raise ValueError(f"num_features {counts}: all layers of {self.attention} attention share one number")
+            raise ValueError(f"num_features {counts}: all layers of {self.attention_name} attention share one number")
         if len(counts) != self.num_hidden_layers:
             raise ValueError(f"num_features {counts} has {len(counts)} numbers for {self.num_hidden_layers} layers")
 
@@ -169,6 +184,17 @@ class StudentConfig(BertConfig):
         """Every mechanism that a layer uses, by name."""
         names = sorted({self.attention_of_layer(layer) for layer in range(self.num_hidden_layers)})
         return {name: ATTENTIONS[name] for name in names}
+
+    @property
+    def named_mechanisms(self) -> dict[str, type[SelfAttention]]:
+        """Every mechanism that ``attention`` names, by name."""
+        names = [self.attention] if isinstance(self.attention, str) else self.attention
+        return {name: self.attentions[name] for name in names}
+
+    @property
+    def attention_name(self) -> str:
+        """What the mechanism, or one for every layer, is called: ``performer``, or ``abc+performer+abc``."""
+        return self.attention if isinstance(self.attention, str) else "+".join(self.attention)
 
     @property
     def features_per_head(self) -> int:
@@ -182,9 +208,9 @@ class StudentConfig(BertConfig):
         return self.mechanism.uses_num_features
 
     @property
-    def mechanism(self) -> type[SelfAttention]:
-        """Class of the layers that ``softmax_layers`` does not name."""
-        return self.attentions[self.attention]
+    def mechanism(self) -> Any:
+        """Class of the layers that ``softmax_layers`` does not name; of several, what stands for all of them."""
+        return Mechanisms(self.attentions).of(self.attention)
 
     @property
     def size_of_head(self) -> int:
@@ -202,8 +228,12 @@ class StudentConfig(BertConfig):
         if not own:
             return self
         config = copy.copy(self)
-        for name, numbers in own.items():
-            setattr(config, name, numbers[layer])
+        for name, values in own.items():
+            setattr(config, name, values[layer])
+        if "attention" in own:
+            config.attention_options = self.mechanism.own_options(config.attention, self.attention_options or {})
+            if self.num_features is None and config.mechanism.uses_num_features:
+                config.num_features = config.mechanism.default_num_features(self.size_of_head)
         return config
 
     def attention_flops(self, length: int) -> int:
@@ -217,4 +247,6 @@ class StudentConfig(BertConfig):
 
     def attention_of_layer(self, layer: int) -> str:
         """Name of the mechanism of one layer, counted from 0."""
-        return "softmax" if layer in (self.softmax_layers or []) else self.attention
+        if layer in (self.softmax_layers or []):
+            return "softmax"
+        return self.attention if isinstance(self.attention, str) else self.attention[layer]

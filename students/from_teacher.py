@@ -63,7 +63,7 @@ def student_from_teacher(
     teacher: PreTrainedModel,
     *,
     layer_map: Sequence[int],
-    attention: str,
+    attention: str | list[str],
     num_features: int | list[int] | None = None,
     features: str = "fixed",
     seed: int = 0,
@@ -115,7 +115,9 @@ def student_from_teacher(
         }
     )
     if num_features is not None and not config.uses_num_features:
-        raise ValueError(f"num_features {num_features} has no effect on {attention} attention; leave it out")
+        raise ValueError(
+            f"num_features {num_features} has no effect on {config.attention_name} attention; leave it out"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = student_class(config)
@@ -124,7 +126,7 @@ def student_from_teacher(
     return student, report
 
 
-def _class_of_student(teacher: PreTrainedModel, attention: str) -> Any:
+def _class_of_student(teacher: PreTrainedModel, attention: str | list[str]) -> Any:
     """Return what a student is: a language model of a language model, of anything else a classifier."""
     if isinstance(teacher, StudentForCausalLM):
         return StudentForCausalLM

@@ -22,7 +22,7 @@ class FrozenLSTMConfig(StudentConfig):
     attentions: ClassVar[Mapping[str, type[SelfAttention]]] = {"lstm": SoftmaxAttention}
     reads_first_token: ClassVar[bool] = False
 
-    attention: str = "lstm"
+    attention: str | list[str] = "lstm"
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.num_features is None:

@@ -1,4 +1,4 @@
-"""Sizes that the layers of a student need not share: feed-forward units, heads, features."""
+"""What the layers of a student need not share: feed-forward units, heads, features, the mechanism."""
 
 from typing import TYPE_CHECKING
 
@@ -7,8 +7,8 @@ from .attention import ATTENTIONS
 if TYPE_CHECKING:
     from .configuration import StudentConfig
 
-PER_LAYER = ("num_features", "intermediate_size", "num_attention_heads")
-"""Settings that may be a list of one number per layer."""
+PER_LAYER = ("attention", "num_features", "intermediate_size", "num_attention_heads")
+"""Settings that may be a list with one entry per layer."""
 SIZES = ("intermediate_size", "num_attention_heads")
 MOST = 2**20
 
@@ -57,4 +57,4 @@ def layer_problem(config: "StudentConfig", layer: int) -> str | None:
             f"{name} attention mixes whole hidden states, and {own.num_attention_heads} heads of {own.size_of_head} "
             f"do not make hidden_size {own.hidden_size}; {way_out}"
         )
-    return mechanism.sizes_problem(own) if name == config.attention else None
+    return mechanism.sizes_problem(own) if name == own.attention else None

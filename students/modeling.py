@@ -81,8 +81,8 @@ class StudentPreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
-            # The configuration names the student's own mechanism even where every layer has kept softmax.
-            used = {self.config.attention: self.config.mechanism, **self.config.mechanisms}
+            # The configuration names the student's own mechanisms even where every layer has kept softmax.
+            used = self.config.named_mechanisms | self.config.mechanisms
             write_source(Path(save_directory), used, self.auto_map)
 
 

@@ -33,7 +33,7 @@ def plain_bert(student: StudentForSequenceClassification) -> BertForSequenceClas
         raise ValueError(f"{type(student).__name__} has a head that BERT does not have")
     positions = exact_length(student.config)
     if not positions:
-        raise ValueError(f"{student.config.attention} attention is not BERT's at any length")
+        raise ValueError(f"{student.config.attention_name} attention is not BERT's at any length")
     if student.config.pooler_act != BERT_FORM["pooler_act"]:
         raise ValueError(f"the student's head has {student.config.pooler_act} where that of BERT has tanh")
     if student.config.embedding_size is not None:

@@ -51,7 +51,7 @@ def load_language_model(
         raise UserError(f"{who} is {its_own}, no {kind} language model; give {others}, or null for a new one")
     if ours and config.attention != "softmax":
         raise UserError(
-            f"{who} has {config.attention} attention; give the model with softmax attention that it came of"
+            f"{who} has {config.attention_name} attention; give the model with softmax attention that it came of"
         )
     tokenizer = load_tokenizer(checkpoint)
     if unit not in (None, unit_of(tokenizer)):

@@ -2,13 +2,24 @@
 
 from dataclasses import dataclass, field
 
+FIT = "fit"
+"""Instead of a mechanism: to be found for every layer."""
+
 
 @dataclass(frozen=True)
 class StudentSettings:
     """The student: fewer layers of the teacher, with another attention mechanism."""
 
-    attention: str = "performer"
-    """Attention mechanism; students/README.md compares them. lstm: frozen layers under an LSTM, a baseline."""
+    attention: str | list[str] = "performer"
+    """Attention mechanism, or a list with one per layer; students/README.md compares them. fit: found for every layer,
+    by short runs of single blocks. lstm: frozen layers under an LSTM, a baseline."""
+    fit_attentions: list[str] = field(
+        default_factory=lambda: ["linear", "t2r", "hedgehog", "performer", "luna_kernel", "taylor", "abc"]
+    )
+    """Mechanisms that attention fit tries."""
+    fit_fidelity: float = 0.9
+    """Share of the variance of a block's output that a mechanism has to explain, on held-out train, to be taken: the
+    cheapest that does, or else the one that explains most."""
     num_layers: int = 3
     """Number of layers."""
     layer_map: str | list[int] = "even"
@@ -18,7 +29,7 @@ class StudentSettings:
     """Features, landmarks or slots per head, or a list with one number per layer; null: the mechanism's default
     (performer: d ln d)."""
     attention_options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Options of the mechanism, such as {window: 64}; students/README.md lists them."""
+    """Options of the mechanism, such as {window: 64}; students/README.md lists them. Of several each takes its own."""
     features: str = "fixed"
     """How random features are drawn: fixed (once), redrawn (again every redraw_interval steps) or learned (a
     trained matrix per head)."""
@@ -47,3 +58,8 @@ class StudentSettings:
     nearest to the teacher on held-out train after short runs, whatever num_layers says. null: the shape is given."""
     target_length: int | None = None
     """Tokens of that text, at most data.max_length; null: the median of the validation texts."""
+
+    @property
+    def attention_name(self) -> str:
+        """What the mechanism, or one for every layer, is called in a sentence."""
+        return self.attention if isinstance(self.attention, str) else "+".join(self.attention)

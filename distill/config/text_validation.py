@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distill.config.attention_fit import mechanism_of_student
 from distill.config.choices import CHOICES
 from distill.config.require import require, require_choice
 from distill.config.schema import EXACT_FORM, FIRST_TOKEN, IMPORTANCE, PACKED, SCRATCH, Config
+from distill.config.student_schema import FIT
 from distill.tasks import CAUSAL, TEXT
 from distill.utils.errors import UserError
 
@@ -48,8 +50,9 @@ def check_text(config: Config, attentions: Mapping[str, Any] | None) -> None:
 
 
 def _check_attention(config: Config, attentions: Mapping[str, Any], is_causal: bool) -> None:
-    name = config.student.attention
-    mechanism = attentions[name]
+    name = config.student.attention_name
+    require(name != FIT, "student.attention", FIT, "task text fits no single blocks; name a mechanism, or a list")
+    mechanism = mechanism_of_student(config.student, attentions)
     require(mechanism.trains_layers, "student.attention", name, "it classifies; task text needs a mechanism")
     reason = getattr(mechanism, "why_not_causal", None)
     if is_causal and reason is not None:

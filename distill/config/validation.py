@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from distill.config.attention_fit import check_attention, mechanism_of_student
 from distill.config.choices import CHOICES
 from distill.config.require import require, require_choice, require_positive
 from distill.config.schema import (
@@ -55,7 +56,7 @@ def check_config(config: Config, attentions: Mapping[str, Any] | None = None) ->
     check_other_encoder(config)
     if attentions is not None:
         for stage in config.stages:
-            check_losses(stage, config.student.attention, attentions[config.student.attention])
+            check_losses(stage, config.student.attention_name, mechanism_of_student(config.student, attentions))
     _check_augmentation(config.augmentation, config.task)
     check_text(config, attentions)
     training = config.training
@@ -185,18 +186,20 @@ def _check_teacher(teacher: TeacherConfig) -> None:
 
 
 def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
+    mechanism = None
     if attentions is not None:
-        require_choice("student.attention", student.attention, attentions)
-        _check_options(student, attentions[student.attention])
+        check_attention(student, attentions)
+        mechanism = mechanism_of_student(student, attentions)
+        _check_options(student, mechanism)
     require_positive("student", student, ("num_layers", "redraw_interval"))
     require(
         student.exact_up_to >= 0, "student.exact_up_to", student.exact_up_to, "give a number of tokens, 0 for never"
     )
-    if attentions is not None and student.exact_up_to:
-        problem = attentions[student.attention].why_not_exact(student.attention_options)
-        way_out = f"{student.attention} attention {problem}; set student.exact_up_to 0"
+    if mechanism is not None and student.exact_up_to:
+        problem = mechanism.why_not_exact(student.attention_options)
+        way_out = f"{student.attention_name} attention {problem}; set student.exact_up_to 0"
         require(problem is None, "student.exact_up_to", student.exact_up_to, way_out)
-    _check_features(student, attentions)
+    _check_features(student, mechanism)
     _check_sizes(student)
     require_choice("student.features", student.features, CHOICES["student.features"])
     if isinstance(student.layer_map, str):
@@ -215,15 +218,14 @@ def _check_student(student: StudentSettings, attentions: Mapping[str, Any] | Non
     require(inside, "student.softmax_layers", student.softmax_layers, advice)
 
 
-def _check_features(student: StudentSettings, attentions: Mapping[str, Any] | None) -> None:
+def _check_features(student: StudentSettings, mechanism: Any) -> None:
     numbers = student.num_features
     if not isinstance(numbers, list):
         require_positive("student", student, ("num_features",))
         return
-    shared = attentions is not None and not attentions[student.attention].features_per_layer
-    require(
-        not shared, "student.num_features", numbers, f"give one number; {student.attention} has one for all layers"
-    )
+    shared = mechanism is not None and not mechanism.features_per_layer
+    advice = f"give one number; {student.attention_name} has one for all layers"
+    require(not shared, "student.num_features", numbers, advice)
     right = len(numbers) == student.num_layers and all(number > 0 for number in numbers)
     require(right, "student.num_features", numbers, f"give student.num_layers = {student.num_layers} numbers above 0")
 
@@ -248,7 +250,7 @@ def _check_options(student: StudentSettings, mechanism: Any) -> None:
         hint = f"it has: {choices_hint(name, mechanism.options).removeprefix('choose one of ')}"
         if name not in mechanism.options:
             raise UserError(
-                f"student.attention_options: {student.attention} has no option {name!r}; "
+                f"student.attention_options: {student.attention_name} has no option {name!r}; "
                 f"{hint if mechanism.options else 'it has none, so leave it out'}"
             )
     if mechanism.options:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from distill.benchmark.conditions import DTYPES, Conditions, Models
 from distill.benchmark.points import Measurements
 from distill.benchmark.suite import measure
+from distill.config.attention_fit import AttentionFit
 from distill.config.schema import ComparisonConfig
 from distill.config.shape_search import ShapeSearch
 from distill.data.batching import TokenizedExamples, median_length
@@ -94,6 +95,7 @@ def compare_models(
     training_precision: str | None = None,
     unlabelled: UnlabelledEntry | None = None,
     search: ShapeSearch | None = None,
+    attention_fit: AttentionFit | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -109,6 +111,7 @@ def compare_models(
         training_precision: in which the student was trained, where that is known.
         unlabelled: the texts without labels that the stages read.
         search: how the student's shape was found.
+        attention_fit: how the mechanisms of its layers were found.
     """
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared, one_vocabulary=setup.teacher_validation is None)
@@ -140,6 +143,7 @@ def compare_models(
         linear_form=linear,
         unlabelled=unlabelled,
         search=search,
+        attention_fit=attention_fit,
         source={None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder"),
         data_name=None
         if source in (None, EMBEDDED)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.benchmark.points import MemoryPoint, NoisePoint, SpeedPoint, ThroughputPoint
+from distill.config.attention_fit import AttentionFit
 from distill.config.shape_search import ShapeSearch
 from distill.evaluation.record_parts import (
     AlternativeEntry,
@@ -66,6 +67,8 @@ class Record(Quality, JsonObject):
     """Texts without labels that the stages read, where there were any."""
     search: ShapeSearch | None = None
     """How the student's shape was found, where it was asked for by its speed."""
+    attention_fit: AttentionFit | None = None
+    """How the mechanisms of the layers were found, where they were asked for."""
 
 
 def parse_record(value: Any, where: str = "record") -> Record:

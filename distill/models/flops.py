@@ -16,9 +16,10 @@ FLOPS_LENGTH = 128
 def attention_name(config: Any) -> str:
     """Name of the attention mechanism of a configuration, with how long texts may be that it attends exactly.
 
-    Models that do not say are plain softmax ones, and so are students all of whose layers keep softmax attention.
+    Of layers with a mechanism each, all their names. Models that do not say are plain softmax ones, and so are
+    students all of whose layers keep softmax attention.
     """
-    name = getattr(config, "attention", None) or "softmax"
+    name = getattr(config, "attention_name", None) or getattr(config, "attention", None) or "softmax"
     kept = len(getattr(config, "softmax_layers", None) or ())
     # An LSTM on a BERT is no mechanism of the layers, and keeps its name.
     if kept and kept == config.num_hidden_layers and "softmax" in getattr(config, "attentions", ()):

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from distill.data.batching import TokenizedExamples, collate, padded_length
 from distill.models.hooks import capture, read_teacher
-from distill.objectives.capture_plan import hidden_state_targets
+from distill.objectives.capture_plan import CapturePlan, StageModel, hidden_state_targets
 from distill.objectives.linear_maps import Moments
 from distill.objectives.losses import masked_mse
 
@@ -36,10 +36,7 @@ def layer_fidelity(
     Returns:
         One dict per student layer: layer, teacher_layer, attention_output, hidden_states.
     """
-    longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
-    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, NUM_TOKENS // longest)))
-    device = next(student.parameters()).device
-    inputs, _ = collate(examples, indices, device)
+    inputs = first_texts(student, examples)
     mask = inputs["attention_mask"].bool()
     was_training = student.training
     student.eval()
@@ -60,6 +57,35 @@ def layer_fidelity(
         {"layer": layer, "teacher_layer": layer_map[layer]} | {kind: explained[kind][layer] for kind in explained}
         for layer in own_layers
     ]
+
+
+@torch.no_grad()
+def block_fidelity(
+    source: PreTrainedModel, student: PreTrainedModel, layer_map: Sequence[int], examples: TokenizedExamples
+) -> list[float]:
+    """Return, per student layer, the share of the variance of an attention block's output that its own explains.
+
+    Every block reads what that of ``source`` read, so that no layer answers for those below it; otherwise measured as
+    in `layer_fidelity`.
+    """
+    inputs = first_texts(student, examples)
+    expected = read_teacher(source, {"layer_input": layer_map, "attention_output": layer_map}, inputs)
+    own_layers = list(range(len(layer_map)))
+    plan = CapturePlan({"attention_output": own_layers}, {}, teacher_forced=True, first_token_only=True)
+    was_training = student.training
+    student.eval()
+    got = StageModel(student, plan)(inputs, expected["layer_input"])["attention_output"]
+    student.train(was_training)
+    mask = inputs["attention_mask"].bool()
+    pairs = zip(got, expected["attention_output"], strict=True)
+    return [1 - masked_mse(own, wanted, mask).mean().item() for own, wanted in pairs]
+
+
+def first_texts(model: PreTrainedModel, examples: TokenizedExamples) -> dict[str, Tensor]:
+    """Return the first texts as one batch on the model's device, as many as a share of variance needs."""
+    longest = padded_length(int(examples.lengths[:NUM_EXAMPLES].max()))
+    indices = np.arange(min(NUM_EXAMPLES, len(examples), max(1, NUM_TOKENS // longest)))
+    return collate(examples, indices, next(model.parameters()).device)[0]
 
 
 def in_width_of(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:

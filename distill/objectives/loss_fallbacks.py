@@ -26,8 +26,8 @@ def replace_unsupported_losses(config: Config, mechanism: Any) -> tuple[Config, 
     """Put the attention output, with the same weight, in the place of every loss that the mechanism cannot have.
 
     Args:
-        mechanism: the entry of ``students.STUDENTS`` behind ``config.student.attention``; ``check_config`` has refused
-            what nothing can replace.
+        mechanism: what `distill.config.attention_fit.mechanism_of_student` finds behind ``config.student``;
+            ``check_config`` has refused what nothing can replace.
 
     Returns:
         The configuration that is run, and a warning if it is another one.
@@ -46,5 +46,5 @@ def replace_unsupported_losses(config: Config, mechanism: Any) -> tuple[Config, 
         stages.append(replace(stage, losses=losses))
     if not missing:
         return config, []
-    line = f"stages: {config.student.attention} attention has no {' and no '.join(missing)}; {STAND_IN} stands in"
+    line = f"stages: {config.student.attention_name} attention has no {' and no '.join(missing)}; {STAND_IN} stands in"
     return replace(config, stages=tuple(stages)), [Finding(WARNING, line)]

@@ -230,7 +230,7 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
 
 def check_features(student: PreTrainedModel, settings: StudentSettings) -> Iterator[Finding]:
     """Look whether a mechanism was given features that it does not have, as the files of the tasks do."""
-    attention = f"{student.config.attention} attention"
+    attention = f"{student.config.attention_name} attention"
     if settings.num_features is not None and student.config.num_features is None:
         yield Finding(
             WARNING,
@@ -250,7 +250,7 @@ def check_stages(student: PreTrainedModel, stages: Iterable[StageConfig]) -> Ite
         if trained_part(student, stage) != stage.train:
             yield Finding(
                 WARNING,
-                f"stages.{stage.name}.train is features, which {student.config.attention} attention has none of; "
+                f"stages.{stage.name}.train is features, which {student.config.attention_name} attention has none of; "
                 f"its whole attention blocks are trained, at the learning rate {stage.learning_rate:g}",
             )
 

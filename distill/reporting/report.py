@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.evaluation.record import Record, dataset, model_metrics
 from distill.reporting.answers import Answers, answer_cells
+from distill.reporting.fit_table import fit_cells
 from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import (
     alternative_cells,
@@ -87,6 +88,7 @@ def _sections(
         (speed_cells(record), ["speed_by_length.png"]),
         (memory_cells(record), ["memory_by_length.png"]),
         (search_cells(record.search), []),
+        (fit_cells(record.attention_fit), []),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
         (deployment_cells(model_metrics(record, "student"), record.deployments), []),
         (deployment_speed_cells(record.deployments), []),

@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.config.attention_fit import with_found
 from distill.config.parsing import config_text, load_config, save_config
 from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config
-from distill.config.shape_search import with_found_shape
 from distill.models.saving import save_pretrained
 from distill.training.checkpoints import remove_checkpoints
 from distill.training.finished import is_finished
@@ -167,7 +167,7 @@ def read_result(path: Path, way_out: str) -> dict[str, Any]:
 
 
 def saved_config(config: Config) -> Config | None:
-    """Return the configuration that the run folder was begun with, with the shape found since; None where it was not.
+    """Return the configuration that the run folder was begun with, with what was found since; None where it was not.
 
     Raises:
         UserError: it cannot be read.
@@ -182,7 +182,7 @@ def saved_config(config: Config) -> Config | None:
         raise UserError(
             f"run folder {path.parent} is torn or of another version: {error}; give another --run_dir"
         ) from error
-    return with_found_shape(saved, path.parent)
+    return with_found(saved, path.parent)
 
 
 def find_run_folder(config: Config) -> RunFolder:

@@ -9,6 +9,7 @@ from matplotlib.image import imread
 
 from distill.benchmark.conditions import Models
 from distill.benchmark.latency_table import BATCH_SIZE
+from distill.config.attention_fit import read_fit
 from distill.config.schema import ComparisonConfig, Config
 from distill.config.shape_search import ShapeSearch, read_search
 from distill.evaluation.comparison import ComparisonSetup, compare_models
@@ -68,6 +69,7 @@ def compare_and_report(
         training_precision=context.run.accelerator.mixed_precision,
         unlabelled=unlabelled_entry(context, setup),
         search=search,
+        attention_fit=read_fit(folder.path),
     )
     if not context.run.accelerator.is_main_process:
         return

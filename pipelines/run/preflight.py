@@ -8,9 +8,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.config.attention_fit import mechanism_of_student, with_found
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, FULL, PACKED, SCRATCH, Config, StageConfig
-from distill.config.shape_search import with_found_shape
 from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
@@ -50,6 +50,7 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
+from pipelines.run.attention_fit import first_attention
 from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
@@ -93,11 +94,11 @@ def prepare_run(
     """
     launcher = read_launcher()
     saved, wanted = saved_config(config), config.training.mixed_precision
-    config = config if saved is None else adopt(with_found_shape(config, str(config.run_dir)), saved)
+    config = config if saved is None else adopt(with_found(config, str(config.run_dir)), saved)
     precision = check_precision(config, launcher, kept=saved is not None and wanted == AUTO)
     training = replace(config.training, mixed_precision=training_precision(config, launcher))
     config = replace(config, training=training)
-    config, replaced = replace_unsupported_losses(config, STUDENTS[config.student.attention])
+    config, replaced = replace_unsupported_losses(config, mechanism_of_student(config.student, STUDENTS))
     report([*replaced, *look_around(config, launcher, precision)])
     folder = find_run_folder(config)
     folder.check_student([stage.name for stage in config.stages])
@@ -119,6 +120,8 @@ def prepare_run(
     print_banner(context, setup)
     search = plan_search(context, setup, only_look=only_check) if not teacher_alone else None
     asked, (context, setup) = context, first_shape(context, setup, search)
+    if not teacher_alone:
+        context = first_attention(context, setup)
     student = build_student(context, setup.start, setup, quiet=True)
     context, setup, replaced = apply_recipe(context, setup, student)
     report(replaced)

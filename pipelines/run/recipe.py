@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from transformers import PreTrainedModel
 
+from distill.config.attention_fit import mechanism_of_student
 from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
 from distill.config.schema import StageConfig
 from distill.models.summaries import width_of
@@ -48,7 +49,7 @@ def apply_recipe(
         unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
         is_narrower=wanted_sizes(context, setup.start, setup.layer_map) is not None,
     )
-    kind = STUDENTS[settings.attention]
+    kind = mechanism_of_student(settings, STUDENTS)
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
     config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
     stages = config.stages

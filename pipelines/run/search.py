@@ -17,6 +17,7 @@ from distill.config.shape_search import (
     read_search,
     search_file,
 )
+from distill.config.student_schema import FIT
 from distill.reporting.search_table import search_cells
 from distill.reporting.tables import text_table, without_gaps
 from distill.training.accelerator import on_main_process
@@ -55,14 +56,15 @@ def first_shape(
 def still_open(
     asked: RunContext, context: RunContext, setup: DistillationSetup
 ) -> tuple[RunContext, DistillationSetup]:
-    """Return context and setup with everything chosen but the shape, and what depends on it, where that is asked for.
+    """Return context and setup with all but shape or attention chosen, where these are asked for.
 
     Args:
         asked: the context before anything was chosen.
     """
-    if asked.config.student.target_speedup is None:
+    student = asked.config.student
+    if student.target_speedup is None and student.attention != FIT:
         return context, setup
-    config = replace(context.config, student=asked.config.student, stages=asked.config.stages)
+    config = replace(context.config, student=student, stages=asked.config.stages)
     return replace(context, config=config), setup
 
 

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from distill.config.attention_fit import mechanism_of_student
 from distill.data.batching import collate, padded_length
 from distill.models.own_memory import in_own_memory
 from distill.tasks import CAUSAL, MASKED
@@ -60,6 +61,7 @@ def build_student(
     settings = context.config.student
     if attention is not None:
         settings = replace(settings, attention=attention, attention_options={}, features="fixed", exact_up_to=0)
+    mechanism = mechanism_of_student(settings, STUDENTS)
     temperature = settings.initial_temperature
     # A teacher of task text is one of our models too.
     same_depth = isinstance(source, StudentPreTrainedModel) and source is not setup.start and role != "baseline"
@@ -73,7 +75,7 @@ def build_student(
             source,
             layer_map=layers,
             attention=settings.attention,
-            num_features=settings.num_features if STUDENTS[settings.attention].uses_num_features else None,
+            num_features=settings.num_features if mechanism.uses_num_features else None,
             features=settings.features,
             seed=context.config.seed,
             softmax_layers=settings.softmax_layers,
@@ -81,7 +83,8 @@ def build_student(
             redraw_interval=settings.redraw_interval,
             exact_up_to=settings.exact_up_to,
             positions=padded_length(context.config.data.max_length),
-            attention_options=settings.attention_options,
+            # Of one mechanism of several that are tried, its own.
+            attention_options={k: v for k, v in settings.attention_options.items() if k in mechanism.options},
         )
     except ValueError as error:  # what does not fit the teacher's sizes, which the configuration does not know
         raise UserError(f"student: {first_line(error)}") from error

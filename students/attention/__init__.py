@@ -17,6 +17,7 @@ from .lion import LionAttention
 from .longformer import LongformerAttention
 from .lsra import LSRAttention
 from .luna import LunaAttention
+from .luna_kernel import LunaKernelAttention
 from .memory_efficient import MemoryEfficientAttention
 from .nystrom import NystromAttention
 from .performer import PerformerAttention
@@ -27,6 +28,7 @@ from .scatterbrain import ScatterbrainAttention
 from .softmax import SoftmaxAttention
 from .sparse import SparseAttention
 from .t2r import T2RAttention
+from .taylor import TaylorAttention
 from .transformer_xl import TransformerXLAttention
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {
@@ -46,6 +48,7 @@ ATTENTIONS: dict[str, type[SelfAttention]] = {
     "longformer": LongformerAttention,  # sliding window and global tokens: https://arxiv.org/abs/2004.05150
     "lsra": LSRAttention,  # Lite Transformer, half convolution: https://arxiv.org/abs/2004.11886
     "luna": LunaAttention,  # extra tokens pack, tokens read: https://arxiv.org/abs/2106.01540
+    "luna_kernel": LunaKernelAttention,  # learned functions of learned projections: https://arxiv.org/abs/2512.08061
     "memory_efficient": MemoryEfficientAttention,  # exact, in chunks: https://arxiv.org/abs/2112.05682
     "nystrom": NystromAttention,  # landmarks and a pseudoinverse: https://arxiv.org/abs/2102.03902
     "performer": PerformerAttention,  # FAVOR+ random features, linear in length: https://arxiv.org/abs/2009.14794
@@ -56,5 +59,6 @@ ATTENTIONS: dict[str, type[SelfAttention]] = {
     "softmax": SoftmaxAttention,  # BERT's own, quadratic: the control
     "sparse": SparseAttention,  # every l-th token and the nearest, N√N: https://arxiv.org/abs/1904.10509
     "t2r": T2RAttention,  # learned ReLU features: https://arxiv.org/abs/2103.13076
+    "taylor": TaylorAttention,  # 1 + s + s²/2 in few dimensions: https://arxiv.org/abs/2402.18668
     "transformer_xl": TransformerXLAttention,  # segments with a memory, relative positions: https://arxiv.org/abs/1901.02860
 }

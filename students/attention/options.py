@@ -26,15 +26,18 @@ def resolve(options: Mapping[str, Option], limits: Mapping[str, Limits], given: 
     """
     for name in given:
         if name not in options:
-            nearest = difflib.get_close_matches(str(name), options, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(
-                f"attention option {name!r} is unknown; the mechanism's options: {', '.join(options) or 'none'}{hint}"
-            )
+            raise ValueError(unknown_option(name, options))
     return {
         name: _resolve(name, default, limits.get(name, (0, LARGEST)), given.get(name))
         for name, default in options.items()
     }
+
+
+def unknown_option(name: Any, options: Mapping[str, Option]) -> str:
+    """Say that a mechanism has no such option, and which it has."""
+    nearest = difflib.get_close_matches(str(name), options, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"attention option {name!r} is unknown; the mechanism's options: {', '.join(options) or 'none'}{hint}"
 
 
 def _resolve(name: str, default: Option, limits: Limits, value: Any) -> Any:

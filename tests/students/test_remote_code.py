@@ -77,6 +77,7 @@ def test_saving_writes_exactly_the_model_and_its_source(tmp_path):
         "remote_code.py",
         "attention.py",
         "attention_base.py",
+        "attention_mixture.py",
         "attention_options.py",
         "attention_ops_banded.py",
         "attention_ops_by_length.py",

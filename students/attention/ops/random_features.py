@@ -5,7 +5,7 @@ Shapes: B batch, N sequence length, H heads, d head size, m rows of the projecti
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,16 @@ class RandomFeatureAttention(HeadAttention):
     has_random_features = True
     uses_num_features = True
 
+    always_learned: ClassVar[bool] = False
+    """Whether the projection is learned whatever the option ``features`` says."""
+
     projection: Tensor
     redraw_index: Tensor
 
     def __init__(self, config: "StudentConfig", layer: int, num_rows: int) -> None:
         super().__init__(config, layer)
         self.num_rows = num_rows
-        self.learned = config.features == "learned"
+        self.learned = self.always_learned or config.features == "learned"
         self.seed = config.projection_seed
         if self.learned:
             self.projection = nn.Parameter(torch.empty(self.num_heads, num_rows, self.head_size))

@@ -1,0 +1,161 @@
+"""The fit of mechanisms to single attention blocks: each is tried in every block, and every layer takes its own.
+
+What is known is written into the run folder after every mechanism, so that a run that is killed goes on with it.
+"""
+
+import json
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from distill.config.attention_fit import (
+    AttentionFit,
+    TriedAttention,
+    fit_file,
+    read_fit,
+    with_attention,
+)
+from distill.config.recipe import epochs_of
+from distill.config.schema import FIRST_TOKEN, StageConfig
+from distill.config.student_schema import FIT
+from distill.evaluation.predict import held_out_scorer
+from distill.models.linear_form import linear_form
+from distill.objectives.layer_fidelity import block_fidelity
+from distill.reporting.fit_table import fit_cells
+from distill.reporting.tables import text_table, without_gaps
+from distill.training.context import StageInputs
+from distill.training.loop import StageTrainer
+from distill.training.run_folder import update_config
+from distill.utils.files import remove, write_atomically
+from distill.utils.record_json import to_json
+from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.recipe import apply_recipe
+from pipelines.run.student import build_student
+from students import ATTENTIONS, StudentForSequenceClassification
+from teachers.output_cache import stage_targets
+from teachers.output_plan import plan_for
+
+STEPS, BATCH_SIZE = 120, 16
+"""Of a short run: the order of mechanisms in a block hardly changes later."""
+LEARNING_RATE = 1e-3
+"""That of the stage `transfer`, which trains blocks alone too."""
+
+
+def first_attention(context: RunContext, setup: DistillationSetup) -> RunContext:
+    """Return the context for a look at the costliest student that may be taken; as it is where it is known."""
+    settings = context.config.student
+    if settings.attention != FIT:
+        return context
+    length = context.config.data.max_length
+
+    def operations(name: str) -> int:
+        return sum(operations_of(trial_student(context, setup, name).config, length))
+
+    return replace(context, config=with_attention(context.config, max(settings.fit_attentions, key=operations)))
+
+
+def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunContext, DistillationSetup]:
+    """Try the mechanisms in every block, and return the run in which every layer has its own.
+
+    A run whose mechanisms are known is returned as it is.
+    """
+    if context.config.student.attention != FIT:
+        return context, setup
+    fit = read_fit(context.folder.path)
+    if fit is None or not fit.answers(context.config):
+        fit = new_fit(context, setup)
+    say = context.run.accelerator.print
+    known = {each.attention for each in fit.tried}
+    for name in fit.candidates:
+        if name not in known:
+            say(f"fit: {name} in {len(setup.layer_map)} blocks")
+            fit = replace(fit, tried=(*fit.tried, try_attention(context, setup, name, fit.length)))
+            keep_fit(context, fit)
+    layers = range(len(setup.layer_map))
+    chosen = ["softmax" if layer in fit.kept else fit.best(layer).attention for layer in layers]
+    fit = replace(fit, chosen=chosen)
+    say("\n".join(["", text_table(without_gaps(fit_cells(fit))), *(f"layer {i}: {fit.why(i)}" for i in layers), ""]))
+    keep_fit(context, fit)
+    context = replace(context, config=with_attention(context.config, chosen))
+    student = build_student(context, setup.start, setup, quiet=True)
+    context, setup, _ = apply_recipe(context, setup, student, quiet=True)
+    if context.run.accelerator.is_main_process:
+        update_config(context.config, context.folder)
+    context.run.accelerator.wait_for_everyone()
+    return context, setup
+
+
+def new_fit(context: RunContext, setup: DistillationSetup) -> AttentionFit:
+    """Return the fit that the configuration asks for, with nothing tried."""
+    settings, count = context.config.student, len(setup.layer_map)
+    kept = sorted({layer % count for layer in settings.softmax_layers})
+    length = context.config.data.max_length
+    return AttentionFit(settings.fit_fidelity, list(settings.fit_attentions), length, kept)
+
+
+def keep_fit(context: RunContext, fit: AttentionFit) -> None:
+    """Write down what is known, for a continuation of this run and for its record."""
+    if context.run.accelerator.is_main_process:
+        path = fit_file(context.folder.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(to_json(fit), indent=1))
+
+
+def trial_student(context: RunContext, setup: DistillationSetup, name: str) -> StudentForSequenceClassification:
+    """Return a student of one mechanism in every block, as wide as what it is made of."""
+    config = with_attention(context.config, name)
+    settings = replace(config.student, softmax_layers=[])
+    alone = replace(context, config=replace(config, student=settings))
+    return build_student(alone, setup.start, setup, full_width=True, quiet=True)
+
+
+def try_attention(context: RunContext, setup: DistillationSetup, name: str, length: int) -> TriedAttention:
+    """Train a mechanism in every block for a short time, each on what that block of the encoder reads, and measure.
+
+    A short run that was interrupted starts anew: it is deterministic, and short.
+    """
+    run, started = context.run, perf_counter()
+    folder = fit_file(context.folder.path).parent / name
+    if run.accelerator.is_main_process:
+        remove(folder)
+    run.accelerator.wait_for_everyone()
+    student = trial_student(context, setup, name)
+    stage = StageConfig(
+        name=f"fit-{name}",
+        inputs="teacher",
+        train="attention",
+        epochs=epochs_of(STEPS, len(setup.train), BATCH_SIZE),
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        losses={"attention_output": 1.0},
+        last_layer=FIRST_TOKEN,
+    )
+    plan = plan_for(stage, setup.layer_map, setup.start.config.num_hidden_layers)
+    targets = stage_targets(
+        run.accelerator,
+        setup.start,
+        plan,
+        setup.train,
+        context.config.cache,
+        context.folder.path / "checkpoints" / "teacher_outputs",
+        worth_storing=False,
+    )
+    with linear_form(student):  # what is exact in short texts is not what is chosen
+        inputs = StageInputs(setup.train, plan, targets.outputs)
+        StageTrainer(run, student, stage, inputs, folder, held_out_scorer(run, context.task, setup.held_out)).run()
+        fidelity = block_fidelity(setup.start, student, setup.layer_map, setup.held_out)
+    targets.end()
+    if run.accelerator.is_main_process:
+        remove(folder)
+    operations = operations_of(student.config, length)
+    return TriedAttention(
+        name, [round(share, 4) for share in fidelity], operations, round(perf_counter() - started, 1)
+    )
+
+
+def operations_of(config: Any, length: int) -> list[int]:
+    """Return the operations of every attention block on one text; the last one computes the first token alone."""
+    *lower, last = range(config.num_hidden_layers)
+    mechanism = ATTENTIONS[config.attention_of_layer(last)]
+    below = [ATTENTIONS[config.attention_of_layer(layer)].flops(config.of_layer(layer), length) for layer in lower]
+    return [*below, mechanism.first_flops(config.of_layer(last), length)]

@@ -1,0 +1,117 @@
+"""Mechanisms that are found for every layer: what is refused and taken, and how the answer replaces the question."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from distill.config.attention_fit import (
+    AttentionFit,
+    TriedAttention,
+    fit_file,
+    mechanism_of_student,
+    read_fit,
+    with_found,
+)
+from distill.config.schema import Config, StudentSettings
+from distill.config.validation import check_config
+from distill.utils.errors import UserError
+from distill.utils.record_json import to_json
+from students import ATTENTIONS, STUDENTS
+
+ASKED = Config("sst2", student=StudentSettings(attention="fit", fit_attentions=["linear", "abc", "taylor"]))
+TRIED = (
+    TriedAttention("linear", [0.95, 0.5, 0.2], [10, 10, 5], 1.0),
+    TriedAttention("abc", [0.97, 0.92, 0.6], [30, 30, 9], 1.0),
+    TriedAttention("taylor", [0.99, 0.91, 0.6], [20, 20, 7], 1.0),
+)
+FIT = AttentionFit(0.9, ["linear", "abc", "taylor"], 128, [], TRIED, ["linear", "taylor", "taylor"])
+
+
+def test_the_cheapest_that_is_good_enough_is_taken_or_else_the_best():
+    assert [FIT.best(layer).attention for layer in (0, 1, 2)] == ["linear", "taylor", "taylor"]
+    assert FIT.why(0) == "linear, the cheapest of 3 that reach 0.9 (0.950)"
+    assert FIT.why(1) == "taylor, the cheapest of 2 that reach 0.9 (0.910)"
+    assert FIT.why(2) == "taylor, which explains most (0.600); none reaches 0.9"
+    strict = replace(FIT, fidelity=0.915)
+    assert strict.best(1).attention == "abc"
+    assert strict.why(1) == "abc, the only one that reaches 0.915 (0.920)"
+    assert replace(FIT, kept=[2]).why(2) == "softmax, as student.softmax_layers says"
+
+
+def test_of_equals_the_better_one_is_taken():
+    tried = (replace(TRIED[0], fidelity=[0.95]), TriedAttention("t2r", [0.96], [10], 1.0))
+    assert replace(FIT, tried=tried).best(0).attention == "t2r"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"fit_fidelity": 0.0}, ("student.fit_fidelity is 0.0", "between 0 and 1")),
+        ({"fit_fidelity": 1.0}, ("student.fit_fidelity is 1.0",)),
+        ({"fit_attentions": ["abc"]}, ("student.fit_attentions is ['abc']", "two or more")),
+        ({"fit_attentions": ["abc", "abc"]}, ("student.fit_attentions", "different")),
+        ({"fit_attentions": ["abc", "lstm"]}, ("student.fit_attentions is 'lstm'",)),
+        ({"fit_attentions": ["abc", "hedgehg"]}, ("student.fit_attentions is 'hedgehg'", "hedgehog")),
+        ({"target_speedup": 4.0}, ("student.attention is 'fit'", "leave one of them out")),
+        ({"attention_options": {"window": 4}}, ("fit has no option 'window'", "dimensions")),
+        ({"exact_up_to": 64}, ("fit attention has linear, which is no estimate", "set student.exact_up_to 0")),
+        ({"attention": "fti"}, ("student.attention is 'fti'", "'fit'")),
+        ({"attention": ["abc", "abc"]}, ("student.num_layers = 3 names",)),
+        ({"attention": ["abc", "lstm", "abc"]}, ("student.attention is 'lstm'",)),
+        ({"attention": ["abc", "fit", "abc"]}, ("student.attention is 'fit'",)),
+        ({"attention": ["abc", "abc", "linear"], "target_speedup": 4.0}, ("several depths",)),
+        ({"attention": ["luna", "abc", "abc"], "num_features": [8, 8, 8]}, ("luna+abc+abc has one for all layers",)),
+    ],
+)
+def test_what_cannot_be_fitted_or_mixed_is_refused_in_one_line(given, words):
+    with pytest.raises(UserError) as refused:
+        check_config(replace(ASKED, student=replace(ASKED.student, **given)), STUDENTS)
+    assert "\n" not in str(refused.value)
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_one_name_per_layer_is_taken_with_options_of_each():
+    mixed = replace(ASKED.student, attention=["taylor", "abc", "performer"])
+    check_config(
+        replace(ASKED, student=replace(mixed, attention_options={"dimensions": 8, "kernel": "relu"})), STUDENTS
+    )
+
+
+def test_before_it_is_known_all_that_are_tried_answer():
+    assert list(mechanism_of_student(ASKED.student, STUDENTS).mechanisms) == ["linear", "abc", "taylor"]
+    assert mechanism_of_student(replace(ASKED.student, attention="abc"), STUDENTS) is ATTENTIONS["abc"]
+
+
+def written(tmp_path, fit):
+    path = fit_file(tmp_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(to_json(fit)))
+    return path
+
+
+def test_the_answer_takes_the_place_of_the_question(tmp_path):
+    assert read_fit(tmp_path) is None
+    assert with_found(ASKED, tmp_path) == ASKED
+    written(tmp_path, replace(FIT, chosen=None))
+    assert with_found(ASKED, tmp_path) == ASKED
+    written(tmp_path, FIT)
+    assert read_fit(tmp_path) == FIT
+    assert with_found(ASKED, tmp_path).student == replace(ASKED.student, attention=FIT.chosen)
+
+
+@pytest.mark.parametrize("given", [{"fit_fidelity": 0.8}, {"fit_attentions": ["linear", "abc"]}, {"attention": "abc"}])
+def test_the_answer_to_another_question_is_none(tmp_path, given):
+    written(tmp_path, FIT)
+    other = replace(ASKED, student=replace(ASKED.student, **given))
+    assert with_found(other, tmp_path) == other
+
+
+def test_a_torn_file_names_the_way_out(tmp_path):
+    path = written(tmp_path, FIT)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match=r"remove .*attention_fit to fit again"):
+        read_fit(tmp_path)
+    path.write_text('{"fidelity": 1}')
+    with pytest.raises(UserError, match=r"remove .*attention_fit to fit again"):
+        read_fit(tmp_path)
