@@ -19,6 +19,11 @@ def language_models(records: Records) -> list[str]:
         [f"`{name}`", *(_bits(found.get(f"text-{name}-{layers}x{length}")) for layers, length in sizes)]
         for name in MECHANISMS
     ]
+    floors = [
+        next((_unigram(each) for each in found.values() if each["max_length"] == length), MISSING)
+        for _, length in sizes
+    ]
+    rows.append(["every byte by its frequency", *floors])
     heads = [f"{layers} layers, {length} tokens" for layers, length in sizes]
     some: Mapping[str, Any] = next(iter(found.values()), {})
     return [*markdown_table(["bits per character", *heads], rows), "", measured_on(some.get("environment"))]
@@ -46,6 +51,12 @@ def _times(record: Mapping[str, Any], name: str) -> list[str]:
 
 def _bits(summary: Mapping[str, Any] | None) -> str:
     return MISSING if summary is None else f"{summary['metrics']['bits_per_character']:.2f}"
+
+
+def _unigram(summary: Mapping[str, Any]) -> str:
+    """Return the bits per character of the loss of predicting every token by how often it occurs in train."""
+    metrics = summary["metrics"]
+    return f"{metrics['bits_per_character'] * summary['unigram_loss'] / metrics['loss']:.2f}"
 
 
 def _exponent(value: float | None) -> str:
