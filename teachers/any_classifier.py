@@ -29,7 +29,8 @@ from distill.models.windowed_bert import ReadsWindows
 from distill.tasks import Task
 from distill.utils.errors import UserError, first_line, loading_problem
 from students.families import FAMILIES
-from teachers.loading import Teacher, label_settings, load_teacher, load_tokenizer
+from teachers.loading import NOTHING, Teacher, label_settings, load_teacher, load_tokenizer
+from teachers.redrawing import Redrawn
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 
@@ -39,7 +40,7 @@ def load_any_teacher(
     task: Task,
     seed: int = 0,
     *,
-    new_pooler: bool | None = False,
+    redrawn: Redrawn = NOTHING,
     trust_remote_code: bool = False,
 ) -> Teacher:
     """Load ``checkpoint`` as a classifier for ``task``, of whatever kind transformers has one, or of its own code.
@@ -48,7 +49,7 @@ def load_any_teacher(
     that is missing is drawn from ``seed``.
 
     Args:
-        new_pooler: of one whose layers are BERT's alone.
+        redrawn: what of it is drawn anew before it is fine-tuned; of one whose layers are BERT's alone.
         trust_remote_code: whether code that the checkpoint brings along may run.
 
     Raises:
@@ -57,7 +58,12 @@ def load_any_teacher(
     who = f"teacher {checkpoint}"
     config = _read_config(checkpoint, trust_remote_code)
     if config.model_type in FAMILIES and getattr(config, "inner_group_num", 1) == 1:
-        return load_teacher(checkpoint, task, seed, new_pooler=new_pooler)
+        return load_teacher(checkpoint, task, seed, redrawn=redrawn)
+    if redrawn.head or redrawn.layers:
+        raise UserError(
+            f"{who} is {config.model_type!r}: teacher.new_head and teacher.new_layers take a BERT or another family "
+            "with its layers; leave them out"
+        )
     is_trained = any("Classifi" in name for name in config.architectures or [])
     if is_trained and config.num_labels != task.num_labels:
         raise UserError(

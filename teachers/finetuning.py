@@ -1,5 +1,8 @@
 """Get the teacher of a run: take a finished one, reuse the run's own, or fine-tune it with the one loop."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from transformers import PreTrainedModel
 
 from distill.config.schema import SCRATCH, Config, StageConfig
@@ -15,10 +18,13 @@ from distill.training.loop import StageTrainer
 from distill.training.progress import Progress
 from distill.training.run_folder import RunFolder, save_model
 from distill.utils.errors import UserError
+from distill.utils.files import remove
 from teachers.any_classifier import load_any_teacher
 from teachers.first_token import reading_first_token
 from teachers.language_models import starting_language_model, untrained_language_model
-from teachers.loading import Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
+from teachers.loading import NOTHING, Teacher, is_classifier, load_teacher, teacher_from_scratch, untrained_like
+from teachers.redrawing import Redrawn, wanted_by
+from teachers.tries import best_of_tries, kept_of, names_of_tries
 
 
 def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFolder) -> Teacher:
@@ -39,18 +45,18 @@ def student_start(config: Config, task: Task, splits: Splits) -> Teacher | None:
 
 
 def _load_start(checkpoint: str, key: str, config: Config, task: Task, splits: Splits) -> Teacher:
-    start = load_teacher(checkpoint, task, config.seed, new_pooler=config.teacher.new_pooler, key=key)
+    start = load_teacher(checkpoint, task, config.seed, redrawn=Redrawn(config.teacher.new_pooler), key=key)
     if not start.is_trained:
         put_into_label_units(start.model, task, splits)
     return start
 
 
-def _open_teacher(checkpoint: str, config: Config, task: Task, new_pooler: bool | None = False) -> Teacher:
+def _open_teacher(checkpoint: str, config: Config, task: Task, redrawn: Redrawn = NOTHING) -> Teacher:
     """Load a BERT or, where the student is made of another encoder, any classifier."""
     if config.student.checkpoint is None:
-        return load_teacher(checkpoint, task, config.seed, new_pooler=new_pooler)
+        return load_teacher(checkpoint, task, config.seed, redrawn=redrawn)
     trusted = config.teacher.trust_remote_code
-    return load_any_teacher(checkpoint, task, config.seed, new_pooler=new_pooler, trust_remote_code=trusted)
+    return load_any_teacher(checkpoint, task, config.seed, redrawn=redrawn, trust_remote_code=trusted)
 
 
 def prepare_teacher(
@@ -61,27 +67,37 @@ def prepare_teacher(
     train_examples: TokenizedExamples,
     held_out: TokenizedExamples,
     folder: RunFolder,
+    start_again: Callable[[int], PreTrainedModel],
 ) -> None:
-    """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``."""
-    progress = Progress()
+    """Fine-tune the teacher in place if it is not finished, and leave it in ``<run_dir>/teacher``.
+
+    Args:
+        start_again: what another try starts from, of its seed.
+    """
+    result = kept_of(Progress())
     if not teacher.is_trained:
-        stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
-        inputs = StageInputs(train_examples)
-        longest = max(int(examples.lengths.max()) for examples in (train_examples, held_out))
-        trained = teacher.model if task.language_model else reading_first_token(teacher.model, longest)
-        progress = StageTrainer(run, trained, stage, inputs, folder.phase("teacher"), scorer).run()
+
+        def finetune(model: PreTrainedModel, seed: int, name: str) -> Progress:
+            stage, scorer = finetuning_stage(config), held_out_scorer(run, task, held_out)
+            longest = max(int(examples.lengths.max()) for examples in (train_examples, held_out))
+            trained = model if task.language_model else reading_first_token(model, longest)
+            inputs, own = StageInputs(train_examples), replace(run, seed=seed)
+            return StageTrainer(own, trained, stage, inputs, folder.phase(name), scorer).run()
+
+        result = best_of_tries(run, config.teacher.tries, teacher, folder, finetune, start_again)
     settle_threshold(task, teacher.model, held_out, run.accelerator.device, anew=not teacher.is_trained)
     if run.accelerator.is_main_process:
         save_model(teacher.model, teacher.tokenizer, folder.teacher, with_code=config.teacher.trust_remote_code)
-        kept = ("seconds", "checkpoint_seconds", "held_out", "history")
-        folder.finish("teacher", {"name": "teacher"} | {name: getattr(progress, name) for name in kept})
+        folder.finish("teacher", {"name": "teacher"} | result)
+        for name in names_of_tries(config.teacher.tries):
+            remove(folder.phase(name))
     run.accelerator.wait_for_everyone()
 
 
 def starting_point(config: Config, task: Task, splits: Splits) -> Teacher:
     """Load what the teacher starts from: its checkpoint, or an untrained BERT of the configured size."""
     if config.teacher.checkpoint is not None:
-        teacher = _open_teacher(config.teacher.checkpoint, config, task, config.teacher.new_pooler)
+        teacher = _open_teacher(config.teacher.checkpoint, config, task, wanted_by(config.teacher))
         check_windows(teacher, config, task)
     else:
         texts = (text for texts in splits.train.texts for text in texts)
@@ -135,7 +151,8 @@ def label_free_start(config: Config, task: Task, splits: Splits, teacher: PreTra
     start = student_start(config, task, splits)
     if start is not None:
         return start.model
-    if config.teacher.checkpoint is not None and is_classifier(config.teacher.checkpoint):
+    own = config.teacher.checkpoint
+    if own is not None and not config.teacher.new_head and is_classifier(own):
         return teacher
     return starting_point(config, task, splits).model
 
@@ -157,4 +174,5 @@ def finetuning_stage(config: Config) -> StageConfig:
         dropout=True,
         batch_size=settings.batch_size,
         keep_best_epoch=True,
+        patience=settings.patience,
     )

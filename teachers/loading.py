@@ -38,6 +38,9 @@ from distill.tasks import Task
 from distill.utils.errors import UserError, loading_problem
 from distill.utils.files import file_checksum
 from students.families import FAMILIES, OURS, own_name, why_not
+from teachers.redrawing import Redrawn, redraw, top_layers
+
+NOTHING = Redrawn()
 
 OTHER_STUDENT = "name a BERT-like encoder for the student as student.checkpoint"
 """What to do with a teacher whose layers no student can be made of."""
@@ -80,12 +83,12 @@ def settings_checksum(checkpoint: str) -> str | None:
 
 
 def load_teacher(
-    checkpoint: str, task: Task, seed: int = 0, *, new_pooler: bool | None = False, key: str = TEACHER_KEY
+    checkpoint: str, task: Task, seed: int = 0, *, redrawn: Redrawn = NOTHING, key: str = TEACHER_KEY
 ) -> Teacher:
     """Load ``checkpoint`` as a classifier for ``task``.
 
-    A head that is missing is drawn from ``seed``, and so is a new pooler for an encoder: on request, or, for None,
-    where its own was never trained. ``key`` names the checkpoint in messages.
+    A head that is missing is drawn from ``seed``, and so is what is to be ``redrawn`` of a model that will be
+    fine-tuned. ``key`` names the checkpoint in messages.
 
     Raises:
         UserError: it cannot be read, is of no family whose layers are BERT's, is torn, or belongs to another task or
@@ -94,11 +97,11 @@ def load_teacher(
     who = f"{key.removesuffix('.checkpoint')} {checkpoint}"
     config = _load_config(checkpoint, key)
     check_size(config, Path(checkpoint), who)
-    is_trained = _names_classifier(config)
+    is_trained = _names_classifier(config) and not redrawn.head
     if is_trained and config.num_labels != task.num_labels:
         raise UserError(
-            f"{who} has {config.num_labels} labels but task {task.name} has {task.num_labels}; "
-            "give a teacher of this task, or its encoder without the classifier"
+            f"{who} has {config.num_labels} labels but task {task.name} has {task.num_labels}; give a teacher of this "
+            "task, its encoder without the classifier, or teacher.new_head true to fine-tune it"
         )
     tokenizer = load_tokenizer(checkpoint)
     if len(tokenizer) > config.vocab_size:
@@ -108,7 +111,8 @@ def load_teacher(
         )
     check_token_types(config, tokenizer, who, pairs=len(task.text_columns) > 1)
     set_seed(seed)
-    extra = {} if is_trained else label_settings(task)
+    # Of a classifier of another task the problem that it solved would stay.
+    extra = {} if is_trained else {"problem_type": None} | label_settings(task)
     try:
         loaded: Any = classifier_class(config).from_pretrained(
             checkpoint,
@@ -136,17 +140,43 @@ def load_teacher(
             f"checkpoint {checkpoint} is torn: {len(missing)} weights such as {missing[0]} are missing or of another "
             "size; fetch it again"
         )
-    pooler = model.get_submodule(pooler_name.rstrip("."))
-    came_along = not any(key.startswith(pooler_name) for key in absent)
-    is_encoders = pooler_name.startswith(f"{model.base_model_prefix}.")
-    wanted = came_along and not pooler.bias.any() if new_pooler is None else new_pooler
-    replaced = is_encoders and not is_trained and wanted
-    if replaced:
-        set_seed(seed)
-        nn.init.normal_(pooler.weight, std=config.initializer_range)
-        nn.init.zeros_(pooler.bias)
+    new_pooler = False
+    if not is_trained:
+        new_pooler = _has_new_pooler(model, pooler_name, absent, redrawn)
+        _redraw(model, redrawn, pooler_name if new_pooler else None, head, seed, who)
+    elif redrawn.layers:
+        raise UserError(
+            f"teacher.new_layers is {redrawn.layers}, but {who} is a finished classifier and taken as it is; give "
+            "teacher.new_head true to fine-tune it, or 0"
+        )
     note = settle_labels(model, task, who) if is_trained else None
-    return Teacher(model, tokenizer, is_trained, bool(replaced), note)
+    return Teacher(model, tokenizer, is_trained, new_pooler, note)
+
+
+def _has_new_pooler(model: Any, name: str, absent: Iterable[str], redrawn: Redrawn) -> bool:
+    """Tell whether the pooler that came along is drawn anew: on request, or where it was never trained."""
+    came_along = not any(key.startswith(name) for key in absent)
+    wanted = came_along and not model.get_submodule(name.rstrip(".")).bias.any()
+    wanted = wanted if redrawn.pooler is None else redrawn.pooler
+    return bool(name.startswith(f"{model.base_model_prefix}.") and wanted)
+
+
+def _redraw(
+    model: PreTrainedModel, redrawn: Redrawn, pooler: str | None, head: Iterable[str], seed: int, who: str
+) -> None:
+    """Draw parts of a model anew, from ``seed``."""
+    set_seed(seed)
+    if pooler is not None:
+        redraw(model, [model.get_submodule(pooler.rstrip("."))])
+    if redrawn.layers:
+        try:
+            redraw(model, top_layers(model, redrawn.layers))
+        except ValueError as error:
+            raise UserError(
+                f"teacher.new_layers is {redrawn.layers}: {who} cannot, {error}; give fewer, or 0"
+            ) from error
+    if redrawn.head:
+        redraw(model, [model.get_submodule(name.rstrip(".")) for name in head])
 
 
 def teacher_from_scratch(size: ScratchConfig, task: Task, texts: Iterable[str], max_length: int, seed: int) -> Teacher:

@@ -67,6 +67,15 @@ class TeacherConfig:
     null: 0.8 if the learning rate is null too, else 1."""
     new_pooler: bool | None = None
     """Reinitialise the pooler of the encoder; null: if it was never trained, as in most sentence encoders."""
+    new_head: bool = False
+    """Draw the head anew, also of a finished classifier, which is then fine-tuned as an encoder is: what it learned
+    of another task helps where both compare texts (MNLI, MRPC or STS-B before RTE)."""
+    new_layers: int = 0
+    """Draw so many of the top layers anew: those of a pretrained encoder can be a bad start for few examples."""
+    patience: int | None = None
+    """Stop after this many epochs without a better mean of the task's metrics on held-out train; null: never."""
+    tries: int = 1
+    """Fine-tune so many times, each from another seed, and keep the one that is best on held-out train."""
     margin_over_majority: float = 0.05
     """Refuse to distil from a teacher whose answers on validation correlate with the labels (Matthews, Pearson) by no
     more than this; answering the majority class always has 0. A negative value accepts any teacher."""

@@ -75,6 +75,9 @@ def _check_what_it_has_not(config: Config) -> None:
     require(
         student.exact_up_to == 0, f"{key}.exact_up_to", student.exact_up_to, "task text has no short texts; give 0"
     )
+    for name, usual in (("new_head", False), ("new_layers", 0), ("tries", 1)):
+        value = getattr(config.teacher, name)
+        require(value == usual, f"teacher.{name}", value, "it is for classifiers; leave it out")
     require(config.data.unlabelled is None, "data.unlabelled", config.data.unlabelled, "put the text into data.dir")
     baseline = config.baseline.checkpoint
     require(baseline in (None, SCRATCH), "baseline.checkpoint", baseline, "task text trains its baseline from scratch")

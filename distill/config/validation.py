@@ -174,6 +174,8 @@ def _check_teacher(teacher: TeacherConfig) -> None:
         teacher.layer_decay,
         "give a share above 0, at most 1",
     )
+    require(teacher.new_layers >= 0, "teacher.new_layers", teacher.new_layers, "give a number of layers, 0 for none")
+    require_positive("teacher", teacher, ("patience", "tries"))
     scratch = teacher.scratch
     require_positive("teacher.scratch", scratch, [entry.name for entry in dataclasses.fields(ScratchConfig)])
     for name, most in MOST_OF_SCRATCH.items():

@@ -247,7 +247,8 @@ def training_phases(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel
 ) -> list[tuple[StageConfig, PreTrainedModel]]:
     """Return every phase that trains, with a model of the kind that it trains."""
-    teacher = [] if setup.source.is_trained else [(finetuning_stage(context.config), setup.teacher)]
+    tries = 0 if setup.source.is_trained else context.config.teacher.tries
+    teacher = [(finetuning_stage(context.config), setup.teacher)] * tries
     stages = (*setup.stages, baseline_stage(context.config, setup))
     wider = student
     if any(stage.width == FULL for stage in stages):

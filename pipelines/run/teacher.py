@@ -1,17 +1,20 @@
 """The teacher of a run: fine-tuned, and checked."""
 
 from dataclasses import replace
+from functools import partial
+
+from transformers import PreTrainedModel
 
 from distill.config.schema import IMPORTANCE
 from distill.evaluation.metrics import HALF
 from distill.evaluation.predict import logits_of, settle_threshold, validation_metrics
 from distill.evaluation.thresholds import threshold_of
-from distill.training.accelerator import on_main_process
+from distill.training.accelerator import main_process_first, on_main_process
 from distill.utils.findings import WARNING, Finding, raise_on_error
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.phase import in_words
 from teachers.checks import calibration_warning, check_teacher, progress_warning
-from teachers.finetuning import prepare_teacher
+from teachers.finetuning import prepare_teacher, starting_point
 from teachers.layer_selection import most_needed_layers
 from teachers.loading import freeze
 
@@ -23,7 +26,14 @@ def finetune_teacher(context: RunContext, setup: DistillationSetup) -> Distillat
             context.folder.forget([stage.name for stage in setup.stages])
         read = setup.for_teacher
         prepare_teacher(
-            context.run, context.config, context.task, setup.source, read.train, read.held_out, context.folder
+            context.run,
+            context.config,
+            context.task,
+            setup.source,
+            read.train,
+            read.held_out,
+            context.folder,
+            partial(start_again, context),
         )
     freeze(setup.teacher)
     if not setup.source.is_trained:
@@ -37,6 +47,18 @@ def finetune_teacher(context: RunContext, setup: DistillationSetup) -> Distillat
     )
     context.run.accelerator.print(f"student: starts from layers {layer_map} of the teacher, which needs them most")
     return replace(setup, layer_map=layer_map)
+
+
+def start_again(context: RunContext, seed: int) -> PreTrainedModel:
+    """Return what the teacher starts from, with what is drawn drawn from another seed."""
+    config = replace(context.config, seed=seed)
+
+    def start() -> PreTrainedModel:
+        return starting_point(config, context.task, context.splits).model
+
+    model = main_process_first(context.run.accelerator, start)
+    model.to(context.device)
+    return model
 
 
 def check_on_validation(context: RunContext, setup: DistillationSetup) -> None:

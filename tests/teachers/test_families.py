@@ -25,6 +25,7 @@ from distill.utils.errors import UserError
 from students.families import FAMILIES, encoder_layers, layer_part
 from teachers.layer_selection import most_needed_layers
 from teachers.loading import is_classifier, load_teacher, untrained_like
+from teachers.redrawing import Redrawn
 
 over_families = pytest.mark.parametrize("kind", FAMILIES)
 SST2, MNLI = get_task("sst2"), get_task("mnli")
@@ -83,7 +84,7 @@ def test_an_encoder_gets_a_head_of_the_task(kind, tmp_path):
 @over_families
 def test_a_new_pooler_is_for_those_whose_encoder_has_one(kind, tmp_path):
     folder = save(tmp_path, kind, bare=True)
-    assert load_teacher(folder, SST2, new_pooler=True).new_pooler is (kind in ("bert", "albert"))
+    assert load_teacher(folder, SST2, redrawn=Redrawn(True)).new_pooler is (kind in ("bert", "albert"))
 
 
 @over_families

@@ -9,9 +9,10 @@ from helpers.families import batch_for, tiny_classifier
 from torch import nn
 from transformers import AutoTokenizer
 
-from distill.config.schema import Config, TeacherConfig
+from distill.config.schema import Config, TeacherConfig, TrainingConfig
 from distill.data.batching import TokenizedExamples
 from distill.tasks import get_task
+from distill.training.context import TrainingContext
 from distill.training.run_folder import RunFolder
 from students import StudentForSequenceClassification
 from students.families import FAMILIES
@@ -103,11 +104,12 @@ def test_a_teacher_is_fine_tuned_that_way(model, make_examples, monkeypatch, tmp
     settings = TeacherConfig(epochs=1, batch_size=4, learning_rate=0.1, layer_decay=1.0)
     config, teacher = Config("sst2", teacher=settings), Teacher(model, AutoTokenizer, is_trained=False)
     folder, task, examples = RunFolder(tmp_path), get_task("sst2"), make_examples()
+    run = TrainingContext(None, TrainingConfig(), 0)
     with pytest.raises(SeenError):
-        finetuning.prepare_teacher(None, config, task, teacher, examples, examples, folder)
+        finetuning.prepare_teacher(run, config, task, teacher, examples, examples, folder, pytest.fail)
     tokens = np.full(model.config.max_position_embeddings + 1, 7, np.int32)
     long = TokenizedExamples(tokens, np.zeros(len(tokens), np.uint8), np.array([0, len(tokens)]), np.array([0]), [0])
     monkeypatch.setattr(finetuning, "StageTrainer", lambda run, trained, *more: pytest.fail(type(trained).__name__))
     for read in ((long, examples), (examples, long)):  # one of either in windows, and the model trains itself
         with pytest.raises(pytest.fail.Exception, match="BertForSequenceClassification"):
-            finetuning.prepare_teacher(None, config, task, teacher, *read, folder)
+            finetuning.prepare_teacher(run, config, task, teacher, *read, folder, pytest.fail)

@@ -14,6 +14,7 @@ from teachers.loading import (
     teacher_from_scratch,
     weights_checksum,
 )
+from teachers.redrawing import Redrawn
 
 SST2, MNLI, STSB = get_task("sst2"), get_task("mnli"), get_task("stsb")
 TEXTS = ["a good film", "a bad film", "no plot at all"]
@@ -67,7 +68,7 @@ def test_a_new_pooler_is_drawn_from_the_seed_and_all_else_stays(make_bert, token
     make_bert().bert.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     own, first, again, other = (
-        load_teacher(str(tmp_path), SST2, seed, new_pooler=new).model.state_dict()
+        load_teacher(str(tmp_path), SST2, seed, redrawn=Redrawn(new)).model.state_dict()
         for seed, new in ((0, False), (0, True), (0, True), (1, True))
     )
     pooler = "bert.pooler.dense.weight"
@@ -80,7 +81,7 @@ def test_a_new_pooler_is_drawn_from_the_seed_and_all_else_stays(make_bert, token
 
 
 def test_a_finished_classifier_keeps_its_pooler(finished, make_bert):
-    kept = load_teacher(str(finished), SST2, new_pooler=True).model
+    kept = load_teacher(str(finished), SST2, redrawn=Redrawn(True)).model
     assert torch.equal(kept.bert.pooler.dense.weight, make_bert().bert.pooler.dense.weight)
 
 
