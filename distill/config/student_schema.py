@@ -14,7 +14,7 @@ class StudentSettings:
     """Attention mechanism, or a list with one per layer; students/README.md compares them. fit: found for every layer,
     by short runs of single blocks. lstm: frozen layers under an LSTM, a baseline."""
     fit_attentions: list[str] = field(
-        default_factory=lambda: ["linear", "t2r", "hedgehog", "performer", "luna_kernel", "taylor", "abc"]
+        default_factory=lambda: ["t2r", "hedgehog", "performer", "luna_kernel", "taylor", "abc"]
     )
     """Mechanisms that attention fit tries."""
     fit_fidelity: float = 0.9

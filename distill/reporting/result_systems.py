@@ -66,7 +66,7 @@ def klue_costs(records: Records) -> list[str]:
 
 
 def long_pairs(records: Records) -> list[str]:
-    """Mechanisms on long texts and pairs, an LSTM over the frozen encoder, and what the documents say of them."""
+    """Mechanisms on long texts and pairs, an LSTM over the frozen encoder, and what earlier reports say of them."""
     cells, figures = records.find("long_pairs/summary"), records.json("published/systems")["accuracy"]
     tasks = [task for task in LONG if task in ("imdb", "sst2") or any(cell.startswith(f"{task}-") for cell in cells)]
     rows = []
@@ -79,7 +79,7 @@ def long_pairs(records: Records) -> list[str]:
         rows.append([*row, f"{figure['value']:g}, {figure['what']}" if figure else MISSING])
     parts = ("labels alone", "distilled", "kept, % [95 %]", "training, s", "evaluation, s per 1,000 texts")
     heads = [f"{LONG[task]} {part}" for task in tasks for part in parts]
-    return [*markdown_table(["model", *heads, "in the documents"], rows), "", _conditions(cells)]
+    return [*markdown_table(["model", *heads, "in earlier reports"], rows), "", _conditions(cells)]
 
 
 def _long_cells(cell: Mapping[str, Any] | None) -> list[str]:

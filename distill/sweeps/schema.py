@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import jsonargparse
 from distill.config.given_files import file_problem, given_files
 from distill.config.parser_messages import parser_message
 from distill.config.parsing import make_parser, names_as_written
-from distill.config.yaml_files import SECTIONS, load_value, text_at
+from distill.config.yaml_files import SECTIONS, load_value, text_at, write_yaml
 from distill.training.finished import is_finished
 from distill.utils.errors import UserError, choices_hint
 
@@ -92,7 +92,8 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
     arguments = names_as_written(sys.argv[1:] if arguments is None else arguments)
     try:
         rest, given = _take_keys(arguments)
-        namespace = parser.parse_args(rest)
+        wants_print = "--print_config" in rest
+        namespace = parser.parse_args([argument for argument in rest if argument != "--print_config"])
         namespace.pop("config", None)
         sweep = SweepConfig(**parser.instantiate(namespace).as_dict())
         students = {name: dict(keys) for name, keys in sweep.students.items()}
@@ -127,6 +128,9 @@ def parse_sweep(arguments: Sequence[str] | None = None, description: str | None 
             raise UserError(f"sweep: configs names {path}, which does not exist")
     _refuse_shared_folders(sweep)
     _refuse_shared_repositories(sweep)
+    if wants_print:  # here, and not by the parser, which does not see the keys that were taken out
+        print(write_yaml(asdict(sweep)), end="")
+        raise SystemExit(0)
     return sweep
 
 

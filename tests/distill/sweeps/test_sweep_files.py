@@ -112,3 +112,17 @@ def test_keys_of_one_section_on_the_command_line_do_not_replace_each_other(monke
 def test_a_key_without_a_value_that_can_be_read_is_refused(arguments, words):
     with pytest.raises(UserError, match=words):
         parse_sweep(["--config", str(FOLDER / "glue.yaml"), *arguments])
+
+
+def test_what_is_printed_is_the_sweep_with_every_key_that_was_given(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    keys = ["--overrides.data.dir", "DATA", "--students.softmax.student.num_layers", "2", "--seeds", "[1, 2]"]
+    given = ["--config", str(FOLDER / "klue.yaml"), *keys]
+    with pytest.raises(SystemExit) as ended:
+        parse_sweep([*given, "--print_config"])
+    assert ended.value.code == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    sweep = parse_sweep(given)
+    assert (sweep.overrides["data.dir"], sweep.students["softmax"]["student.num_layers"]) == ("DATA", 2)
+    assert parse_sweep(["--config", str(printed)]) == sweep
