@@ -6,6 +6,7 @@ from dataclasses import replace
 from transformers import PreTrainedModel
 
 from distill.config.schema import SCRATCH, Config, StageConfig
+from distill.config.student_start import other_encoder
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import Splits
 from distill.evaluation.predict import held_out_scorer, settle_threshold
@@ -39,9 +40,8 @@ def starting_teacher(config: Config, task: Task, splits: Splits, folder: RunFold
 
 def student_start(config: Config, task: Task, splits: Splits) -> Teacher | None:
     """Load the encoder that the student is made of, as a classifier; None where that is the teacher."""
-    if config.student.checkpoint is None:
-        return None
-    return _load_start(config.student.checkpoint, "student.checkpoint", config, task, splits)
+    encoder = other_encoder(config)
+    return None if encoder is None else _load_start(encoder, "student.checkpoint", config, task, splits)
 
 
 def _load_start(checkpoint: str, key: str, config: Config, task: Task, splits: Splits) -> Teacher:
@@ -53,7 +53,7 @@ def _load_start(checkpoint: str, key: str, config: Config, task: Task, splits: S
 
 def _open_teacher(checkpoint: str, config: Config, task: Task, redrawn: Redrawn = NOTHING) -> Teacher:
     """Load a BERT or, where the student is made of another encoder, any classifier."""
-    if config.student.checkpoint is None:
+    if other_encoder(config) is None:
         return load_teacher(checkpoint, task, config.seed, redrawn=redrawn)
     trusted = config.teacher.trust_remote_code
     return load_any_teacher(checkpoint, task, config.seed, redrawn=redrawn, trust_remote_code=trusted)
@@ -115,7 +115,7 @@ def put_into_label_units(model: PreTrainedModel, task: Task, splits: Splits) -> 
 
 def check_windows(teacher: Teacher, config: Config, task: Task) -> None:
     """Refuse what a teacher cannot do that reads texts longer than its positions in windows; UserError says what."""
-    if config.student.checkpoint is not None and not isinstance(teacher.model, ReadsWindows):
+    if other_encoder(config) is not None and not isinstance(teacher.model, ReadsWindows):
         return  # it is given no more tokens than it has positions
     positions, max_length = positions_of(teacher.model), config.data.max_length
     if max_length <= positions:
@@ -170,7 +170,7 @@ def finetuning_stage(config: Config) -> StageConfig:
         learning_rate=settings.learning_rate,
         losses={"labels": 1.0},
         layer_decay=settings.layer_decay,
-        train="encoder" if settings.freeze_word_embeddings else "all",
+        train="head" if settings.freeze_encoder else "encoder" if settings.freeze_word_embeddings else "all",
         dropout=True,
         batch_size=settings.batch_size,
         keep_best_epoch=True,

@@ -13,6 +13,7 @@ from distill.config.require import require, require_choice
 from distill.config.schema import Config
 from distill.config.shape_search import with_found_shape
 from distill.config.student_schema import FIT, StudentSettings
+from distill.config.student_start import is_student
 from distill.utils.errors import UserError
 from distill.utils.files import read_object
 from distill.utils.record_json import JsonObject, from_json
@@ -144,5 +145,8 @@ def _check_fit(student: StudentSettings, attentions: Mapping[str, Any]) -> None:
     require(len(set(names)) == len(names) > 1, key, names, "give two or more different mechanisms")
     inside = 0 < student.fit_fidelity < 1
     require(inside, "student.fit_fidelity", student.fit_fidelity, "give a share between 0 and 1, such as 0.9")
+    require(
+        not is_student(student.checkpoint), "student.attention", FIT, "student.checkpoint has its mechanisms already"
+    )
     one = student.target_speedup is None
     require(one, "student.attention", FIT, "student.target_speedup needs the mechanism to time; leave one of them out")

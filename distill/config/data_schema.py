@@ -45,6 +45,9 @@ class DataConfig:
     text_unit: str | None = None
     """Task text: what a token is: byte, character, word or wordpiece; null: byte for model causal, wordpiece for
     model masked. A teacher.checkpoint has its own."""
+    passages: bool = False
+    """Task text, model masked: read passages of all lengths up to max_length, half of them in pairs of neighbours or
+    of two that share a rare word, as classifiers read texts; false: windows of max_length."""
     unlabelled: str | None = None
     """A file of texts without labels (txt: one text a line; csv, tsv, jsonl or parquet with the task's text columns;
     also .gz), or a folder of such files. The stages read them, labelled by the teacher."""

@@ -56,6 +56,8 @@ class Facts:
     """Texts without labels that the stages read too."""
     is_narrower: bool = False
     """Whether the student is narrower than what it is made of."""
+    starts_linear: bool = False
+    """Whether its layers come from an earlier student of the teacher's encoder, mechanism and all."""
 
     def batch(self, texts: int) -> int:
         """Return how many texts a batch of ``texts`` short ones has here."""
@@ -192,7 +194,7 @@ def choose_stages(student: StudentSettings, facts: Facts, mechanism: Mechanism, 
     depth = () if facts.matches == DECISIONS else (layers,)
     if facts.matches == SUMMARIES:
         depth = (replace(layers, losses={"hidden_states": 1.0}),)
-    if mechanism.is_softmax:
+    if mechanism.is_softmax or facts.starts_linear:
         return *depth, replace(decisions, keep_best_epoch=True)
     first = (
         *(replace(stage, name="depth", attention="softmax") for stage in depth),

@@ -11,7 +11,7 @@ from distill.config.student_schema import StudentSettings
 RELATIONS = ("value_relations", "query_relations", "key_relations")
 LAYER_LOSSES = ("attention_output", "attention_context", "attention_map", "hidden_states", *RELATIONS)
 LOSSES = (*LAYER_LOSSES, "logits", "labels", "compression")
-TRAINABLE = ("features", "attention", "encoder", "all")
+TRAINABLE = ("features", "attention", "head", "encoder", "all")
 SCRATCH = "scratch"
 IMPORTANCE = "importance"
 BALANCED = "balanced"
@@ -62,6 +62,8 @@ class TeacherConfig:
     """Examples per optimizer step over all processes; null: 16, fewer where texts have more than 512 tokens."""
     freeze_word_embeddings: bool = False
     """Keep the word embeddings fixed: a third less work per step on short texts."""
+    freeze_encoder: bool = False
+    """Train the head alone: the masked-LM head that an encoder lacks, say, for students of its layers."""
     layer_decay: float | None = None
     """Learning rate of a layer relative to the layer above it; below 1, lower layers and embeddings change less.
     null: 0.8 if the learning rate is null too, else 1."""
@@ -100,7 +102,7 @@ class StageConfig:
     attention_output replaces what a mechanism does not have."""
     train: str = "encoder"
     """What is trained: features (the mechanism's own parameters; if it has none, attention), attention (attention
-    blocks), encoder (all but the word embeddings) or all."""
+    blocks), head (what stands behind the layers), encoder (all but the word embeddings) or all."""
     feature_learning_rate: float | None = None
     """Learning rate of the mechanism's own parameters; null: a hundred times learning_rate where they start near 1
     (performer, hedgehog, abc and others), ten times elsewhere."""

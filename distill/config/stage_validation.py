@@ -16,6 +16,7 @@ from distill.config.schema import (
     Config,
     StageConfig,
 )
+from distill.config.student_start import other_encoder
 from distill.tasks import TASKS
 
 TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search")
@@ -140,7 +141,7 @@ def check_losses(stage: StageConfig, attention: str, mechanism: Any) -> None:
 
 def check_other_encoder(config: Config) -> None:
     """Refuse what a student made of another encoder than its teacher cannot do, and what only such a one needs."""
-    start, teacher = config.student.checkpoint, config.teacher
+    start, teacher = other_encoder(config), config.teacher
     if start is None:
         way_out = "only a teacher of any kind brings code; name the BERT encoder of the student as student.checkpoint"
         require(not teacher.trust_remote_code, "teacher.trust_remote_code", True, way_out)

@@ -46,7 +46,8 @@ class StudentSettings:
     one token."""
     checkpoint: str | None = None
     """BERT encoder, Hub name or folder, that the student is made of, with its own tokenizer; any sequence classifier
-    may then be the teacher, of which decisions and the token that its head reads are matched. null: the teacher."""
+    may then be the teacher, of which decisions and the token that its head reads are matched. Or the folder of a
+    student of the teacher's encoder (configs/general.yaml), whose layers are taken. null: the teacher."""
     hidden_size: int | None = None
     """Width of the hidden states; null, here and below: that of the model that the student is made of."""
     intermediate_size: int | list[int] | None = None

@@ -24,12 +24,15 @@ def check_text(config: Config, attentions: Mapping[str, Any] | None) -> None:
     if config.task != TEXT:
         for key, value in {"model": config.model, "data.text_unit": config.data.text_unit}.items():
             require(value is None, key, value, f"it goes only with task text (else --{key} null)")
+        require(not config.data.passages, "data.passages", True, "it goes only with task text; leave it out")
         require(config.teacher.epochs != 0, "teacher.epochs", 0, "give more than 0, or null to have it chosen")
         return
     require_choice("model", str(config.model), CHOICES["model"])
     if config.data.text_unit is not None:
         require_choice("data.text_unit", config.data.text_unit, CHOICES["data.text_unit"])
     is_causal = config.model == CAUSAL
+    way_out = "a causal model reads one text from left to right; give model masked, or leave it out"
+    require(not (is_causal and config.data.passages), "data.passages", True, way_out)
     if attentions is not None:
         _check_attention(config, attentions, is_causal)
     _check_what_it_has_not(config)

@@ -3,6 +3,7 @@
 Shapes: T tokens of the text, N of a window, n windows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distill.data.batching import TokenizedExamples
 from distill.data.labels import HIDDEN
+from distill.data.text_passages import passages
 from distill.data.text_tokenizers import token_ids
 from distill.tasks import CAUSAL
 from distill.utils.errors import UserError
@@ -45,6 +47,7 @@ def read_windows(
     seed: int = 0,
     most: int | None = None,
     whole: bool = False,
+    of_passages: bool = False,
 ) -> TextWindows:
     """Return a text in windows of ``length`` tokens.
 
@@ -54,6 +57,8 @@ def read_windows(
         name: of the split, for messages.
         seed: of what is masked, and of which windows are taken where there are more than ``most``.
         whole: keep a last window that is shorter; each has ``length`` tokens otherwise.
+        of_passages: of a masked model, windows of all lengths up to that, with one passage or two
+            (`distill.data.text_passages`).
 
     Raises:
         UserError: the text is shorter than one window.
@@ -61,9 +66,13 @@ def read_windows(
     tokens = token_ids(text, tokenizer)
     if kind == CAUSAL:
         inputs, labels = causal_windows(tokens, length)
+        types = [np.zeros(len(row), np.uint8) for row in inputs]
     else:
-        inputs, labels = masked_windows(tokens, length, tokenizer, seed)
-    complete = [index for index, row in enumerate(inputs) if len(row) == length]
+        generator = np.random.default_rng(seed)
+        parts = passages(tokens, length, generator) if of_passages else one_behind_the_other(tokens, length)
+        inputs, types = between_special_tokens(parts, tokenizer)
+        inputs, labels = mask(inputs, tokenizer, generator)
+    complete = [index for index, row in enumerate(inputs) if of_passages or len(row) == length]
     if not complete:
         raise UserError(
             f"{name}: the text has {len(tokens):,} tokens, fewer than one sequence of data.max_length {length}; "
@@ -79,7 +88,7 @@ def read_windows(
     lengths = [len(row) for row in rows]
     return TextWindows(
         token_ids=np.concatenate(rows).astype(np.int32),
-        token_type_ids=np.zeros(sum(lengths), np.uint8),
+        token_type_ids=np.concatenate([types[index] for index in kept]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         labels=targets,
         ids=np.array(kept, np.int64),
@@ -96,18 +105,36 @@ def causal_windows(tokens: np.ndarray, length: int) -> tuple[list[np.ndarray], l
     return inputs, [tokens[start + 1 : start + 1 + length] for start in starts]
 
 
-def masked_windows(
-    tokens: np.ndarray, length: int, tokenizer: PreTrainedTokenizerBase, seed: int
+def one_behind_the_other(tokens: np.ndarray, length: int) -> list[list[np.ndarray]]:
+    """Return the windows of a text, one behind the other, with room for [CLS] and [SEP]."""
+    return [[tokens[start : start + length - 2]] for start in range(0, len(tokens), length - 2)]
+
+
+def between_special_tokens(
+    inputs: Sequence[Sequence[np.ndarray]], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return windows between [CLS] and [SEP] with some tokens masked, and those tokens (BERT, arXiv 1810.04805)."""
-    generator = np.random.default_rng(seed)
+    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP], of every input's passages, and the token types."""
+    start, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
+    rows, types = [], []
+    for parts in inputs:
+        ended = [np.concatenate([part, end]) for part in parts]
+        rows.append(np.concatenate([start, *ended]).astype(np.int64))
+        own = [np.full(len(part), number, np.uint8) for number, part in enumerate(ended)]
+        types.append(np.concatenate([np.zeros(1, np.uint8), *own]))
+    return rows, types
+
+
+def mask(
+    windows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase, generator: np.random.Generator
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return windows with some tokens masked, special ones aside, and those tokens (BERT, arXiv 1810.04805)."""
+    special = [tokenizer.cls_token_id, tokenizer.sep_token_id]
     inputs, labels = [], []
-    for start in range(0, len(tokens), length - 2):
-        own = tokens[start : start + length - 2]
-        window = np.concatenate([[tokenizer.cls_token_id], own, [tokenizer.sep_token_id]]).astype(np.int64)
+    for window in windows:
+        places = np.flatnonzero(~np.isin(window, special))
         chosen = np.zeros(len(window), bool)
-        count = max(1, round(MASKED_SHARE * len(own)))
-        chosen[1 + generator.choice(len(own), count, replace=False)] = True
+        count = min(len(places), max(1, round(MASKED_SHARE * len(places))))
+        chosen[generator.choice(places, count, replace=False)] = True
         labels.append(np.where(chosen, window, HIDDEN))
         how = generator.random(len(window))
         other = generator.integers(len(tokenizer), size=len(window))

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from distill.config.schema import StageConfig
 from distill.data.batching import length_grouped_batches
+from distill.data.text_windows import TextWindows
 from distill.training.accelerator import highest
 from distill.training.checkpoints import (
     best_path,
@@ -160,7 +161,12 @@ class StageTrainer:
         line, count = self.meter.flush(step, self.stage.learning_rate * factor)
         rate = self.progress.add_line(line, count, perf_counter() - started)
         losses = {name: f"{line[name]:.3g}" for name in self.stage.losses}
-        bar.set_postfix(losses | {"examples/s": f"{rate:.0f}"}, refresh=False)
+        examples = self.inputs.examples
+        if isinstance(examples, TextWindows):  # of a text, what counts is how much of it was read
+            speed = {"tokens/s": f"{rate * examples.lengths.mean():,.0f}"}
+        else:
+            speed = {"examples/s": f"{rate:.0f}"}
+        bar.set_postfix(losses | speed, refresh=False)
         self.log(line | {"examples_per_second": rate})
 
     def save_where_due(self) -> None:

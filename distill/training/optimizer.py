@@ -43,6 +43,7 @@ def trained_parameters(model: Any, stage: StageConfig) -> dict[str, nn.Parameter
     """Return the parameters that a stage trains, by name; the model stays as it is."""
     features = {id(parameter) for parameter in feature_parameters(model)}
     frozen = {id(parameter) for parameter in frozen_parameters(model)}
+    of_layer, _ = _layers_of(model)
     part = trained_part(model, stage)
     words = model.get_input_embeddings().weight
 
@@ -51,6 +52,8 @@ def trained_parameters(model: Any, stage: StageConfig) -> dict[str, nn.Parameter
         chosen = {
             "features": is_feature,
             "attention": is_feature or ".attention." in name,
+            # The pooler, and what stands behind the layers.
+            "head": id(parameter) not in of_layer and ("pooler" in name or not EMBEDDING.search(name)),
             "encoder": parameter is not words,
             "all": True,
         }[part]

@@ -12,6 +12,7 @@ from distill.benchmark.latency_table import BATCH_SIZE
 from distill.config.attention_fit import read_fit
 from distill.config.schema import ComparisonConfig, Config
 from distill.config.shape_search import ShapeSearch, read_search
+from distill.config.student_start import other_encoder
 from distill.evaluation.comparison import ComparisonSetup, compare_models
 from distill.evaluation.disagreements import find_disagreements
 from distill.evaluation.predictions_file import write_predictions
@@ -106,7 +107,7 @@ def comparison_settings(config: Config, search: ShapeSearch | None) -> Compariso
 def base_model(config: Config) -> BaseModel | None:
     """Describe what the student is made of, and what taught it where that is another model."""
     teacher = describe_base_model(config.teacher.checkpoint)
-    start = describe_base_model(config.student.checkpoint)
+    start = describe_base_model(other_encoder(config))
     if start is None:
         return teacher
     scratch = BaseModel("a BERT trained from scratch on the data named above", None, "none but that of the data")

@@ -29,6 +29,7 @@ from distill.training.trackers import start_trackers
 from distill.utils.errors import UserError
 from students import resolve_layer_map
 from teachers.any_classifier import teacher_length
+from teachers.earlier_student import load_earlier_student
 from teachers.finetuning import starting_teacher, student_start
 from teachers.loading import Teacher, settings_checksum, weights_checksum
 from teachers.output_plan import Reading, plan_for, plan_readings
@@ -91,6 +92,8 @@ class DistillationSetup:
     """A sample of the texts without labels."""
     other_encoder: OtherEncoder | None = None
     """None where the student is made of the teacher."""
+    earlier: PreTrainedModel | None = None
+    """A student of the teacher's encoder whose layers the student starts with; None where it takes the teacher's."""
     search: ShapeSearch | None = None
     """The shapes to be tried, and the others that were timed; None where the student's shape is known."""
 
@@ -180,7 +183,8 @@ def make_setup(context: RunContext) -> DistillationSetup:
         )
     if start is None:
         parts = tokenize_parts(context, source, length)
-        return DistillationSetup(source, is_ours, layer_map=layer_map, **parts)
+        earlier = main_process_first(accelerator, lambda: load_earlier_student(config, source))
+        return DistillationSetup(source, is_ours, layer_map=layer_map, earlier=earlier, **parts)
     start.model.to(context.device)
     if length < config.data.max_length:
         accelerator.print(f"teacher: reads the first {length} of its tokens of a text, as many as it has positions")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distill.config.attention_fit import mechanism_of_student
 from distill.config.recipe import DECISIONS, LAYERS, SUMMARIES, Facts, Mechanism, choose_recipe
-from distill.config.schema import StageConfig
+from distill.config.schema import EXACT_FORM, StageConfig
 from distill.models.summaries import width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
@@ -48,6 +48,7 @@ def apply_recipe(
         matches=matches,
         unlabelled=0 if context.unlabelled is None else len(context.unlabelled),
         is_narrower=wanted_sizes(context, setup.start, setup.layer_map) is not None,
+        starts_linear=setup.earlier is not None,
     )
     kind = mechanism_of_student(settings, STUDENTS)
     mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
@@ -56,7 +57,12 @@ def apply_recipe(
     if across is None:
         num_layers = int(teacher.config.num_hidden_layers)
         stages = stages_at_depth(stages, setup.layer_map, num_layers, is_narrower=facts.is_narrower)
-    if len(stages) < len(config.stages) and not quiet:
+    if setup.earlier is not None:
+        stages = stages_of_started(stages)
+        if len(stages) < len(config.stages) and not quiet:
+            left = ", ".join(stage.name for stage in stages)
+            context.run.accelerator.print(f"student: starts from {settings.checkpoint}; stages that are left: {left}")
+    elif len(stages) < len(config.stages) and not quiet:
         full = " of full width" if facts.is_narrower else ""
         context.run.accelerator.print(
             f"student: as deep as the teacher, so that no stage{full} with attention softmax is needed"
@@ -79,6 +85,17 @@ def stages_at_depth(
     else:
         left = tuple(replace(stage, targets="teacher") for stage in stages if stage.attention != "softmax")
     return left if left and list(layer_map) == list(range(num_teacher_layers)) else stages
+
+
+def stages_of_started(stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+    """Return the stages that a student needs whose layers have been fitted to the teacher's encoder already.
+
+    Those that put the mechanism into softmax layers, block by block, would take it back to where it came from. Stages
+    that fit a student to its own exact form stay.
+    """
+    left = [stage for stage in stages if stage.attention != "softmax" and stage.width is None]
+    left = [stage for stage in left if stage.inputs == "student" or stage.targets == EXACT_FORM]
+    return tuple(replace(stage, targets="teacher") if stage.targets != EXACT_FORM else stage for stage in left)
 
 
 def _lengths(read: DistillationSetup | OtherEncoder) -> np.ndarray:

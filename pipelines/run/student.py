@@ -26,6 +26,7 @@ from students import (
     calibrate_temperature,
     student_from_teacher,
 )
+from teachers.earlier_student import take_layers
 
 CALIBRATION_EXAMPLES = 64
 AUTO_CLASSES: dict[str | None, Any] = {
@@ -93,7 +94,9 @@ def build_student(
         context.run.label_scale.restore_head(student)
     student.config.layer_map = setup.layer_map
     student.to(context.device)
-    if isinstance(temperature, str):
+    if setup.earlier is not None and attention is None:
+        take_layers(student, setup.earlier, str(context.config.student.checkpoint))
+    elif isinstance(temperature, str):
         sample = np.arange(min(CALIBRATION_EXAMPLES, len(setup.train)))
         calibrate_temperature(student, collate(setup.train, sample, context.device)[0])
     if not quiet:

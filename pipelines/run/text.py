@@ -42,7 +42,8 @@ def open_text_run(
 
     def windows(name: str, text: str, *, whole: bool, most: int | None = None) -> TextWindows:
         length, seed = config.data.max_length, config.data.seed
-        return read_windows(text, source.tokenizer, length, kind, name=name, seed=seed, most=most, whole=whole)
+        how = {"whole": whole, "of_passages": config.data.passages}
+        return read_windows(text, source.tokenizer, length, kind, name=name, seed=seed, most=most, **how)
 
     train = windows("train", splits.train.texts[0][0], whole=False, most=config.data.max_train_examples)
     held_out = windows("held-out train", splits.held_out.texts[0][0], whole=True)
@@ -69,10 +70,9 @@ def open_text_run(
 def banner(context: RunContext, setup: DistillationSetup, parameters: int) -> list[str]:
     """Return what the run reads and trains, line by line."""
     length = context.config.data.max_length
+    what = f"passages and pairs of up to {length}" if context.config.data.passages else f"windows of {length}"
     read = {"train": setup.train, "held-out train": setup.held_out, **setup.validation}
-    lines = [
-        f"{name}: {len(part.token_ids):,} tokens in {len(part):,} windows of {length}" for name, part in read.items()
-    ]
+    lines = [f"{name}: {len(part.token_ids):,} tokens in {len(part):,} {what}" for name, part in read.items()]
     teacher = context.config.teacher
     lines += [*context.splits.notes, f"vocabulary: {len(setup.tokenizer):,} tokens"]
     if teacher.epochs:
