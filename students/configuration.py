@@ -160,8 +160,9 @@ class StudentConfig(BertConfig):
                 raise ValueError(
                     f"attention {self.attention} has {len(self.attention)} names for {self.num_hidden_layers} layers"
                 )
-            if len(set(self.attention)) == 1:
-                self.attention = self.attention[0]
+            kept = {layer % self.num_hidden_layers for layer in self.softmax_layers or []}
+            names = ["softmax" if layer in kept else name for layer, name in enumerate(self.attention)]
+            self.attention = names[0] if len(set(names)) == 1 else names
 
     def _check_causal(self) -> None:
         if self.mechanism.why_not_causal is not None:

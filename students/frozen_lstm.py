@@ -60,6 +60,8 @@ class FrozenLSTMForSequenceClassification(StudentForSequenceClassification):
     has_attention_map = False
     has_context = False
     uses_num_features = True
+    has_random_features = False
+    is_softmax = False
     features_per_layer = False
     trains_layers = False
     estimates_softmax = False

@@ -5,7 +5,7 @@ on the run is one whose configuration names a mechanism for every layer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ from distill.utils.errors import UserError
 from distill.utils.files import read_object
 from distill.utils.record_json import JsonObject, from_json
 
+ATTENTION_FIT = "attention_fit"
+"""Folder below ``checkpoints/``."""
+
 
 @dataclass(frozen=True)
 class TriedAttention(JsonObject):
     """A mechanism that was put into every block and trained there for a short time."""
 
     attention: str
-    fidelity: list[float]
-    """Of every student layer: share of the variance of its block's output that it explains, on held-out train."""
+    fidelity: list[float] | None
+    """Of every student layer: share of the variance of its block's output that it explains, on held-out train; None
+    where its loss was not finite."""
     operations: list[int]
     """Of every layer's block, on one text of the longest length."""
     seconds: float
@@ -46,6 +50,8 @@ class AttentionFit(JsonObject):
     tried: tuple[TriedAttention, ...] = ()
     chosen: list[str] | None = None
     """A mechanism for every layer."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Those of ``attention_options`` that a chosen mechanism has."""
 
     def answers(self, config: Config) -> bool:
         """Tell whether this is the fit that a configuration asks for."""
@@ -54,28 +60,34 @@ class AttentionFit(JsonObject):
 
     def best(self, layer: int) -> TriedAttention:
         """Return the cheapest that is good enough for a layer; where none is, the best, of equals the cheapest."""
-        able = [each for each in self.tried if each.fidelity[layer] >= self.fidelity]
+        able = [
+            (each.operations[layer], -share, each) for each, share in self._shares(layer) if share >= self.fidelity
+        ]
         if able:
-            return min(able, key=lambda each: (each.operations[layer], -each.fidelity[layer]))
-        return max(self.tried, key=lambda each: (each.fidelity[layer], -each.operations[layer]))
+            return min(able, key=lambda found: found[:2])[-1]
+        best = [(share, -each.operations[layer], each) for each, share in self._shares(layer)]
+        return max(best, key=lambda found: found[:2])[-1]
+
+    def _shares(self, layer: int) -> list[tuple[TriedAttention, float]]:
+        """Return what was tried and could be trained, and what it explains of a layer."""
+        return [(each, each.fidelity[layer]) for each in self.tried if each.fidelity is not None]
 
     def why(self, layer: int) -> str:
         """Say why a layer gets its mechanism."""
         if layer in self.kept:
             return "softmax, as student.softmax_layers says"
-        best = self.best(layer)
-        able = sum(each.fidelity[layer] >= self.fidelity for each in self.tried)
+        best, shares = self.best(layer), dict((each.attention, share) for each, share in self._shares(layer))
+        share = shares[best.attention]
+        able = sum(each >= self.fidelity for each in shares.values())
         if not able:
-            return (
-                f"{best.attention}, which explains most ({best.fidelity[layer]:.3f}); none reaches {self.fidelity:g}"
-            )
+            return f"{best.attention}, which explains most ({share:.3f}); none reaches {self.fidelity:g}"
         only = "the only one that reaches" if able == 1 else f"the cheapest of {able} that reach"
-        return f"{best.attention}, {only} {self.fidelity:g} ({best.fidelity[layer]:.3f})"
+        return f"{best.attention}, {only} {self.fidelity:g} ({share:.3f})"
 
 
 def fit_file(run_dir: Path | str) -> Path:
     """Return where a run keeps its fit."""
-    return Path(run_dir) / "checkpoints" / "attention_fit" / "fit.json"
+    return Path(run_dir) / "checkpoints" / ATTENTION_FIT / "fit.json"
 
 
 def read_fit(run_dir: Path | str) -> AttentionFit | None:
@@ -95,16 +107,21 @@ def read_fit(run_dir: Path | str) -> AttentionFit | None:
         raise UserError(f"{error}; {way_out}") from error
 
 
-def with_attention(config: Config, attention: str | list[str]) -> Config:
-    """Return the configuration of a student with these mechanisms."""
-    return replace(config, student=replace(config.student, attention=attention))
+def with_attention(config: Config, attention: str | list[str], options: Mapping[str, Any] | None = None) -> Config:
+    """Return the configuration of a student with these mechanisms, and with these options where they are given."""
+    if isinstance(attention, list) and len(set(attention)) == 1:
+        attention = attention[0]
+    student = replace(config.student, attention=attention)
+    return replace(config, student=student if options is None else replace(student, attention_options=dict(options)))
 
 
 def with_found(config: Config, run_dir: Path | str) -> Config:
     """Return the configuration with the shape and the mechanisms that its run has found, where it asked for any."""
     config = with_found_shape(config, run_dir)
     fit = read_fit(run_dir) if config.student.attention == FIT else None
-    return with_attention(config, fit.chosen) if fit is not None and fit.chosen and fit.answers(config) else config
+    if fit is None or not fit.chosen or not fit.answers(config):
+        return config
+    return with_attention(config, fit.chosen, fit.options)
 
 
 def mechanism_of_student(student: StudentSettings, attentions: Any) -> Any:
@@ -113,7 +130,12 @@ def mechanism_of_student(student: StudentSettings, attentions: Any) -> Any:
     Args:
         attentions: what a student may have (``students.STUDENTS``).
     """
-    return attentions.of(student.fit_attentions if student.attention == FIT else student.attention)
+    if student.attention == FIT:
+        return attentions.of(student.fit_attentions)
+    if isinstance(student.attention, str):
+        return attentions.of(student.attention)
+    kept = {layer % student.num_layers for layer in student.softmax_layers}
+    return attentions.of(["softmax" if layer in kept else name for layer, name in enumerate(student.attention)])
 
 
 def check_attention(student: StudentSettings, attentions: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from distill.config.schema import (
 from distill.config.student_start import other_encoder
 from distill.tasks import TASKS
 
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search", "attention_fit")
 """Names under `checkpoints/` that no stage may have."""
 ACROSS_ENCODERS = ("hidden_states", "logits", "labels", "compression")
 """Losses that need no tokens in common with the teacher: the others compare token with token, or head with head."""
@@ -39,7 +39,8 @@ def _check_stage(stage: StageConfig) -> None:
     section = f"stages.{stage.name}"
     short = bool(re.fullmatch(r"[\w-]{1,100}", stage.name))
     require(short, "stages.name", stage.name, "use letters, digits, _ and -, at most 100")
-    require(stage.name.casefold() not in TAKEN, "stages.name", stage.name, "this name is taken by the run itself")
+    is_free = stage.name.casefold() not in TAKEN and not re.fullmatch(r"teacher-\d+", stage.name.casefold())
+    require(is_free, "stages.name", stage.name, "this name is taken by the run itself")
     require_positive(section, stage, ("epochs", "learning_rate", "feature_learning_rate", "temperature", "batch_size"))
     require_positive(section, stage, ("patience", "average_epochs"))
     one_end = stage.average_epochs == 1 or not stage.keep_best_epoch

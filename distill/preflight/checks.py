@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -228,16 +229,20 @@ def check_student(student: nn.Module, examples: TokenizedExamples) -> Iterator[F
     yield Finding(OK, f"student: outputs are finite, and the same with {extra} more tokens of padding")
 
 
-def check_features(student: PreTrainedModel, settings: StudentSettings) -> Iterator[Finding]:
-    """Look whether a mechanism was given features that it does not have, as the files of the tasks do."""
-    attention = f"{student.config.attention_name} attention"
-    if settings.num_features is not None and student.config.num_features is None:
+def check_features(mechanism: Any, settings: StudentSettings) -> Iterator[Finding]:
+    """Look whether a mechanism was given features that it does not have, as the files of the tasks do.
+
+    Args:
+        mechanism: what `distill.config.attention_fit.mechanism_of_student` finds behind ``settings``.
+    """
+    attention = f"{settings.attention_name} attention"
+    if settings.num_features is not None and not mechanism.uses_num_features:
         yield Finding(
             WARNING,
             f"student.num_features {settings.num_features} has no effect: {attention} has no features, "
             "landmarks or slots; null says so",
         )
-    if settings.features != "fixed" and not student.config.mechanism.has_random_features:
+    if settings.features != "fixed" and not mechanism.has_random_features:
         yield Finding(
             WARNING,
             f"student.features {settings.features} has no effect: {attention} has no random features; fixed says so",

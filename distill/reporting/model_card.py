@@ -77,7 +77,7 @@ def write_language_model_card(record: TextRecord, folder: Path) -> Path:
         model_name=name,
         library_name="transformers",
         pipeline_tag="text-generation" if is_causal else "fill-mask",
-        tags=["knowledge-distillation", "efficient-attention", str(student.attention)],
+        tags=["knowledge-distillation", "efficient-attention", *mechanisms_of(str(student.attention))],
     )
     kind = "AutoModelForCausalLM" if is_causal else "AutoModelForMaskedLM"
     last = (
@@ -123,7 +123,7 @@ def _card_data(record: Record, source: str | None, base: BaseModel | None) -> Mo
         language="ko" if record.task.startswith("klue") else None,
         datasets=[hub[0]] if hub else None,
         metrics=list(dict.fromkeys(_hub_metric(name) for name in metrics)),
-        tags=["knowledge-distillation", "efficient-attention", _attention(record)],
+        tags=["knowledge-distillation", "efficient-attention", *mechanisms_of(_attention(record))],
         eval_results=[_eval_result(record, source, name, value) for name, value in metrics.items()],
     )
 
@@ -166,6 +166,11 @@ def _model_name(record: Record) -> str:
 def _attention(record: Record) -> str:
     """Name the mechanism alone, without up to which length it is exact."""
     return str(record.models.student.attention).partition(",")[0]
+
+
+def mechanisms_of(attention: str) -> list[str]:
+    """Return the mechanisms of an ``abc+performer+abc``, each once."""
+    return list(dict.fromkeys(attention.split("+")))
 
 
 def _body(

@@ -82,13 +82,19 @@ def summarise(runs: Sequence[SeedRun], *, resamples: int = 10_000, seed: int = 0
         "seeds": [run.record.seed for run in runs],
         "resamples": resamples,
         "metrics": dict(_metrics(runs, resamples, seed)),
-        **{"parameters": student.parameters, "layers": student.layers, "attention": student.attention},
+        **{"parameters": student.parameters, "layers": student.layers, "attention": _attention(runs)},
         "kl_to_teacher": _spread([run.record.kl_to_teacher for run in runs])["mean"],
         "speed": speed_over_seeds([run.record for run in runs]),
         "training_seconds": _spread([_training_seconds(run.record) for run in runs])["mean"],
         "throughput": None if record.throughput is None else to_json(record.throughput),
         "environment": plain(record.environment),
     }
+
+
+def _attention(runs: Sequence[SeedRun]) -> str | None:
+    """Return what all of them have; found for every layer, it may differ by seed."""
+    found = {run.record.models.student.attention for run in runs}
+    return next(iter(found)) if len(found) == 1 else "differs by seed"
 
 
 def _training_seconds(record: Record) -> float | None:

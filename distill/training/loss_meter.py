@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distill.utils.errors import UserError
+from distill.utils.errors import DivergedError
 
 
 class LossMeter:
@@ -38,12 +38,12 @@ class LossMeter:
         The running sums become these very numbers, so that a resumed run adds in the order of an undisturbed one.
 
         Raises:
-            UserError: a loss is not finite.
+            DivergedError: a loss is not finite.
         """
         counts = torch.tensor([float(self.count)], device=self.accelerator.device)
         totals = self.accelerator.reduce(torch.cat([self.sums, counts])).tolist()
         if not all(math.isfinite(total) for total in totals):
-            raise UserError(
+            raise DivergedError(
                 f"stage {self.stage_name}: loss is not finite at step {global_step}; "
                 "lower its learning_rate or use training.mixed_precision no"
             )

@@ -22,10 +22,13 @@ def feature_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.feature_parameters()]
 
 
-def default_feature_rate(model: nn.Module) -> int:
-    """Return how many times the learning rate of a stage the mechanism's own parameters bear where nothing is said."""
-    modules: list[Any] = list(model.modules())
-    return max((module.feature_rate for module in modules if hasattr(module, "feature_rate")), default=10)
+def feature_rates(model: nn.Module) -> dict[int, int]:
+    """Return how many times the learning rate of a stage each of these parameters, by its identity, bears by default.
+
+    That is its mechanism's: the layers of a student may have different ones.
+    """
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "feature_rate")]
+    return {id(parameter): module.feature_rate for module in modules for parameter in module.feature_parameters()}
 
 
 def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -89,25 +92,22 @@ def parameter_groups(model: Any, stage: StageConfig, weight_decay: float) -> lis
     LayerNorm and features are not decayed. Layer i of L learns at ``layer_decay`` to the power of L - i, the
     embeddings at L + 1; weights that several layers share learn as the last of these.
     """
-    features = {id(parameter) for parameter in feature_parameters(model)}
+    features, rates = {id(parameter) for parameter in feature_parameters(model)}, feature_rates(model)
     of_layer, num_layers = _layers_of(model)
-    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, int], list[nn.Parameter]] = {}
     for name, parameter in trained_parameters(model, stage).items():
         is_plain = any(part in name for part in NO_DECAY) or parameter.ndim == 1
         kind = "features" if id(parameter) in features else "plain" if is_plain else "decayed"
+        rate = rates.get(id(parameter), 10) if kind == "features" else 1
         depth = 0 if stage.layer_decay == 1 else _layers_above(name, of_layer.get(id(parameter)), num_layers)
-        groups.setdefault((kind, depth), []).append(parameter)
-    feature_rate = stage.feature_learning_rate or default_feature_rate(model) * stage.learning_rate
-    settings = {
-        "features": (feature_rate, 0.0),
-        "decayed": (stage.learning_rate, weight_decay),
-        "plain": (stage.learning_rate, 0.0),
-    }
+        groups.setdefault((kind, rate, depth), []).append(parameter)
     found = []
-    for kind, (base_rate, decay) in settings.items():
-        for depth in sorted(depth for other, depth in groups if other == kind):
-            rate = base_rate * stage.layer_decay**depth
-            found.append({"params": groups[kind, depth], "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    for kind in ("features", "decayed", "plain"):
+        for _, rate, depth in sorted(key for key in groups if key[0] == kind):
+            given = stage.feature_learning_rate if kind == "features" else None
+            base_rate, decay = given or rate * stage.learning_rate, weight_decay if kind == "decayed" else 0.0
+            own = base_rate * stage.layer_decay**depth
+            found.append({"params": groups[kind, rate, depth], "lr": own, "initial_lr": own, "weight_decay": decay})
     return found
 
 

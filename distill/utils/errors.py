@@ -11,6 +11,10 @@ class UserError(Exception):
     """A mistake the user can mend; the message is one line that names the thing and the way out."""
 
 
+class DivergedError(UserError):
+    """A loss is not finite any more."""
+
+
 class SharedError(UserError):
     """A mistake that the main process has found and tells; the other processes only end."""
 

@@ -4,6 +4,8 @@ What is known is written into the run folder after every mechanism, so that a ru
 """
 
 import json
+import math
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -23,15 +25,17 @@ from distill.models.linear_form import linear_form
 from distill.objectives.layer_fidelity import block_fidelity
 from distill.reporting.fit_table import fit_cells
 from distill.reporting.tables import text_table, without_gaps
+from distill.training.accelerator import on_main_process
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
 from distill.training.run_folder import update_config
+from distill.utils.errors import DivergedError, UserError
 from distill.utils.files import remove, write_atomically
 from distill.utils.record_json import to_json
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.recipe import apply_recipe
 from pipelines.run.student import build_student
-from students import ATTENTIONS, StudentForSequenceClassification
+from students import ATTENTIONS, STUDENTS, StudentForSequenceClassification
 from teachers.output_cache import stage_targets
 from teachers.output_plan import plan_for
 
@@ -69,14 +73,21 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
     for name in fit.candidates:
         if name not in known:
             say(f"fit: {name} in {len(setup.layer_map)} blocks")
-            fit = replace(fit, tried=(*fit.tried, try_attention(context, setup, name, fit.length)))
+            fit = replace(fit, tried=(*fit.tried, shared(context, try_attention(context, setup, name, fit.length))))
             keep_fit(context, fit)
+    if all(each.fidelity is None for each in fit.tried):
+        raise UserError(
+            "student.attention fit: no mechanism could be trained, each loss was not finite; look at the teacher and "
+            "the data, or name a mechanism"
+        )
     layers = range(len(setup.layer_map))
     chosen = ["softmax" if layer in fit.kept else fit.best(layer).attention for layer in layers]
-    fit = replace(fit, chosen=chosen)
+    given = context.config.student.attention_options
+    options = {key: value for key, value in given.items() if key in STUDENTS.of(chosen).options}
+    fit = replace(fit, chosen=chosen, options=options)
     say("\n".join(["", text_table(without_gaps(fit_cells(fit))), *(f"layer {i}: {fit.why(i)}" for i in layers), ""]))
     keep_fit(context, fit)
-    context = replace(context, config=with_attention(context.config, chosen))
+    context = replace(context, config=with_attention(context.config, chosen, options))
     student = build_student(context, setup.start, setup, quiet=True)
     context, setup, _ = apply_recipe(context, setup, student, quiet=True)
     if context.run.accelerator.is_main_process:
@@ -101,12 +112,31 @@ def keep_fit(context: RunContext, fit: AttentionFit) -> None:
         write_atomically(path, json.dumps(to_json(fit), indent=1))
 
 
+def shared(context: RunContext, tried: TriedAttention) -> TriedAttention:
+    """Return what the main process has found: a share that differs by a rounding must not make two students of one."""
+    return on_main_process(context.run.accelerator, lambda: tried)
+
+
 def trial_student(context: RunContext, setup: DistillationSetup, name: str) -> StudentForSequenceClassification:
     """Return a student of one mechanism in every block, as wide as what it is made of."""
     config = with_attention(context.config, name)
     settings = replace(config.student, softmax_layers=[])
     alone = replace(context, config=replace(config, student=settings))
     return build_student(alone, setup.start, setup, full_width=True, quiet=True)
+
+
+def trial_stage(name: str, rows: int) -> StageConfig:
+    """Return the short run of a mechanism."""
+    return StageConfig(
+        name=f"fit-{name}",
+        inputs="teacher",
+        train="attention",
+        epochs=epochs_of(STEPS, rows, BATCH_SIZE),
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        losses={"attention_output": 1.0},
+        last_layer=FIRST_TOKEN,
+    )
 
 
 def try_attention(context: RunContext, setup: DistillationSetup, name: str, length: int) -> TriedAttention:
@@ -120,16 +150,7 @@ def try_attention(context: RunContext, setup: DistillationSetup, name: str, leng
         remove(folder)
     run.accelerator.wait_for_everyone()
     student = trial_student(context, setup, name)
-    stage = StageConfig(
-        name=f"fit-{name}",
-        inputs="teacher",
-        train="attention",
-        epochs=epochs_of(STEPS, len(setup.train), BATCH_SIZE),
-        learning_rate=LEARNING_RATE,
-        batch_size=BATCH_SIZE,
-        losses={"attention_output": 1.0},
-        last_layer=FIRST_TOKEN,
-    )
+    stage = trial_stage(name, len(setup.train))
     plan = plan_for(stage, setup.layer_map, setup.start.config.num_hidden_layers)
     targets = stage_targets(
         run.accelerator,
@@ -140,7 +161,8 @@ def try_attention(context: RunContext, setup: DistillationSetup, name: str, leng
         context.folder.path / "checkpoints" / "teacher_outputs",
         worth_storing=False,
     )
-    with linear_form(student):  # what is exact in short texts is not what is chosen
+    fidelity = None
+    with linear_form(student), suppress(DivergedError):  # what is exact in short texts is not what is chosen
         inputs = StageInputs(setup.train, plan, targets.outputs)
         StageTrainer(run, student, stage, inputs, folder, held_out_scorer(run, context.task, setup.held_out)).run()
         fidelity = block_fidelity(setup.start, student, setup.layer_map, setup.held_out)
@@ -148,9 +170,10 @@ def try_attention(context: RunContext, setup: DistillationSetup, name: str, leng
     if run.accelerator.is_main_process:
         remove(folder)
     operations = operations_of(student.config, length)
-    return TriedAttention(
-        name, [round(share, 4) for share in fidelity], operations, round(perf_counter() - started, 1)
+    shares = (
+        None if fidelity is None or not all(map(math.isfinite, fidelity)) else [round(each, 4) for each in fidelity]
     )
+    return TriedAttention(name, shares, operations, round(perf_counter() - started, 1))
 
 
 def operations_of(config: Any, length: int) -> list[int]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.attention_fit import mechanism_of_student, with_found
+from distill.config.attention_fit import mechanism_of_student, read_fit, with_found
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, FULL, PACKED, SCRATCH, Config, StageConfig
+from distill.config.student_schema import FIT, StudentSettings
 from distill.data.batching import padded_length
 from distill.data.inspection import inspect_data
 from distill.models.linear_form import linear_form
@@ -50,7 +51,7 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
-from pipelines.run.attention_fit import first_attention
+from pipelines.run.attention_fit import first_attention, trial_stage
 from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
@@ -120,34 +121,54 @@ def prepare_run(
     print_banner(context, setup)
     search = plan_search(context, setup, only_look=only_check) if not teacher_alone else None
     asked, (context, setup) = context, first_shape(context, setup, search)
-    if not teacher_alone:
-        context = first_attention(context, setup)
+    context = first_attention(context, setup)
     student = build_student(context, setup.start, setup, quiet=True)
     context, setup, replaced = apply_recipe(context, setup, student)
     report(replaced)
     # Behind one another: where a model is refused, a command says that alone.
-    report(chain(inspect_data(context.task, config.data, context.splits), look_at_models(context, setup, student)))
-    print_plan(context, setup, student, teacher_alone=teacher_alone)
+    looked = look_at_models(context, setup, student, asked.config.student)
+    report(chain(inspect_data(context.task, config.data, context.splits), looked))
+    print_plan(context, setup, student, teacher_alone=teacher_alone, asked=asked.config.student)
     return (context, setup) if only_check else still_open(asked, context, replace(setup, search=search))
 
 
 def print_plan(
-    context: RunContext, setup: DistillationSetup, student: PreTrainedModel, *, teacher_alone: bool
+    context: RunContext,
+    setup: DistillationSetup,
+    student: PreTrainedModel,
+    *,
+    teacher_alone: bool,
+    asked: StudentSettings | None = None,
 ) -> None:
-    """Print what will be trained and about how long it takes; phases that are finished are left out."""
+    """Print what will be trained and about how long it takes; phases that are finished are left out.
+
+    Args:
+        asked: the student as it is configured, where mechanisms are still to be found.
+    """
     if not context.run.accelerator.is_main_process:
         return
     baseline = [] if context.folder.result("baseline") is None else ["baseline"]
     finished = [*finished_stages(context, setup.stages), *baseline]
     left = [
         (stage, model)
-        for stage, model in training_phases(context, setup, student)
+        for stage, model in (*training_phases(context, setup, student), *trials(context, setup, student, asked))
         if stage.name not in finished and (stage.name == "teacher" or not teacher_alone)
     ]
     texts = count_stage_texts(context, setup).rows
     stages = [stage for stage in setup.stages if stage in [planned for planned, _ in left]]
     short = (f"warning: {finding.line}" for finding in check_lengths(stages, texts))
     print("\n".join([*plan_lines(context, setup, left), *short]), flush=True)
+
+
+def trials(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel, asked: StudentSettings | None
+) -> list[tuple[StageConfig, PreTrainedModel]]:
+    """Return the short runs in which mechanisms are still to be tried."""
+    if asked is None or asked.attention != FIT:
+        return []
+    fit = read_fit(context.folder.path)
+    known = {each.attention for each in fit.tried} if fit is not None else set()
+    return [(trial_stage(name, len(setup.train)), student) for name in asked.fit_attentions if name not in known]
 
 
 def finished_stages(context: RunContext, stages: Iterable[StageConfig]) -> list[str]:
@@ -182,15 +203,17 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
     yield from check_checkpoints(Path(config.run_dir or ".") / "checkpoints", launcher)
 
 
-def look_at_models(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> Iterator[Finding]:
-    """Check teacher, tokenizers, student as it will be, memory and disk."""
+def look_at_models(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel, asked: StudentSettings
+) -> Iterator[Finding]:
+    """Check teacher, tokenizers, student as it will be, of settings as they were ``asked`` for, memory and disk."""
     yield look_at_teacher(context, setup)
     look_at_baseline(context, setup)
     whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
     texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
     yield from check_student(student, setup.train)
-    yield from check_features(student, context.config.student)
+    yield from check_features(mechanism_of_student(asked, STUDENTS), asked)
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
     if context.run.accelerator.is_main_process:
@@ -201,7 +224,8 @@ def look_at_language_models(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel
 ) -> Iterator[Finding]:
     """Check the student as it will be, and memory."""
-    yield from check_features(student, context.config.student)
+    settings = context.config.student
+    yield from check_features(mechanism_of_student(settings, STUDENTS), settings)
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
 

@@ -51,7 +51,7 @@ def apply_recipe(
         starts_linear=setup.earlier is not None,
     )
     kind = mechanism_of_student(settings, STUDENTS)
-    mechanism = Mechanism(settings.attention == "softmax", kind.trains_layers, bool(feature_parameters(student)))
+    mechanism = Mechanism(kind.is_softmax, kind.trains_layers, bool(feature_parameters(student)))
     config, findings = replace_unsupported_losses(choose_recipe(context.config, facts, mechanism), kind)
     stages = config.stages
     if across is None:

@@ -66,6 +66,10 @@ class Mixture:
         return all(each.continues for each in self._all)
 
     @property
+    def carries_segments(self) -> bool:
+        return any(each.carries_segments for each in self._all)
+
+    @property
     def options(self) -> dict[str, Option]:
         return {name: option for each in self._all for name, option in each.options.items()}
 

@@ -1,20 +1,31 @@
 """Students whose layers have a mechanism each."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.fused_flops import FUSED
-from helpers.small_students import batch, student
+from helpers.small_students import SIZES, batch, student
 from helpers.tiny_bert import tiny_bert
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
 from distill.models.flops import attention_name, model_flops
-from students import ATTENTIONS, STUDENTS, StudentConfig, exact_form, plain_bert, student_from_teacher
+from students import (
+    ATTENTIONS,
+    STUDENTS,
+    StudentConfig,
+    StudentForCausalLM,
+    exact_form,
+    plain_bert,
+    student_from_teacher,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 MIXED = ["taylor", "performer"]
 
 
@@ -78,7 +89,20 @@ def test_the_same_name_in_every_layer_is_one_name():
 def test_layers_that_keep_softmax_keep_it():
     model = mixed(*MIXED, softmax_layers=[-1])
     assert kinds(model) == classes("taylor", "softmax")
-    assert attention_name(model.config) == "taylor+performer"
+    assert attention_name(model.config) == "taylor+softmax"
+    assert attention_name(mixed(*MIXED, softmax_layers=[0, 1]).config) == "softmax"
+    exact = mixed(
+        "performer", "linear", softmax_layers=[1], exact_up_to=8
+    )  # linear, which has no exact form, is nowhere
+    assert exact.config.attention == ["performer", "softmax"]
+
+
+def test_redrawn_features_leave_those_alone_that_are_always_learned():
+    model = mixed("performer", "luna_kernel", features="redrawn")
+    performer, luna = (layer.attention.self.projection.clone() for layer in model.bert.encoder.layer)
+    model.redraw_projections(3)
+    assert not torch.equal(performer, model.bert.encoder.layer[0].attention.self.projection)
+    assert torch.equal(luna, model.bert.encoder.layer[1].attention.self.projection)
 
 
 def test_operations_are_those_of_every_layer():
@@ -113,13 +137,38 @@ def test_short_texts_are_exact_where_all_layers_estimate_softmax():
     torch.testing.assert_close(plain_bert(model)(**batch()).logits, exact(**batch()).logits)
 
 
-def test_a_causal_mixture_sees_nothing_later():
+def test_a_causal_mixture_sees_nothing_later_and_goes_on_from_its_state():
+    torch.manual_seed(0)
+    config = StudentConfig(**SIZES, attention=["t2r", "performer"], num_features=8, causal=True)
+    model = StudentForCausalLM(config).eval()
+    tokens = batch()["input_ids"]
+    later = tokens.clone()
+    later[:, 6:] = 1
+    whole, other = (model(input_ids=each).logits for each in (tokens, later))
+    torch.testing.assert_close(whole[:, :6], other[:, :6], rtol=0, atol=1e-5)
+    assert (whole[:, 6:] - other[:, 6:]).abs().max() > 0.01
+    first = model(input_ids=tokens[:, :4])
+    rest = model(input_ids=tokens[:, 4:], state=first.state)
+    torch.testing.assert_close(rest.logits, whole[:, 4:], rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_built_of_a_teacher_with_what_each_layer_has():
     teacher = tiny_bert(num_hidden_layers=2, hidden_size=16, num_attention_heads=2, intermediate_size=32, num_labels=2)
-    assert StudentConfig(attention=MIXED, num_hidden_layers=2, causal=True).mechanism.why_not_causal is None
     built, report = student_from_teacher(teacher, layer_map=[0, 1], attention=MIXED, num_features=4)
     assert kinds(built) == classes(*MIXED)
-    assert any("query_map" in name for name in report.new)
-    assert any("projection" in name for name in (*report.new, *report.derived))
+    assert any("layer.0.attention.self.query_map" in name for name in report.new)
+    assert any("layer.1.attention.self.projection" in name for name in report.new)
+
+
+def test_whatever_is_read_of_a_mechanism_is_answered_by_a_mixture():
+    mixture = STUDENTS.of(MIXED)
+    read = set()
+    for path in [*(ROOT / "distill").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]:
+        read |= set(re.findall(r"\bmechanism\.(\w+)", path.read_text(encoding="utf-8")))
+    read |= set(re.findall(r"config\.mechanism\.(\w+)", (ROOT / "students" / "language_models.py").read_text()))
+    assert {"carries_segments", "continues", "has_map_with"} <= read
+    of_the_recipe = {"has_features"}  # `distill.config.recipe.Mechanism`, which is another one
+    assert {name for name in read if not hasattr(mixture, name)} <= of_the_recipe
 
 
 def test_what_holds_for_all_is_asked_of_each():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .masking import full_precision
 
 RIDGE = 1e-4
-"""Of the mean variance of a dimension, added to each: those that hold nothing are not blown up."""
+"""Of the mean square of a dimension, added to its variance: those that hold nothing are not blown up."""
 
 
 class FewDimensions(NamedTuple):
@@ -39,7 +39,8 @@ def few_dimensions(query: Tensor, key: Tensor, mask: Tensor | None, dimensions: 
         real = torch.ones_like(query[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
         query, key = (tensor.transpose(1, 2)[real].transpose(0, 1).double() for tensor in (query, key))
         key_mean = key.sum(1) / max(1, key.shape[1])
-        (query_root, query_inverse), (key_root, key_inverse) = map(_roots, (query, key - key_mean.unsqueeze(1)))
+        query_root, query_inverse = _roots(query, query)
+        key_root, key_inverse = _roots(key - key_mean.unsqueeze(1), key)
         left, values, right = torch.linalg.svd(query_root @ key_root)
         root = values[..., :dimensions].sqrt().unsqueeze(-1)
         rows = [root * left.mT[:, :dimensions] @ query_inverse, root * right[:, :dimensions] @ key_inverse]
@@ -49,10 +50,11 @@ def few_dimensions(query: Tensor, key: Tensor, mask: Tensor | None, dimensions: 
         return FewDimensions(query_map.float(), key_map.float(), key_mean.float(), kept.float())
 
 
-def _roots(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the root of the second moments of rows (H, M, d), and its inverse."""
-    moments = rows.mT @ rows / max(1, rows.shape[1])
-    ridge = RIDGE * moments.diagonal(dim1=-2, dim2=-1).mean(-1) + torch.finfo(torch.float32).tiny
+def _roots(rows: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the root of the second moments of rows (H, M, d), and its inverse; ``whole`` is with their mean."""
+    count = max(1, rows.shape[1])
+    moments = rows.mT @ rows / count
+    ridge = RIDGE * whole.square().sum((-2, -1)) / (count * rows.shape[-1]) + torch.finfo(torch.float32).tiny
     moments = moments + ridge.view(-1, 1, 1) * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp(min=torch.finfo(torch.float32).tiny)

@@ -59,6 +59,8 @@ class RandomFeatureAttention(HeadAttention):
     @torch.no_grad()
     def redraw_features(self, redraw_index: int) -> None:
         """Replace the projection by draw number ``redraw_index``, the same on every process and after a restart."""
+        if self.always_learned:
+            return
         if self.learned:
             raise ValueError("learned features are parameters; only features='redrawn' can be drawn again")
         self.projection.copy_(self._draw(redraw_index)[0])

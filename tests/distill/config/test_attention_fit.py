@@ -39,6 +39,13 @@ def test_the_cheapest_that_is_good_enough_is_taken_or_else_the_best():
     assert replace(FIT, kept=[2]).why(2) == "softmax, as student.softmax_layers says"
 
 
+def test_what_could_not_be_trained_is_never_taken():
+    tried = (replace(TRIED[0], fidelity=None), *TRIED[1:])
+    broken = replace(FIT, tried=tried)
+    assert [broken.best(layer).attention for layer in (0, 1, 2)] == ["taylor", "taylor", "taylor"]
+    assert broken.why(0) == "taylor, the cheapest of 2 that reach 0.9 (0.990)"
+
+
 def test_of_equals_the_better_one_is_taken():
     tried = (replace(TRIED[0], fidelity=[0.95]), TriedAttention("t2r", [0.96], [10], 1.0))
     assert replace(FIT, tried=tried).best(0).attention == "t2r"
@@ -98,6 +105,27 @@ def test_the_answer_takes_the_place_of_the_question(tmp_path):
     written(tmp_path, FIT)
     assert read_fit(tmp_path) == FIT
     assert with_found(ASKED, tmp_path).student == replace(ASKED.student, attention=FIT.chosen)
+
+
+def test_options_that_no_chosen_mechanism_has_are_left_out(tmp_path):
+    asked = replace(ASKED, student=replace(ASKED.student, attention_options={"dimensions": 8}))
+    check_config(asked, STUDENTS)
+    written(tmp_path, replace(FIT, chosen=["linear", "abc", "abc"]))
+    found = with_found(asked, tmp_path)
+    assert found.student.attention_options == {}
+    check_config(found, STUDENTS)
+    written(tmp_path, replace(FIT, options={"dimensions": 8}))
+    assert with_found(asked, tmp_path).student.attention_options == {"dimensions": 8}
+
+
+def test_the_same_mechanism_in_every_layer_is_one_name(tmp_path):
+    written(tmp_path, replace(FIT, chosen=["abc"] * 3))
+    assert with_found(ASKED, tmp_path).student.attention == "abc"
+
+
+def test_layers_that_keep_softmax_are_asked_nothing_else():
+    mixed = replace(ASKED.student, attention=["abc", "abc", "linear"], softmax_layers=[-1], exact_up_to=64)
+    check_config(replace(ASKED, student=mixed), STUDENTS)
 
 
 @pytest.mark.parametrize("given", [{"fit_fidelity": 0.8}, {"fit_attentions": ["linear", "abc"]}, {"attention": "abc"}])

@@ -8,7 +8,7 @@ import torch
 
 from distill.data.batching import collate
 from distill.objectives import layer_fidelity as fidelity
-from distill.objectives.layer_fidelity import in_width_of, layer_fidelity
+from distill.objectives.layer_fidelity import block_fidelity, in_width_of, layer_fidelity
 from students import student_from_teacher
 from students.narrowing import Sizes, first_units, narrow_student
 
@@ -110,3 +110,19 @@ def test_a_narrower_student_counts_by_what_a_linear_map_finds_in_it(make_bert, m
     assert all(0 < line["hidden_states"] < 1 for line in lines[:1])
     whole_lines = layer_fidelity(teacher, same, [0, 1], examples)
     assert all(line["hidden_states"] == pytest.approx(1, abs=1e-4) for line in whole_lines)
+
+
+def test_a_block_is_compared_on_what_the_encoders_own_block_reads(make_bert, make_examples):
+    teacher = make_bert(num_layers=3)
+    for layer in teacher.bert.encoder.layer:  # maps that are no means, so that blocks differ
+        layer.attention.self.query.weight.data.mul_(6)
+    examples = make_examples(12)
+    same, _ = student_from_teacher(teacher, layer_map=[0, 2], attention="softmax")
+    assert block_fidelity(teacher, same, [0, 2], examples) == pytest.approx([1, 1], abs=1e-5)
+    # The blocks of the layers below answer for nothing: of a wrong first one the second does not suffer.
+    same.bert.encoder.layer[0].attention.output.dense.weight.data.zero_()
+    first, second = block_fidelity(teacher, same, [0, 2], examples)
+    assert first < 0.1
+    assert second == pytest.approx(1, abs=1e-5)
+    other, _ = student_from_teacher(teacher, layer_map=[0, 2], attention="softmax")
+    assert min(block_fidelity(teacher, other, [1, 2], examples)) < 0.5  # of another layer

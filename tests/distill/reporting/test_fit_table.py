@@ -27,3 +27,8 @@ def test_before_the_choice_there_is_no_mark():
 
 def test_without_a_fit_there_is_no_table():
     assert fit_cells(None).rows == ()
+
+
+def test_what_could_not_be_trained_has_no_share():
+    table = fit_cells(replace(FIT, tried=(replace(TRIED[0], fidelity=None), TRIED[1]), chosen=["abc", "abc"]))
+    assert table.rows[0][1:3] == ("n/a", "n/a")

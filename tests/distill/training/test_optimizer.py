@@ -1,6 +1,7 @@
 """What a stage trains, and at which learning rate."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from helpers.short_stages import stage_of
 
 from distill.data.batching import collate
 from distill.training.optimizer import (
-    default_feature_rate,
     feature_parameters,
+    feature_rates,
     parameter_groups,
     set_trainable,
     trainable,
@@ -129,11 +130,24 @@ def test_all_that_is_trained_moves_and_nothing_else(train, performer, make_examp
     assert moved == names_trained(performer)
 
 
-@pytest.mark.parametrize(
-    ("attention", "times"), [("performer", 100), ("hybrid", 100), ("linformer", 10), ("softmax", 10)]
-)
+@pytest.mark.parametrize(("attention", "times"), [("performer", 100), ("hybrid", 100), ("linformer", 10)])
 def test_how_much_faster_features_learn_is_the_mechanisms_own(make_bert, attention, times):
-    student, _ = student_from_teacher(
-        make_bert(num_layers=2), layer_map=[0, 1], attention=attention, softmax_layers=[1]
+    teacher = make_bert(num_layers=2)
+    student, _ = student_from_teacher(teacher, layer_map=[0, 1], attention=attention, softmax_layers=[1])
+    assert set(feature_rates(student).values()) == {times}
+
+
+def test_every_layers_features_learn_at_the_rate_of_their_own_mechanism(make_bert):
+    student, _ = student_from_teacher(make_bert(num_layers=2), layer_map=[0, 1], attention=["linformer", "performer"])
+    groups = parameter_groups(student, stage_of("labels", train="all"), 0.01)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    first, second = (layer.attention.self for layer in student.bert.encoder.layer)
+    stage = stage_of("labels", train="all")
+    for module, times in ((first, 10), (second, 100)):
+        own = [rates[id(parameter)] for parameter in module.feature_parameters()]
+        assert own == pytest.approx([times * stage.learning_rate] * len(own))
+    given = replace(stage, feature_learning_rate=0.5)
+    features = [group for group in parameter_groups(student, given, 0.01) if group["lr"] == 0.5]
+    assert sum(len(group["params"]) for group in features) == sum(
+        len(module.feature_parameters()) for module in (first, second)
     )
-    assert default_feature_rate(student) == times

@@ -14,6 +14,7 @@ from distill.config.attention_fit import fit_file, read_fit
 from distill.config.parsing import load_config as read_config
 from pipelines.run import attention_fit, phases
 from pipelines.run.api import UserError, distill, load_config
+from pipelines.run.preflight import check_run
 from students import StudentForSequenceClassification
 
 TRIED = ["linear", "abc", "softmax"]
@@ -127,6 +128,23 @@ def test_killed_it_goes_on_with_what_it_has_tried(asked, fitted, tmp_path):
     assert all(torch.equal(own[name], theirs[name]) for name in theirs)
 
 
+def test_a_mechanism_that_diverges_is_left_out_and_none_at_all_is_an_error(asked, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_fit, "LEARNING_RATE", 1e18)
+        with pytest.raises(UserError, match=r"no mechanism could be trained, each loss was not finite"):
+            distill(asked(tmp_path / "run", **{"student.fit_attentions": ["linear", "abc"]}))
+    assert [each.fidelity for each in read_fit(tmp_path / "run").tried] == [None, None]
+
+
+def test_a_teacher_alone_may_be_trained_with_the_same_configuration(asked, tmp_path, capsys):
+    config = asked(tmp_path / "run", **{"student.fit_attentions": ["performer", "linear"]})
+    assert check_run(config, teacher_alone=True) == 0
+    assert check_run(config) == 0
+    said = capsys.readouterr()
+    assert "fit-performer" in said.out  # the plan has the short runs
+    assert "no effect" not in said.out + said.err  # performer has features, whichever is taken
+
+
 def test_another_question_in_the_same_folder_is_refused(asked, fitted):
     with pytest.raises(UserError, match=r"student\.(attention|fit_fidelity)"):
         distill(asked(fitted[0], **{"student.fit_fidelity": 0.5}))
@@ -144,4 +162,4 @@ def test_layers_that_keep_softmax_are_not_chosen_for(asked, tmp_path):
     found = read_fit(tmp_path / "run")
     assert found.kept == [1]
     assert found.chosen[1] == "softmax"
-    assert found.chosen[0] in ("linear", "abc")
+    assert found.chosen[0] == found.best(0).attention
