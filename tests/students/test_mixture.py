@@ -167,8 +167,9 @@ def test_whatever_is_read_of_a_mechanism_is_answered_by_a_mixture():
         read |= set(re.findall(r"\bmechanism\.(\w+)", path.read_text(encoding="utf-8")))
     read |= set(re.findall(r"config\.mechanism\.(\w+)", (ROOT / "students" / "language_models.py").read_text()))
     assert {"carries_segments", "continues", "has_map_with"} <= read
-    of_the_recipe = {"has_features"}  # `distill.config.recipe.Mechanism`, which is another one
-    assert {name for name in read if not hasattr(mixture, name)} <= of_the_recipe
+    # Of `distill.config.recipe.Mechanism`, which is another one, and of the mechanism of one layer.
+    others = {"has_features", "first_flops", "extend_positions"}
+    assert {name for name in read if not hasattr(mixture, name)} <= others
 
 
 def test_what_holds_for_all_is_asked_of_each():
