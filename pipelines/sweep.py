@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run every cell that is not finished, then summarise all that are."""
+    """Run every cell that is not finished, then summarise all that are; also where a signal ends it before."""
     import psutil
     from tqdm import tqdm
 
@@ -36,7 +36,8 @@ def main() -> int:
     of_text = are_of_text(sweep)
     start = make_runner(sweep)
     waiting = [cell for cell in grid if not cell.finished]
-    failures = {}
+    failures: dict[str, str] = {}
+    interrupted = None
     with (
         ThreadPoolExecutor(sweep.workers) as pool,
         tqdm(total=len(grid), initial=len(grid) - len(waiting), unit="run", desc="sweep") as bar,
@@ -46,13 +47,16 @@ def main() -> int:
                 bar.update()
                 if failure:
                     failures[cell.run_dir.name] = failure
-        except Interrupted:  # the pool waits for its threads, and these for their runs
+        except Interrupted as error:  # the pool waits for its threads, and these for their runs
+            pool.shutdown(wait=False, cancel_futures=True)
             for process in psutil.Process().children(recursive=True):
                 process.terminate()
-            raise
+            interrupted = error
 
     write = write_of_texts if of_text else write_of_tasks
     failures = write(sweep, grid, failures)
+    if interrupted is not None:
+        raise interrupted
     for name, reason in failures.items():
         print_error(f"{name}: {reason}")
     return 1 if failures else 0

@@ -169,6 +169,8 @@ def test_sigterm_ends_the_runs_too_and_starts_no_other(place):
     assert process.returncode == 143
     assert "stopped by SIGTERM; the same command goes on" in errors
     assert Path("started").read_text() == "."
+    (board,) = Path().rglob("leaderboard.md")  # of what has been done
+    assert board.read_text().startswith("# ")
 
 
 def test_a_summary_of_one_real_run_says_what_its_record_says(finished):
