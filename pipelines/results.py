@@ -1,10 +1,11 @@
-"""Write the tables of the pages, README.md and the README.md of every folder, from the records in notebooks/records.
+"""Write tables and pictures of the pages, README.md and the README.md of every folder, from notebooks/records.
 
     python pipelines/results.py            # after a record was added or a page got a new table
     python pipelines/results.py --check    # changes nothing
 
-Rewrites what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Exit code 0; with --check 1 where a
-page differs from its records; 2 for an unknown table, a missing record or a table that is not closed.
+Rewrites what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`, and pictures that were drawn from
+other records. Exit code 0; with --check 1 where something differs from its records; 2 for an unknown table, a missing
+record or a table that is not closed.
 """
 
 import argparse
@@ -16,6 +17,7 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from distill.reporting.result_pages import find_pages, render_page
+from distill.reporting.result_pictures import PICTURES, is_up_to_date, render_picture
 from distill.reporting.result_records import Records
 from distill.utils.cli import Parser, run
 from distill.utils.files import write_atomically
@@ -43,6 +45,13 @@ def main() -> int:
             print(f"{name}: table {table} {'differs from its records' if options.check else 'written'}")
         if tables and not options.check:
             write_atomically(page, rendered)
+    for name, picture in PICTURES.items():
+        has_records = all(records.find(each) for each in picture.records)
+        if has_records and not is_up_to_date(ROOT / name, picture, records):
+            differing += 1
+            print(f"{name}: {'differs from its records' if options.check else 'drawn'}")
+            if not options.check:
+                write_atomically(ROOT / name, render_picture(picture, records))
     return 1 if options.check and differing else 0
 
 
