@@ -21,9 +21,8 @@ from distill.reporting.result_text import LENGTHS, MECHANISMS
 
 MARK = "Records"
 """Key of the checksum in a PNG's text."""
-COLORS = dict(
-    zip(MECHANISMS, ("#4a5568", "#1f5fa8", "#3b8c5a", "#7fb3d5", "#8e44ad", "#e0a060", "#c4500c"), strict=True)
-)
+SEVEN_COLORS = ("#4a5568", "#1f5fa8", "#3b8c5a", "#7fb3d5", "#8e44ad", "#e0a060", "#c4500c")
+COLORS = dict(zip(MECHANISMS, SEVEN_COLORS, strict=True))
 
 
 @dataclass(frozen=True)

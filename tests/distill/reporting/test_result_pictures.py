@@ -50,7 +50,7 @@ def test_against_time_a_step_counts_as_long_as_it_takes_alone(records):
 
 
 def test_a_picture_is_up_to_date_until_its_records_change(records, tmp_path):
-    (name, picture), *_ = PICTURES.items()
+    picture = next(iter(PICTURES.values()))
     path = tmp_path / "picture.png"
     assert not is_up_to_date(path, picture, records)
     path.write_bytes(render_picture(picture, records))
