@@ -47,7 +47,7 @@ def language_models(records: Records, against: str) -> Figure:
         depths = [layers for layers in depths if any(timed == layers for _, timed, _ in milliseconds)]
     figure = Figure(figsize=(4.2 * len(LENGTHS), 3.2 * len(depths) + 0.5), layout="constrained")
     panels = figure.subplots(len(depths), len(LENGTHS), squeeze=False, sharey=True)
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for row, layers in zip(panels, depths, strict=True):
         for axes, length in zip(row, LENGTHS, strict=True):
             for run in runs.values():
@@ -61,12 +61,8 @@ def language_models(records: Records, against: str) -> Figure:
             label = "tokens seen" if against == "tokens" else "seconds of steps"
             axes.set(xscale="log", title=f"{layers} layers, {length:,} tokens", xlabel=label)
         row[0].set_ylabel("training loss, nats a byte")
-    figure.legend(
-        [drawn[name] for name in COLORS if name in drawn],
-        [name for name in COLORS if name in drawn],
-        loc="outside lower center",
-        ncols=len(COLORS),
-    )
+    shown = [name for name in COLORS if name in drawn]
+    figure.legend([drawn[name] for name in shown], shown, loc="outside lower center", ncols=len(COLORS))
     return figure
 
 
