@@ -29,6 +29,7 @@ if __package__ in (None, ""):  # a script's own folder comes first on sys.path, 
 from distill.config.attention_fit import mechanism_of_student
 from distill.config.parsing import parse_config
 from distill.config.schema import Config
+from distill.config.student_schema import FIT
 from distill.config.validation import check_config
 from distill.utils.cli import run
 from distill.utils.errors import UserError
@@ -66,6 +67,8 @@ def main() -> None:
     limit = min(EXAMPLES, config.data.max_train_examples or EXAMPLES)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_train_examples=limit))
     check_config(config, STUDENTS)
+    if config.student.attention == FIT:
+        raise UserError("student.attention is fit: what it finds is not known here; name a mechanism, or a list")
     if not config.stages:
         raise UserError("stages are auto: give a configuration with stages, of which the first is timed")
     config, replaced = replace_unsupported_losses(config, mechanism_of_student(config.student, STUDENTS))

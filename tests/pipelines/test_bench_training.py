@@ -77,3 +77,15 @@ def test_textbrewer_matches_what_it_is_told_to(make_bert, make_examples, monkeyp
     for _ in range(20):
         take_step()
     assert distance() < 0.9 * before
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("--student.attention", "fit"), "student.attention is fit: what it finds is not known here"),
+        (("--stages", "auto"), "stages are auto: give a configuration with stages"),
+    ],
+)
+def test_what_a_run_would_find_first_is_refused(tiny, monkeypatch, capsys, tmp_path, keys, words):
+    assert call(monkeypatch, bench_training.main, "--config", tiny.config, "--run_dir", tmp_path, *keys) == 2
+    assert words in capsys.readouterr().err
