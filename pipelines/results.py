@@ -46,12 +46,11 @@ def main() -> int:
         if tables and not options.check:
             write_atomically(page, rendered)
     for name, picture in PICTURES.items():
-        has_records = all(records.find(each) for each in picture.records)
-        if has_records and not is_up_to_date(ROOT / name, picture, records):
+        if not is_up_to_date(ROOT / name, picture, records) and (drawn := render_picture(picture, records)):
             differing += 1
             print(f"{name}: {'differs from its records' if options.check else 'drawn'}")
             if not options.check:
-                write_atomically(ROOT / name, render_picture(picture, records))
+                write_atomically(ROOT / name, drawn)
     return 1 if options.check and differing else 0
 
 

@@ -14,7 +14,12 @@ over_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} == {"story_of_a_run", "approximation_error", "retention_front"}
+    assert {path.stem for path in NOTEBOOKS} == {
+        "story_of_a_run",
+        "approximation_error",
+        "retention_front",
+        "language_models",
+    }
 
 
 @over_notebooks

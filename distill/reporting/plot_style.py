@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 TEACHER, STUDENT, BASELINE, CONTROL = "#4a5568", "#0b6e99", "#c05621", "#718096"
 STYLE: dict[Any, Any] = {
@@ -40,6 +40,12 @@ def png(figure: Figure) -> bytes:
 def percent_axis(axis: Axis, whole: float = 1.0) -> None:
     """Write the ticks of an axis as ``97.5 %``, where ``whole`` stands for 100 %."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value / whole, 6):g} %"))
+
+
+def log_counts(axis: Axis) -> None:
+    """Make the ticks of a logarithmic axis of tokens or seconds read 100k and 1M, whatever `text.parse_math` is."""
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:

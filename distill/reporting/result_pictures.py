@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from distill.reporting.plot_style import STYLE, png
+from distill.reporting.plot_style import STYLE, log_counts, png
 from distill.reporting.result_records import Records
 from distill.reporting.result_text import LENGTHS, MECHANISMS
 
@@ -31,20 +31,26 @@ class Picture:
 
     records: tuple[str, ...]
     """Names of what it is drawn from, below notebooks/records."""
-    draw: Callable[[Records], Figure]
+    draw: Callable[[Records], Figure | None]
+    """Returns None where the records have nothing to draw."""
 
 
-def language_models(records: Records, against: str) -> Figure:
+def language_models(records: Records, against: str) -> Figure | None:
     """Draw the training loss of language models, a row for every depth and a column for every length.
+
+    None where there are no runs, or none of a depth whose steps were timed.
 
     Args:
         against: tokens, or time: the steps taken so far times what a step takes alone.
     """
     runs, steps = records.find("language_models/summary"), records.find("language_models/steps")
-    milliseconds = {(each["model"], each["layers"], each["length"]): each["milliseconds"] for each in steps["points"]}
+    points = steps.get("points", ())
+    milliseconds = {(each["model"], each["layers"], each["length"]): each["milliseconds"] for each in points}
     depths = sorted({run["layers"] for run in runs.values()})
     if against == "time":
         depths = [layers for layers in depths if any(timed == layers for _, timed, _ in milliseconds)]
+    if not depths:
+        return None
     figure = Figure(figsize=(4.2 * len(LENGTHS), 3.2 * len(depths) + 0.5), layout="constrained")
     panels = figure.subplots(len(depths), len(LENGTHS), squeeze=False, sharey=True)
     drawn: dict[str, Any] = {}
@@ -60,6 +66,7 @@ def language_models(records: Records, against: str) -> Figure:
                 drawn.setdefault(run["attention"], line)
             label = "tokens seen" if against == "tokens" else "seconds of steps"
             axes.set(xscale="log", title=f"{layers} layers, {length:,} tokens", xlabel=label)
+            log_counts(axes.xaxis)
         row[0].set_ylabel("training loss, nats a byte")
     shown = [name for name in COLORS if name in drawn]
     figure.legend([drawn[name] for name in shown], shown, loc="outside lower center", ncols=len(COLORS))
@@ -74,10 +81,13 @@ PICTURES: Mapping[str, Picture] = {
 """Path below the repository's root to the picture there."""
 
 
-def render_picture(picture: Picture, records: Records) -> bytes:
-    """Return a picture as PNG, with the mark of its records."""
+def render_picture(picture: Picture, records: Records) -> bytes | None:
+    """Return a picture as PNG, with the mark of its records; None where they have nothing to draw."""
     with rc_context(STYLE):
-        content = png(picture.draw(records))
+        figure = picture.draw(records)
+        if figure is None:
+            return None
+        content = png(figure)
     image, text = Image.open(io.BytesIO(content)), PngImagePlugin.PngInfo()
     text.add_text(MARK, checksum(picture, records))
     marked = io.BytesIO()

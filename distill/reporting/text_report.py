@@ -10,7 +10,7 @@ from distill.evaluation.record_parts import Interval, Metrics
 from distill.evaluation.text_record import LossCurve, TextRecord
 from distill.reporting.formatting import MISSING
 from distill.reporting.html_page import html_page
-from distill.reporting.plot_style import STYLE, png
+from distill.reporting.plot_style import STYLE, log_counts, png
 from distill.reporting.record_tables import environment_cells
 from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table, text_table, without_gaps
@@ -95,6 +95,7 @@ def draw_curves(curves: Mapping[str, LossCurve]) -> Figure | None:
     for name, curve in shown.items():
         axes.plot(curve.tokens, curve.loss, lw=1.4, label=name)
     axes.set(xlabel="tokens seen", ylabel="training loss, nats a token", xscale="log")
+    log_counts(axes.xaxis)
     axes.legend()
     return figure
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from distill.evaluation.text_record import LossCurve, TextRecord, read_text_record
 from distill.reporting.formatting import MISSING
 from distill.reporting.html_page import html_page
-from distill.reporting.plot_style import STYLE, png
+from distill.reporting.plot_style import STYLE, log_counts, png
 from distill.reporting.report import CAPTIONS, markdown_page
 from distill.reporting.tables import Table
 from distill.reporting.text_report import CURVES, LABELS, number, share
@@ -86,6 +86,7 @@ def draw(runs: Runs) -> Figure | None:
         for (_, student), curve in ((key, each) for key, each in curves.items() if runs[key][0].max_length == length):
             axes.plot(curve.tokens, curve.loss, lw=1.2, label=student)
         axes.set(xscale="log", xlabel="tokens seen", title=f"{length} tokens")
+        log_counts(axes.xaxis)
         axes.legend(fontsize=7)
     panels[0].set_ylabel("training loss, nats a token")
     return figure

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from matplotlib import rc_context
 
+from distill.reporting.plot_style import STYLE
 from distill.reporting.result_pictures import PICTURES, is_up_to_date, language_models, render_picture
 from distill.reporting.result_records import Records
 
@@ -43,6 +45,16 @@ def test_every_run_is_drawn_in_the_panel_of_its_depth_and_length(records):
     assert found["4 layers, 512 tokens"] == []
 
 
+def test_the_ticks_of_an_axis_of_counts_can_be_read(records):
+    """Formulas are written as they are in our pictures, so that matplotlib's own ticks would read $10^5$."""
+    with rc_context(STYLE):
+        figure = language_models(records, "tokens")
+        figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[3].get_xticklabels(which="both")]
+    assert {"1k"} <= set(labels)
+    assert not any("$" in label for label in labels)
+
+
 def test_against_time_a_step_counts_as_long_as_it_takes_alone(records):
     found = lines(language_models(records, "time"))
     assert list(found) == [f"4 layers, {length} tokens" for length in ("128", "512", "2,048")]
@@ -60,3 +72,8 @@ def test_a_picture_is_up_to_date_until_its_records_change(records, tmp_path):
     assert not is_up_to_date(path, picture, Records(records.folder))
     path.write_bytes(b"no picture")
     assert not is_up_to_date(path, picture, records)
+
+
+def test_without_records_there_is_nothing_to_draw(tmp_path):
+    for picture in PICTURES.values():
+        assert render_picture(picture, Records(tmp_path)) is None
