@@ -11,6 +11,7 @@ import pytest
 
 from distill.config.parsing import parse_command
 from distill.reporting.result_pages import TABLES, find_pages
+from distill.reporting.result_pictures import PICTURES
 from distill.sweeps.schema import parse_sweep
 from distill.utils.errors import UserError
 from pipelines import (
@@ -78,8 +79,8 @@ def commands() -> list[tuple[str, str]]:
 
 
 def copy_of_the_pages(folder: Path) -> Path:
-    """Return a folder with all pages, and the records."""
-    for page in PAGES:
+    """Return a folder with all pages and their pictures, and the records."""
+    for page in [*PAGES, *(ROOT / name for name in PICTURES if (ROOT / name).exists())]:
         copy = folder / page.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(page, copy)
@@ -112,6 +113,17 @@ def test_a_changed_figure_is_named_and_written_anew(monkeypatch, capsys, tmp_pat
     assert capsys.readouterr().out == "README.md: table glue-retention differs from its records\n"
     assert run_results(monkeypatch, root) == 0
     assert page.read_text() == shipped
+
+
+def test_a_picture_that_is_missing_or_of_other_records_is_drawn(monkeypatch, capsys, tmp_path):
+    root = copy_of_the_pages(tmp_path)
+    name = "notebooks/language_models_tokens.png"
+    (root / name).unlink()
+    assert run_results(monkeypatch, root, "--check") == 1
+    assert capsys.readouterr().out == f"{name}: differs from its records\n"
+    assert run_results(monkeypatch, root) == 0
+    assert run_results(monkeypatch, root, "--check") == 0
+    assert (root / name).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
