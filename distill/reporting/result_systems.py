@@ -49,7 +49,7 @@ def klue_systems(records: Records) -> list[str]:
 
 def klue_costs(records: Records) -> list[str]:
     """Peak memory and time of every mechanism at 512 tokens and batch 15, forward and in training."""
-    bench, cells = records.find("klue/costs"), records.find("klue/summary")
+    bench = records.find("klue/costs")
     measured = {row["attention"]: row for row in bench.get("rows", [])}
     rows = []
     for each in MECHANISMS:
@@ -57,11 +57,8 @@ def klue_costs(records: Records) -> list[str]:
             next(iter(measured.get(each, {}).get(kind, [])), {}) for kind in ("student", "training")
         ]
         costs = [_number(point.get(unit)) for point in points for unit in ("megabytes", "milliseconds")]
-        runs = [cells.get(f"{task}-{each}", {}) for task in ("klue_nli", "klue_sts")]
-        trained = [_number(run.get("training_seconds")) for run in runs]
-        rows.append([f"`{each}`", *costs, *trained])
+        rows.append([f"`{each}`", *costs])
     heads = [f"{kind}, {unit}" for kind in ("forward", "forward and backward") for unit in ("MB", "ms")]
-    heads += [f"distilling on {KLUE[task][0]}, s" for task in ("klue_nli", "klue_sts")]
     return [*markdown_table(["mechanism", *heads], rows), "", measured_on(bench.get("environment"))]
 
 
