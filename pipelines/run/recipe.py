@@ -12,6 +12,7 @@ from distill.config.schema import EXACT_FORM, StageConfig
 from distill.models.summaries import width_of
 from distill.objectives.loss_fallbacks import replace_unsupported_losses
 from distill.training.optimizer import feature_parameters
+from distill.utils.errors import UserError
 from distill.utils.findings import Finding
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext
 from pipelines.run.width import check_widths, wanted_sizes
@@ -59,6 +60,11 @@ def apply_recipe(
         stages = stages_at_depth(stages, setup.layer_map, num_layers, is_narrower=facts.is_narrower)
     if setup.earlier is not None:
         stages = stages_of_started(stages)
+        if not stages:
+            raise UserError(
+                f"student.checkpoint {settings.checkpoint} is linear already, and every stage puts the mechanism "
+                "into softmax ones; add one without attention: softmax and inputs: teacher, or write stages: auto"
+            )
         if len(stages) < len(config.stages) and not quiet:
             left = ", ".join(stage.name for stage in stages)
             context.run.accelerator.print(f"student: starts from {settings.checkpoint}; stages that are left: {left}")

@@ -130,6 +130,7 @@ def test_a_task_starts_from_its_layers_and_leaves_out_what_made_them(
         (("--student.attention", "linear"), "has attention 'performer', not 'linear'"),
         (("--student.num_layers", 2), "has num_hidden_layers 1, not 2"),
         (("--student.attention", "fit"), "student.checkpoint has its mechanisms already"),
+        (("--stages", json.dumps(STAGES[:1])), "every stage puts the mechanism into softmax ones; add one without"),
     ],
 )
 def test_a_student_of_other_settings_is_refused(monkeypatch, tiny, encoder, general, tmp_path, capsys, more, words):
