@@ -19,7 +19,8 @@ from teachers.outputs import OnlineTeacherOutputs
 
 MAPS = {
     *("softmax", "memory_efficient", "scaling", "knn", "bigbird", "sparse", "transformer_xl"),
-    *("performer", "linear", "t2r", "hedgehog", "cosformer", "lion", "scatterbrain", "hybrid"),
+    *("performer", "linear", "t2r", "hedgehog", "luna_kernel", "taylor", "cosformer", "lion", "scatterbrain"),
+    "hybrid",
 }
 """Mechanisms whose output is a matrix of nonnegative weights times the values."""
 NO_CONTEXT = {"aft", "fastformer", "fnet", "lsra"}

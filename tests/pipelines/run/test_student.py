@@ -24,7 +24,7 @@ def answers(make_bert, make_examples):
         accelerator = SimpleNamespace(device=torch.device("cpu"))
         run = SimpleNamespace(label_scale=scale, accelerator=accelerator)
         context = SimpleNamespace(config=config, run=run, device=accelerator.device)
-        setup = SimpleNamespace(layer_map=[0, 1], train=train)
+        setup = SimpleNamespace(layer_map=[0, 1], train=train, earlier=None)
         student = build_student(context, teacher, setup, quiet=True).eval()
         inputs = collate(train, np.arange(8))[0]
         with torch.no_grad():
