@@ -85,7 +85,7 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
     given = context.config.student.attention_options
     options = {key: value for key, value in given.items() if key in STUDENTS.of(chosen).options}
     fit = replace(fit, chosen=chosen, options=options)
-    say("\n".join(["", text_table(without_gaps(fit_cells(fit))), *(f"layer {i}: {fit.why(i)}" for i in layers), ""]))
+    say(f"\n{text_table(without_gaps(fit_cells(fit)))}\n")
     keep_fit(context, fit)
     context = replace(context, config=with_attention(context.config, chosen, options))
     student = build_student(context, setup.start, setup, quiet=True)
