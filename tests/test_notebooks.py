@@ -68,3 +68,14 @@ def test_notebook_of_records_draws_what_is_committed(monkeypatch):
         for name, summary in summaries.items():
             timed = names["timed"](summary["attention"], summary["layers"])
             assert "-exact-" in name or all(names["speedup"](timed, length) for length in (512, 2048)), name
+
+
+def test_notebook_of_language_models_draws_what_is_committed(monkeypatch):
+    path = next(path for path in NOTEBOOKS if path.stem == "language_models")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    names = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+    assert names["depths"] == sorted({point["layers"] for point in names["points"]})
