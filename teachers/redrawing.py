@@ -35,7 +35,6 @@ def redraw(model: PreTrainedModel, modules: list[nn.Module]) -> None:
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # else it counts as loaded
-            part._is_hf_initialized = False  # type: ignore[assignment]
             model._init_weights(part)
 
 

@@ -55,8 +55,8 @@ def trained_parameters(model: Any, stage: StageConfig) -> dict[str, nn.Parameter
         chosen = {
             "features": is_feature,
             "attention": is_feature or ".attention." in name,
-            # The pooler, and what stands behind the layers.
-            "head": id(parameter) not in of_layer and ("pooler" in name or not EMBEDDING.search(name)),
+            # What stands behind the layers, a pooler too.
+            "head": id(parameter) not in of_layer and not EMBEDDING.search(name),
             "encoder": parameter is not words,
             "all": True,
         }[part]

@@ -132,6 +132,23 @@ def test_masked_windows_hide_what_they_ask_for():
     assert np.array_equal(again.token_ids, windows.token_ids)
 
 
+def test_of_passages_the_second_one_has_the_second_token_type():
+    windows, tokens, tokenizer = windows_of("masked", length=32, whole=True, of_passages=True)
+    assert len(set(windows.lengths.tolist())) > 5
+    assert windows.lengths.max() <= 32
+    pairs = 0
+    for start, end in zip(windows.offsets, windows.offsets[1:], strict=False):
+        row, types = windows.token_ids[start:end], windows.token_type_ids[start:end]
+        ends = np.flatnonzero(row == tokenizer.sep_token_id)
+        assert row[0] == tokenizer.cls_token_id
+        assert ends[-1] == len(row) - 1
+        assert types.tolist() == [0] * (ends[0] + 1) + [1] * (len(row) - ends[0] - 1)
+        pairs += len(ends) == 2
+    assert 0 < pairs < len(windows)
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert np.array_equal(np.sort(windows.tokens[~np.isin(windows.tokens, special)]), np.sort(tokens))
+
+
 def test_a_text_shorter_than_one_window_is_refused():
     with pytest.raises(
         UserError, match=r"train: the text has [\d,]+ tokens, fewer than one sequence of data.max_length"
