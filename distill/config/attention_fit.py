@@ -11,12 +11,10 @@ from typing import Any
 
 from distill.config.require import require, require_choice
 from distill.config.schema import Config
-from distill.config.shape_search import with_found_shape
+from distill.config.shape_search import read_kept, with_found_shape
 from distill.config.student_schema import FIT, StudentSettings
 from distill.config.student_start import is_student
-from distill.utils.errors import UserError
-from distill.utils.files import read_object
-from distill.utils.record_json import JsonObject, from_json
+from distill.utils.record_json import JsonObject
 
 ATTENTION_FIT = "attention_fit"
 """Folder below ``checkpoints/``."""
@@ -96,15 +94,7 @@ def read_fit(run_dir: Path | str) -> AttentionFit | None:
     Raises:
         UserError: it is torn.
     """
-    path = fit_file(run_dir)
-    if not path.exists():
-        return None
-    way_out = f"remove {path.parent} to fit again"
-    found = read_object(path, way_out)
-    try:
-        return from_json(AttentionFit, found, str(path))
-    except UserError as error:
-        raise UserError(f"{error}; {way_out}") from error
+    return read_kept(AttentionFit, fit_file(run_dir), "fit")
 
 
 def with_attention(config: Config, attention: str | list[str], options: Mapping[str, Any] | None = None) -> Config:

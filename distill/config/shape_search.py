@@ -6,6 +6,7 @@ the run is one whose configuration gives that shape, under whichever of the two 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from distill.config.require import require
 from distill.config.schema import IMPORTANCE, Config
@@ -14,6 +15,7 @@ from distill.utils.errors import UserError
 from distill.utils.files import read_object
 from distill.utils.record_json import JsonObject, from_json
 
+Kept = TypeVar("Kept", bound=JsonObject)
 SEARCH = "search"
 """Folder below ``checkpoints/``."""
 
@@ -105,13 +107,25 @@ def read_search(run_dir: Path | str) -> ShapeSearch | None:
     Raises:
         UserError: it is torn.
     """
-    path = search_file(run_dir)
+    return read_kept(ShapeSearch, search_file(run_dir), "search")
+
+
+def read_kept(kind: type[Kept], path: Path, what: str) -> Kept | None:
+    """Return what a run has written down of something that it had to find, None where it has none.
+
+    Args:
+        kind: of the object in the file.
+        what: the verb of what is done again without the file.
+
+    Raises:
+        UserError: it is torn.
+    """
     if not path.exists():
         return None
-    way_out = f"remove {path.parent} to search again"
+    way_out = f"remove {path.parent} to {what} again"
     found = read_object(path, way_out)
     try:
-        return from_json(ShapeSearch, found, str(path))
+        return from_json(kind, found, str(path))
     except UserError as error:
         raise UserError(f"{error}; {way_out}") from error
 
