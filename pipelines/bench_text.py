@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--layers", type=positive, nargs="+", default=[2, 4, 8], metavar="L", help=f"numbers of layers {default}")
     add("--hidden-size", type=positive, default=128, metavar="D", help=f"width of the layers {default}")
     add("--heads", type=positive, default=4, metavar="H", help=f"attention heads {default}")
-    add("--batch-tokens", type=positive, default=4096, metavar="TOKENS", help=f"batch size times length {default}")
+    add("--batch-tokens", type=positive, default=2048, metavar="TOKENS", help=f"batch size times length {default}")
     add(
         "--batch-size",
         type=positive,

@@ -30,23 +30,44 @@ def language_models(records: Records) -> list[str]:
 
 
 def language_model_steps(records: Records) -> list[str]:
-    """Milliseconds of a training step, of as many tokens and of one window, by length, and how they grow."""
-    same_tokens, same_windows = (records.find(f"language_models/{kind}") for kind in ("steps", "windows"))
+    """Milliseconds of a training step of as many tokens, by mechanism, length and depth, and how a token's time grows."""
+    timed = records.find("language_models/steps")
     rows = []
     for name in MECHANISMS:
-        fitted = same_tokens.get("exponents", {}).get(f"{name}-{TIMED_LAYERS}", {})
-        growth = [_exponent(fitted.get(key)) for key in ("milliseconds", "activation_megabytes")]
-        rows.append([f"`{name}`", *_times(same_tokens, name), *growth, *_times(same_windows, name)])
-    tokens = [f"{length} tokens" for length in LENGTHS]
-    heads = [*tokens, "time of a token ~N^", "memory of a token ~N^", *(f"one window of {each}" for each in LENGTHS)]
-    title = f"ms a step, {TIMED_LAYERS} layers"
-    return [*markdown_table([title, *heads], rows), "", measured_on(same_tokens.get("environment"))]
+        times = [cell for layers in LAYERS for cell in _cells(timed, name, layers, "milliseconds")]
+        growth = [_growth(timed, name, layers, "milliseconds") for layers in LAYERS]
+        rows.append([f"`{name}`", *times, *growth])
+    heads = [f"{layers} layers, {length} tokens" for layers in LAYERS for length in LENGTHS]
+    heads += [f"{layers} layers: time of a token ~N^" for layers in LAYERS]
+    return [*markdown_table(["ms a step", *heads], rows), "", measured_on(timed.get("environment"))]
 
 
-def _times(record: Mapping[str, Any], name: str) -> list[str]:
-    timed = [each for each in record.get("points", ()) if (each["model"], each["layers"]) == (name, TIMED_LAYERS)]
-    by_length = {each["length"]: each["milliseconds"] for each in timed}
+def language_model_windows(records: Records) -> list[str]:
+    """Memory that a training step keeps, of as many tokens, and the time of a step of one window, by length."""
+    same_tokens, same_windows = (records.find(f"language_models/{kind}") for kind in ("steps", "windows"))
+    rows = [
+        [
+            f"`{name}`",
+            *_cells(same_tokens, name, TIMED_LAYERS, "activation_megabytes"),
+            _growth(same_tokens, name, TIMED_LAYERS, "activation_megabytes"),
+            *_cells(same_windows, name, TIMED_LAYERS, "milliseconds"),
+        ]
+        for name in MECHANISMS
+    ]
+    memory = [f"MB a step, {length} tokens" for length in LENGTHS]
+    windows = [f"ms of one window of {length}" for length in LENGTHS]
+    table = markdown_table([f"{TIMED_LAYERS} layers", *memory, "memory of a token ~N^", *windows], rows)
+    return [*table, "", measured_on(same_windows.get("environment"))]
+
+
+def _cells(record: Mapping[str, Any], name: str, layers: int, key: str) -> list[str]:
+    timed = [each for each in record.get("points", ()) if (each["model"], each["layers"]) == (name, layers)]
+    by_length = {each["length"]: each[key] for each in timed}
     return [MISSING if by_length.get(each) is None else f"{by_length[each]:.0f}" for each in LENGTHS]
+
+
+def _growth(record: Mapping[str, Any], name: str, layers: int, key: str) -> str:
+    return _exponent(record.get("exponents", {}).get(f"{name}-{layers}", {}).get(key))
 
 
 def _bits(summary: Mapping[str, Any] | None) -> str:
@@ -60,4 +81,4 @@ def _unigram(summary: Mapping[str, Any]) -> str:
 
 
 def _exponent(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
+    return MISSING if value is None else f"{value:z.2f}"

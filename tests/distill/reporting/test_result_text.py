@@ -3,7 +3,14 @@
 import json
 
 from distill.reporting.result_records import Records
-from distill.reporting.result_text import LAYERS, LENGTHS, MECHANISMS, language_model_steps, language_models
+from distill.reporting.result_text import (
+    LAYERS,
+    LENGTHS,
+    MECHANISMS,
+    language_model_steps,
+    language_model_windows,
+    language_models,
+)
 
 ENVIRONMENT = {"cpu": "a processor", "threads": 2, "commit": "0123456789"}
 
@@ -19,7 +26,8 @@ def cells(table, mechanism):
 
 
 def test_without_records_every_cell_is_empty(tmp_path):
-    for table in (language_models(Records(tmp_path)), language_model_steps(Records(tmp_path))):
+    for render in (language_models, language_model_steps, language_model_windows):
+        table = render(Records(tmp_path))
         assert all(set(cells(table, name)) == {"-"} for name in MECHANISMS)
         assert table[-1] == "Not run yet: there is no record."
 
@@ -37,14 +45,23 @@ def test_bits_stand_under_their_depth_and_length(tmp_path):
     assert table[-1] == "On a processor, 2 threads, commit 0123456."
 
 
-def test_steps_of_four_layers_stand_under_their_length(tmp_path):
-    points = [
-        {"model": "linear", "layers": layers, "length": length, "milliseconds": layers * length}
-        for layers in (2, 4)
-        for length in LENGTHS
-    ]
+def test_steps_stand_under_their_depth_and_length(tmp_path):
+    points = [timed(layers, length) for layers in (2, 4) for length in LENGTHS]
     exponents = {"linear-4": {"milliseconds": 0.01, "activation_megabytes": None}}
     write(tmp_path, "steps", {"points": points, "exponents": exponents, "environment": ENVIRONMENT})
-    write(tmp_path, "windows", {"points": points[:4]})
     found = cells(language_model_steps(Records(tmp_path)), "linear")
-    assert found == ["512", "2048", "8192", "0.01", "-", "512", "-", "-"]
+    assert found == ["256", "1024", "4096", "512", "2048", "8192", "-", "-", "-", "-", "0.01", "-"]
+
+
+def test_memory_and_single_windows_are_of_four_layers(tmp_path):
+    points = [timed(layers, length) for layers in (2, 4) for length in LENGTHS]
+    exponents = {"linear-4": {"milliseconds": None, "activation_megabytes": 1.25}}
+    write(tmp_path, "steps", {"points": points, "exponents": exponents})
+    write(tmp_path, "windows", {"points": points[:4], "environment": ENVIRONMENT})
+    found = cells(language_model_windows(Records(tmp_path)), "linear")
+    assert found == ["1280", "5120", "20480", "1.25", "512", "-", "-"]
+
+
+def timed(layers, length):
+    step = {"milliseconds": layers * length, "activation_megabytes": 10 * length}
+    return {"model": "linear", "layers": layers, "length": length, **step}
