@@ -30,7 +30,7 @@ def language_models(records: Records) -> list[str]:
 
 
 def language_model_steps(records: Records) -> list[str]:
-    """Milliseconds of a training step of as many tokens, by mechanism, length and depth, and how a token's time grows."""
+    """Milliseconds of a training step of as many tokens, by length and depth, and how the time of a token grows."""
     timed = records.find("language_models/steps")
     rows = []
     for name in MECHANISMS:
