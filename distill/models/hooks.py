@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill.models.inputs import accepted_inputs
 from distill.models.positions import find_positions
 from distill.models.summaries import SUMMARY, read_summaries
+from distill.models.token_predictions import PLACES, predicting
 from distill.models.windowed_bert import ReadsWindows, cut, pad_of
 from students.families import encoder_layers, layer_part
 
@@ -75,7 +76,8 @@ def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapp
     Any other classifier has its logits read, and the wanted kind `SUMMARY`.
 
     Returns:
-        The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C).
+        The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C); of a
+        language model (B, N, V), or (B, M, V) where the inputs say at which `PLACES`.
     """
     if SUMMARY in wanted:
         if not isinstance(teacher, ReadsWindows):
@@ -84,7 +86,7 @@ def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapp
         return {SUMMARY: [states[:, :1] for states in read["hidden_states"]], "logits": read["logits"]}
     positions, length = find_positions(teacher), inputs["input_ids"].shape[1]
     windows = cut(inputs, positions, pad_of(teacher)) if positions is not None and length > positions else None
-    with capture(teacher, wanted) as captured:
+    with capture(teacher, wanted) as captured, predicting(teacher, inputs.get(PLACES)):
         logits = teacher(**accepted_inputs(teacher, windows.inputs if windows else inputs)).logits
     if windows is None:
         return captured | {"logits": logits}

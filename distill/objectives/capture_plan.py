@@ -10,6 +10,7 @@ from distill.config.schema import FIRST_TOKEN, RELATIONS, StageConfig
 from distill.models.hooks import Captured, capture, encoder_layers
 from distill.models.inputs import accepted_inputs
 from distill.models.summaries import SUMMARY
+from distill.models.token_predictions import PLACES, predicting
 from distill.objectives.linear_maps import LinearMap
 from distill.objectives.summary_maps import SummaryMap
 from distill.utils.errors import UserError
@@ -133,21 +134,23 @@ class StageModel(nn.Module):
         """Run the model, or each attention block on the teacher's ``layer_inputs``.
 
         Args:
-            inputs: input_ids, attention_mask, token_type_ids, each (B, N).
+            inputs: input_ids, attention_mask, token_type_ids, each (B, N), and the `PLACES` (B, M) of a language model
+                whose predictions the losses read, where they do not read all.
             layer_inputs: the teacher's hidden states (B, N, D) before each mapped layer, for teacher forcing.
 
         Returns:
             The captured kinds (lists of (B, N, D), mapped to the target's width where there are maps),
             ``attention_map`` and whether each ``map_is_sparse`` where they were wanted, ``compression`` (a list of
-            (B,)) where layer inputs were, ``logits`` (B, C) unless teacher-forced, ``summary`` (what each of its maps
-            returns) where there are maps to one.
+            (B,)) where layer inputs were, ``logits`` (B, C), (B, N, V) or (B, M, V) unless teacher-forced, ``summary``
+            (what each of its maps returns) where there are maps to one.
         """
         mask = inputs["attention_mask"].bool()
         outputs: dict[str, object] = {}
         first_token_only = self.plan.first_token_only
         with capture(self.model, self.plan.student, first_token_only) as captured:
             if layer_inputs is None:
-                outputs["logits"] = self.model(**accepted_inputs(self.model, inputs)).logits
+                with predicting(self.model, inputs.get(PLACES)):
+                    outputs["logits"] = self.model(**accepted_inputs(self.model, inputs)).logits
             else:
                 layers, state = encoder_layers(self.model), None
                 looks_back = getattr(self.model.config, "causal", False)  # its states are of tokens, not of layers
