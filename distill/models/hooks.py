@@ -76,8 +76,8 @@ def read_teacher(teacher: Any, wanted: Mapping[str, Sequence[int]], inputs: Mapp
     Any other classifier has its logits read, and the wanted kind `SUMMARY`.
 
     Returns:
-        The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C); of a
-        language model (B, N, V), or (B, M, V) where the inputs say at which `PLACES`.
+        The wanted kinds, each a list of (B, N, D) of the whole texts, of `SUMMARY` (B, 1, D), and ``logits`` (B, C);
+        of a language model (B, N, V), or (B, M, V) where the inputs say at which `PLACES`.
     """
     if SUMMARY in wanted:
         if not isinstance(teacher, ReadsWindows):
