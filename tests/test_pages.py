@@ -23,6 +23,7 @@ from pipelines import (
     cache,
     compare,
     export,
+    gather_text,
     results,
 )
 from students import ATTENTIONS
@@ -45,6 +46,7 @@ PARSERS = {
     "distill": parse_command,
     "finetune_teacher": parse_command,
     "bench_text": bench_text.parse,
+    "gather_text": gather_text.parse,
     "bench_training": parse_command,
     "sweep": parse_sweep,
     "compare": compare.parse,

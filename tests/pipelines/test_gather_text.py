@@ -1,0 +1,86 @@
+"""Gathered text holds every train text once, and none that a model is scored on."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import gather_text
+
+LONG = " ".join(f"w{number}" for number in range(40))
+
+
+@pytest.fixture
+def data(tmp_path):
+    def write(task, split, **columns):
+        folder = tmp_path / "data" / task
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+
+    sentences = [f"sentence number {number}" for number in range(600)]
+    write("sst2", "train", sentence=[*sentences, "Scored, at the end", sentences[0]], label=[0] * 602)
+    write("sst2", "validation", sentence=["scored at the end", "another"], label=[0, 1])
+    write("rte", "train", sentence1=["a premise"], sentence2=["tested later"], label=[0])
+    write("rte", "validation", sentence1=["x"], sentence2=["y"], label=[0])
+    write("rte", "test", sentence1=["Tested later"], sentence2=[LONG], label=[-1])
+    (tmp_path / "more.txt").write_text(f"a paragraph\n\nit quotes {LONG} whole\n")
+    return tmp_path
+
+
+def gather(data, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["gather_text.py", *arguments, "--output", str(data / "out")])
+    return gather_text.main()
+
+
+def test_texts_are_taken_once_and_withheld_ones_stay_out(data, monkeypatch, capsys):
+    files = ["--data-dir", str(data / "data"), "--tasks", "sst2", "rte", "--files", str(data / "more.txt")]
+    assert gather(data, monkeypatch, *files) == 0
+    train, validation = ((data / "out" / f"{name}.txt").read_text().splitlines() for name in ("train", "validation"))
+    expected = {f"sentence number {number}" for number in range(600)} | {"a premise", "a paragraph"}
+    assert sorted([*train, *validation]) == sorted(expected)
+    assert 0 < len(validation) < 30
+    about = json.loads((data / "out" / "sources.json").read_text())
+    assert about["sources"]["sst2 train"] == {"taken": 600, "withheld": 1, "seen_before": 1}
+    assert about["sources"]["rte train"] == {"taken": 1, "withheld": 1, "seen_before": 0}
+    assert about["sources"][str(data / "more.txt")] == {"taken": 1, "withheld": 1, "seen_before": 0}
+    assert about["withheld_splits"] == {"sst2": ["validation"], "rte": ["validation", "test"]}
+    assert "600 taken" in capsys.readouterr().out
+
+
+def test_what_is_drawn_for_validation_does_not_depend_on_the_rest(data, monkeypatch):
+    gather(data, monkeypatch, "--data-dir", str(data / "data"), "--tasks", "sst2")
+    alone = set((data / "out" / "validation.txt").read_text().splitlines())
+    gather(data, monkeypatch, "--data-dir", str(data / "data"), "--tasks", "rte", "sst2")
+    assert set((data / "out" / "validation.txt").read_text().splitlines()) == alone
+
+
+def test_blocks_stay_together_and_sources_are_mixed():
+    lines = [str(number) for number in range(1000)]
+    mixed = gather_text.in_blocks(lines)
+    assert sorted(mixed) == sorted(lines)
+    assert mixed != lines
+    starts = [int(line) for line in mixed[:: gather_text.BLOCK]]
+    assert all(start % gather_text.BLOCK == 0 for start in starts)
+    first = mixed.index("0")
+    assert mixed[first : first + 10] == lines[:10]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to gather"),
+        (["--tasks", "sst22"], "there is no task 'sst22'"),
+        (["--tasks", "sst2", "--data-dir", "nowhere"], "there is no folder nowhere"),
+        (["--files", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(data, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(data)
+    monkeypatch.setattr("sys.argv", ["gather_text.py", *arguments, "--output", str(data / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        gather_text.command()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
