@@ -37,6 +37,7 @@ TABLES: dict[str, RenderTable] = {
         *(result_speed.kill_tests, result_speed.checkpoint_cost),
         *(result_reference.index, result_reference.config_keys),
         *(result_text.language_models, result_text.language_model_steps, result_text.language_model_windows),
+        result_text.language_models_distilled,
         *(result_systems.klue_systems, result_systems.klue_costs, result_systems.long_pairs),
     )
 }

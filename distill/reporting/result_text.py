@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.reporting.result_records import Records, markdown_table, measured_on
+from distill.evaluation.record_parts import Interval
+from distill.reporting.result_records import Records, interval, markdown_table, measured_on
 
 MECHANISMS = ("softmax", "transformer_xl", "sparse", "compressive", "reformer", "linear", "performer")
 LENGTHS, LAYERS = (128, 512, 2048), (2, 4, 8)
@@ -58,6 +59,33 @@ def language_model_windows(records: Records) -> list[str]:
     windows = [f"ms of one window of {length}" for length in LENGTHS]
     table = markdown_table([f"{TIMED_LAYERS} layers", *memory, "memory of a token ~N^", *windows], rows)
     return [*table, "", measured_on(same_windows.get("environment"))]
+
+
+def language_models_distilled(records: Records) -> list[str]:
+    """Perplexity of students from the text alone and distilled, by unit of the text and mechanism."""
+    found = records.find("language_models/distilled")
+    units = sorted({run["text_unit"] for run in found.values()})
+    rows = []
+    for unit in units:
+        runs = [run for run in found.values() if run["text_unit"] == unit]
+        teacher = runs[0]["teacher"]
+        rows.append([f"{unit}s", "teacher, softmax", *_predicts(teacher), MISSING])
+        for run in runs:
+            name = f"`{run['attention']}`"
+            rows.append([f"{unit}s", f"{name}, text alone", *_predicts(run["text_alone"]), _kept(run, "text_alone_")])
+            rows.append([f"{unit}s", f"{name}, distilled", *_predicts(run["metrics"]), _kept(run, "")])
+    heads = ["text in", "model", "perplexity", "bits per character", "teacher's loss / its own, % [95 %]"]
+    some: Mapping[str, Any] = next(iter(found.values()), {})
+    return [*markdown_table(heads, rows), "", measured_on(some.get("environment"))]
+
+
+def _predicts(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{metrics['perplexity']:,.2f}", f"{metrics['bits_per_character']:.2f}"]
+
+
+def _kept(run: Mapping[str, Any], kind: str) -> str:
+    found = run[f"{kind}retention"].get("loss")
+    return MISSING if found is None else interval(Interval(found["value"], found["low"], found["high"]))
 
 
 def _cells(record: Mapping[str, Any], name: str, layers: int, key: str) -> list[str]:

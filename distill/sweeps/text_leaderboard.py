@@ -20,6 +20,7 @@ from distill.reporting.text_report import CURVES, LABELS, number, share
 from distill.sweeps.schema import SweepRun
 from distill.utils.errors import UserError
 from distill.utils.files import write_atomically
+from distill.utils.record_json import to_json
 from distill.utils.redaction import without_absolute_paths
 
 MOST_POINTS = 50
@@ -68,10 +69,17 @@ def text_cells(runs: Runs) -> Table:
     return Table("Language models", headers, tuple(rows), tuple(notes))
 
 
-def mean_of(records: list[TextRecord], metric: str) -> float:
-    """Return the mean of the student's metric over seeds."""
-    values = [(record.models["student"].metrics or {}).get(metric) for record in records]
+def mean_of(records: list[TextRecord], metric: str, role: str = "student") -> float:
+    """Return the mean of a model's metric over seeds; NaN where there is no such model."""
+    values = [(record.models[role].metrics or {}).get(metric) for record in records]
     return float(np.mean([value for value in values if value is not None] or [np.nan]))
+
+
+def metrics_of(records: list[TextRecord], role: str) -> dict[str, float] | None:
+    """Return the means of a model's metrics over seeds, None where the runs have no such model."""
+    if any(record.models[role].metrics is None for record in records):
+        return None
+    return {name: mean_of(records, name, role) for name in LABELS}
 
 
 def draw(runs: Runs) -> Figure | None:
@@ -105,7 +113,13 @@ def write_text_leaderboard(runs: Runs, failures: Mapping[str, str], folder: Path
     summary = {
         f"{config}-{student}": {
             "seeds": [record.seed for record in records],
-            "metrics": {name: mean_of(records, name) for name in LABELS},
+            "metrics": metrics_of(records, "student"),
+            "teacher": metrics_of(records, "teacher"),
+            "text_alone": metrics_of(records, "baseline"),
+            "retention": to_json(records[0].retention) if len(records) == 1 else {},
+            "text_alone_retention": to_json(records[0].baseline_retention) if len(records) == 1 else {},
+            "text_unit": records[0].text_unit,
+            "unknown_share": records[0].unknown_share,
             "layers": records[0].models["student"].layers,
             "attention": records[0].models["student"].attention,
             "max_length": records[0].max_length,

@@ -60,7 +60,7 @@ def test_without_records_there_is_nothing_but_the_figures_of_others(write, tmp_p
 def test_a_later_record_of_more_seeds_takes_the_place_of_one_seed(write):
     once = {"abc": cell("accuracy", accuracy=(0.4, 0.5)), "knn": cell("accuracy", accuracy=(0.45, 0.3))}
     write("klue/summary", {f"klue_nli-{name}": found for name, found in once.items()})
-    records = write("klue/seeds", {"klue_nli-abc": cell("accuracy", (42, 43, 44), accuracy=(0.41, 0.51))})
+    records = write("klue/seeds_nli", {"klue_nli-abc": cell("accuracy", (42, 43, 44), accuracy=(0.41, 0.51))})
     lines = klue_systems(records)
     assert row(lines, "`abc`") == ["41.0", "**51.0**", "-", "-", "-", "-", "3"]
     assert row(lines, "`knn`") == ["**45.0**", "30.0", "-", "-", "-", "-", "1"]

@@ -10,6 +10,7 @@ from distill.reporting.result_text import (
     language_model_steps,
     language_model_windows,
     language_models,
+    language_models_distilled,
 )
 
 ENVIRONMENT = {"cpu": "a processor", "threads": 2, "commit": "0123456789"}
@@ -60,6 +61,32 @@ def test_memory_and_single_windows_are_of_four_layers(tmp_path):
     write(tmp_path, "windows", {"points": points[:4], "environment": ENVIRONMENT})
     found = cells(language_model_windows(Records(tmp_path)), "linear")
     assert found == ["1280", "5120", "20480", "1.25", "512", "-", "-"]
+
+
+def test_distilled_models_stand_beside_their_teacher_and_the_text_alone(tmp_path):
+    def run(unit, bits):
+        metrics = {"loss": 1.0, "perplexity": 1234.567, "bits_per_character": bits}
+        kept = {"loss": {"value": 0.9, "low": 0.85, "high": 0.95}}
+        both = {"metrics": metrics, "teacher": metrics | {"bits_per_character": 1.0}, "text_alone": metrics}
+        return both | {
+            "text_unit": unit,
+            "attention": "linear",
+            "retention": kept,
+            "text_alone_retention": {},
+            "environment": ENVIRONMENT,
+        }
+
+    write(tmp_path, "distilled", {"a": run("word", 2.0), "b": run("byte", 3.0)})
+    table = language_models_distilled(Records(tmp_path))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:-2]]
+    assert rows == [
+        ["bytes", "teacher, softmax", "1,234.57", "1.00", "-"],
+        ["bytes", "`linear`, text alone", "1,234.57", "3.00", "-"],
+        ["bytes", "`linear`, distilled", "1,234.57", "3.00", "90.0 [85.0, 95.0]"],
+        ["words", "teacher, softmax", "1,234.57", "1.00", "-"],
+        ["words", "`linear`, text alone", "1,234.57", "2.00", "-"],
+        ["words", "`linear`, distilled", "1,234.57", "2.00", "90.0 [85.0, 95.0]"],
+    ]
 
 
 def timed(layers, length):

@@ -63,6 +63,22 @@ def test_the_best_loss_is_first_and_seeds_are_means(tmp_path):
     assert "text-broken-seed42" in (tmp_path / "leaderboard.md").read_text()
 
 
+def test_the_summary_has_teacher_and_text_alone_where_there_are_such_models(tmp_path):
+    alone = record(2.5)
+    found = {"loss": Interval(0.9, 0.8, 1.0)}
+    distilled = replace(
+        record(2.0),
+        models=alone.models | {"teacher": record(1.8).models["student"], "baseline": alone.models["student"]},
+        retention=found,
+    )
+    write_text_leaderboard({("text", "alone"): [alone], ("text", "distilled"): [distilled]}, {}, tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["text-alone"]["teacher"] is None
+    assert summary["text-distilled"]["teacher"]["loss"] == pytest.approx(1.8)
+    assert summary["text-distilled"]["text_alone"]["loss"] == pytest.approx(2.5)
+    assert summary["text-distilled"]["retention"] == {"loss": {"value": 0.9, "low": 0.8, "high": 1.0}}
+
+
 def test_nothing_at_all_is_a_page_too(tmp_path):
     write_text_leaderboard({}, {"one": "it ended"}, tmp_path)
     assert "it ended" in (tmp_path / "leaderboard.md").read_text()
