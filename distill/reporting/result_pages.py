@@ -38,7 +38,12 @@ TABLES: dict[str, RenderTable] = {
         *(result_reference.index, result_reference.config_keys),
         *(result_text.language_models, result_text.language_model_steps, result_text.language_model_windows),
         result_text.language_models_distilled,
-        *(result_systems.klue_systems, result_systems.klue_costs, result_systems.long_pairs),
+        *(
+            result_systems.klue_systems,
+            result_systems.klue_costs,
+            result_systems.long_pairs,
+            result_systems.long_pairs_costs,
+        ),
     )
 }
 """Name on the page to the function that renders it: the function's own name, with hyphens."""

@@ -3,7 +3,7 @@
 What was not run has no cell, so that the page renders from the records that there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.reporting.result_records import (
@@ -23,7 +23,8 @@ MECHANISMS = (
     *("memory_efficient", "knn", "hedgehog"),
 )
 LONG = {"imdb": "IMDB", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
-LONG_STUDENTS = ("softmax", "longformer", "bigbird", "performer", "linformer", "abc", "lstm")
+LONG_MECHANISMS = ("softmax", "longformer", "bigbird", "performer", "linformer", "abc")
+LONG_STUDENTS = (*LONG_MECHANISMS, "lstm")
 MISSING = "-"
 Cells = dict[str, dict[str, Any]]
 
@@ -50,11 +51,19 @@ def klue_systems(records: Records) -> list[str]:
 
 
 def klue_costs(records: Records) -> list[str]:
-    """Peak memory and time of every mechanism at 512 tokens and batch 15, forward and in training."""
-    bench = records.find("klue/costs")
+    """Peak memory and time of KLUE's mechanisms at 512 tokens and batch 15, forward and in training."""
+    return _costs(records.find("klue/costs"), MECHANISMS)
+
+
+def long_pairs_costs(records: Records) -> list[str]:
+    """Peak memory and time of the mechanisms on long texts, at 512 tokens and batch 8, forward and in training."""
+    return _costs(records.find("long_pairs/costs"), LONG_MECHANISMS)
+
+
+def _costs(bench: Mapping[str, Any], mechanisms: Sequence[str]) -> list[str]:
     measured = {row["attention"]: row for row in bench.get("rows", [])}
     rows = []
-    for each in MECHANISMS:
+    for each in mechanisms:
         points: list[dict[str, Any]] = [
             next(iter(measured.get(each, {}).get(kind, [])), {}) for kind in ("student", "training")
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill.reporting.result_records import Records
-from distill.reporting.result_systems import MECHANISMS, klue_costs, klue_systems, long_pairs
+from distill.reporting.result_systems import MECHANISMS, klue_costs, klue_systems, long_pairs, long_pairs_costs
 
 FIGURES = Path(__file__).resolve().parents[3] / "notebooks" / "records" / "published" / "systems.json"
 ENVIRONMENT = {"cpu": "a processor", "threads": 1, "training_precision": "bf16", "commit": "0123456789"}
@@ -49,7 +49,7 @@ def row(lines: list[str], name: str) -> list[str]:
 
 def test_without_records_there_is_nothing_but_the_figures_of_others(write, tmp_path):
     records = Records(tmp_path)
-    for render in (klue_systems, klue_costs, long_pairs):
+    for render in (klue_systems, klue_costs, long_pairs, long_pairs_costs):
         assert render(records)[-1] == "Not run yet: there is no record."
     for mechanism in MECHANISMS:
         assert set(row(klue_systems(records), f"`{mechanism}`")) == {"-"}
@@ -80,6 +80,8 @@ def test_costs_are_forward_and_backward(write):
     bench = {"attention": "knn", "student": [point], "training": [point | {"megabytes": None}]}
     records = write("klue/costs", {"rows": [bench], "environment": ENVIRONMENT})
     assert row(klue_costs(records), "`knn`") == ["1,234", "56", "-", "56"]
+    records = write("long_pairs/costs", {"rows": [bench | {"attention": "abc"}], "environment": ENVIRONMENT})
+    assert row(long_pairs_costs(records), "`abc`") == ["1,234", "56", "-", "56"]
 
 
 def test_times_of_long_tasks(write):
