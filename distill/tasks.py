@@ -52,6 +52,8 @@ class Task:
     label_separator: str | None = None
     """Of a multi-label task with the labels of a row in one text, what stands between them."""
 
+    test_splits: tuple[str, ...] = ()
+    """Splits whose labels only a server knows; without those of `validation_splits`."""
     language_model: str | None = None
     """Of task text, what kind of model it is for: causal or masked."""
 
@@ -93,9 +95,11 @@ def _glue(
     metrics: tuple[str, ...] = ("accuracy",),
     validation_splits: tuple[str, ...] = ("validation",),
     label_range: tuple[float, float] | None = None,
+    test_splits: tuple[str, ...] = ("test",),
 ) -> Task:
     hub = ("nyu-mll/glue", name)
-    return Task(name, text_columns, "label", label_names, metrics, hub, validation_splits, label_range)
+    task = Task(name, text_columns, "label", label_names, metrics, hub, validation_splits, label_range)
+    return replace(task, test_splits=test_splits)
 
 
 _SENTENCES = ("sentence1", "sentence2")
@@ -117,6 +121,7 @@ TASKS: dict[str, Task] = {
             _PREMISE_HYPOTHESIS,
             _THREE_WAY_ENTAILMENT,
             validation_splits=("validation_matched", "validation_mismatched"),
+            test_splits=("test_matched", "test_mismatched"),
         ),
         _glue("qnli", ("question", "sentence"), _ENTAILMENT),
         _glue("rte", _SENTENCES, _ENTAILMENT),

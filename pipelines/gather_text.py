@@ -1,12 +1,12 @@
 """Gather raw text for a general student: the train texts of tasks and other files, without what they are scored on.
 
-    python pipelines/gather_text.py --data-dir GLUE --tasks sst2 cola mrpc stsb rte --output runs/general_text
-    python pipelines/gather_text.py --data-dir DATA --tasks imdb --files wiki.train.txt --output runs/general_text
+    python pipelines/gather_text.py --data.dir GLUE --tasks sst2 cola mrpc stsb rte --output runs/general_text
+    python pipelines/gather_text.py --files reviews.txt wiki.txt.gz --withhold my_test.txt --output runs/general_text
     python pipelines/distill.py --config configs/general.yaml --data.dir runs/general_text
 
 Labels are not read. A text of train that a validation or test split of one of the tasks holds too, whole or by 25
 words in a row, stays out, and so does a line of a file; texts that come twice are taken once. A file should have a
-paragraph a line. Writes train.txt and validation.txt (every hundredth text) in blocks of `BLOCK` neighbours, drawn
+paragraph a line. Writes train.txt and validation.txt (about one text in a hundred) in blocks of ten neighbours, drawn
 from what they say, and sources.json, which says what was taken and what stayed out. Exit code 0; 2 for a mistake in
 the command or the data.
 """
@@ -14,9 +14,10 @@ the command or the data.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--tasks", nargs="+", default=[], metavar="TASK", help="tasks whose train texts are taken")
-    add("--data-dir", metavar="DIR", help="holds a folder for each task; without it they come from the Hub")
+    add("--data.dir", dest="data_dir", metavar="DIR", help="holds a folder for each task; without it: the Hub")
     add("--files", nargs="+", type=Path, default=[], metavar="FILE", help="further text files, compressed or not")
+    add("--withhold", nargs="+", type=Path, default=[], metavar="FILE", help="text files that must not be trained on")
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     return parser.parse_args(arguments)
 
@@ -47,43 +49,58 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Read the splits and files, leave out what is withheld, write and say what was taken."""
     options = parse()
-    from distill.data.text_corpus import read_text
-    from distill.data.withheld import WithheldTexts
-    from distill.utils.errors import UserError
+    from distill.data.withheld import WithheldTexts, scored_splits, task_texts
+    from distill.tasks import TASKS
+    from distill.utils.errors import UserError, choices_hint
     from distill.utils.files import write_atomically
 
     if not options.tasks and not options.files:
         raise UserError("there is nothing to gather; give --tasks, --files or both")
+    for name in options.tasks:
+        if name not in TASKS:
+            raise UserError(f"--tasks: {name!r} is none of them; {choices_hint(name, TASKS)}, or give text as --files")
     writable_folder(options.output)
-    files = {str(path): read_text(path).split("\n") for path in options.files}
-    scored = {name: scored_splits(name, options.data_dir) for name in options.tasks}
-    withheld = WithheldTexts(
-        text for name, splits in scored.items() for text in task_texts(name, options.data_dir, splits)
-    )
-    sources: dict[str, Iterable[str]] = {
-        f"{name} train": task_texts(name, options.data_dir, ("train",)) for name in options.tasks
-    }
-    kept, counts = gather(sources | files, withheld)
+    tasks, source = [TASKS[name] for name in options.tasks], options.data_dir
+    files = {str(path): lines_of(path) for path in options.files}
+    withheld_files = [lines_of(path) for path in options.withhold]
+    scored = {task.name: scored_splits(task, source) for task in tasks}
+    held_back = [task_texts(task, source, scored[task.name]) for task in tasks]
+    withheld = WithheldTexts(chain.from_iterable([*held_back, *withheld_files]))
+    train: dict[str, Iterable[str]] = {f"{task.name} train": task_texts(task, source, ("train",)) for task in tasks}
+    texts, counts = gather(train | files, withheld)
+    if len(texts) < 2:
+        raise UserError(f"{len(texts)} texts are left, and train and validation need one each; give more")
+    kept = {"train": in_blocks(for_train(texts)), "validation": in_blocks(for_validation(texts))}
     for split, lines in kept.items():
-        if not lines:
-            raise UserError(f"no text is left for {split}; give more --tasks or --files")
-        write_atomically(options.output / f"{split}.txt", "\n".join(in_blocks(lines)) + "\n")
+        write_atomically(options.output / f"{split}.txt", "\n".join(lines) + "\n")
     about = {"sources": counts, "withheld_splits": {name: list(splits) for name, splits in scored.items()}}
     write_atomically(options.output / "sources.json", json.dumps(about, indent=1) + "\n")
+    for name, splits in scored.items():
+        print(f"withheld of {name}: {', '.join(splits)}")
     for name, count in counts.items():
         print(f"{name}: " + ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in count.items()))
     print(f"written to {options.output}: {len(kept['train']):,} texts, {len(kept['validation']):,} for validation")
     return 0
 
 
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a text file; UserError for a table, whose labels and other columns are no text."""
+    from distill.data.locate import is_readable
+    from distill.data.text_corpus import read_text
+    from distill.utils.errors import UserError
+
+    if is_readable(path) and ".txt" not in path.suffixes:
+        raise UserError(f"{path} is a table; write the column of its texts to a .txt file, a text a line")
+    return read_text(path).split("\n")
+
+
 def gather(
     sources: Mapping[str, Iterable[str]], withheld: "WithheldTexts"
-) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
-    """Return the texts of each split, a line each, and by source how many were taken and how many were not."""
+) -> tuple[list[str], dict[str, dict[str, int]]]:
+    """Return the texts, a line each, and by source how many were taken and how many were not."""
     from distill.utils.progress import progress_bar
 
-    kept: dict[str, list[str]] = {"train": [], "validation": []}
-    seen, counts = set[str](), {}
+    taken, seen, counts = list[str](), set[str](), {}
     for name, texts in sources.items():
         count = {"taken": 0, "withheld": 0, "seen_before": 0}
         with progress_bar(texts, name=name, unit="text") as bar:
@@ -95,43 +112,20 @@ def gather(
                 count[reason] += 1
                 seen.add(line)
                 if reason == "taken":
-                    kept["validation" if is_for_validation(line) else "train"].append(line)
+                    taken.append(line)
         counts[name] = count
-    return kept, counts
+    return taken, counts
 
 
-def scored_splits(name: str, data_dir: str | None) -> tuple[str, ...]:
-    """Return the splits of a task that a model is scored on: those of validation, and test where there is one."""
-    from distill.data.locate import split_files
-    from distill.tasks import get_task
-    from distill.utils.errors import UserError
-
-    splits = get_task(name).validation_splits
-    if "test" in splits:
-        return splits
-    try:
-        if data_dir is not None:
-            split_files(data_dir, name, ("test",))
-    except UserError:
-        return splits
-    return (*splits, "test")
+def for_validation(texts: Sequence[str]) -> list[str]:
+    """Return the texts that are drawn for validation, whatever else is gathered; at least one."""
+    return [text for text in texts if drawn(text) < VALIDATION_SHARE] or [min(texts, key=drawn)]
 
 
-def task_texts(name: str, data_dir: str | None, splits: Iterable[str]) -> Iterator[str]:
-    """Yield the texts of some splits of a task, both of a pair one after the other."""
-    from distill.data.sources import open_source
-    from distill.tasks import get_task
-
-    task = get_task(name)
-    for opened in open_source(task, data_dir, 0, tuple(splits), labelled=False).values():
-        for table in opened.tables:
-            for row in zip(*(table[column].to_pylist() for column in task.text_columns), strict=True):
-                yield from (text for text in row if text)
-
-
-def is_for_validation(text: str) -> bool:
-    """Draw a text for validation by what it says, so that it is drawn whatever else is gathered."""
-    return drawn(text) < VALIDATION_SHARE
+def for_train(texts: Sequence[str]) -> list[str]:
+    """Return all others."""
+    left_out = set(for_validation(texts))
+    return [text for text in texts if text not in left_out]
 
 
 def in_blocks(lines: Sequence[str]) -> list[str]:

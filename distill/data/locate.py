@@ -84,6 +84,23 @@ def split_files(data_dir: str | Path, task_name: str, splits: Sequence[str]) -> 
     return {split: files or _refuse_missing(folder, split) for split, files in found.items()}
 
 
+def has_split(data_dir: str | Path, task_name: str, split: str) -> bool:
+    """Tell whether the folder of a published task holds a split.
+
+    Raises:
+        UserError: there is no such folder, or the split is there in a format that is not read, twice, or in part.
+    """
+    place = Path(data_dir).expanduser()
+    if not place.is_dir():
+        raise UserError(f"data.dir: there is no folder {place}")
+    folder = _task_folder(place, task_name)
+    if _find(folder, split) is not None:
+        return True
+    if any(path.stem.lower() == split for path in folder.iterdir() if path.is_file()):
+        _refuse_missing(folder, split)
+    return False
+
+
 def is_readable(path: Path) -> bool:
     """Tell whether a file's name ends as that of a format that is read, compressed or not."""
     return path.name.lower().endswith(tuple(f".{kind}" for kind in READABLE))

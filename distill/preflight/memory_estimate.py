@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.models.inputs import accepted_inputs
+from distill.models.token_predictions import predicting
 from distill.training.launcher import Sharding
 
 FLOAT = 4
@@ -95,8 +96,14 @@ def activation_memory(model: nn.Module, length: int, dtype: torch.dtype | None =
     return one, two - one
 
 
-def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dtype | None) -> int:
-    """Return the bytes of all tensors that autograd keeps, weights aside, after one forward pass in training."""
+def saved_bytes(
+    model: nn.Module, batch_size: int, length: int, dtype: torch.dtype | None, places: Tensor | None = None
+) -> int:
+    """Return the bytes of all tensors that autograd keeps, weights aside, after one forward pass in training.
+
+    Args:
+        places: (batch_size, M), where a language model predicts; None: everywhere.
+    """
     weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
     kept: dict[int, Any] = {}  # by identity, which is unique only as long as the storage is alive
 
@@ -112,7 +119,8 @@ def saved_bytes(model: nn.Module, batch_size: int, length: int, dtype: torch.dty
     mask[:, -1] = 0  # padding takes the way that batches of different lengths take
     watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
     autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
-    with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched:
+    predicted = predicting(model, places)
+    with _training(model), torch.random.fork_rng(), torch.enable_grad(), autocast, watched, predicted:
         # As in a stage that matches layers: otherwise a student's last layer computes the first token alone.
         inputs = {"input_ids": token_ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(token_ids)}
         output = model(**accepted_inputs(model, inputs), output_hidden_states=True)

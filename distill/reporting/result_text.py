@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.evaluation.record_parts import Interval
-from distill.reporting.result_records import Records, interval, markdown_table, measured_on
+from distill.reporting.result_records import Records, interval, markdown_table, measured_on, percent
 
 MECHANISMS = ("softmax", "transformer_xl", "sparse", "compressive", "reformer", "linear", "performer")
 LENGTHS, LAYERS = (128, 512, 2048), (2, 4, 8)
@@ -68,13 +68,13 @@ def language_models_distilled(records: Records) -> list[str]:
     rows = []
     for unit in units:
         runs = [run for run in found.values() if run["text_unit"] == unit]
-        teacher = runs[0]["teacher"]
-        rows.append([f"{unit}s", "teacher, softmax", *_predicts(teacher), MISSING])
+        text = [f"{unit}s", percent(runs[0]["unknown_share"])]
+        rows.append([*text, "teacher, softmax", *_predicts(runs[0]["teacher"]), MISSING])
         for run in runs:
             name = f"`{run['attention']}`"
-            rows.append([f"{unit}s", f"{name}, text alone", *_predicts(run["text_alone"]), _kept(run, "text_alone_")])
-            rows.append([f"{unit}s", f"{name}, distilled", *_predicts(run["metrics"]), _kept(run, "")])
-    heads = ["text in", "model", "perplexity", "bits per character", "teacher's loss / its own, % [95 %]"]
+            rows.append([*text, f"{name}, text alone", *_predicts(run["text_alone"]), _kept(run, "text_alone_")])
+            rows.append([*text, f"{name}, distilled", *_predicts(run["metrics"]), _kept(run, "")])
+    heads = ["text in", "unknown, %", "model", "perplexity", "bits per character", "teacher's loss / own, % [95 %]"]
     some: Mapping[str, Any] = next(iter(found.values()), {})
     return [*markdown_table(heads, rows), "", measured_on(some.get("environment"))]
 

@@ -167,7 +167,8 @@ def training_steps(
     length, size = context.config.data.max_length, context.config.baseline.batch_size or 1
     timed = {role: model for role, model in models.items() if model is not None and role != "baseline"}
     rows = np.random.default_rng(0).integers(len(train), size=size)
-    tokens = np.stack([train.token_ids[train.offsets[row] : train.offsets[row] + length] for row in rows])
+    starts = np.minimum(train.offsets[rows], len(train.token_ids) - length)  # a passage may be shorter, and the last
+    tokens = train.token_ids[starts[:, None] + np.arange(length)]
     inputs = torch.from_numpy(tokens.astype(np.int64)).to(context.device)
     labels = torch.from_numpy(train.labels[rows]).to(context.device)
     seconds = context.config.comparison.seconds_per_point * len(timed)

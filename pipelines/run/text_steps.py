@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from distill.benchmark.timing import BLOCKS, PointError, memory_errors, time_interleaved
 from distill.evaluation.text_record import TrainingStep
+from distill.models.token_predictions import places_to_predict, predicting
 from distill.objectives.losses import token_labels_loss
 from distill.preflight.memory_estimate import saved_bytes
 from distill.utils.record_json import unmeasured
@@ -52,7 +53,7 @@ def time_steps(
         middle, spread = blocks.mean(), STUDENT_T * blocks.std(ddof=1) / np.sqrt(BLOCKS)
         low, middle, high = (float(np.exp(value)) for value in (middle - spread, middle, middle + spread))
         trained = copy.deepcopy(model).requires_grad_(True)
-        kept = saved_bytes(trained, size, length, dtype) / 1e6
+        kept = saved_bytes(trained, size, length, dtype, places_to_predict(labels, reads_logits=True)) / 1e6
         found.append(TrainingStep(name, length, size, middle, low, high, kept))
     return tuple(found)
 
@@ -62,11 +63,12 @@ def make_step(
 ) -> Callable[[], None]:
     """Return a function that takes one AdamW step of a copy of the model."""
     trained: Any = copy.deepcopy(model).train().requires_grad_(True)
-    device = inputs.device.type
+    device, places = inputs.device.type, places_to_predict(labels, reads_logits=True)
+    labels = labels if places is None else labels.gather(1, places)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0, fused=device in ("cpu", "cuda"))
 
     def step() -> None:
-        with torch.autocast(device, dtype, enabled=dtype is not None):
+        with torch.autocast(device, dtype, enabled=dtype is not None), predicting(trained, places):
             logits = trained(input_ids=inputs).logits
         token_labels_loss(logits, labels).mean().backward()
         optimizer.step()

@@ -1,5 +1,7 @@
 """Withheld texts are found whole and in part, however they are written."""
 
+import unicodedata
+
 import pytest
 
 from distill.data.withheld import RUN, WithheldTexts
@@ -29,3 +31,16 @@ def test_a_run_of_words_is_found_wherever_it_begins(withheld, start):
 @pytest.mark.parametrize("text", ["", "...", "a film", f"{SHORT} And more.", " ".join(LONG.split()[1 : 1 + RUN - 1])])
 def test_few_words_in_common_are_chance(withheld, text):
     assert text not in withheld
+
+
+@pytest.mark.parametrize("text", ["한국어 문장입니다", "Ein Café, naïvement", "STRASSE und Straße"])
+def test_accents_and_syllables_are_found_however_they_are_encoded(text):
+    withheld = WithheldTexts([unicodedata.normalize("NFC", text)])
+    assert unicodedata.normalize("NFD", text) in withheld
+    assert text.upper() in withheld
+
+
+def test_scripts_without_spaces_are_found_in_part():
+    text = "".join(chr(0x4E00 + number) for number in range(40))
+    assert f"他说：{text[3:33]}。" in WithheldTexts([text])
+    assert f"他说：{text[3:13]}。" not in WithheldTexts([text])

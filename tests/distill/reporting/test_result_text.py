@@ -70,6 +70,7 @@ def test_distilled_models_stand_beside_their_teacher_and_the_text_alone(tmp_path
         both = {"metrics": metrics, "teacher": metrics | {"bits_per_character": 1.0}, "text_alone": metrics}
         return both | {
             "text_unit": unit,
+            "unknown_share": 0.015,
             "attention": "linear",
             "retention": kept,
             "text_alone_retention": {},
@@ -80,12 +81,12 @@ def test_distilled_models_stand_beside_their_teacher_and_the_text_alone(tmp_path
     table = language_models_distilled(Records(tmp_path))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:-2]]
     assert rows == [
-        ["bytes", "teacher, softmax", "1,234.57", "1.00", "-"],
-        ["bytes", "`linear`, text alone", "1,234.57", "3.00", "-"],
-        ["bytes", "`linear`, distilled", "1,234.57", "3.00", "90.0 [85.0, 95.0]"],
-        ["words", "teacher, softmax", "1,234.57", "1.00", "-"],
-        ["words", "`linear`, text alone", "1,234.57", "2.00", "-"],
-        ["words", "`linear`, distilled", "1,234.57", "2.00", "90.0 [85.0, 95.0]"],
+        ["bytes", "1.5", "teacher, softmax", "1,234.57", "1.00", "-"],
+        ["bytes", "1.5", "`linear`, text alone", "1,234.57", "3.00", "-"],
+        ["bytes", "1.5", "`linear`, distilled", "1,234.57", "3.00", "90.0 [85.0, 95.0]"],
+        ["words", "1.5", "teacher, softmax", "1,234.57", "1.00", "-"],
+        ["words", "1.5", "`linear`, text alone", "1,234.57", "2.00", "-"],
+        ["words", "1.5", "`linear`, distilled", "1,234.57", "2.00", "90.0 [85.0, 95.0]"],
     ]
 
 
