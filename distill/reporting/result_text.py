@@ -58,7 +58,8 @@ def language_model_windows(records: Records) -> list[str]:
     memory = [f"MB a step, {length} tokens" for length in LENGTHS]
     windows = [f"ms of one window of {length}" for length in LENGTHS]
     table = markdown_table([f"{TIMED_LAYERS} layers", *memory, "memory of a token ~N^", *windows], rows)
-    return [*table, "", measured_on(same_windows.get("environment"))]
+    conditions = [measured_on(record.get("environment")) for record in (same_tokens, same_windows)]
+    return [*table, "", f"Memory: {conditions[0]} Windows: {conditions[1]}"]
 
 
 def language_models_distilled(records: Records) -> list[str]:
