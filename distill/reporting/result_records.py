@@ -144,9 +144,10 @@ def mean_interval(found: Sequence[Interval]) -> Interval:
     return Interval(value, value - down, value + up)
 
 
-def measured_on(environment: Mapping[str, Any] | None) -> str:
-    """Say on which machine, in which precision and at which commit a record was made; None: there is none yet."""
-    if environment is None:
+def measured_on(*environments: Mapping[str, Any] | None) -> str:
+    """Say on which machines, in which precision and at which commits records were made; None: there is none yet."""
+    known = [environment for environment in environments if environment is not None]
+    if not known:
         return "Not run yet: there is no record."
     facts: list[tuple[str, Callable[[Any], str]]] = [
         ("cpu", str),
@@ -154,7 +155,10 @@ def measured_on(environment: Mapping[str, Any] | None) -> str:
         ("training_precision", lambda precision: f"trained in {precision}"),
         ("commit", lambda commit: f"commit {commit[:7]}"),
     ]
-    said = [say(environment[key]) for key, say in facts if environment.get(key)]
+    said = []
+    for key, say in facts:
+        values = dict.fromkeys(say(environment[key]) for environment in known if environment.get(key))
+        said += [" and ".join(values)] if values else []
     return f"On {', '.join(said)}."
 
 

@@ -139,4 +139,4 @@ def _conditions(cells: Cells) -> str:
         return measured_on(None)
     seeds = sorted({seed for cell in cells.values() for seed in cell["seeds"]})
     environments = [cell["environment"] for cell in cells.values() if cell.get("environment")]
-    return f"{measured_on(environments[0] if environments else None)} Seeds: {', '.join(map(str, seeds))}."
+    return f"{measured_on(*environments)} Seeds: {', '.join(map(str, seeds))}."

@@ -26,8 +26,11 @@ def language_models(records: Records) -> list[str]:
     ]
     rows.append(["every byte by its frequency", *floors])
     heads = [f"{layers} layers, {length} tokens" for layers, length in sizes]
-    some: Mapping[str, Any] = next(iter(found.values()), {})
-    return [*markdown_table(["bits per character", *heads], rows), "", measured_on(some.get("environment"))]
+    return [
+        *markdown_table(["bits per character", *heads], rows),
+        "",
+        measured_on(*(run["environment"] for run in found.values())),
+    ]
 
 
 def language_model_steps(records: Records) -> list[str]:
@@ -76,8 +79,7 @@ def language_models_distilled(records: Records) -> list[str]:
             rows.append([*text, f"{name}, text alone", *_predicts(run["text_alone"]), _kept(run, "text_alone_")])
             rows.append([*text, f"{name}, distilled", *_predicts(run["metrics"]), _kept(run, "")])
     heads = ["text in", "unknown, %", "model", "perplexity", "bits per character", "teacher's loss / own, % [95 %]"]
-    some: Mapping[str, Any] = next(iter(found.values()), {})
-    return [*markdown_table(heads, rows), "", measured_on(some.get("environment"))]
+    return [*markdown_table(heads, rows), "", measured_on(*(run["environment"] for run in found.values()))]
 
 
 def _predicts(metrics: Mapping[str, float]) -> list[str]:
