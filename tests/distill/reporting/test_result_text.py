@@ -36,14 +36,15 @@ def test_without_records_every_cell_is_empty(tmp_path):
 def test_bits_stand_under_their_depth_and_length(tmp_path):
     metrics = {"bits_per_character": 2.345, "loss": 1.5}
     bits = {"metrics": metrics, "max_length": 512, "unigram_loss": 3.0, "environment": ENVIRONMENT}
-    write(tmp_path, "summary", {"text-linear-4x512": bits})
+    later = bits | {"max_length": 128, "environment": ENVIRONMENT | {"commit": "9876543210"}}
+    write(tmp_path, "summary", {"text-linear-4x512": bits, "text-linear-4x128": later})
     table = language_models(Records(tmp_path))
     place = [(layers, length) for layers in LAYERS for length in LENGTHS].index((4, 512))
     assert cells(table, "linear")[place] == "2.35" or cells(table, "linear")[place] == "2.34"
     assert set(cells(table, "softmax")) == {"-"}
     (floor,) = [line for line in table if line.startswith("| every byte by its frequency |")]
-    assert [cell.strip() for cell in floor.split("|")[2:-1]] == ["-", "4.69", "-"] * 3
-    assert table[-1] == "On a processor, 2 threads, commit 0123456."
+    assert [cell.strip() for cell in floor.split("|")[2:-1]] == ["4.69", "4.69", "-"] * 3
+    assert table[-1] == "On a processor, 2 threads, commit 0123456 and commit 9876543."
 
 
 def test_steps_stand_under_their_depth_and_length(tmp_path):
