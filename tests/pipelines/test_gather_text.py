@@ -41,6 +41,8 @@ def test_texts_are_taken_once_and_withheld_ones_stay_out(data, monkeypatch, caps
     expected = {f"sentence number {number}" for number in range(600)} | {"a premise", "a paragraph"}
     assert sorted([*train, *validation]) == sorted(expected)
     assert 0 < len(validation) < 30
+    numbers = [int(line.split()[-1]) for line in train if line.startswith("sentence")]
+    assert numbers != sorted(numbers)  # in blocks, so that no end of the text is of one source
     about = json.loads((data / "out" / "sources.json").read_text())
     assert about["sources"]["sst2 train"] == {"taken": 600, "withheld": 1, "seen_before": 1}
     assert about["sources"]["rte train"] == {"taken": 1, "withheld": 1, "seen_before": 0}
@@ -62,6 +64,17 @@ def test_every_test_split_that_there_is_stays_out(tmp_path, monkeypatch, split):
     assert f"{split} 3" not in (tmp_path / "out" / "train.txt").read_text()
     about = json.loads((tmp_path / "out" / "sources.json").read_text())
     assert about["withheld_splits"]["mnli"] == ["validation_matched", "validation_mismatched", split]
+
+
+def test_a_task_without_test_splits_may_have_one_in_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "klue_nli"
+    folder.mkdir(parents=True)
+    for split, said in {"train": ["one", "two", "three"], "validation": ["four"], "test": ["two"]}.items():
+        columns = {"premise": said, "hypothesis": ["" for _ in said], "label": [0 for _ in said]}
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+    gather(tmp_path, monkeypatch, "--data.dir", str(tmp_path / "data"), "--tasks", "klue_nli")
+    found = [(tmp_path / "out" / f"{name}.txt").read_text().strip() for name in ("train", "validation")]
+    assert sorted(found) == ["one", "three"]
 
 
 def test_a_test_split_that_cannot_be_read_is_not_passed_over(data, monkeypatch):

@@ -28,6 +28,11 @@ def test_a_run_of_words_is_found_wherever_it_begins(withheld, start):
     assert f"Before it {part} and behind it" in withheld
 
 
+def test_a_whole_text_of_one_run_is_found_in_another():
+    text = " ".join(LONG.split()[:RUN])
+    assert f"Before it {text} and behind it" in WithheldTexts([text])
+
+
 @pytest.mark.parametrize("text", ["", "...", "a film", f"{SHORT} And more.", " ".join(LONG.split()[1 : 1 + RUN - 1])])
 def test_few_words_in_common_are_chance(withheld, text):
     assert text not in withheld
