@@ -75,8 +75,10 @@ def main() -> int:
         write_atomically(options.output / f"{split}.txt", "\n".join(lines) + "\n")
     about = {"sources": counts, "withheld_splits": {name: list(splits) for name, splits in scored.items()}}
     write_atomically(options.output / "sources.json", json.dumps(about, indent=1) + "\n")
-    for name, splits in scored.items():
-        print(f"withheld of {name}: {', '.join(splits)}")
+    for task in tasks:
+        absent = [name for name in task.test_splits if name not in scored[task.name]]
+        not_there = f"; not there: {', '.join(absent)}" if absent else ""
+        print(f"withheld of {task.name}: {', '.join(scored[task.name])}{not_there}")
     for name, count in counts.items():
         print(f"{name}: " + ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in count.items()))
     print(f"written to {options.output}: {len(kept['train']):,} texts, {len(kept['validation']):,} for validation")

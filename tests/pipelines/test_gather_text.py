@@ -48,7 +48,10 @@ def test_texts_are_taken_once_and_withheld_ones_stay_out(data, monkeypatch, caps
     assert about["sources"]["rte train"] == {"taken": 1, "withheld": 1, "seen_before": 0}
     assert about["sources"][str(data / "more.txt")] == {"taken": 1, "withheld": 1, "seen_before": 0}
     assert about["withheld_splits"] == {"sst2": ["validation"], "rte": ["validation", "test"]}
-    assert "600 taken" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "600 taken" in told
+    assert "withheld of sst2: validation; not there: test\n" in told
+    assert "withheld of rte: validation, test\n" in told
 
 
 @pytest.mark.parametrize("split", ["test_matched", "test_mismatched"])
