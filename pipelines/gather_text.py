@@ -70,9 +70,9 @@ def main() -> int:
     texts, counts = gather(train | files, withheld)
     if len(texts) < 2:
         raise UserError(f"{len(texts)} texts are left, and train and validation need one each; give more")
-    kept = {"train": in_blocks(for_train(texts)), "validation": in_blocks(for_validation(texts))}
-    for split, lines in kept.items():
-        write_atomically(options.output / f"{split}.txt", "\n".join(lines) + "\n")
+    kept = split(texts)
+    for name, lines in kept.items():
+        write_atomically(options.output / f"{name}.txt", "\n".join(in_blocks(lines)) + "\n")
     about = {"sources": counts, "withheld_splits": {name: list(splits) for name, splits in scored.items()}}
     write_atomically(options.output / "sources.json", json.dumps(about, indent=1) + "\n")
     for task in tasks:
@@ -119,15 +119,13 @@ def gather(
     return taken, counts
 
 
-def for_validation(texts: Sequence[str]) -> list[str]:
-    """Return the texts that are drawn for validation, whatever else is gathered; at least one."""
-    return [text for text in texts if drawn(text) < VALIDATION_SHARE] or [min(texts, key=drawn)]
-
-
-def for_train(texts: Sequence[str]) -> list[str]:
-    """Return all others."""
-    left_out = set(for_validation(texts))
-    return [text for text in texts if text not in left_out]
+def split(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Share texts out to train and validation, which gets at least one, and the same ones whatever else there is."""
+    left_out = {text for text in texts if drawn(text) < VALIDATION_SHARE} or {min(texts, key=drawn)}
+    return {
+        "train": [text for text in texts if text not in left_out],
+        "validation": [text for text in texts if text in left_out],
+    }
 
 
 def in_blocks(lines: Sequence[str]) -> list[str]:

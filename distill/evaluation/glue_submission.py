@@ -44,7 +44,7 @@ def load_test_texts(task: Task, source: str | None) -> dict[str, Examples]:
         raise UserError(f"--submission: GLUE's server has no task {task.name}; {choices_hint(task.name, FILES)}")
     if source == EMBEDDED:
         raise UserError(f"--submission: the embedded {task.name} has no test split; leave it out, or give --data.dir")
-    return load_unlabelled(task, source, tuple(FILES[task.name]))
+    return load_unlabelled(task, source, task.test_splits)
 
 
 def submission_text(task: Task, logits: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_windows import TextWindows
 from distill.models.inputs import accepted_inputs
-from distill.models.token_predictions import places_to_predict, predicting
+from distill.models.token_predictions import labels_at, places_to_predict, predicting
 
 LOGITS_AT_ONCE = 2**24
 """Numbers that a batch of logits has at most: 64 MB in fp32."""
@@ -120,7 +120,7 @@ def _losses_of_share(
         places = places_to_predict(labels, reads_logits=True)
         with predicting(model, places):
             logits = model(**accepted_inputs(model, inputs)).logits
-        losses = _losses_of_batch(logits, labels if places is None else labels.gather(1, places))
+        losses = _losses_of_batch(logits, labels_at(labels, places))
         if index < len(batches):
             yield indices, losses
 

@@ -35,6 +35,11 @@ def places_to_predict(labels: Tensor, *, reads_logits: bool) -> Tensor | None:
     return torch.argsort((~wanted).byte(), dim=1, stable=True)[:, :most]
 
 
+def labels_at(labels: Tensor, places: Tensor | None) -> Tensor:
+    """Return the labels (B, M) of the tokens at ``places``, those of all tokens where that is None."""
+    return labels if places is None else labels.gather(1, places)
+
+
 @contextmanager
 def predicting(model: Any, places: Tensor | None) -> Iterator[None]:
     """Let the head of a language model compute (B, M, V) logits of the tokens at ``places`` while the block runs.

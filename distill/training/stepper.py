@@ -11,7 +11,7 @@ from distill.config.schema import StageConfig
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_windows import TextWindows
-from distill.models.token_predictions import PLACES, places_to_predict
+from distill.models.token_predictions import PLACES, labels_at, places_to_predict
 from distill.objectives.capture_plan import StageModel
 from distill.objectives.stage_losses import compute_losses
 from distill.training.accelerator import collect_weights, prepare, uses_deepspeed
@@ -118,8 +118,9 @@ class Stepper:
         if isinstance(self.inputs.examples, TextWindows):
             reads_logits = not {"logits", "labels"}.isdisjoint(stage.losses)
             places = places_to_predict(labels, reads_logits=reads_logits)
+            labels = labels_at(labels, places)
             if places is not None:
-                inputs[PLACES], labels = places, labels.gather(1, places)
+                inputs[PLACES] = places
         source = self.inputs.teacher_outputs
         teacher = source.batch(part, inputs) if source is not None else {}
         if self.label_scale is not None:

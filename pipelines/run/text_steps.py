@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from distill.benchmark.timing import BLOCKS, PointError, memory_errors, time_interleaved
 from distill.evaluation.text_record import TrainingStep
-from distill.models.token_predictions import places_to_predict, predicting
+from distill.models.token_predictions import labels_at, places_to_predict, predicting
 from distill.objectives.losses import token_labels_loss
 from distill.preflight.memory_estimate import saved_bytes
 from distill.utils.record_json import unmeasured
@@ -64,7 +64,7 @@ def make_step(
     """Return a function that takes one AdamW step of a copy of the model."""
     trained: Any = copy.deepcopy(model).train().requires_grad_(True)
     device, places = inputs.device.type, places_to_predict(labels, reads_logits=True)
-    labels = labels if places is None else labels.gather(1, places)
+    labels = labels_at(labels, places)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0, fused=device in ("cpu", "cuda"))
 
     def step() -> None:

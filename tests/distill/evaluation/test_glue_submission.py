@@ -11,6 +11,7 @@ from distill.utils.errors import UserError
 
 def test_every_glue_task_has_its_files():
     assert set(FILES) == {name for name, task in TASKS.items() if task.hub and task.hub[0] == "nyu-mll/glue"}
+    assert all(tuple(files) == TASKS[name].test_splits for name, files in FILES.items())
     assert {file for files in FILES.values() for file in files.values()} == {
         *("CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QQP.tsv"),
         *("MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv", "WNLI.tsv"),
