@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.config.require import require, require_choice
 from distill.config.schema import Config
-from distill.config.shape_search import read_kept, with_found_shape
+from distill.config.shape_search import read_kept
 from distill.config.student_schema import FIT, StudentSettings
 from distill.config.student_start import is_student
 from distill.utils.record_json import JsonObject
@@ -105,9 +105,8 @@ def with_attention(config: Config, attention: str | list[str], options: Mapping[
     return replace(config, student=student if options is None else replace(student, attention_options=dict(options)))
 
 
-def with_found(config: Config, run_dir: Path | str) -> Config:
-    """Return the configuration with the shape and the mechanisms that its run has found, where it asked for any."""
-    config = with_found_shape(config, run_dir)
+def with_found_attention(config: Config, run_dir: Path | str) -> Config:
+    """Return the configuration with the mechanisms that its run has found, where it asked for them."""
     fit = read_fit(run_dir) if config.student.attention == FIT else None
     if fit is None or not fit.chosen or not fit.answers(config):
         return config

@@ -99,6 +99,8 @@ def choose_recipe(config: Config, facts: Facts, mechanism: Mechanism) -> Config:
     if teacher.learning_rate is None:
         teacher = replace(teacher, learning_rate=teacher_rate(facts.hidden_size, teacher_batch))
     augmentation = config.augmentation
+    if augmentation.copies is None and augmentation.choose:
+        augmentation = replace(augmentation, copies=COPIES)
     if augmentation.copies is None:
         augmentation = choose_copies(augmentation, facts) if not config.stages else replace(augmentation, copies=0)
     config = replace(config, teacher=teacher, augmentation=augmentation, baseline=baseline)

@@ -152,8 +152,13 @@ class AugmentationConfig:
     """Altered copies of every training example; 0: none; null: where they help if stages are auto, else none."""
     kinds: list[str] = field(default_factory=lambda: ["replace", "mix", "cut"])
     """How copies are made, in turn: replace (words by neighbours in the student's embeddings), masked_lm (words by
-    predictions of the masked-LM head of the checkpoint that the student is made of), cut (a span is left out), mix
-    (ends like another example)."""
+    predictions of a masked language model), cut (a span is left out), mix (ends like another example)."""
+    choose: bool = False
+    """Try every kind first, for the steps of the softmax stages, and make copies of those alone that bring the student
+    nearer to its teacher on held-out train than none do; where no kind does, none."""
+    masked_lm: str | None = None
+    """masked_lm: masked language model, Hub name or folder, with the student's tokenizer, such as the teacher of
+    configs/general.yaml; null: the checkpoint that the student is made of."""
     share: float = 0.4
     """replace, masked_lm: share of the words that change; cut: share of the tokens left out."""
     candidates: int = 15

@@ -19,7 +19,7 @@ from distill.config.schema import (
 from distill.config.student_start import other_encoder
 from distill.tasks import TASKS
 
-TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search", "attention_fit")
+TAKEN = ("teacher", "baseline", "teacher_outputs", "data", "stage_tokens", "search", "attention_fit", "copies_choice")
 """Names under `checkpoints/` that no stage may have."""
 ACROSS_ENCODERS = ("hidden_states", "logits", "labels", "compression")
 """Losses that need no tokens in common with the teacher: the others compare token with token, or head with head."""

@@ -86,6 +86,7 @@ def _check_what_it_has_not(config: Config) -> None:
     require(baseline in (None, SCRATCH), "baseline.checkpoint", baseline, "task text trains its baseline from scratch")
     copies, others = config.augmentation.copies, config.augmentation.tasks
     require(not copies, "augmentation.copies", copies, "task text has no copies; leave it out")
+    require(not config.augmentation.choose, "augmentation.choose", True, "task text has no copies; leave it out")
     require(not others, "augmentation.tasks", others, "task text reads one text; leave it out")
     require(
         config.training.class_weights is None, "training.class_weights", config.training.class_weights, "no classes"

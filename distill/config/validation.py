@@ -159,6 +159,14 @@ def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
         require_choice("augmentation.kinds", kind, AUGMENTATIONS)
     require(0 < augmentation.share < 1, "augmentation.share", augmentation.share, "give a share between 0 and 1")
     require_positive("augmentation", augmentation, ("candidates",))
+    distinct = len(set(augmentation.kinds)) == len(augmentation.kinds)
+    require(distinct or not augmentation.choose, "augmentation.kinds", augmentation.kinds, "give each to try once")
+    some = augmentation.copies != 0
+    require(
+        some or not augmentation.choose, "augmentation.copies", 0, "augmentation.choose tries copies; leave one out"
+    )
+    named, asks = augmentation.masked_lm, "masked_lm" in augmentation.kinds
+    require(named is None or asks, "augmentation.masked_lm", named, "add masked_lm to augmentation.kinds")
     for name in augmentation.tasks:
         require_choice("augmentation.tasks", name, [other for other in TASKS if other != task])
 

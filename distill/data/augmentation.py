@@ -7,6 +7,7 @@ reads nothing of them.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +17,6 @@ from distill.config.schema import AugmentationConfig
 from distill.data.batching import TokenizedExamples
 from distill.data.labels import hidden_like
 from distill.data.word_replacement import (
-    load_masked_lm,
     nearest_words,
     predict_words,
     replace_words,
@@ -32,9 +32,8 @@ def augment(
     settings: AugmentationConfig,
     tokenizer: PreTrainedTokenizerBase,
     word_embeddings: Tensor,
-    checkpoint: str | None,
+    masked_lm: Any,
     seed: int,
-    key: str = "teacher.checkpoint",
 ) -> TokenizedExamples:
     """Return the examples, and behind them ``settings.copies`` altered copies of all, without labels.
 
@@ -42,20 +41,14 @@ def augment(
 
     Args:
         word_embeddings: of what the student is made of, (vocabulary, D), in which neighbours are looked for.
-        checkpoint: where the masked language model is, for the kind masked_lm.
+        masked_lm: the masked language model that the kind masked_lm asks; else None.
         seed: the same seed gives the same copies.
-        key: of the checkpoint, for messages.
-
-    Raises:
-        UserError: the kind masked_lm is wanted, and the checkpoint has no such head.
     """
     kinds = [settings.kinds[copy % len(settings.kinds)] for copy in range(settings.copies or 0)]
     words, where = whole_words(tokenizer), replaceable(examples, tokenizer)
     share, candidates = settings.share, settings.candidates
     if "replace" in kinds:
         neighbours = nearest_words(word_embeddings, words, examples.token_ids, candidates)
-    if "masked_lm" in kinds:
-        model = load_masked_lm(checkpoint, word_embeddings.device, key)
     parts = [examples]
     for copy, kind in enumerate(kinds):
         generator = np.random.default_rng((seed, copy))
@@ -63,7 +56,7 @@ def augment(
             parts.append(replace_words(examples, where, neighbours, share, generator))
         elif kind == "masked_lm":
             mask = tokenizer.mask_token_id
-            parts.append(predict_words(examples, where, words, model, mask, share, candidates, generator))
+            parts.append(predict_words(examples, where, words, masked_lm, mask, share, candidates, generator))
         elif kind == "cut":
             parts.append(cut_span(examples, np.array(tokenizer.all_special_ids), share, generator))
         else:

@@ -99,9 +99,16 @@ def replace_words(
     return replace(examples, token_ids=token_ids.astype(np.int32))
 
 
-def load_masked_lm(checkpoint: str | None, device: torch.device, key: str = "teacher.checkpoint") -> Any:
-    """Load a checkpoint, called by its ``key``, with its masked-LM head; UserError if it has none."""
-    way_out = "leave masked_lm out of augmentation.kinds, or give the checkpoint of a masked language model"
+def load_masked_lm(checkpoint: str | None, key: str, device: torch.device) -> Any:
+    """Load a checkpoint with its masked-LM head.
+
+    Args:
+        key: that names it, for messages.
+
+    Raises:
+        UserError: it cannot be read, or has no such head.
+    """
+    way_out = "name a masked language model as augmentation.masked_lm, or leave masked_lm out of augmentation.kinds"
     if checkpoint is None:
         raise UserError(f"teacher.checkpoint is null: a BERT from scratch predicts no words; {way_out}")
     try:

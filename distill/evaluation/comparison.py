@@ -16,6 +16,7 @@ from distill.benchmark.conditions import DTYPES, Conditions, Models
 from distill.benchmark.points import Measurements
 from distill.benchmark.suite import measure
 from distill.config.attention_fit import AttentionFit
+from distill.config.copies_choice import CopiesChoice
 from distill.config.schema import ComparisonConfig
 from distill.config.shape_search import ShapeSearch
 from distill.data.batching import TokenizedExamples, median_length
@@ -96,6 +97,7 @@ def compare_models(
     unlabelled: UnlabelledEntry | None = None,
     search: ShapeSearch | None = None,
     attention_fit: AttentionFit | None = None,
+    copies_choice: CopiesChoice | None = None,
 ) -> tuple[Record, pd.DataFrame]:
     """Predict with all models, measure teacher, student and alternatives, and return the record and all predictions.
 
@@ -112,6 +114,7 @@ def compare_models(
         unlabelled: the texts without labels that the stages read.
         search: how the student's shape was found.
         attention_fit: how the mechanisms of its layers were found.
+        copies_choice: which altered copies were tried.
     """
     task, settings = setup.task, setup.settings
     check_comparable(task, models.compared, one_vocabulary=setup.teacher_validation is None)
@@ -144,6 +147,7 @@ def compare_models(
         unlabelled=unlabelled,
         search=search,
         attention_fit=attention_fit,
+        copies_choice=copies_choice,
         source={None: "hub", EMBEDDED: EMBEDDED}.get(source, "folder"),
         data_name=None
         if source in (None, EMBEDDED)

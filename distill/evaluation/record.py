@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.benchmark.points import MemoryPoint, NoisePoint, SpeedPoint, ThroughputPoint
 from distill.config.attention_fit import AttentionFit
+from distill.config.copies_choice import CopiesChoice
 from distill.config.shape_search import ShapeSearch
 from distill.evaluation.record_parts import (
     AlternativeEntry,
@@ -69,6 +70,8 @@ class Record(Quality, JsonObject):
     """How the student's shape was found, where it was asked for by its speed."""
     attention_fit: AttentionFit | None = None
     """How the mechanisms of the layers were found, where they were asked for."""
+    copies_choice: CopiesChoice | None = None
+    """Which altered copies were tried, where that was asked for."""
 
 
 def parse_record(value: Any, where: str = "record") -> Record:

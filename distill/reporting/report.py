@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.evaluation.record import Record, dataset, model_metrics
 from distill.reporting.answers import Answers, answer_cells
+from distill.reporting.copies_table import copies_cells
 from distill.reporting.fit_table import fit_cells
 from distill.reporting.html_page import html_page
 from distill.reporting.measurement_tables import (
@@ -89,6 +90,7 @@ def _sections(
         (memory_cells(record), ["memory_by_length.png"]),
         (search_cells(record.search), []),
         (fit_cells(record.attention_fit), []),
+        (copies_cells(record.copies_choice), []),
         (stage_cells(record), ["stages.png", "fidelity.png", "losses.png"]),
         (deployment_cells(model_metrics(record, "student"), record.deployments), []),
         (deployment_speed_cells(record.deployments), []),

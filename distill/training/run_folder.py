@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.attention_fit import with_found
+from distill.config.found import with_found
 from distill.config.parsing import config_text, load_config, save_config
 from distill.config.resume import moved_inputs, refused_keys
 from distill.config.schema import Config

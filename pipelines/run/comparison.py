@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from distill.benchmark.conditions import Models
 from distill.benchmark.latency_table import BATCH_SIZE
 from distill.config.attention_fit import read_fit
+from distill.config.copies_choice import read_choice
 from distill.config.schema import ComparisonConfig, Config
 from distill.config.shape_search import ShapeSearch, read_search
 from distill.config.student_start import other_encoder
@@ -71,6 +72,7 @@ def compare_and_report(
         unlabelled=unlabelled_entry(context, setup),
         search=search,
         attention_fit=read_fit(folder.path),
+        copies_choice=read_choice(folder.path),
     )
     if not context.run.accelerator.is_main_process:
         return

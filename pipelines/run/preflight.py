@@ -8,7 +8,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.attention_fit import mechanism_of_student, read_fit, with_found
+from distill.config.attention_fit import mechanism_of_student, read_fit
+from distill.config.copies_choice import NONE, read_choice
+from distill.config.found import with_found
 from distill.config.recipe import adopt
 from distill.config.schema import AUTO, EXACT_FORM, FULL, PACKED, SCRATCH, Config, StageConfig
 from distill.config.student_schema import FIT, StudentSettings
@@ -55,12 +57,13 @@ from pipelines.run.attention_fit import first_attention, trial_stage
 from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
+from pipelines.run.copies_choice import stages_of_choice
 from pipelines.run.disk import disk_by_folder
 from pipelines.run.plan import plan_lines
 from pipelines.run.publish import publish
 from pipelines.run.recipe import apply_recipe
 from pipelines.run.search import first_shape, plan_search, still_open
-from pipelines.run.stage_texts import count_stage_texts
+from pipelines.run.stage_texts import count_stage_texts, load_asked_masked_lm
 from pipelines.run.student import build_student
 from pipelines.run.teacher import check_on_validation
 from pipelines.run.text import open_text_run
@@ -163,12 +166,19 @@ def print_plan(
 def trials(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel, asked: StudentSettings | None
 ) -> list[tuple[StageConfig, PreTrainedModel]]:
-    """Return the short runs in which mechanisms are still to be tried."""
-    if asked is None or asked.attention != FIT:
-        return []
-    fit = read_fit(context.folder.path)
-    known = {each.attention for each in fit.tried} if fit is not None else set()
-    return [(trial_stage(name, len(setup.train)), student) for name in asked.fit_attentions if name not in known]
+    """Return the short runs in which mechanisms, and copies, are still to be tried."""
+    stages: list[StageConfig] = []
+    if asked is not None and asked.attention == FIT:
+        fit = read_fit(context.folder.path)
+        known = {each.attention for each in fit.tried} if fit is not None else set()
+        stages += [trial_stage(name, len(setup.train)) for name in asked.fit_attentions if name not in known]
+    augmentation = context.config.augmentation
+    if augmentation.choose:
+        choice = read_choice(context.folder.path)
+        done = {each.kind for each in choice.tried} if choice is not None else set()
+        left = [kind for kind in (NONE, *augmentation.kinds) if kind not in done]
+        stages += [replace(stage, name=f"{kind}: {stage.name}") for kind in left for stage in stages_of_choice(setup)]
+    return [(stage, student) for stage in stages]
 
 
 def finished_stages(context: RunContext, stages: Iterable[StageConfig]) -> list[str]:
@@ -209,6 +219,7 @@ def look_at_models(
     """Check teacher, tokenizers, student as it will be, of settings as they were ``asked`` for, memory and disk."""
     yield look_at_teacher(context, setup)
     look_at_baseline(context, setup)
+    load_asked_masked_lm(context, setup)
     whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
     texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.config.student_start import other_encoder
 from distill.data.augmentation import augment, join
 from distill.data.batching import TokenizedExamples
 from distill.data.decoding import decode
@@ -18,12 +19,15 @@ from distill.data.splits import Examples
 from distill.data.token_store import bytes_on_disk, open_tokens, write_tokens
 from distill.data.tokenization import PROBES, tokenize
 from distill.data.unlabelled import UnlabelledTexts
+from distill.data.word_replacement import load_masked_lm
 from distill.evaluation.record_parts import UnlabelledEntry
 from distill.training.accelerator import on_main_process
+from distill.utils.errors import UserError
 from distill.utils.files import read_object, remove, removed_on_error, replace_directory, write_atomically
 from distill.utils.progress import progress_bar
 from pipelines.run.context import DistillationSetup, OtherEncoder, RunContext, StageTexts
 from teachers.cache_folder import STAGE_TOKENS, write_about
+from teachers.loading import load_tokenizer
 from teachers.output_cache import make_workshop
 
 COUNTED = "unlabelled.json"
@@ -94,9 +98,8 @@ def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts
     words: Any = setup.start.get_input_embeddings().weight
 
     def read() -> StageTexts:
-        key = "teacher.checkpoint" if config.student.checkpoint is None else "student.checkpoint"
-        checkpoint = config.student.checkpoint or config.teacher.checkpoint
-        own = augment(setup.train, config.augmentation, setup.tokenizer, words, checkpoint, config.data.seed, key)
+        masked_lm = load_asked_masked_lm(context, setup)
+        own = augment(setup.train, config.augmentation, setup.tokenizer, words, masked_lm, config.data.seed)
         examples = own if setup.other is None else join([own, setup.other])
         across = setup.other_encoder
         if across is None:
@@ -108,6 +111,29 @@ def augmented_train(context: RunContext, setup: DistillationSetup) -> StageTexts
         return StageTexts(examples, join([*again, *([] if across.other is None else [across.other])]))
 
     return on_main_process(context.run.accelerator, read)
+
+
+def load_asked_masked_lm(context: RunContext, setup: DistillationSetup) -> PreTrainedModel | None:
+    """Load the masked language model that copies of the kind masked_lm ask; None where none are made.
+
+    Raises:
+        UserError: it cannot be read, has no such head, or reads other tokens than the student.
+    """
+    config, settings = context.config, context.config.augmentation
+    made = settings.kinds if settings.choose else settings.kinds[: settings.copies or 0]
+    if "masked_lm" not in made:
+        return None
+    checkpoints = {
+        "augmentation.masked_lm": settings.masked_lm,
+        "student.checkpoint": other_encoder(config),
+        "teacher.checkpoint": config.teacher.checkpoint,
+    }
+    key = next((key for key, checkpoint in checkpoints.items() if checkpoint is not None), "teacher.checkpoint")
+    model: PreTrainedModel = load_masked_lm(checkpoints[key], key, context.device)
+    named = settings.masked_lm
+    if named is not None and load_tokenizer(named).get_vocab() != setup.tokenizer.get_vocab():
+        raise UserError(f"{key} {named} reads other tokens than the student; give one with the student's vocabulary")
+    return model
 
 
 @dataclass(frozen=True)

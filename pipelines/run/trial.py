@@ -1,4 +1,4 @@
-"""A short run of one shape: a few steps of the run's own stages, and how near to the teacher they lead."""
+"""A trial: some steps of a run's own stages, of one shape say, and how near to the teacher they lead."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from distill.objectives.losses import logits_loss
 from distill.training.context import StageInputs
 from distill.training.loop import StageTrainer
 from distill.utils.files import remove
-from pipelines.run.context import DistillationSetup, RunContext
+from pipelines.run.context import DistillationSetup, RunContext, StageTexts
 from pipelines.run.student import build_student
 from pipelines.run.width import differ_in_width
 from teachers.output_cache import stage_targets
@@ -24,14 +24,18 @@ SHARE, FEWEST_STEPS = 0.125, 50
 """Of the steps of every stage; at least so many, or all."""
 
 
-def trial_stages(setup: DistillationSetup, shape: StudentShape) -> tuple[StageConfig, ...]:
-    """Return the stages of a shape's short run: those with softmax attention, where there are any.
+def telling_stages(stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+    """Return the stages of a trial: those with softmax attention, where there are any.
 
-    Depth and width are decided in them; the mechanism is the same for all shapes, and so is what fits it.
+    Depth, width and what is read are decided in them; the mechanism is the same in all trials, and so is what fits it.
     """
-    stages = [stage for stage in setup.stages if stage.attention == "softmax"]
-    stages = stages or [stage for stage in setup.stages if stage.targets != EXACT_FORM]
-    return tuple(_short(stage, shape, len(setup.train)) for stage in stages)
+    softmax = tuple(stage for stage in stages if stage.attention == "softmax")
+    return softmax or tuple(stage for stage in stages if stage.targets != EXACT_FORM)
+
+
+def trial_stages(setup: DistillationSetup, shape: StudentShape) -> tuple[StageConfig, ...]:
+    """Return the stages of a shape's short run."""
+    return tuple(_short(stage, shape, len(setup.train)) for stage in telling_stages(setup.stages))
 
 
 def _short(stage: StageConfig, shape: StudentShape, rows: int) -> StageConfig:
@@ -50,32 +54,62 @@ def _short(stage: StageConfig, shape: StudentShape, rows: int) -> StageConfig:
 def try_shape(context: RunContext, setup: DistillationSetup, shape: StudentShape) -> tuple[float, float | None]:
     """Train a student of a shape for a short time and compare it with the teacher on held-out train.
 
-    A short run that was interrupted starts anew: it is deterministic, and short.
+    Returns:
+        As `compare_with_teacher` does.
+    """
+    folder = context.folder.path / "checkpoints" / SEARCH / shape.name
+    return try_stages(
+        context, setup, trial_stages(setup, shape), StageTexts(setup.train, setup.for_teacher.train), folder
+    )
+
+
+def try_stages(
+    context: RunContext, setup: DistillationSetup, stages: tuple[StageConfig, ...], texts: StageTexts, folder: Path
+) -> tuple[float, float | None]:
+    """Take a new student through some stages, for nothing but to see how near to the teacher they lead it.
+
+    A trial that was interrupted starts anew: it is deterministic, and short.
+
+    Args:
+        texts: what the stages read.
+        folder: of its checkpoints, which is removed in the end.
 
     Returns:
-        The mean divergence of its predictions, and the share of answers that are the same (None for a regression and
-        for sets of labels).
+        As `compare_with_teacher` does.
+    """
+    is_main = context.run.accelerator.is_main_process
+    if is_main:
+        remove(folder)
+    context.run.accelerator.wait_for_everyone()
+    student = train_trial(context, setup, stages, texts, folder)
+    found = compare_with_teacher(context, setup, student)
+    if is_main:
+        remove(folder)
+    return found
+
+
+def compare_with_teacher(
+    context: RunContext, setup: DistillationSetup, student: PreTrainedModel
+) -> tuple[float, float | None]:
+    """Return how far a student's predictions are from the teacher's on held-out train.
+
+    Returns:
+        The mean divergence, and the share of answers that are the same (None for a regression and for sets of labels).
     """
     run, task = context.run, context.task
-    folder = context.folder.path / "checkpoints" / SEARCH / shape.name
-    if run.accelerator.is_main_process:
-        remove(folder)
-    run.accelerator.wait_for_everyone()
-    student = train_short(context, setup, shape, folder)
     logits = torch.from_numpy(logits_of(run, student, setup.held_out))
     wanted = torch.from_numpy(logits_of(run, setup.teacher, setup.for_teacher.held_out))
     divergence = logits_loss(logits, wanted, 1.0, multi_label=task.multi_label).mean().item()
     one_answer = not (task.is_regression or task.multi_label)
-    if run.accelerator.is_main_process:
-        remove(folder)
     return divergence, (logits.argmax(1) == wanted.argmax(1)).double().mean().item() if one_answer else None
 
 
-def train_short(context: RunContext, setup: DistillationSetup, shape: StudentShape, folder: Path) -> PreTrainedModel:
-    """Return a student of a shape after its short run."""
+def train_trial(
+    context: RunContext, setup: DistillationSetup, stages: tuple[StageConfig, ...], texts: StageTexts, folder: Path
+) -> PreTrainedModel:
+    """Return a student after its trial."""
     run, across = context.run, setup.other_encoder is not None
     scorer = held_out_scorer(run, context.task, setup.held_out)
-    stages = trial_stages(setup, shape)
     student, before = setup.start, None
     for stage in stages:
         if before is None or (stage.attention, stage.width) != (before.attention, before.width):
@@ -87,14 +121,16 @@ def train_short(context: RunContext, setup: DistillationSetup, shape: StudentSha
             run.accelerator,
             setup.teacher,
             plan,
-            setup.for_teacher.train,
+            texts.for_teacher,
             context.config.cache,
             context.folder.path / "checkpoints" / "teacher_outputs",
             epochs=stage.epochs,
             worth_storing=False,
             own_tokens=across,
         )
-        inputs = StageInputs(setup.train, plan, targets.outputs, across_widths=differ_in_width(student, setup.teacher))
+        inputs = StageInputs(
+            texts.examples, plan, targets.outputs, across_widths=differ_in_width(student, setup.teacher)
+        )
         StageTrainer(run, student, stage, inputs, folder / stage.name, scorer).run()
         targets.end()
         before = stage

@@ -11,7 +11,7 @@ from distill.config.attention_fit import (
     fit_file,
     mechanism_of_student,
     read_fit,
-    with_found,
+    with_found_attention,
 )
 from distill.config.schema import Config, StudentSettings
 from distill.config.validation import check_config
@@ -99,28 +99,28 @@ def written(tmp_path, fit):
 
 def test_the_answer_takes_the_place_of_the_question(tmp_path):
     assert read_fit(tmp_path) is None
-    assert with_found(ASKED, tmp_path) == ASKED
+    assert with_found_attention(ASKED, tmp_path) == ASKED
     written(tmp_path, replace(FIT, chosen=None))
-    assert with_found(ASKED, tmp_path) == ASKED
+    assert with_found_attention(ASKED, tmp_path) == ASKED
     written(tmp_path, FIT)
     assert read_fit(tmp_path) == FIT
-    assert with_found(ASKED, tmp_path).student == replace(ASKED.student, attention=FIT.chosen)
+    assert with_found_attention(ASKED, tmp_path).student == replace(ASKED.student, attention=FIT.chosen)
 
 
 def test_options_that_no_chosen_mechanism_has_are_left_out(tmp_path):
     asked = replace(ASKED, student=replace(ASKED.student, attention_options={"dimensions": 8}))
     check_config(asked, STUDENTS)
     written(tmp_path, replace(FIT, chosen=["linear", "abc", "abc"]))
-    found = with_found(asked, tmp_path)
+    found = with_found_attention(asked, tmp_path)
     assert found.student.attention_options == {}
     check_config(found, STUDENTS)
     written(tmp_path, replace(FIT, options={"dimensions": 8}))
-    assert with_found(asked, tmp_path).student.attention_options == {"dimensions": 8}
+    assert with_found_attention(asked, tmp_path).student.attention_options == {"dimensions": 8}
 
 
 def test_the_same_mechanism_in_every_layer_is_one_name(tmp_path):
     written(tmp_path, replace(FIT, chosen=["abc"] * 3))
-    assert with_found(ASKED, tmp_path).student.attention == "abc"
+    assert with_found_attention(ASKED, tmp_path).student.attention == "abc"
 
 
 def test_layers_that_keep_softmax_are_asked_nothing_else():
@@ -132,7 +132,7 @@ def test_layers_that_keep_softmax_are_asked_nothing_else():
 def test_the_answer_to_another_question_is_none(tmp_path, given):
     written(tmp_path, FIT)
     other = replace(ASKED, student=replace(ASKED.student, **given))
-    assert with_found(other, tmp_path) == other
+    assert with_found_attention(other, tmp_path) == other
 
 
 def test_a_torn_file_names_the_way_out(tmp_path):

@@ -10,7 +10,7 @@ from distill.data.augmentation import augment, cut_span, join, mix_examples
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN, Examples
 from distill.data.tokenization import tokenize, train_tokenizer
-from distill.data.word_replacement import nearest_words, replace_words, replaceable, whole_words
+from distill.data.word_replacement import load_masked_lm, nearest_words, replace_words, replaceable, whole_words
 from distill.utils.errors import UserError
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "cat", "dog", "cow", "house"]
@@ -45,7 +45,7 @@ def masked_lm(tokenizer, tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-    return str(folder)
+    return load_masked_lm(str(folder), "augmentation.masked_lm", torch.device("cpu"))
 
 
 def texts_of(examples: TokenizedExamples) -> list[list[int]]:
@@ -166,15 +166,8 @@ def test_a_mixed_pair_has_the_first_text_of_one_and_the_second_of_another(make):
     assert before != after
 
 
-def test_a_checkpoint_without_a_head_is_refused(make, tokenizer, make_bert, tmp_path):
+def test_a_checkpoint_without_a_head_is_refused(make_bert, tmp_path):
     make_bert().bert.save_pretrained(tmp_path)
     for checkpoint, reason in ((str(tmp_path), "has no masked-LM head"), (None, "from scratch")):
         with pytest.raises(UserError, match=f"{reason}.*leave masked_lm out of augmentation.kinds"):
-            augment(
-                make(),
-                AugmentationConfig(copies=1, kinds=["masked_lm"]),
-                tokenizer,
-                embeddings(tokenizer),
-                checkpoint,
-                seed=0,
-            )
+            load_masked_lm(checkpoint, "teacher.checkpoint", torch.device("cpu"))
