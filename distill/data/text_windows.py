@@ -4,7 +4,7 @@ Shapes: T tokens of the text, N of a window, n windows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,17 @@ MASKED_SHARE = 0.15
 
 
 @dataclass(frozen=True)
+class Masking:
+    """How the windows of a masked language model are masked."""
+
+    mask_token: int
+    special_tokens: tuple[int, ...]
+    """Which are never masked."""
+    vocabulary: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class TextWindows(TokenizedExamples):
     """Windows of a text; ``labels`` is int64 (n, N): the token to predict at each place, `HIDDEN` where none is."""
 
@@ -28,6 +39,8 @@ class TextWindows(TokenizedExamples):
     """Of the whole text."""
     unknown_share: float = 0.0
     """Of its tokens, those that the vocabulary does not have."""
+    masking: Masking | None = None
+    """None of a causal model."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -35,6 +48,21 @@ class TextWindows(TokenizedExamples):
         place = np.arange(self.labels.shape[1]) < self.lengths[:, None]
         wanted = self.labels[place]
         return np.where(wanted == HIDDEN, self.token_ids, wanted)
+
+    def in_pass(self, number: int) -> "TextWindows":
+        """Return the windows as a pass over them reads them: from the second, 1, on with other tokens masked.
+
+        RoBERTa's dynamic masking (https://arxiv.org/abs/1907.11692, §4.1).
+        """
+        if self.masking is None or number == 0:
+            return self
+        generator = np.random.default_rng((self.masking.seed, number))
+        inputs, labels = mask(np.split(self.tokens, self.offsets[1:-1]), self.masking, generator)
+        return replace(
+            self,
+            token_ids=np.concatenate(inputs).astype(np.int32),
+            labels=in_rows(labels, self.labels.shape[1]),
+        )
 
 
 def read_windows(
@@ -53,7 +81,7 @@ def read_windows(
 
     Args:
         kind: causal: the label of a token is the next one; masked: [CLS] and [SEP] stand around a window, and labels
-            are the tokens that were masked, drawn once.
+            are the tokens that were masked.
         name: of the split, for messages.
         seed: of what is masked, and of which windows are taken where there are more than ``most``.
         whole: keep a last window that is shorter; each has ``length`` tokens otherwise.
@@ -63,7 +91,7 @@ def read_windows(
     Raises:
         UserError: the text is shorter than one window.
     """
-    tokens = token_ids(text, tokenizer)
+    tokens, masking = token_ids(text, tokenizer), None
     if kind == CAUSAL:
         inputs, labels = causal_windows(tokens, length)
         types = [np.zeros(len(row), np.uint8) for row in inputs]
@@ -71,7 +99,9 @@ def read_windows(
         generator = np.random.default_rng(seed)
         parts = passages(tokens, length, generator) if of_passages else one_behind_the_other(tokens, length)
         inputs, types = between_special_tokens(parts, tokenizer)
-        inputs, labels = mask(inputs, tokenizer, generator)
+        special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+        masking = Masking(tokenizer.mask_token_id, special, len(tokenizer), seed)
+        inputs, labels = mask(inputs, masking, generator)
     complete = [index for index, row in enumerate(inputs) if of_passages or len(row) == length]
     if not complete:
         raise UserError(
@@ -82,20 +112,26 @@ def read_windows(
     if most is not None and most < len(kept):
         kept = sorted(np.random.default_rng(seed).choice(kept, most, replace=False).tolist())
     rows = [inputs[index] for index in kept]
-    targets = np.full((len(kept), length), HIDDEN, np.int64)
-    for place, index in enumerate(kept):
-        targets[place, : len(labels[index])] = labels[index]
     lengths = [len(row) for row in rows]
     return TextWindows(
         token_ids=np.concatenate(rows).astype(np.int32),
         token_type_ids=np.concatenate([types[index] for index in kept]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=targets,
+        labels=in_rows([labels[index] for index in kept], length),
         ids=np.array(kept, np.int64),
         pad_token_id=tokenizer.pad_token_id or 0,
         characters_per_token=len(text) / len(tokens),
         unknown_share=float((tokens == tokenizer.unk_token_id).mean()),
+        masking=masking,
     )
+
+
+def in_rows(labels: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Return the labels of windows as int64 (n, length), `HIDDEN` behind the end of each."""
+    rows = np.full((len(labels), length), HIDDEN, np.int64)
+    for row, wanted in zip(rows, labels, strict=True):
+        row[: len(wanted)] = wanted
+    return rows
 
 
 def causal_windows(tokens: np.ndarray, length: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -125,19 +161,18 @@ def between_special_tokens(
 
 
 def mask(
-    windows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase, generator: np.random.Generator
+    windows: Sequence[np.ndarray], masking: Masking, generator: np.random.Generator
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return windows with some tokens masked, special ones aside, and those tokens (BERT, arXiv 1810.04805)."""
-    special = [tokenizer.cls_token_id, tokenizer.sep_token_id]
     inputs, labels = [], []
     for window in windows:
-        places = np.flatnonzero(~np.isin(window, special))
+        places = np.flatnonzero(~np.isin(window, masking.special_tokens))
         chosen = np.zeros(len(window), bool)
         count = min(len(places), max(1, round(MASKED_SHARE * len(places))))
         chosen[generator.choice(places, count, replace=False)] = True
         labels.append(np.where(chosen, window, HIDDEN))
         how = generator.random(len(window))
-        other = generator.integers(len(tokenizer), size=len(window))
-        masked = np.where(how < 0.8, tokenizer.mask_token_id, np.where(how < 0.9, other, window))
+        other = generator.integers(masking.vocabulary, size=len(window))
+        masked = np.where(how < 0.8, masking.mask_token, np.where(how < 0.9, other, window))
         inputs.append(np.where(chosen, masked, window))
     return inputs, labels

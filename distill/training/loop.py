@@ -132,6 +132,7 @@ class StageTrainer:
     def train_epoch(self, bar: tqdm) -> None:
         """Take the steps that are left of this epoch, with a line of the history and a checkpoint where due."""
         self.stepper.wrapped.train()
+        self.stepper.start_pass(self.progress.epoch)
         batches = length_grouped_batches(
             self.inputs.examples.lengths, self.stage.batch_size, seed=self.seed, epoch=self.progress.epoch
         )

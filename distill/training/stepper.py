@@ -38,6 +38,7 @@ class Stepper:
     ) -> None:
         self.accelerator, self.training, self.inputs = context.accelerator, context.training, inputs
         self.label_scale, self.class_weights = context.label_scale, context.class_weights
+        self.examples = inputs.examples
         self.trained = trained = copy.deepcopy(model) if uses_deepspeed(self.accelerator) else model
         set_trainable(trained, stage)
         groups = parameter_groups(trained, stage, self.training.weight_decay)
@@ -69,6 +70,11 @@ class Stepper:
         if self.rows is not None:
             self.rows.release()
 
+    def start_pass(self, number: int) -> None:
+        """Draw what every pass over the examples draws anew: which tokens of a text are masked."""
+        examples = self.inputs.examples
+        self.examples = examples.in_pass(number) if isinstance(examples, TextWindows) else examples
+
     def take_step(self, indices: np.ndarray, stage: StageConfig, meter: LossMeter) -> None:
         """Take one optimizer step on the examples at ``indices``, however many processes share them.
 
@@ -99,7 +105,7 @@ class Stepper:
         """
         if self.class_weights is None:
             return None
-        labels = self.inputs.examples.labels[indices]
+        labels = self.examples.labels[indices]
         mean = self.class_weights[labels[labels != HIDDEN]].mean() if (labels != HIDDEN).any() else 1.0
         weights = self.class_weights / (mean or 1.0)
         return torch.from_numpy(weights.astype(np.float32)).to(self.accelerator.device)
@@ -114,8 +120,8 @@ class Stepper:
         class_weights: torch.Tensor | None,
     ) -> None:
         """Add the gradient of one part of a batch; with the last part the optimizer moves."""
-        inputs, labels = collate(self.inputs.examples, part, self.accelerator.device)
-        if isinstance(self.inputs.examples, TextWindows):
+        inputs, labels = collate(self.examples, part, self.accelerator.device)
+        if isinstance(self.examples, TextWindows):
             reads_logits = not {"logits", "labels"}.isdisjoint(stage.losses)
             places = places_to_predict(labels, reads_logits=reads_logits)
             labels = labels_at(labels, places)

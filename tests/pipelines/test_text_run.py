@@ -112,18 +112,20 @@ def test_one_model_alone_has_no_teacher(monkeypatch, text, tmp_path):
     assert model.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=0).shape == (1, 7)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path):
-    more = ("--student.attention", "linear", "--stages", STAGES)
+@pytest.mark.parametrize(("kind", "passes", "second"), [("causal", 1, 60), ("masked", 2, 20)])
+def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path, kind, passes, second):
+    more = ("--student.attention", "linear", "--stages", STAGES, "--model", kind, "--teacher.epochs", passes)
     assert run(monkeypatch, text, tmp_path / "whole", *more) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
-    taken = 0
+    taken, read = 0, set()
     take = StageTrainer.train_step
 
     def stop(trainer, indices):
         nonlocal taken
         take(trainer, indices)
         taken += 1
-        if taken in (5, 60):  # in the teacher's training, and in a stage
+        read.add((trainer.stage.name, trainer.progress.epoch, trainer.stepper.examples.token_ids.tobytes()))
+        if taken in (5, second):  # in the teacher's training, and in its second pass or in a stage
             trainer.signals.received = 15
 
     with monkeypatch.context() as patch:
@@ -136,6 +138,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path
         files = [(tmp_path / each / name / "model.safetensors").read_bytes() for each in ("whole", "stopped")]
         assert files[0] == files[1]
     assert models_of(tmp_path / "whole") == models_of(tmp_path / "stopped")
+    assert any(number == 1 if passes == 2 else name != "teacher" for name, number, _ in read)
+    assert len({tokens for name, _, tokens in read if name == "teacher"}) == passes, "each with masks of its own"
 
 
 def test_a_finished_model_is_a_teacher_of_its_own_tokens(monkeypatch, text, tmp_path, capsys):

@@ -132,6 +132,29 @@ def test_masked_windows_hide_what_they_ask_for():
     assert np.array_equal(again.token_ids, windows.token_ids)
 
 
+@pytest.mark.parametrize("of_passages", [False, True])
+def test_every_pass_masks_other_tokens_of_the_same_text(of_passages):
+    windows, _, tokenizer = windows_of("masked", length=32, whole=True, of_passages=of_passages)
+    assert windows.in_pass(0) is windows
+    passes = [windows.in_pass(number) for number in (0, 1, 2)]
+    for one in passes[1:]:
+        assert np.array_equal(one.tokens, windows.tokens)
+        assert np.array_equal(one.offsets, windows.offsets)
+        assert one.token_ids.dtype == windows.token_ids.dtype
+        hidden = one.token_ids[one.labels[np.arange(32) < one.lengths[:, None]] != HIDDEN]
+        assert 0.7 < (hidden == tokenizer.mask_token_id).mean() < 0.9
+    masked = [one.labels != HIDDEN for one in passes]
+    both = (masked[0] & masked[1]).sum() / masked[0].sum()
+    assert both < 0.3, "drawn anew, a sixth or so by chance"
+    assert not np.array_equal(masked[1], masked[2])
+    assert np.array_equal(windows.in_pass(1).token_ids, passes[1].token_ids)
+
+
+def test_causal_windows_are_the_same_in_every_pass():
+    windows, _, _ = windows_of("causal")
+    assert windows.in_pass(3) is windows
+
+
 def test_of_passages_the_second_one_has_the_second_token_type():
     windows, tokens, tokenizer = windows_of("masked", length=32, whole=True, of_passages=True)
     assert len(set(windows.lengths.tolist())) > 5
