@@ -14,7 +14,7 @@ the command or the data.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
@@ -85,15 +85,16 @@ def main() -> int:
     return 0
 
 
-def lines_of(path: Path) -> list[str]:
-    """Return the lines of a text file; UserError for a table, whose labels and other columns are no text."""
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file; UserError for a table, whose labels and other columns are no text."""
     from distill.data.locate import is_readable
-    from distill.data.text_corpus import read_text
+    from distill.data.text_parts import open_part
     from distill.utils.errors import UserError
 
     if is_readable(path) and ".txt" not in path.suffixes:
         raise UserError(f"{path} is a table; write the column of its texts to a .txt file, a text a line")
-    return read_text(path).split("\n")
+    part = open_part(path)  # here and not below: what is wrong with a file is said before anything is read
+    return (line for block in part for line in block.split("\n"))
 
 
 def gather(

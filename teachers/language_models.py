@@ -1,5 +1,6 @@
 """The teacher of task text: a language model with softmax attention, from scratch or from a checkpoint."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def load_language_model(
 
 
 def language_model_from_scratch(
-    size: ScratchConfig, task: Task, unit: str | None, text: str, max_length: int, seed: int
+    size: ScratchConfig, task: Task, unit: str | None, text: Iterable[str], max_length: int, seed: int
 ) -> Teacher:
-    """Build an untrained language model of the given size, with a tokenizer of ``text``.
+    """Build an untrained language model of the given size, with a tokenizer of ``text``, which comes in blocks.
 
     Args:
         unit: of `distill.config.schema.TEXT_UNITS`; None: bytes for a causal model, word pieces for a masked one.
@@ -110,7 +111,8 @@ def starting_language_model(config: Config, task: Task, splits: Splits, finished
         unit = config.data.text_unit
         loaded = load_language_model(checkpoint, task, seed, length, "teacher.checkpoint", unit)
         return Teacher(loaded.model, loaded.tokenizer, loaded.is_trained or finished is not None)
-    text = splits.train.texts[0][0]
+    assert splits.text is not None, "task text has one"
+    text = splits.text.train
     return language_model_from_scratch(config.teacher.scratch, task, config.data.text_unit, text, length, seed)
 
 

@@ -35,8 +35,7 @@ class TokenizedExamples:
     offsets: np.ndarray
     """int64 (n + 1,)"""
     labels: np.ndarray
-    """int64 (n,) class indices, float32 (n,) scores, float32 (n, C) of 0 and 1 for labels decided one by one, or, of
-    a language model, int64 (n, N): the token to predict at each place, -1 where none is."""
+    """int64 (n,) class indices, float32 (n,) scores, or float32 (n, C) of 0 and 1 for labels decided one by one."""
     ids: np.ndarray
     """int64 (n,): position in the source."""
     pad_token_id: int = 0
@@ -57,6 +56,12 @@ class TokenizedExamples:
     def lengths(self) -> np.ndarray:
         """Number of tokens of each example, special tokens included."""
         return np.diff(self.offsets)
+
+    def as_read(
+        self, indices: np.ndarray, input_ids: np.ndarray, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a batch's tokens (B, N) as a model reads them, here as they are, and its labels."""
+        return input_ids, self.labels[indices]
 
 
 def length_grouped_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
@@ -123,9 +128,7 @@ def collate(
     input_ids[is_token] = examples.token_ids[source]
     token_type_ids = np.zeros(is_token.shape, np.int64)
     token_type_ids[is_token] = examples.token_type_ids[source]
-    labels = examples.labels[indices]
-    if labels.ndim == 2 and labels.dtype.kind == "i":  # of a language model, one for each token
-        labels = np.pad(labels[:, :width], ((0, 0), (0, max(0, width - labels.shape[1]))), constant_values=-1)
+    input_ids, labels = examples.as_read(indices, input_ids, lengths)
     values = (input_ids, is_token.astype(np.int64), token_type_ids, labels)
     *inputs, targets = (torch.from_numpy(value).to(device, non_blocking=True) for value in values)
     batch = dict(zip(MODEL_INPUTS, inputs, strict=True))

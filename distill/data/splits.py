@@ -24,6 +24,7 @@ from distill.data.rows import Rows, check_rows
 from distill.data.source_errors import in_words
 from distill.data.sources import EMBEDDED as EMBEDDED
 from distill.data.sources import Opened, open_source, read_files
+from distill.data.text_parts import TextPart, TextParts
 from distill.tasks import CUSTOM, Task, custom_task, get_task
 from distill.utils.errors import UserError
 
@@ -69,10 +70,19 @@ class Splits:
     """Source of a split to its pairs of which one text is missing."""
     class_counts: np.ndarray | None = None
     """(C,) rows of each class or label in all of train, those included that are not used; not of a regression."""
+    text: TextParts | None = None
+    """Of task text, which has no examples."""
 
 
 def data_checksums(splits: Splits) -> dict[str, str]:
     """Return a checksum of the texts, labels and positions of every part, by its name."""
+    if splits.text is not None:
+        texts = {
+            "train": splits.text.train,
+            "held-out train": splits.text.held_out,
+            "validation": splits.text.validation,
+        }
+        return {f"data of {name}": _checksum_of_text(part) for name, part in texts.items()}
     parts = {"train": splits.train, "held-out train": splits.held_out, **splits.validation}
     if splits.other is not None:
         parts["other tasks"] = splits.other
@@ -84,6 +94,15 @@ def _checksum(examples: Examples) -> str:
     digest.update(np.ascontiguousarray(examples.labels).tobytes())
     for texts in examples.texts:
         digest.update("\0".join((*texts, "")).encode())  # no text holds a NUL character
+    return digest.hexdigest()
+
+
+def _checksum_of_text(part: TextPart) -> str:
+    """Return what :func:`_checksum` says of one example that is this text."""
+    digest = hashlib.sha256(np.zeros(2, np.int64).tobytes())
+    for block in part:
+        digest.update(block.encode())
+    digest.update(b"\0")
     return digest.hexdigest()
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from distill.config.data_schema import DataConfig
-from distill.data.source_errors import told_in_one_line
 from distill.data.splits import Examples, Splits
-from distill.data.text_files import find_encoding, open_text
+from distill.data.text_parts import TextParts, cut_end, open_part
 from distill.tasks import TEXT
 from distill.utils.errors import UserError
 
@@ -19,7 +18,7 @@ VALIDATION = "validation"
 
 
 def load_text(data: DataConfig) -> Splits:
-    """Read train, its held-out end and validation, each as one long text.
+    """Find train, its held-out end and validation, each one long text; none is read yet.
 
     Raises:
         UserError: there is no such file, or it is empty, binary or of an unknown encoding.
@@ -27,13 +26,14 @@ def load_text(data: DataConfig) -> Splits:
     if data.dir is None:
         raise UserError("data.dir: task text needs a text file, or a folder with train.txt and validation.txt")
     files = find_files(Path(data.dir).expanduser())
-    train = read_text(files["train"])
-    validation = read_text(files[VALIDATION]) if VALIDATION in files else None
+    train = open_part(files["train"])
+    validation = open_part(files[VALIDATION]) if VALIDATION in files else None
     notes = [] if len(files) == 2 else [f"validation: the last {100 * data.validation_fraction:g} % of {data.dir}"]
     if validation is None:
         train, validation = cut_end(train, data.validation_fraction)
     train, held_out = cut_end(train, data.held_out_fraction)
-    return Splits(_whole(train), _whole(held_out), {VALIDATION: _whole(validation)}, notes=tuple(notes))
+    nothing = Examples(np.zeros(0, np.int64), [], np.zeros(0, np.int64))
+    return Splits(nothing, nothing, {}, notes=tuple(notes), text=TextParts(train, held_out, validation))
 
 
 def find_files(place: Path) -> dict[str, Path]:
@@ -67,31 +67,3 @@ def find_files(place: Path) -> dict[str, Path]:
             "validation.txt, or give one file, of which the end becomes validation"
         )
     return found
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file, compressed or not, with \\n at the ends of its lines.
-
-    Raises:
-        UserError: it is empty, binary, or of an unknown encoding.
-    """
-    with told_in_one_line(path, path), open_text(path, find_encoding(path)) as file:
-        text = file.read()
-    if not text.strip():
-        raise UserError(f"{path} is empty; give a file with text")
-    if "\0" in text:
-        place = text.index("\0")
-        raise UserError(f"{path} holds a NUL character, the {place + 1:,}th: it is no text file, or torn")
-    return text
-
-
-def cut_end(text: str, fraction: float) -> tuple[str, str]:
-    """Cut about the last ``fraction`` off a text, behind the end of a line where one is near, and return both."""
-    place = round(len(text) * (1 - fraction))
-    line = text.find("\n", place, place + max(1, round(len(text) * fraction / 2)))
-    place = place if line < 0 else line + 1
-    return text[:place], text[place:]
-
-
-def _whole(text: str) -> Examples:
-    return Examples(np.zeros(1, np.int64), [(text,)], np.zeros(1, np.int64))

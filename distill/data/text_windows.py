@@ -1,23 +1,28 @@
 """A text cut into windows of one length, each with the tokens that a language model has to predict there.
 
-Shapes: T tokens of the text, N of a window, n windows.
+The text is read block by block and its windows lie on disk, so that it may be larger than the memory. Shapes: T tokens
+of the text, N of a window, n windows, B of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distill.data.batching import TokenizedExamples
+from distill.data.batching import TokenizedExamples, subset
 from distill.data.labels import HIDDEN
+from distill.data.spooled_arrays import SpooledArray
 from distill.data.text_passages import passages
-from distill.data.text_tokenizers import token_ids
+from distill.data.text_tokenizers import token_blocks
+from distill.data.token_store import id_type
 from distill.tasks import CAUSAL
 from distill.utils.errors import UserError
 
 MASKED_SHARE = 0.15
 """Of the tokens, as in BERT: four fifths of them become [MASK], a tenth another token, a tenth stay."""
+TOKENS_TOGETHER = 2**18
+"""Passages are drawn, and paired, within so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,11 @@ class Masking:
 
 @dataclass(frozen=True)
 class TextWindows(TokenizedExamples):
-    """Windows of a text; ``labels`` is int64 (n, N): the token to predict at each place, `HIDDEN` where none is."""
+    """Windows of a text.
+
+    Of a causal model ``labels`` is (n, N), the token to predict at each place, `HIDDEN` behind a window's end. Of a
+    masked one tokens are masked as they are read, and ``labels`` says nothing.
+    """
 
     characters_per_token: float = 1.0
     """Of the whole text."""
@@ -41,32 +50,45 @@ class TextWindows(TokenizedExamples):
     """Of its tokens, those that the vocabulary does not have."""
     masking: Masking | None = None
     """None of a causal model."""
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """The tokens of all windows, those that were masked in their places; of a causal model each is the next."""
-        place = np.arange(self.labels.shape[1]) < self.lengths[:, None]
-        wanted = self.labels[place]
-        return np.where(wanted == HIDDEN, self.token_ids, wanted)
+    number: int = 0
+    """Of the pass over the windows: each masks other tokens."""
 
     def in_pass(self, number: int) -> "TextWindows":
-        """Return the windows as a pass over them reads them: from the second, 1, on with other tokens masked.
+        """Return the windows as a pass over them, counted from 0, reads them: each with other tokens masked.
 
         RoBERTa's dynamic masking (https://arxiv.org/abs/1907.11692, §4.1).
         """
-        if self.masking is None or number == 0:
-            return self
-        generator = np.random.default_rng((self.masking.seed, number))
-        inputs, labels = mask(np.split(self.tokens, self.offsets[1:-1]), self.masking, generator)
-        return replace(
-            self,
-            token_ids=np.concatenate(inputs).astype(np.int32),
-            labels=in_rows(labels, self.labels.shape[1]),
-        )
+        return replace(self, number=number)
+
+    def as_read(
+        self, indices: np.ndarray, input_ids: np.ndarray, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of a batch as a model reads them, and those that it has to predict, int64 (B, N)."""
+        labels: np.ndarray = np.full(input_ids.shape, HIDDEN, np.int64)
+        if self.masking is None:
+            wanted = self.labels[indices][:, : labels.shape[-1]]
+            labels[:, : wanted.shape[-1]] = wanted
+            return input_ids, labels
+        for row, index in enumerate(indices):
+            generator = np.random.default_rng((self.masking.seed, self.number, int(self.ids[index])))
+            window = input_ids[row, : lengths[row]]
+            chosen = choose_masked(window, self.masking, generator)
+            labels[row, chosen] = window[chosen]
+            window[chosen] = hidden_tokens(window[chosen], self.masking, generator)
+        return input_ids, labels
+
+    def count_tokens(self, vocabulary: int) -> np.ndarray:
+        """Return how often every token occurs in the windows, or, of a causal model, follows one: (vocabulary,)."""
+        source = self.token_ids if self.masking is not None else self.labels
+        counts = np.zeros(vocabulary, np.int64)
+        for start in range(0, len(source), TOKENS_TOGETHER):
+            part = source[start : start + TOKENS_TOGETHER].reshape(-1)
+            counts += np.bincount(part[part != HIDDEN], minlength=vocabulary)
+        return counts
 
 
 def read_windows(
-    text: str,
+    text: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
     length: int,
     kind: str,
@@ -77,11 +99,10 @@ def read_windows(
     whole: bool = False,
     of_passages: bool = False,
 ) -> TextWindows:
-    """Return a text in windows of ``length`` tokens.
+    """Return a text, which comes in blocks, in windows of ``length`` tokens.
 
     Args:
-        kind: causal: the label of a token is the next one; masked: [CLS] and [SEP] stand around a window, and labels
-            are the tokens that were masked.
+        kind: causal: the label of a token is the next one; masked: [CLS] and [SEP] stand around a window.
         name: of the split, for messages.
         seed: of what is masked, and of which windows are taken where there are more than ``most``.
         whole: keep a last window that is shorter; each has ``length`` tokens otherwise.
@@ -89,90 +110,126 @@ def read_windows(
             (`distill.data.text_passages`).
 
     Raises:
-        UserError: the text is shorter than one window.
+        UserError: the text is shorter than one window, or there is no room for its tokens on the disk.
     """
-    tokens, masking = token_ids(text, tokenizer), None
-    if kind == CAUSAL:
-        inputs, labels = causal_windows(tokens, length)
-        types = [np.zeros(len(row), np.uint8) for row in inputs]
+    read, is_causal = ReadText(text, tokenizer), kind == CAUSAL
+    ids, types = SpooledArray(id_type(len(tokenizer))), SpooledArray(np.uint8)
+    labels = SpooledArray(np.int32, (length,))
+    lengths: list[int] = []
+    if is_causal:
+        rows = causal_windows(iter(read), length)
     else:
         generator = np.random.default_rng(seed)
-        parts = passages(tokens, length, generator) if of_passages else one_behind_the_other(tokens, length)
-        inputs, types = between_special_tokens(parts, tokenizer)
-        special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        masking = Masking(tokenizer.mask_token_id, special, len(tokenizer), seed)
-        inputs, labels = mask(inputs, masking, generator)
-    complete = [index for index, row in enumerate(inputs) if of_passages or len(row) == length]
-    if not complete:
+        parts = passages_of(iter(read), length, generator) if of_passages else one_behind_the_other(iter(read), length)
+        rows = between_special_tokens(parts, tokenizer)
+    for tokens, beside in rows:
+        if not (whole or of_passages) and len(tokens) < length:
+            continue  # the last one
+        lengths.append(len(tokens))
+        ids.append(tokens)
+        types.append(np.zeros(len(tokens), np.uint8) if is_causal else beside)
+        if is_causal:
+            labels.append(np.pad(beside, (0, length - len(beside)), constant_values=HIDDEN))
+    if not any(each == length or of_passages for each in lengths):
         raise UserError(
-            f"{name}: the text has {len(tokens):,} tokens, fewer than one sequence of data.max_length {length}; "
+            f"{name}: the text has {read.tokens:,} tokens, fewer than one sequence of data.max_length {length}; "
             "give a longer text, or a smaller data.max_length"
         )
-    kept = list(range(len(inputs))) if whole else complete
-    if most is not None and most < len(kept):
-        kept = sorted(np.random.default_rng(seed).choice(kept, most, replace=False).tolist())
-    rows = [inputs[index] for index in kept]
-    lengths = [len(row) for row in rows]
-    return TextWindows(
-        token_ids=np.concatenate(rows).astype(np.int32),
-        token_type_ids=np.concatenate([types[index] for index in kept]),
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    windows = TextWindows(
+        token_ids=ids.finish(),
+        token_type_ids=types.finish(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=in_rows([labels[index] for index in kept], length),
-        ids=np.array(kept, np.int64),
+        labels=labels.finish() if is_causal else np.full(len(lengths), HIDDEN, np.int8),
+        ids=np.arange(len(lengths)),
         pad_token_id=tokenizer.pad_token_id or 0,
-        characters_per_token=len(text) / len(tokens),
-        unknown_share=float((tokens == tokenizer.unk_token_id).mean()),
-        masking=masking,
+        characters_per_token=read.characters / read.tokens,
+        unknown_share=read.unknown / read.tokens,
+        masking=None if is_causal else Masking(tokenizer.mask_token_id, special, len(tokenizer), seed),
     )
+    if most is None or most >= len(windows):
+        return windows
+    kept = np.sort(np.random.default_rng(seed).choice(len(windows), most, replace=False))
+    few = subset(windows, kept)
+    assert isinstance(few, TextWindows)
+    return few
 
 
-def in_rows(labels: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Return the labels of windows as int64 (n, length), `HIDDEN` behind the end of each."""
-    rows = np.full((len(labels), length), HIDDEN, np.int64)
-    for row, wanted in zip(rows, labels, strict=True):
-        row[: len(wanted)] = wanted
-    return rows
+class ReadText:
+    """The tokens of a text, block by block, and how much of it there was.
+
+    Args:
+        text: in blocks of whole lines.
+    """
+
+    def __init__(self, text: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.text, self.tokenizer = text, tokenizer
+        self.tokens = self.characters = self.unknown = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the tokens of every block, int32."""
+        for ids, characters in token_blocks(self.text, self.tokenizer):
+            self.tokens += len(ids)
+            self.characters += characters
+            self.unknown += int((ids == self.tokenizer.unk_token_id).sum())
+            yield ids
 
 
-def causal_windows(tokens: np.ndarray, length: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the windows of a text, one behind the other, and the token that follows each of theirs."""
-    starts = range(0, max(0, len(tokens) - 1), length)
-    inputs = [tokens[start : min(start + length, len(tokens) - 1)] for start in starts]
-    return inputs, [tokens[start + 1 : start + 1 + length] for start in starts]
+def stretches(blocks: Iterable[np.ndarray], size: int, more: int = 0) -> Iterator[np.ndarray]:
+    """Yield the tokens of blocks in stretches of ``size`` and so many ``more``, with which the next one begins.
+
+    The last may be shorter; it is left out where nothing in it is new.
+    """
+    rest = np.zeros(0, np.int32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        ends = range(size + more, len(rest) + 1, size)
+        yield from (rest[end - size - more : end] for end in ends)
+        rest = rest[len(ends) * size :]
+    if len(rest) > more:
+        yield rest
 
 
-def one_behind_the_other(tokens: np.ndarray, length: int) -> list[list[np.ndarray]]:
-    """Return the windows of a text, one behind the other, with room for [CLS] and [SEP]."""
-    return [[tokens[start : start + length - 2]] for start in range(0, len(tokens), length - 2)]
+def causal_windows(blocks: Iterable[np.ndarray], length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the windows of a text, one behind the other, and the token that follows each of theirs."""
+    for both in stretches(blocks, length, 1):
+        yield both[:-1], both[1:]
+
+
+def one_behind_the_other(blocks: Iterable[np.ndarray], length: int) -> Iterator[list[np.ndarray]]:
+    """Yield the windows of a text, one behind the other, with room for [CLS] and [SEP]."""
+    for window in stretches(blocks, length - 2):
+        yield [window]
+
+
+def passages_of(
+    blocks: Iterable[np.ndarray], length: int, generator: np.random.Generator
+) -> Iterator[list[np.ndarray]]:
+    """Yield passages and pairs of a text, in a random order within `TOKENS_TOGETHER`."""
+    for tokens in stretches(blocks, TOKENS_TOGETHER):
+        yield from passages(tokens, length, generator)
 
 
 def between_special_tokens(
-    inputs: Sequence[Sequence[np.ndarray]], tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return [CLS] a [SEP], or [CLS] a [SEP] b [SEP], of every input's passages, and the token types."""
+    inputs: Iterable[list[np.ndarray]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield [CLS] a [SEP], or [CLS] a [SEP] b [SEP], of every input's passages, and the token types."""
     start, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-    rows, types = [], []
     for parts in inputs:
         ended = [np.concatenate([part, end]) for part in parts]
-        rows.append(np.concatenate([start, *ended]).astype(np.int64))
         own = [np.full(len(part), number, np.uint8) for number, part in enumerate(ended)]
-        types.append(np.concatenate([np.zeros(1, np.uint8), *own]))
-    return rows, types
+        yield np.concatenate([start, *ended]).astype(np.int64), np.concatenate([np.zeros(1, np.uint8), *own])
 
 
-def mask(
-    windows: Sequence[np.ndarray], masking: Masking, generator: np.random.Generator
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return windows with some tokens masked, special ones aside, and those tokens (BERT, arXiv 1810.04805)."""
-    inputs, labels = [], []
-    for window in windows:
-        places = np.flatnonzero(~np.isin(window, masking.special_tokens))
-        chosen = np.zeros(len(window), bool)
-        count = min(len(places), max(1, round(MASKED_SHARE * len(places))))
-        chosen[generator.choice(places, count, replace=False)] = True
-        labels.append(np.where(chosen, window, HIDDEN))
-        how = generator.random(len(window))
-        other = generator.integers(masking.vocabulary, size=len(window))
-        masked = np.where(how < 0.8, masking.mask_token, np.where(how < 0.9, other, window))
-        inputs.append(np.where(chosen, masked, window))
-    return inputs, labels
+def choose_masked(window: np.ndarray, masking: Masking, generator: np.random.Generator) -> np.ndarray:
+    """Return which places of a window are to be predicted: `MASKED_SHARE` of them, one at least."""
+    places = np.flatnonzero(~np.isin(window, masking.special_tokens))
+    count = min(len(places), max(1, round(MASKED_SHARE * len(places))))
+    return generator.choice(places, count, replace=False)
+
+
+def hidden_tokens(tokens: np.ndarray, masking: Masking, generator: np.random.Generator) -> np.ndarray:
+    """Return what stands in the places of tokens that are to be predicted (BERT, arXiv 1810.04805)."""
+    how = generator.random(len(tokens))
+    other = generator.integers(masking.vocabulary, size=len(tokens))
+    return np.where(how < 0.8, masking.mask_token, np.where(how < 0.9, other, tokens))

@@ -28,10 +28,11 @@ BYTES_PER_ROW = 24
 
 def bytes_on_disk(rows: float, tokens: float, vocabulary_size: int) -> int:
     """Return what the files of so many examples take."""
-    return int(rows * BYTES_PER_ROW + tokens * (_id_type(vocabulary_size).itemsize + 1))
+    return int(rows * BYTES_PER_ROW + tokens * (id_type(vocabulary_size).itemsize + 1))
 
 
-def _id_type(vocabulary_size: int) -> np.dtype:
+def id_type(vocabulary_size: int) -> np.dtype:
+    """Return the smallest type that holds the tokens of a vocabulary."""
     return np.dtype(np.uint16 if vocabulary_size <= SMALL_VOCABULARY else np.int32)
 
 
@@ -45,7 +46,7 @@ def write_tokens(
         own: its settings of padding are kept.
     """
     rows = tokens = 0
-    types = {"token_ids": _id_type(vocabulary_size), "labels": own.labels.dtype}
+    types = {"token_ids": id_type(vocabulary_size), "labels": own.labels.dtype}
     types |= {"token_type_ids": np.dtype(np.uint8), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
     with ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / name, "wb")) for name in ARRAYS}

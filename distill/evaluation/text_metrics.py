@@ -24,6 +24,8 @@ from distill.models.token_predictions import labels_at, places_to_predict, predi
 LOGITS_AT_ONCE = 2**24
 """Numbers that a batch of logits has at most: 64 MB in fp32."""
 
+ROWS_AT_ONCE = 1024
+
 PARTS = 16
 """Of a text that is read in order: read side by side."""
 
@@ -60,10 +62,13 @@ def unigram_loss(train: TextWindows, validation: TextWindows, vocabulary: int, n
     Args:
         never: tokens that are not predicted: those that stand around every window of a masked model.
     """
-    counts = np.bincount(train.tokens, minlength=vocabulary) + 1.0
+    counts = train.count_tokens(vocabulary) + 1.0
     counts[list(never)] = 1.0
-    wanted = validation.labels[validation.labels != HIDDEN]
-    return float(-np.log(counts / counts.sum())[wanted].mean())
+    wanted = np.zeros(vocabulary)
+    for start in range(0, len(validation), ROWS_AT_ONCE):
+        _, labels = collate(validation, np.arange(start, min(start + ROWS_AT_ONCE, len(validation))))
+        wanted += np.bincount(labels[labels != HIDDEN].numpy(), minlength=vocabulary)
+    return float(-(np.log(counts / counts.sum()) * wanted).sum() / wanted.sum())
 
 
 def token_losses(
@@ -95,10 +100,10 @@ def token_losses(
     finally:
         for module, training in modes.items():
             module.training = training
-    sums = np.zeros(len(windows))
-    for indices, values in parts:
-        sums[indices] = values
-    return TokenLosses(sums, (windows.labels != HIDDEN).sum(1), windows.characters_per_token)
+    sums, counts = np.zeros(len(windows)), np.zeros(len(windows), np.int64)
+    for indices, losses, wanted in parts:
+        sums[indices], counts[indices] = losses, wanted
+    return TokenLosses(sums, counts, windows.characters_per_token)
 
 
 def _carries_segments(model: Any) -> bool:
@@ -108,8 +113,8 @@ def _carries_segments(model: Any) -> bool:
 
 def _losses_of_share(
     model: Any, windows: TextWindows, device: torch.device | str, state: PartialState
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield some windows of this process's share and what each costs."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield some windows of this process's share, what each costs, and how many tokens that are."""
     size = max(1, LOGITS_AT_ONCE // (int(model.config.vocab_size) * int(windows.lengths.max())))
     batches = np.array_split(np.arange(len(windows)), math.ceil(len(windows) / size))
     for first in range(0, len(batches), state.num_processes):
@@ -122,15 +127,16 @@ def _losses_of_share(
             logits = model(**accepted_inputs(model, inputs)).logits
         losses = _losses_of_batch(logits, labels_at(labels, places))
         if index < len(batches):
-            yield indices, losses
+            yield indices, losses, wanted_of_batch(labels)
 
 
 def _losses_in_order(
     model: Any, windows: TextWindows, device: torch.device | str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield windows side by side and what each costs, every one read with the state that the one before it left.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield windows side by side, what each costs, and how many tokens that are.
 
-    The text is cut into some parts, whose first windows have none before them.
+    Every one is read with the state that the one before it left. The text is cut into some parts, whose first
+    windows have none before them.
     """
     parts = np.array_split(np.arange(len(windows)), min(PARTS, len(windows)))  # the longer ones first
     state: Any = None
@@ -143,7 +149,12 @@ def _losses_in_order(
             state = state._replace(num_tokens=0, layers=layers)
         output = model(input_ids=inputs["input_ids"], state=state)
         state = output.state
-        yield indices, _losses_of_batch(output.logits, labels)
+        yield indices, _losses_of_batch(output.logits, labels), wanted_of_batch(labels)
+
+
+def wanted_of_batch(labels: Tensor) -> np.ndarray:
+    """Return how many tokens of each window are to be predicted, int64 (B,)."""
+    return (labels != HIDDEN).sum(1).cpu().numpy()
 
 
 def _losses_of_batch(logits: Tensor, labels: Tensor) -> np.ndarray:

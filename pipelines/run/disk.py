@@ -50,7 +50,9 @@ def disk_by_folder(
             kept.append(DiskOfPhase(*count(model), best if stage.keep_best_epoch else weights, checkpoints))
     copies = count(student)[0] + (count(setup.teacher)[0] if setup.source.is_trained else 0)
     models = run_disk(copies, kept, path)
-    outputs = outputs_on_disk(context, setup, student) + disk_of_stage_texts(context, setup)
+    outputs = 0
+    if context.task.language_model is None:  # what a teacher says of every token of a text is never kept
+        outputs = outputs_on_disk(context, setup, student) + disk_of_stage_texts(context, setup)
     return {path: models + outputs} if config.cache.dir is None else {path: models, Path(config.cache.dir): outputs}
 
 

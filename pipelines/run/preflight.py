@@ -227,8 +227,7 @@ def look_at_models(
     yield from check_features(mechanism_of_student(asked, STUDENTS), asked)
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
-    if context.run.accelerator.is_main_process:
-        yield from check_disk(disk_by_folder(context, setup, student, training_phases(context, setup, student)))
+    yield from look_at_disk(context, setup, student)
 
 
 def look_at_language_models(
@@ -239,6 +238,7 @@ def look_at_language_models(
     yield from check_features(mechanism_of_student(settings, STUDENTS), settings)
     yield from check_stages(student, setup.stages)
     yield from look_at_memory(context, setup, student)
+    yield from look_at_disk(context, setup, student)
 
 
 def look_at_teacher(context: RunContext, setup: DistillationSetup) -> Finding:
@@ -298,6 +298,12 @@ def look_at_memory(context: RunContext, setup: DistillationSetup, student: PreTr
     local = read_launcher().local_processes
     free, host = available_memory(context.device, local), available_host_memory() // local
     yield from check_memory(name, needs(sharding), sharding, context.device.type, free, host)
+
+
+def look_at_disk(context: RunContext, setup: DistillationSetup, student: PreTrainedModel) -> Iterator[Finding]:
+    """Check that what the run will write has room."""
+    if context.run.accelerator.is_main_process:
+        yield from check_disk(disk_by_folder(context, setup, student, training_phases(context, setup, student)))
 
 
 def largest_phase(

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from distill.config.schema import Config
 from distill.config.text_recipe import choose_text_recipe
 from distill.data.text_corpus import VALIDATION, load_text
+from distill.data.text_parts import TextPart
 from distill.data.text_windows import TextWindows, read_windows
 from distill.tasks import text_task
 from distill.training.accelerator import RunAccelerator, end_training, main_process_first
@@ -35,19 +36,21 @@ def open_text_run(
     kind = config.model
     task = text_task(kind)
     splits = main_process_first(accelerator, lambda: load_text(config.data))
+    text = splits.text
+    assert text is not None, "the task has one"
     training = TrainingContext(accelerator, config.training, config.seed)
     context = RunContext(config, training, folder, task, splits)
     source = main_process_first(accelerator, lambda: starting_teacher(config, task, splits, folder))
     source.model.to(accelerator.device)
 
-    def windows(name: str, text: str, *, whole: bool, most: int | None = None) -> TextWindows:
+    def windows(name: str, text: TextPart, *, whole: bool, most: int | None = None) -> TextWindows:
         length, seed = config.data.max_length, config.data.seed
         how = {"whole": whole, "of_passages": config.data.passages}
         return read_windows(text, source.tokenizer, length, kind, name=name, seed=seed, most=most, **how)
 
-    train = windows("train", splits.train.texts[0][0], whole=False, most=config.data.max_train_examples)
-    held_out = windows("held-out train", splits.held_out.texts[0][0], whole=True)
-    validation = windows(VALIDATION, splits.validation[VALIDATION].texts[0][0], whole=True)
+    train = windows("train", text.train, whole=False, most=config.data.max_train_examples)
+    held_out = windows("held-out train", text.held_out, whole=True)
+    validation = windows(VALIDATION, text.validation, whole=True)
     from_scratch = config.teacher.checkpoint is None
     config = choose_text_recipe(config, len(train), from_scratch=from_scratch)
     layer_map = student_layer_map(config, source.model)

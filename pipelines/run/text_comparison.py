@@ -11,6 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.config.schema import BYTE, CHARACTER
+from distill.data.batching import collate
+from distill.data.labels import HIDDEN
 from distill.data.text_corpus import VALIDATION
 from distill.data.text_tokenizers import unit_of
 from distill.data.text_windows import TextWindows
@@ -170,6 +172,7 @@ def training_steps(
     starts = np.minimum(train.offsets[rows], len(train.token_ids) - length)  # a passage may be shorter, and the last
     tokens = train.token_ids[starts[:, None] + np.arange(length)]
     inputs = torch.from_numpy(tokens.astype(np.int64)).to(context.device)
-    labels = torch.from_numpy(train.labels[rows]).to(context.device)
+    _, wanted = collate(train, rows, context.device)
+    labels = torch.nn.functional.pad(wanted[:, :length], (0, max(0, length - wanted.shape[1])), value=HIDDEN)
     seconds = context.config.comparison.seconds_per_point * len(timed)
     return time_steps(timed, inputs, labels, autocast_dtype(context.run.accelerator), seconds)

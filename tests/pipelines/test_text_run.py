@@ -1,6 +1,7 @@
 """Task text to its end: a teacher, its student and a baseline, or one model alone; resumed, loaded, refused."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path
         nonlocal taken
         take(trainer, indices)
         taken += 1
-        read.add((trainer.stage.name, trainer.progress.epoch, trainer.stepper.examples.token_ids.tobytes()))
+        read.add((trainer.stage.name, trainer.progress.epoch, trainer.stepper.examples.number))
         if taken in (5, second):  # in the teacher's training, and in its second pass or in a stage
             trainer.signals.received = 15
 
@@ -139,7 +140,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path
         assert files[0] == files[1]
     assert models_of(tmp_path / "whole") == models_of(tmp_path / "stopped")
     assert any(number == 1 if passes == 2 else name != "teacher" for name, number, _ in read)
-    assert len({tokens for name, _, tokens in read if name == "teacher"}) == passes, "each with masks of its own"
+    assert all(number == masks for _, number, masks in read), "every pass has masks of its own"
 
 
 def test_a_finished_model_is_a_teacher_of_its_own_tokens(monkeypatch, text, tmp_path, capsys):
@@ -187,6 +188,13 @@ def test_mistakes_end_in_one_line_and_leave_no_folder(monkeypatch, text, tmp_pat
     assert said in errors
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_is_said_at_the_start(monkeypatch, text, tmp_path, capsys):
+    monkeypatch.setattr("distill.preflight.resources.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert run(monkeypatch, text, tmp_path / "run") == 2
+    assert "disk: needs" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

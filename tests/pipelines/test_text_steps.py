@@ -19,7 +19,7 @@ LENGTH = 16
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text_tokenizer("wordpiece", TEXT, 60)
+    return text_tokenizer("wordpiece", [TEXT], 60)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_step_predicts_and_keeps_no_more_than_its_labels_want(model, monkeypat
 
 
 def test_steps_of_passages_are_as_long_as_those_of_windows(model, tokenizer, monkeypatch):
-    train = read_windows(TEXT, tokenizer, LENGTH, "masked", name="train", of_passages=True)
+    train = read_windows([TEXT], tokenizer, LENGTH, "masked", name="train", of_passages=True)
     seen = []
     monkeypatch.setattr(text_comparison, "time_steps", lambda models, inputs, *rest: seen.append(inputs) or ())
     monkeypatch.setattr(text_comparison, "autocast_dtype", lambda accelerator: None)

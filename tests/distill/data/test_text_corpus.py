@@ -5,7 +5,8 @@ import gzip
 import pytest
 
 from distill.config.data_schema import DataConfig
-from distill.data.text_corpus import VALIDATION, cut_end, load_text
+from distill.data.text_corpus import load_text
+from distill.data.text_parts import cut_end, open_part
 from distill.utils.errors import UserError
 
 LINES = "".join(f"line number {number} of the text\n" for number in range(200))
@@ -13,7 +14,7 @@ LINES = "".join(f"line number {number} of the text\n" for number in range(200))
 
 def texts_of(place, **settings):
     splits = load_text(DataConfig(dir=str(place), **settings))
-    return [splits.train.texts[0][0], splits.held_out.texts[0][0], splits.validation[VALIDATION].texts[0][0]]
+    return [splits.text.train.text(), splits.text.held_out.text(), splits.text.validation.text()]
 
 
 def test_one_file_is_cut_in_three_behind_lines(tmp_path):
@@ -40,8 +41,9 @@ def test_a_folder_has_a_file_for_each(tmp_path, name, inner):
     assert validation == "other text\n"
 
 
-def test_a_text_without_lines_is_cut_anywhere():
-    first, second = cut_end("x" * 100, 0.1)
+def test_a_text_without_lines_is_cut_anywhere(tmp_path):
+    (tmp_path / "text.txt").write_text("x" * 100)
+    first, second = cut_end(open_part(tmp_path / "text.txt"), 0.1)
     assert (len(first), len(second)) == (90, 10)
 
 

@@ -17,7 +17,7 @@ TEXT = "abab cdcd é abba\n" * 40
 
 @pytest.fixture(scope="module")
 def windows():
-    return read_windows(TEXT, text_tokenizer("byte", "", 0), 16, "causal", name="train", whole=True)
+    return read_windows([TEXT], text_tokenizer("byte", [], 0), 16, "causal", name="train", whole=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_loss_is_that_of_every_token_whatever_the_batches(windows, model, mo
         for row in range(len(windows)):
             start, end = windows.offsets[row : row + 2]
             ids = torch.from_numpy(windows.token_ids[start:end].astype(np.int64))[None]
-            labels = torch.from_numpy(windows.labels[row][: end - start])
+            labels = torch.from_numpy(windows.labels[row][: end - start].astype(np.int64))
             expected.append(torch.nn.functional.cross_entropy(model(ids).logits[0], labels, reduction="sum").item())
     np.testing.assert_allclose(losses.sums, expected, rtol=1e-5)
     assert losses.counts.sum() == len(TEXT.encode()) - 1
@@ -52,7 +52,7 @@ def test_a_memory_is_carried_from_window_to_window_where_the_paper_does(windows,
     with torch.no_grad():
         model.bert.embeddings.position_embeddings.weight.zero_()
         ids = torch.from_numpy(windows.token_ids.astype(np.int64))[None]
-        labels = torch.from_numpy(windows.labels[windows.labels != HIDDEN])
+        labels = torch.from_numpy(windows.labels[windows.labels != HIDDEN].astype(np.int64))
         whole = torch.nn.functional.cross_entropy(model.eval()(ids).logits[0], labels).item()
     monkeypatch.setattr("distill.evaluation.text_metrics.PARTS", 1)
     assert token_losses(model, windows, device="cpu").loss == pytest.approx(whole, rel=1e-4)

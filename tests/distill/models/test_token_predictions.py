@@ -105,8 +105,8 @@ def losses_and_gradient(models, inputs, labels, losses, few):
 
 @pytest.fixture(scope="module")
 def windows():
-    tokenizer = text_tokenizer("wordpiece", TEXT, 60)
-    return read_windows(TEXT, tokenizer, 16, "masked", name="train", whole=True), len(tokenizer)
+    tokenizer = text_tokenizer("wordpiece", [TEXT], 60)
+    return read_windows([TEXT], tokenizer, 16, "masked", name="train", whole=True), len(tokenizer)
 
 
 @pytest.mark.parametrize(("losses", "at_most"), [({"hidden_states": 1.0}, 0), ({"labels": 1.0}, 3)])
