@@ -25,10 +25,10 @@ class TriedCopies(JsonObject):
     """NONE: the train texts alone, more often."""
     divergence: float | None
     """Mean over the held-out texts, from the teacher's answers to the student's: KL in nats, or squared label units;
-    None where the loss was not finite."""
+    None where it, or a loss on the way, was not finite."""
     same_answers: float | None
     """Share of the held-out texts on which both answer the same; None where answers are numbers or sets."""
-    agreement: float
+    agreement: float | None
     """The task's main metric of the teacher's answers to copies, by the labels of what they were made of."""
     seconds: float
 
@@ -42,6 +42,12 @@ class CopiesChoice(JsonObject):
     """Both as they were configured."""
     main_metric: str
     """In which agreement is given."""
+    stages: list[str]
+    """In which each was tried."""
+    texts: int
+    """What the stages read in a pass, copies included."""
+    texts_without: int
+    """The same without any copies."""
     tried: tuple[TriedCopies, ...] = ()
     is_finished: bool = False
 
@@ -78,7 +84,7 @@ def with_copies(config: Config, choice: CopiesChoice) -> Config:
     if choice.chosen:
         return replace(config, augmentation=replace(augmentation, kinds=choice.chosen))
     stages = tuple(
-        stage if stage.texts == PACKED else replace(stage, epochs=stage.epochs * (1 + choice.copies))
+        stage if stage.texts == PACKED else replace(stage, epochs=stage.epochs * choice.texts / choice.texts_without)
         for stage in config.stages
     )
     return replace(config, augmentation=replace(augmentation, copies=0), stages=stages)

@@ -18,7 +18,8 @@ WITHOUT_EFFECT = (
 )
 """Keys that change nothing that any phase computes. ``training.gradient_accumulation`` is none of them: every part of
 a batch draws its own dropout."""
-BY_CONTENT = ("data.dir", "data.unlabelled", "teacher.checkpoint", "baseline.checkpoint", "student.checkpoint")
+CHECKPOINTS = ("teacher.checkpoint", "baseline.checkpoint", "student.checkpoint", "augmentation.masked_lm")
+BY_CONTENT = ("data.dir", "data.unlabelled", *CHECKPOINTS)
 """Where the inputs of a run lie. They may be moved: checksums say whether they are the same."""
 OF_ONE_PHASE = ("baseline", "comparison")
 """Phases of which the section of the same name may change until they begin; it matters to them alone, but that a shape

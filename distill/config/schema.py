@@ -154,8 +154,8 @@ class AugmentationConfig:
     """How copies are made, in turn: replace (words by neighbours in the student's embeddings), masked_lm (words by
     predictions of a masked language model), cut (a span is left out), mix (ends like another example)."""
     choose: bool = False
-    """Try every kind first, for the steps of the softmax stages, and make copies of those alone that bring the student
-    nearer to its teacher on held-out train than none do; where no kind does, none."""
+    """Try every kind first, in the stages with softmax attention where there are any, and make copies of those alone
+    that bring the student nearer to its teacher on held-out train than none do; where no kind does, none."""
     masked_lm: str | None = None
     """masked_lm: masked language model, Hub name or folder, with the student's tokenizer, such as the teacher of
     configs/general.yaml; null: the checkpoint that the student is made of."""

@@ -165,8 +165,6 @@ def _check_augmentation(augmentation: AugmentationConfig, task: str) -> None:
     require(
         some or not augmentation.choose, "augmentation.copies", 0, "augmentation.choose tries copies; leave one out"
     )
-    named, asks = augmentation.masked_lm, "masked_lm" in augmentation.kinds
-    require(named is None or asks, "augmentation.masked_lm", named, "add masked_lm to augmentation.kinds")
     for name in augmentation.tasks:
         require_choice("augmentation.tasks", name, [other for other in TASKS if other != task])
 

@@ -49,10 +49,6 @@ class TextPart:
                 left -= len(piece)
                 yield piece
 
-    def text(self) -> str:
-        """Return all of it."""
-        return "".join(self._pieces())
-
 
 @dataclass(frozen=True)
 class TextParts:

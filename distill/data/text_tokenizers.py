@@ -98,8 +98,3 @@ def token_blocks(text: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Ite
             known = np.where(np.isin(ids, tokenizer.all_special_ids), tokenizer.unk_token_id, ids)
             yield known.astype(np.int32), len(block)
             bar.update(len(block))
-
-
-def token_ids(text: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Return the tokens of a text that comes in blocks, int32 (T,)."""
-    return np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in token_blocks(text, tokenizer))])

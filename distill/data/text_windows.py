@@ -23,6 +23,7 @@ MASKED_SHARE = 0.15
 """Of the tokens, as in BERT: four fifths of them become [MASK], a tenth another token, a tenth stay."""
 TOKENS_TOGETHER = 2**18
 """Passages are drawn, and paired, within so many tokens."""
+COUNTED_TOGETHER = 2**20
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ class TextWindows(TokenizedExamples):
     """Of its tokens, those that the vocabulary does not have."""
     masking: Masking | None = None
     """None of a causal model."""
-    number: int = 0
-    """Of the pass over the windows: each masks other tokens."""
+    pass_number: int = 0
+    """Each pass over the windows masks other tokens."""
 
     def in_pass(self, number: int) -> "TextWindows":
         """Return the windows as a pass over them, counted from 0, reads them: each with other tokens masked.
 
         RoBERTa's dynamic masking (https://arxiv.org/abs/1907.11692, §4.1).
         """
-        return replace(self, number=number)
+        return replace(self, pass_number=number)
 
     def as_read(
         self, indices: np.ndarray, input_ids: np.ndarray, lengths: np.ndarray
@@ -70,7 +71,7 @@ class TextWindows(TokenizedExamples):
             labels[:, : wanted.shape[-1]] = wanted
             return input_ids, labels
         for row, index in enumerate(indices):
-            generator = np.random.default_rng((self.masking.seed, self.number, int(self.ids[index])))
+            generator = np.random.default_rng((self.masking.seed, self.pass_number, int(self.ids[index])))
             window = input_ids[row, : lengths[row]]
             chosen = choose_masked(window, self.masking, generator)
             labels[row, chosen] = window[chosen]
@@ -81,8 +82,9 @@ class TextWindows(TokenizedExamples):
         """Return how often every token occurs in the windows, or, of a causal model, follows one: (vocabulary,)."""
         source = self.token_ids if self.masking is not None else self.labels
         counts = np.zeros(vocabulary, np.int64)
-        for start in range(0, len(source), TOKENS_TOGETHER):
-            part = source[start : start + TOKENS_TOGETHER].reshape(-1)
+        rows = max(1, COUNTED_TOGETHER // int(np.prod(source.shape[1:])))
+        for start in range(0, len(source), rows):
+            part = source[start : start + rows].reshape(-1)
             counts += np.bincount(part[part != HIDDEN], minlength=vocabulary)
         return counts
 

@@ -95,6 +95,8 @@ class StageTrainer:
             self.finish()
         finally:
             self.stepper.release()
+            # However it ends: the next stage's checkpoint is to hold nothing but its own model and optimizer.
+            self.accelerator.free_memory()
         return self.progress
 
     def resume(self) -> None:
@@ -224,7 +226,6 @@ class StageTrainer:
             self.model.load_state_dict(weights)
         if self.label_scale is not None:
             self.label_scale.restore_head(self.model)
-        self.accelerator.free_memory()  # so that the next stage's checkpoint holds only its own model and optimizer
 
     def log(self, line: Mapping[str, float]) -> None:
         """Send one line to the trackers under the stage's name."""

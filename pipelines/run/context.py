@@ -253,6 +253,7 @@ def open_run_folder(context: RunContext) -> Iterator[None]:
                 "teacher.checkpoint": config.teacher.checkpoint,
                 "baseline.checkpoint": config.baseline.checkpoint,
                 "student.checkpoint": config.student.checkpoint,
+                "augmentation.masked_lm": config.augmentation.masked_lm,
             }
             inputs = data_checksums(context.splits)
             if context.unlabelled is not None:

@@ -1,19 +1,22 @@
 """The choice of altered copies: a student reads each kind in the softmax stages, and those that help are made.
 
-What is known is written into the run folder after every kind, so that a run that is killed goes on with it. Texts
-without labels are left out of these trials.
+What is known is written into the run folder after every kind, so that a run that is killed goes on with it. Of texts
+without labels a trial reads the sample that is in memory.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from distill.config.copies_choice import NONE, CopiesChoice, TriedCopies, choice_file, read_choice, with_copies
 from distill.config.schema import PACKED, StageConfig
+from distill.data.augmentation import join
 from distill.data.batching import subset
 from distill.evaluation.metrics import HALF, compute_metrics
 from distill.evaluation.predict import logits_of
@@ -26,7 +29,7 @@ from distill.utils.errors import DivergedError, UserError
 from distill.utils.files import write_atomically
 from distill.utils.record_json import to_json
 from pipelines.run.context import DistillationSetup, RunContext, StageTexts
-from pipelines.run.stage_texts import augmented_train
+from pipelines.run.stage_texts import augmented_train, count_stage_texts
 from pipelines.run.trial import telling_stages, try_stages
 
 ASKED = 1000
@@ -43,7 +46,7 @@ def choose_copies(context: RunContext, setup: DistillationSetup) -> tuple[RunCon
     say = context.run.accelerator.print
     choice = read_choice(context.folder.path)
     if choice is None or not choice.answers(context.config):
-        choice = new_choice(context)
+        choice = new_choice(context, setup)
     known = {each.kind for each in choice.tried}
     for kind in (NONE, *choice.candidates):
         if kind not in known:
@@ -64,11 +67,20 @@ def choose_copies(context: RunContext, setup: DistillationSetup) -> tuple[RunCon
     return replace(context, config=config), replace(setup, stages=stages)
 
 
-def new_choice(context: RunContext) -> CopiesChoice:
-    """Return the choice that the configuration asks for, with nothing tried."""
-    settings = context.config.augmentation
+def new_choice(context: RunContext, setup: DistillationSetup) -> CopiesChoice:
+    """Return the choice that the configuration asks for, with nothing tried.
+
+    Raises:
+        UserError: no stage reads copies.
+    """
+    settings, stages = context.config.augmentation, stages_of_choice(setup)
     assert settings.copies is not None, "the recipe fills it in"
-    return CopiesChoice(settings.copies, list(settings.kinds), context.task.main_metric)
+    if not stages:
+        raise UserError("augmentation.choose: no stage of this run reads copies; leave it out")
+    texts = count_stage_texts(context, setup).rows
+    without = texts - settings.copies * len(setup.train)
+    names = [stage.name for stage in stages]
+    return CopiesChoice(settings.copies, list(settings.kinds), context.task.main_metric, names, texts, without)
 
 
 def keep_choice(context: RunContext, choice: CopiesChoice) -> None:
@@ -84,10 +96,10 @@ def stages_of_choice(setup: DistillationSetup) -> tuple[StageConfig, ...]:
     return tuple(stage for stage in telling_stages(setup.stages) if stage.texts != PACKED)
 
 
-def of_equal_steps(stages: Iterable[StageConfig], times: float) -> tuple[StageConfig, ...]:
-    """Return stages of as many steps where there are ``times`` fewer texts."""
-    kept = {"keep_best_epoch": False, "average_epochs": 1, "patience": None}
-    return tuple(replace(stage, epochs=stage.epochs * times, **kept) for stage in stages)  # type: ignore[arg-type]
+def of_equal_steps(stages: Iterable[StageConfig], kind: str, times: float) -> tuple[StageConfig, ...]:
+    """Return the stages of a trial, of as many steps where it reads ``times`` fewer texts than the run will."""
+    ends: dict[str, Any] = {"keep_best_epoch": False, "average_epochs": 1, "patience": None}
+    return tuple(replace(stage, name=f"{stage.name}-{kind}", epochs=stage.epochs * times, **ends) for stage in stages)
 
 
 def try_copies(context: RunContext, setup: DistillationSetup, kind: str, choice: CopiesChoice) -> TriedCopies:
@@ -95,18 +107,31 @@ def try_copies(context: RunContext, setup: DistillationSetup, kind: str, choice:
     started = perf_counter()
     copies = 0 if kind == NONE else choice.copies
     kinds = choice.candidates if kind == NONE else [kind]
-    augmentation = replace(context.config.augmentation, kinds=kinds, copies=copies)
+    augmentation = replace(context.config.augmentation, kinds=kinds, copies=copies, choose=False)
     alone = replace(context, config=replace(context.config, augmentation=augmentation))
-    texts = augmented_train(alone, setup)
-    own = len(setup.train) * (1 + choice.copies) + (0 if setup.other is None else len(setup.other))
-    stages = of_equal_steps(stages_of_choice(setup), own / len(texts.examples))
+    texts = with_sample(setup, augmented_train(alone, setup))
+    stages = of_equal_steps(stages_of_choice(setup), kind, choice.texts / len(texts.examples))
     divergence = same = None
     with suppress(DivergedError):
         folder = choice_file(context.folder.path).parent / kind
         # the main process's, lest a last digit that differs makes two runs of one
         found = try_stages(context, setup, stages, texts, folder)
         divergence, same = on_main_process(context.run.accelerator, lambda: found)
-    return TriedCopies(kind, divergence, same, agreement(context, setup, texts, copies), perf_counter() - started)
+    agrees = finite(agreement(context, setup, texts, copies))
+    return TriedCopies(kind, finite(divergence), same, agrees, perf_counter() - started)
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number, None where it is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def with_sample(setup: DistillationSetup, texts: StageTexts) -> StageTexts:
+    """Return what the stages read, and the sample of the texts without labels where there are any."""
+    own, theirs = setup.unlabelled, setup.for_teacher.unlabelled
+    if own is None or theirs is None:
+        return texts
+    return StageTexts(join([texts.examples, own]), join([texts.for_teacher, theirs]))
 
 
 def agreement(context: RunContext, setup: DistillationSetup, texts: StageTexts, copies: int) -> float:

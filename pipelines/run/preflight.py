@@ -52,12 +52,12 @@ from distill.training.optimizer import trainable, trained_part
 from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
-from distill.utils.findings import ERROR, OK, Finding, NotReadyError, print_findings
+from distill.utils.findings import ERROR, OK, WARNING, Finding, NotReadyError, print_findings
 from pipelines.run.attention_fit import first_attention, trial_stage
 from pipelines.run.banner import print_banner
 from pipelines.run.baseline import baseline_stage
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
-from pipelines.run.copies_choice import stages_of_choice
+from pipelines.run.copies_choice import new_choice, stages_of_choice
 from pipelines.run.disk import disk_by_folder
 from pipelines.run.plan import plan_lines
 from pipelines.run.publish import publish
@@ -170,14 +170,18 @@ def trials(
     stages: list[StageConfig] = []
     if asked is not None and asked.attention == FIT:
         fit = read_fit(context.folder.path)
-        known = {each.attention for each in fit.tried} if fit is not None else set()
+        known = set()
+        if fit is not None and fit.answers(replace(context.config, student=asked)):
+            known = {each.attention for each in fit.tried}
         stages += [trial_stage(name, len(setup.train)) for name in asked.fit_attentions if name not in known]
     augmentation = context.config.augmentation
     if augmentation.choose:
         choice = read_choice(context.folder.path)
-        done = {each.kind for each in choice.tried} if choice is not None else set()
+        done = set()
+        if choice is not None and choice.answers(context.config):
+            done = {each.kind for each in choice.tried}
         left = [kind for kind in (NONE, *augmentation.kinds) if kind not in done]
-        stages += [replace(stage, name=f"{kind}: {stage.name}") for kind in left for stage in stages_of_choice(setup)]
+        stages += [replace(stage, name=f"{stage.name}-{kind}") for kind in left for stage in stages_of_choice(setup)]
     return [(stage, student) for stage in stages]
 
 
@@ -216,10 +220,10 @@ def look_around(config: Config, launcher: Launcher, precision: Iterable[Finding]
 def look_at_models(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel, asked: StudentSettings
 ) -> Iterator[Finding]:
-    """Check teacher, tokenizers, student as it will be, of settings as they were ``asked`` for, memory and disk."""
+    """Check teacher, copies, tokenizers, student as it will be, of settings as ``asked`` for, memory and disk."""
     yield look_at_teacher(context, setup)
     look_at_baseline(context, setup)
-    load_asked_masked_lm(context, setup)
+    yield from look_at_copies(context, setup)
     whose = "the teacher" if setup.other_encoder is None else "student.checkpoint"
     texts = context.splits.train.texts[:TEXTS_FOR_TOKENIZERS]
     yield from check_tokenizers(setup.tokenizer, other_tokenizers(context), texts, whose)
@@ -233,7 +237,7 @@ def look_at_models(
 def look_at_language_models(
     context: RunContext, setup: DistillationSetup, student: PreTrainedModel
 ) -> Iterator[Finding]:
-    """Check the student as it will be, and memory."""
+    """Check the student as it will be, memory and disk."""
     settings = context.config.student
     yield from check_features(mechanism_of_student(settings, STUDENTS), settings)
     yield from check_stages(student, setup.stages)
@@ -266,6 +270,23 @@ def look_at_baseline(context: RunContext, setup: DistillationSetup) -> None:
             build_student(context, start, setup, quiet=True)
         except UserError as error:
             raise UserError(f"baseline.checkpoint {config.baseline.checkpoint}: {error}") from error
+
+
+def look_at_copies(context: RunContext, setup: DistillationSetup) -> Iterator[Finding]:
+    """Check what makes copies, where there are stages left that read them.
+
+    Raises:
+        UserError: a masked language model that cannot be used, or a choice that no stage reads.
+    """
+    augmentation = context.config.augmentation
+    if len(finished_stages(context, setup.stages)) == len(setup.stages):
+        return
+    load_asked_masked_lm(context, setup)
+    if augmentation.choose:
+        new_choice(context, setup)
+    if augmentation.masked_lm is not None and "masked_lm" not in augmentation.kinds:
+        line = f"augmentation.masked_lm {augmentation.masked_lm} has no effect: augmentation.kinds lack masked_lm"
+        yield Finding(WARNING, line)
 
 
 def other_tokenizers(context: RunContext) -> dict[str, PreTrainedTokenizerBase]:

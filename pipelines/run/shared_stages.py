@@ -15,6 +15,7 @@ from typing import Any
 
 from distill.config.schema import FULL, StageConfig, StudentSettings
 from distill.data.splits import data_checksums
+from distill.data.text_windows import TextWindows
 from distill.training.accelerator import autocast_dtype, on_main_process
 from distill.training.run_folder import read_result
 from distill.utils.errors import UserError
@@ -45,6 +46,8 @@ def shared_folder(context: RunContext, setup: DistillationSetup, stage: StageCon
         "teacher": teacher_fingerprint(setup.teacher, texts.for_teacher, precision),
     }
     decisive |= narrow_sizes(stages, config.student)
+    if isinstance(setup.train, TextWindows) and setup.train.masking is not None:
+        decisive["masking"] = asdict(setup.train.masking)
     if setup.other_encoder is not None:
         decisive["start"] = teacher_fingerprint(setup.start, texts.examples, precision)
     name = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]

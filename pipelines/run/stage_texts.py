@@ -21,6 +21,7 @@ from distill.data.tokenization import PROBES, tokenize
 from distill.data.unlabelled import UnlabelledTexts
 from distill.data.word_replacement import load_masked_lm
 from distill.evaluation.record_parts import UnlabelledEntry
+from distill.models.positions import find_positions
 from distill.training.accelerator import on_main_process
 from distill.utils.errors import UserError
 from distill.utils.files import read_object, remove, removed_on_error, replace_directory, write_atomically
@@ -130,9 +131,16 @@ def load_asked_masked_lm(context: RunContext, setup: DistillationSetup) -> PreTr
     }
     key = next((key for key, checkpoint in checkpoints.items() if checkpoint is not None), "teacher.checkpoint")
     model: PreTrainedModel = load_masked_lm(checkpoints[key], key, context.device)
+    who, way_out = f"{key} {checkpoints[key]}", "give another masked language model as augmentation.masked_lm"
     named = settings.masked_lm
     if named is not None and load_tokenizer(named).get_vocab() != setup.tokenizer.get_vocab():
-        raise UserError(f"{key} {named} reads other tokens than the student; give one with the student's vocabulary")
+        raise UserError(f"{who} reads other tokens than the student; {way_out}, with the student's vocabulary")
+    words: Any = model.get_input_embeddings()
+    if len(words.weight) < len(setup.tokenizer):
+        raise UserError(f"{who} has {len(words.weight):,} words for {len(setup.tokenizer):,} tokens; {way_out}")
+    positions, longest = find_positions(model), int(setup.train.lengths.max())
+    if positions is not None and positions < longest:
+        raise UserError(f"{who} reads {positions} tokens, and texts have up to {longest}; {way_out}")
     return model
 
 

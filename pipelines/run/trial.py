@@ -81,11 +81,11 @@ def try_stages(
     if is_main:
         remove(folder)
     context.run.accelerator.wait_for_everyone()
-    student = train_trial(context, setup, stages, texts, folder)
-    found = compare_with_teacher(context, setup, student)
-    if is_main:
-        remove(folder)
-    return found
+    try:
+        return compare_with_teacher(context, setup, train_trial(context, setup, stages, texts, folder))
+    finally:
+        if is_main:
+            remove(folder)
 
 
 def compare_with_teacher(
@@ -131,7 +131,9 @@ def train_trial(
         inputs = StageInputs(
             texts.examples, plan, targets.outputs, across_widths=differ_in_width(student, setup.teacher)
         )
-        StageTrainer(run, student, stage, inputs, folder / stage.name, scorer).run()
-        targets.end()
+        try:
+            StageTrainer(run, student, stage, inputs, folder / stage.name, scorer).run()
+        finally:
+            targets.end()
         before = stage
     return student

@@ -125,7 +125,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch, text, tmp_path
         nonlocal taken
         take(trainer, indices)
         taken += 1
-        read.add((trainer.stage.name, trainer.progress.epoch, trainer.stepper.examples.number))
+        read.add((trainer.stage.name, trainer.progress.epoch, trainer.stepper.examples.pass_number))
         if taken in (5, second):  # in the teacher's training, and in its second pass or in a stage
             trainer.signals.received = 15
 

@@ -25,7 +25,7 @@ TRIED = (
     TriedCopies("mix", 0.05, 0.94, 0.4, 1.0),
     TriedCopies("cut", 0.09, 0.91, 0.6, 1.0),
 )
-CHOICE = CopiesChoice(3, ["replace", "mix", "cut"], "f1", TRIED, is_finished=True)
+CHOICE = CopiesChoice(3, ["replace", "mix", "cut"], "f1", ["depth"], 500, 200, TRIED, is_finished=True)
 
 
 def keep(choice, folder):
@@ -50,7 +50,7 @@ def test_a_chosen_configuration_asks_no_more():
 def test_without_copies_the_stages_keep_their_steps():
     found = with_copies(ASKED, replace(CHOICE, tried=(TRIED[0], TRIED[3])))
     assert found.augmentation.copies == 0
-    assert [stage.epochs for stage in found.stages] == [2.0, 4]
+    assert [stage.epochs for stage in found.stages] == [1.25, 4]
 
 
 def test_a_run_that_goes_on_knows_what_it_has_chosen(tmp_path):
@@ -88,12 +88,21 @@ def test_a_torn_choice_is_named(tmp_path):
     [
         ({"copies": 0, "choose": True}, "augmentation.copies is 0"),
         ({"kinds": ["mix", "mix"], "choose": True}, "augmentation.kinds is"),
-        ({"masked_lm": "somewhere"}, "augmentation.masked_lm is 'somewhere': add masked_lm"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(given, words):
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         check_config(replace(ASKED, augmentation=AugmentationConfig(**given)), STUDENTS)
+
+
+@pytest.mark.parametrize("chosen", [["mix"], ["masked_lm", "cut"], []])
+def test_what_is_chosen_is_a_configuration_by_itself(chosen):
+    settings = AugmentationConfig(choose=True, kinds=["mix", "cut", "masked_lm"], masked_lm="somewhere")
+    tried = [TriedCopies(kind, 0.05 if kind in chosen else 0.09, None, None, 1.0) for kind in settings.kinds]
+    choice = CopiesChoice(3, settings.kinds, "f1", ["depth"], 400, 100, (TRIED[0], *tried), is_finished=True)
+    found = with_copies(replace(ASKED, augmentation=settings), choice)
+    assert set(choice.chosen) == set(chosen)
+    check_config(found, STUDENTS)
 
 
 def test_language_models_have_no_copies_to_choose():

@@ -14,7 +14,7 @@ LINES = "".join(f"line number {number} of the text\n" for number in range(200))
 
 def texts_of(place, **settings):
     splits = load_text(DataConfig(dir=str(place), **settings))
-    return [splits.text.train.text(), splits.text.held_out.text(), splits.text.validation.text()]
+    return ["".join(part) for part in (splits.text.train, splits.text.held_out, splits.text.validation)]
 
 
 def test_one_file_is_cut_in_three_behind_lines(tmp_path):

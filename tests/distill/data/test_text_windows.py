@@ -4,13 +4,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.texts import token_ids
 from transformers import AutoTokenizer
 
 from distill.config.schema import TEXT_UNITS
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_parts import open_part
-from distill.data.text_tokenizers import text_tokenizer, token_ids, unit_of
+from distill.data.text_tokenizers import text_tokenizer, unit_of
 from distill.data.text_windows import read_windows
 from distill.utils.errors import UserError
 

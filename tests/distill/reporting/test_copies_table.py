@@ -10,7 +10,7 @@ TRIED = (
     TriedCopies("mix", 0.05, 0.94, 0.42, 13.0),
     TriedCopies("cut", 0.09, 0.91, 0.63, 13.0),
 )
-CHOICE = CopiesChoice(3, ["mix", "cut"], "accuracy", TRIED, is_finished=True)
+CHOICE = CopiesChoice(3, ["mix", "cut"], "accuracy", ["depth", "depth_logits"], 400, 100, TRIED, is_finished=True)
 
 
 def test_every_kind_has_a_row_and_what_is_taken_a_mark():
@@ -21,6 +21,7 @@ def test_every_kind_has_a_row_and_what_is_taken_a_mark():
         ("cut", "0.0900", "91.0 %", "63.0 %"),
     ]
     assert "taken: best first: mix" in table.notes
+    assert "in stages like depth and depth_logits," in table.notes[0]
 
 
 def test_where_no_kind_helps_the_table_says_so():
@@ -29,6 +30,8 @@ def test_where_no_kind_helps_the_table_says_so():
 
 
 def test_what_there_is_not_has_no_figure():
-    table = copies_cells(replace(CHOICE, tried=(replace(TRIED[0], divergence=None, same_answers=None),)))
-    assert table.rows[0][1:3] == ("n/a", "n/a")
+    table = copies_cells(
+        replace(CHOICE, tried=(replace(TRIED[0], divergence=None, same_answers=None, agreement=None),))
+    )
+    assert table.rows[0][1:4] == ("n/a", "n/a", "n/a")
     assert copies_cells(None).rows == ()

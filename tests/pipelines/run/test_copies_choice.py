@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 
@@ -9,13 +10,17 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from distill.config.copies_choice import choice_file, read_choice
 from distill.config.parsing import load_config as read_config
+from distill.training.loop import StageTrainer
+from distill.utils.interrupts import Interrupted
 from pipelines.run import copies_choice, phases
 from pipelines.run.api import UserError, distill, load_config
 from pipelines.run.preflight import check_run
+from pipelines.run.stage_texts import count_stage_texts
 from students import StudentForSequenceClassification
 
 KINDS = ["replace", "cut", "mix"]
@@ -107,8 +112,8 @@ def test_all_kinds_are_read_for_as_many_steps(asked, tmp_path, monkeypatch):
         distill(asked(tmp_path / "run"))
     rows = notes["none"][0]
     assert [notes[kind][0] for kind in KINDS] == [3 * rows] * 3
-    assert len({str(note[1]) for note in notes.values()}) == 1
-    for note in notes.values():
+    for kind, note in notes.items():
+        assert note[1] == [f"layers-{kind}", f"logits-{kind}"]
         assert note[2] == pytest.approx(notes["none"][2])
     saved = read_config(tmp_path / "run" / "config.yaml").augmentation
     assert (saved.copies, saved.kinds, saved.choose) == (2, ["mix", "replace"], False)
@@ -171,11 +176,79 @@ def test_losses_that_are_not_finite_take_no_kind(asked, tmp_path, monkeypatch):
         distill(asked(tmp_path / "run"))
 
 
+def test_what_is_no_number_is_none(asked, tmp_path, monkeypatch):
+    trial = pretended({"none": float("nan"), "replace": float("inf"), "cut": 0.5, "mix": float("nan")})
+    monkeypatch.setattr(copies_choice, "try_stages", trial)
+    monkeypatch.setattr(phases, "run_stages", ends)
+    with pytest.raises(KilledError):
+        distill(asked(tmp_path / "run"))
+    found = read_choice(tmp_path / "run")
+    assert [each.divergence for each in found.tried] == [None, None, 0.5, None]
+    assert found.chosen == ["cut"]
+
+
+def test_a_run_goes_on_as_if_a_trial_that_diverged_had_never_been(asked, tmp_path, monkeypatch):
+    kinds = {"augmentation.kinds": ["cut"], "training.checkpoint_every": 2}
+    take, steps, stop_at = StageTrainer.train_step, [], [None]
+
+    def spoiled(trainer, indices):
+        if trainer.stage.name.endswith("-cut"):
+            raise copies_choice.DivergedError("the loss is not finite")
+        steps.append(trainer.stage.name)
+        if len(steps) == stop_at[0]:
+            trainer.signals.received = 15
+        take(trainer, indices)
+
+    monkeypatch.setattr(StageTrainer, "train_step", spoiled)
+    distill(asked(tmp_path / "whole", **kinds))
+    first = next(place for place, name in enumerate(steps) if not name.endswith("-none"))
+    steps.clear()
+    stop_at[0] = first + 5
+    with pytest.raises(Interrupted):
+        distill(asked(tmp_path / "stopped", **kinds))
+    kept = choice_file(tmp_path / "stopped").parent
+    assert not [path for path in kept.iterdir() if path.is_dir()], "what a trial left is gone"
+    stop_at[0] = None
+    distill(asked(tmp_path / "stopped", **kinds))
+    weights = [(tmp_path / each / "student" / "model.safetensors").read_bytes() for each in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_texts_without_labels_count_as_steps_too(asked, tmp_path, monkeypatch):
+    (tmp_path / "more.txt").write_text("".join(f"a film of {number} reels\n" for number in range(500)))
+    notes, seen = {}, {}
+    trial = pretended(dict.fromkeys(["none", *KINDS], 0.5), notes)
+    monkeypatch.setattr(copies_choice, "try_stages", trial)
+
+    def ended(context, setup):
+        rows = count_stage_texts(context, setup).rows
+        seen.update(rows=rows, read=[rows * stage.epochs for stage in setup.stages])
+        raise KilledError
+
+    monkeypatch.setattr(phases, "run_stages", ended)
+    config = asked(tmp_path / "run", **{"data.unlabelled": str(tmp_path / "more.txt")})
+    with pytest.raises(KilledError):
+        distill(config)
+    own = seen["rows"] - 500
+    assert notes["none"][0] == own + 500
+    assert notes["mix"][0] == 3 * own + 500
+    planned = [(3 * own + 500) * stage.epochs for stage in config.stages]
+    assert seen["read"] == pytest.approx(planned)
+    assert notes["none"][2] == pytest.approx(planned)
+
+
+def test_a_choice_that_no_stage_reads_is_refused(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies_choice, "stages_of_choice", lambda setup: ())
+    with pytest.raises(UserError, match=r"augmentation\.choose: no stage of this run reads copies; leave it out"):
+        distill(asked(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_plan_has_the_trials(asked, tmp_path, capsys):
     assert check_run(asked(tmp_path / "run")) == 0
     said = capsys.readouterr().out
-    assert "none: " in said
-    assert "mix: " in said
+    assert "layers-none" in said
+    assert "logits-mix" in said
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +258,9 @@ def head(finished, tmp_path_factory):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "own")
     tokenizer.save_pretrained(folder / "own")
+    for name, change in {"short": {"max_position_embeddings": 8}, "small": {"vocab_size": 20}}.items():
+        BertForMaskedLM(BertConfig(**{"vocab_size": len(tokenizer)} | sizes | change)).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     other = tokenizer.train_new_from_iterator(["quite other words than those"], 60)
     BertForMaskedLM(BertConfig(vocab_size=len(other), **sizes)).save_pretrained(folder / "other")
     other.save_pretrained(folder / "other")
@@ -198,7 +274,13 @@ def test_a_masked_language_model_of_another_folder_makes_copies(asked, head, tmp
 
 
 @pytest.mark.parametrize(
-    ("named", "reason"), [("other", "reads other tokens than the student"), ("absent", r"augmentation\.masked_lm")]
+    ("named", "reason"),
+    [
+        ("other", "reads other tokens than the student"),
+        ("absent", r"augmentation\.masked_lm"),
+        ("short", "reads 8 tokens, and texts have up to"),
+        ("small", "has 20 words for"),
+    ],
 )
 def test_a_masked_language_model_that_does_not_fit_is_refused_before_training(
     asked, head, tmp_path, capsys, named, reason
@@ -208,3 +290,22 @@ def test_a_masked_language_model_that_does_not_fit_is_refused_before_training(
     with pytest.raises(UserError, match=reason):
         distill(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_other_weights_of_that_model_are_noticed(asked, head, tmp_path, monkeypatch):
+    named = tmp_path / "head"
+    shutil.copytree(head / "own", named)
+    own = {"augmentation.kinds": ["masked_lm"], "augmentation.copies": 1, "augmentation.choose": False}
+    config = asked(tmp_path / "run", **own, **{"augmentation.masked_lm": str(named)})
+    monkeypatch.setattr(phases, "run_stages", ends)
+    with pytest.raises(KilledError):
+        distill(config)
+    weights = load_file(named / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, named / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"augmentation\.masked_lm: no longer what run folder"):
+        distill(config)
+
+
+def test_a_model_that_makes_no_copies_is_said_to_have_no_effect(asked, head, tmp_path, capsys):
+    assert check_run(asked(tmp_path / "run", **{"augmentation.masked_lm": str(head / "own")})) == 0
+    assert "has no effect: augmentation.kinds lack masked_lm" in capsys.readouterr().out
