@@ -14,6 +14,8 @@ import pytest
 from helpers.closeness import TRAINED, assert_close
 from helpers.first_step import first_step
 
+from distill.config.copies_choice import read_choice
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,24 @@ def test_only_one_process_writes(shared_run: Path) -> None:
         "report.html",
         "predictions.parquet",
     }
+
+
+def test_copies_are_chosen_alike_by_one_process_and_by_two(tiny, without_chance, tmp_path: Path) -> None:
+    found = []
+    for name, launcher in (("one", None), ("two", 2)):
+        more = ("--augmentation.choose", "true", "--augmentation.copies", "1", "--augmentation.kinds", "[mix, cut]")
+        given = ("--config", str(without_chance.config), "--baseline.epochs", "0", *more)
+        done = tiny.run(tmp_path / name, *given, launcher=launcher) if launcher else tiny.run(tmp_path / name, *given)
+        assert done.returncode == 0, done.stderr
+        found.append(read_choice(tmp_path / name))
+    one, two = found
+    assert one is not None
+    assert two is not None
+    for left, right in zip(one.tried, two.tried, strict=True):
+        assert left.kind == right.kind
+        assert left.divergence == pytest.approx(right.divergence, rel=1e-3)
+        assert left.agreement == right.agreement
+    assert one.chosen == two.chosen
 
 
 def test_a_mistake_ends_all_processes_and_is_told_once(tiny, tmp_path: Path) -> None:
