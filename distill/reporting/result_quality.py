@@ -68,6 +68,8 @@ def mechanisms(records: Records) -> list[str]:
         ]
         for student in sorted(students, key=lambda student: -mean(known(share.value) for share in shares[student]))
     ]
+    timed_alone = sorted(set(costs) - set(students))
+    rows += [[f"`{student}`", *["-"] * (len(tasks) + 1), *costs[student]] for student in timed_alone]
     heads = ["student", *(f"{TASK_NAMES[task]} kept, % [95 %]" for task in tasks), "miniature"]
     speeds = ["times as fast at 128", "at 512", "at 2048", "at 4096", "alone at 8192", "time ~N^", "memory ~N^"]
     return markdown_table([*heads, *speeds], rows)
@@ -90,9 +92,11 @@ def _miniature(records: Records) -> dict[str, str]:
 def _costs(records: Records) -> dict[str, list[str]]:
     """Return speedups of a whole student and of the mechanism alone, and the newest exponents of its growth."""
     cells, newest = dict[str, list[str]](), dict[str, dict[str, Any]]()
-    for name in ("all", "features", "performer"):
+    for name in ("two_more", "all", "features", "performer"):
         newest |= {row["attention"]: row for row in records.json(f"mechanism_costs/{name}")["rows"]}
-    for row in records.json("mechanism_costs/all")["rows"]:
+    measured = records.json("mechanism_costs/all")["rows"], records.json("mechanism_costs/two_more")["rows"]
+    first = {row["attention"]: row for rows in reversed(measured) for row in rows}
+    for row in first.values():
         alone = next((point["speedup"] for point in row["core"] or [] if point["length"] == 8192), None)
         exponents = [newest[row["attention"]][f"{what}_exponent"] for what in ("time", "memory")]
         numbers = [(alone, 1), *((exponent, 2) for exponent in exponents)]
