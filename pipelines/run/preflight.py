@@ -173,7 +173,8 @@ def trials(
         known = set()
         if fit is not None and fit.answers(replace(context.config, student=asked)):
             known = {each.attention for each in fit.tried}
-        stages += [trial_stage(name, len(setup.train)) for name in asked.fit_attentions if name not in known]
+        rows = count_stage_texts(context, setup).rows  # as the plan counts, copies too, so that the steps are right
+        stages += [trial_stage(name, rows) for name in asked.fit_attentions if name not in known]
     augmentation = context.config.augmentation
     if augmentation.choose:
         choice = read_choice(context.folder.path)

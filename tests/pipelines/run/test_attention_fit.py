@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from contextlib import redirect_stdout
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from distill.config.attention_fit import fit_file, read_fit
 from distill.config.parsing import load_config as read_config
 from pipelines.run import attention_fit, phases
 from pipelines.run.api import UserError, distill, load_config
+from pipelines.run.attention_fit import STEPS
 from pipelines.run.preflight import check_run
 from students import StudentForSequenceClassification
 
@@ -137,11 +139,13 @@ def test_a_mechanism_that_diverges_is_left_out_and_none_at_all_is_an_error(asked
 
 
 def test_a_teacher_alone_may_be_trained_with_the_same_configuration(asked, tmp_path, capsys):
-    config = asked(tmp_path / "run", **{"student.fit_attentions": ["performer", "linear"]})
+    config = asked(tmp_path / "run", **{"student.fit_attentions": ["performer", "linear"], "augmentation.copies": 3})
     assert check_run(config, teacher_alone=True) == 0
     assert check_run(config) == 0
     said = capsys.readouterr()
-    assert "fit-performer" in said.out  # the plan has the short runs
+    planned = re.search(r"fit-performer +(\d+)", said.out)
+    assert planned, "the plan has the short runs"
+    assert STEPS <= int(planned[1]) <= STEPS + 10
     assert "no effect" not in said.out + said.err  # performer has features, whichever is taken
 
 
