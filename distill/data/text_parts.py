@@ -25,7 +25,7 @@ class TextPart:
         return self.end - self.start
 
     def __iter__(self) -> Iterator[str]:
-        """Yield blocks of whole lines, of at least `CHARACTERS_PER_READ`; a longer line is one block."""
+        """Yield blocks of whole lines, of about `CHARACTERS_PER_READ`; a longer line is one block."""
         pieces: list[str] = []
         size = 0
         for piece in self._pieces():

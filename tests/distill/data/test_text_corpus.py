@@ -47,6 +47,21 @@ def test_a_text_without_lines_is_cut_anywhere(tmp_path):
     assert (len(first), len(second)) == (90, 10)
 
 
+def test_a_long_text_is_looked_at_as_a_short_one_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.data.text_parts.CHARACTERS_PER_READ", 10)
+    file = tmp_path / "text.txt"
+    file.write_text("x" * 80 + "\n" + "y" * 19)
+    first, second = cut_end(open_part(file), 0.35)  # the line ends 16 characters behind the place
+    assert (len(first), len(second)) == (81, 19)
+    first, second = cut_end(open_part(file), 0.5)  # and here 31, more than half of what is cut off
+    assert (len(first), len(second)) == (50, 50)
+    file.write_text("words\n" + " " * 100)
+    assert len(open_part(file)) == 106
+    file.write_bytes(b"words" * 10 + b"\0")
+    with pytest.raises(UserError, match="a NUL character, the 51th"):
+        open_part(file)
+
+
 def test_other_encodings_are_read(tmp_path):
     file = tmp_path / "text.txt"
     file.write_text(LINES.replace("line", "Zeile Übung"), encoding="utf-16")

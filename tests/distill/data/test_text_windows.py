@@ -1,6 +1,7 @@
 """Tokenizers and windows of a text: nothing is lost, and every label is the token that it should be."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_parts import open_part
 from distill.data.text_tokenizers import text_tokenizer, unit_of
-from distill.data.text_windows import read_windows
+from distill.data.text_windows import read_windows, stretches
 from distill.utils.errors import UserError
 
 TEXT = "The cat sat on the mat .\n\n Ünïcödé 한국어, 3 times!\n" * 30
@@ -85,7 +86,10 @@ def in_blocks(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     monkeypatch.setattr("distill.data.text_parts.CHARACTERS_PER_READ", 40)
     part = open_part(tmp_path / "text.txt")
-    assert len(list(part)) > 10
+    blocks = list(part)
+    assert len(blocks) > 10
+    assert all(block.endswith("\n") for block in blocks[:-1])
+    assert len(TEXT) / len(blocks) > 30
     return part
 
 
@@ -122,6 +126,30 @@ def read_all(windows):
     """Return what a model reads of all windows, which tokens it has to predict, and where there are any."""
     inputs, labels = collate(windows, np.arange(len(windows)))
     return inputs["input_ids"].numpy(), labels.numpy(), inputs["attention_mask"].bool().numpy()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more", "found"),
+    [
+        (6, 0, [[0, 1, 2], [3, 4, 5]]),
+        (7, 0, [[0, 1, 2], [3, 4, 5], [6]]),
+        (7, 1, [[0, 1, 2, 3], [3, 4, 5, 6]]),
+        (8, 1, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7]]),
+        (1, 1, []),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 2, 5, 100])
+def test_stretches_are_the_same_whatever_the_blocks(tokens, more, found, block):
+    text = np.arange(tokens)
+    blocks = [text[start : start + block] for start in range(0, tokens, block)]
+    assert [part.tolist() for part in stretches(blocks, 3, more)] == found
+
+
+def test_every_token_of_the_vocabulary_is_counted(monkeypatch):
+    monkeypatch.setattr("distill.data.text_windows.COUNTED_TOGETHER", 5)
+    windows, _, _ = windows_of("causal", whole=True)
+    labels = np.array([[0, 3, HIDDEN], [3, 0, 0], [2, HIDDEN, HIDDEN]])
+    assert replace(windows, labels=labels).count_tokens(4).tolist() == [3, 0, 1, 2]
 
 
 def test_causal_windows_predict_every_token_but_the_first_once():
