@@ -70,7 +70,9 @@ def test_bits_are_those_of_characters_not_of_bytes():
     assert metrics["bits_per_character"] == pytest.approx(2 / math.log(2) / 0.5)
 
 
-def test_the_unigram_loss_is_that_of_the_frequencies_each_counted_once_more(windows):
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_the_unigram_loss_is_that_of_the_frequencies_each_counted_once_more(windows, rows, monkeypatch):
+    monkeypatch.setattr("distill.evaluation.text_metrics.ROWS_AT_ONCE", rows)
     labels = windows.labels[windows.labels != HIDDEN]
     counts = np.bincount(labels, minlength=261)
     expected = -sum(count / len(labels) * math.log((count + 1) / (len(labels) + 261)) for count in counts)

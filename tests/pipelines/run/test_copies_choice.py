@@ -6,6 +6,7 @@ import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +18,7 @@ from distill.config.copies_choice import choice_file, read_choice
 from distill.config.parsing import load_config as read_config
 from distill.training.loop import StageTrainer
 from distill.utils.interrupts import Interrupted
-from pipelines.run import copies_choice, phases
+from pipelines.run import copies_choice, phases, stage_texts
 from pipelines.run.api import UserError, distill, load_config
 from pipelines.run.preflight import check_run
 from pipelines.run.stage_texts import count_stage_texts
@@ -212,6 +213,42 @@ def test_a_run_goes_on_as_if_a_trial_that_diverged_had_never_been(asked, tmp_pat
     distill(asked(tmp_path / "stopped", **kinds))
     weights = [(tmp_path / each / "student" / "model.safetensors").read_bytes() for each in ("whole", "stopped")]
     assert weights[0] == weights[1]
+
+
+def test_the_teacher_is_asked_about_copies_of_the_texts_whose_labels_count(asked, tmp_path, monkeypatch):
+    texts, labels, real = {}, {}, copies_choice.logits_of
+
+    def noted(run, model, examples):
+        kind = ["none", *KINDS][len(texts)]
+        texts[kind] = np.split(examples.token_ids, examples.offsets[1:-1])
+        return real(run, model, examples)
+
+    def scored(task, logits, wanted, threshold):
+        labels[len(labels)] = wanted
+        return {task.main_metric: 0.5}
+
+    monkeypatch.setattr(copies_choice, "logits_of", noted)
+    monkeypatch.setattr(copies_choice, "compute_metrics", scored)
+    monkeypatch.setattr(copies_choice, "try_stages", pretended(dict.fromkeys(["none", *KINDS], 0.5)))
+    monkeypatch.setattr(phases, "run_stages", ends)
+    with pytest.raises(KilledError):
+        distill(asked(tmp_path / "run"))
+    for whole, replaced, cut in zip(texts["none"], texts["replace"], texts["cut"], strict=True):
+        assert len(whole) == len(replaced)
+        assert (whole == replaced).mean() >= 0.3, "most words stay"
+        assert len(cut) < len(whole)
+        assert set(cut) <= set(whole), "what is left of the same text"
+    assert all(np.array_equal(labels[0], each) for each in labels.values())
+
+
+def test_a_masked_language_model_is_read_where_it_is_asked_alone(asked, head, tmp_path, monkeypatch):
+    loads, real = [], stage_texts.load_masked_lm
+    monkeypatch.setattr(stage_texts, "load_masked_lm", lambda *how: loads.append(how) or real(*how))
+    divergences = {"none": 0.5, "masked_lm": 0.6, "cut": 0.4}
+    monkeypatch.setattr(copies_choice, "try_stages", pretended(divergences))
+    kinds = {"augmentation.kinds": ["masked_lm", "cut"], "augmentation.masked_lm": str(head / "own")}
+    distill(asked(tmp_path / "run", **kinds))
+    assert len(loads) == 2, "once to see whether it fits, once for the copies that are tried"
 
 
 def test_texts_without_labels_count_as_steps_too(asked, tmp_path, monkeypatch):
