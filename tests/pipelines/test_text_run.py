@@ -191,6 +191,19 @@ def test_mistakes_end_in_one_line_and_leave_no_folder(monkeypatch, text, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_masked_stage_is_shared_by_runs_that_mask_alike(monkeypatch, text, tmp_path, capsys):
+    softmax = json.dumps([json.loads(STAGES)[0] | {"attention": "softmax"}, json.loads(STAGES)[1]])
+    more = ["--model", "masked", "--stages", softmax, "--cache.dir", tmp_path / "cache", "--baseline.epochs", 0]
+    assert run(monkeypatch, text, tmp_path / "first", *more) == 0
+    more += ["--teacher.checkpoint", tmp_path / "first" / "teacher"]
+    for name, seed in (("second", 0), ("third", 1)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        capsys.readouterr()
+        assert run(monkeypatch, text, tmp_path / name, *more, "--data.seed", seed) == 0
+        is_taken = "layers: taken from" in capsys.readouterr().out
+        assert is_taken == (seed == 0), name
+
+
 def test_a_disk_without_room_is_said_at_the_start(monkeypatch, text, tmp_path, capsys):
     monkeypatch.setattr("distill.preflight.resources.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     assert run(monkeypatch, text, tmp_path / "run") == 2

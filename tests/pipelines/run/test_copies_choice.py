@@ -322,7 +322,7 @@ def test_a_masked_language_model_of_another_folder_makes_copies(asked, head, tmp
 def test_a_masked_language_model_that_does_not_fit_is_refused_before_training(
     asked, head, tmp_path, capsys, named, reason
 ):
-    more = {"augmentation.kinds": ["mix", "masked_lm"], "augmentation.masked_lm": str(head / named)}
+    more = {"augmentation.kinds": ["mix", "cut", "masked_lm"], "augmentation.masked_lm": str(head / named)}
     config = asked(tmp_path / "run", **more)
     with pytest.raises(UserError, match=reason):
         distill(config)
