@@ -7,8 +7,8 @@ from distill.config.schema import Config, StageConfig
 TOKENS_PER_BATCH = 8192
 SCRATCH_RATE, TUNING_RATE = 1e-3, 1e-4
 DECISIONS_RATE = 3e-4
-"""Of a student that has its teacher's embeddings and layers like its: at 1e-3 and without dropout it learns a short text
-by heart (notebooks/LOG.md)."""
+"""Of a student whose layers are like its teacher's by then: at 1e-3 and without dropout it learns a short text by
+heart (notebooks/LOG.md)."""
 FEWEST_STEPS, MOST_EPOCHS = 2000, 20
 """A language model from scratch takes so many steps, but no more passes over its text."""
 
