@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "demo": "`make demo`, and its seeds in both precisions",
     "front": "the grid of depths and kinds of attention",
     "glue": "the default recipe on five GLUE tasks",
+    "general": "raw text before any task, and fitted mechanisms, on STS-B",
     "imdb": "long reviews",
     "kernels": "core attention alone",
     "klue": "mechanisms from scratch on KLUE, and distilled",

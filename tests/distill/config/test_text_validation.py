@@ -90,6 +90,10 @@ def test_the_recipe_fits_the_text():
     assert short.teacher.epochs == 20
     assert long.teacher.epochs == 1
     assert [stage.name for stage in short.stages] == ["layers", "logits"]
+    decisions = short.stages[-1]
+    assert decisions.dropout, "a short text is learned by heart else"
+    assert decisions.keep_best_epoch
+    assert decisions.learning_rate < short.stages[0].learning_rate
     assert short.baseline.epochs == sum(stage.epochs for stage in short.stages)
     alone = choose_text_recipe(config(teacher=TeacherConfig(None, epochs=0)), 1000, from_scratch=True)
     assert alone.stages == ()
