@@ -1,10 +1,13 @@
 """The text of a language model: which files are meant, how an end is cut off, and what is refused."""
 
 import gzip
+import hashlib
 
+import numpy as np
 import pytest
 
 from distill.config.data_schema import DataConfig
+from distill.data.splits import data_checksums
 from distill.data.text_corpus import load_text
 from distill.data.text_parts import cut_end, open_part
 from distill.utils.errors import UserError
@@ -60,6 +63,16 @@ def test_a_long_text_is_looked_at_as_a_short_one_is(tmp_path, monkeypatch):
     file.write_bytes(b"words" * 10 + b"\0")
     with pytest.raises(UserError, match="a NUL character, the 51th"):
         open_part(file)
+
+
+def test_a_text_is_known_by_the_checksum_that_it_had_before_it_was_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.data.text_parts.CHARACTERS_PER_READ", 50)
+    (tmp_path / "text.txt").write_text(LINES)
+    splits = load_text(DataConfig(dir=str(tmp_path / "text.txt")))
+    train = "".join(splits.text.train)
+    one_example = np.zeros(2, np.int64).tobytes() + train.encode() + b"\0"
+    assert data_checksums(splits)["data of train"] == hashlib.sha256(one_example).hexdigest()
+    assert set(data_checksums(splits)) == {"data of train", "data of held-out train", "data of validation"}
 
 
 def test_other_encodings_are_read(tmp_path):
