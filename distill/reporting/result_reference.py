@@ -12,7 +12,7 @@ EXPERIMENTS = {
     "demo": "`make demo`, and its seeds in both precisions",
     "front": "the grid of depths and kinds of attention",
     "glue": "the default recipe on five GLUE tasks",
-    "general": "raw text before any task, and fitted mechanisms, on STS-B",
+    "general": "raw text before any task, fitted mechanisms, copies by trial",
     "imdb": "long reviews",
     "kernels": "core attention alone",
     "klue": "mechanisms from scratch on KLUE, and distilled",
