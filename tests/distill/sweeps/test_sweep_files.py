@@ -20,6 +20,7 @@ FILES = {
     "glue_deeper": ["glue_deeper"],
     "glue_deeper_sst2": ["glue_deeper", "glue_deeper_sst2"],
     "glue_exact": ["glue", "glue_exact"],
+    "glue_luna_kernel": ["glue", "glue_luna_kernel"],
     "glue_full_depth": ["glue_full_depth"],
     "glue_full_depth_copies": ["glue_full_depth_performer", "glue_full_depth_copies"],
     "glue_full_depth_performer": ["glue_full_depth_performer"],
