@@ -28,10 +28,13 @@ class TriedAttention(JsonObject):
     fidelity: list[float] | None
     """Of every student layer: share of the variance of its block's output that it explains, on held-out train; None
     where its loss was not finite."""
-    operations: list[int]
-    """Of every layer's block, on one text of the longest length."""
     seconds: float
     """Of the short run."""
+    speedup: float | None = None
+    """Of a student with this mechanism in every layer, over one with softmax, with its interval; None where it could
+    not be measured."""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class AttentionFit(JsonObject):
     candidates: list[str]
     """Both as they were configured."""
     length: int
-    """At which operations are counted, in tokens."""
+    """At which speed is measured, in tokens, of one text."""
+    device: str
+    dtype: str
     kept: list[int]
     """Layers that keep softmax attention whatever is found."""
     tried: tuple[TriedAttention, ...] = ()
@@ -52,35 +57,50 @@ class AttentionFit(JsonObject):
     """Those of ``attention_options`` that a chosen mechanism has."""
 
     def answers(self, config: Config) -> bool:
-        """Tell whether this is the fit that a configuration asks for."""
-        asked = config.student.fit_fidelity, config.student.fit_attentions
-        return config.student.attention == FIT and asked == (self.fidelity, self.candidates)
+        """Tell whether this is the fit that a configuration asks for, with speed measured in the same precision."""
+        asked = config.student.fit_fidelity, config.student.fit_attentions, config.comparison.dtype
+        return config.student.attention == FIT and asked == (self.fidelity, self.candidates, self.dtype)
 
     def best(self, layer: int) -> TriedAttention:
-        """Return the cheapest that is good enough for a layer; where none is, the best, of equals the cheapest."""
-        able = [
-            (each.operations[layer], -share, each) for each, share in self._shares(layer) if share >= self.fidelity
-        ]
-        if able:
-            return min(able, key=lambda found: found[:2])[-1]
-        best = [(share, -each.operations[layer], each) for each, share in self._shares(layer)]
-        return max(best, key=lambda found: found[:2])[-1]
+        """Return the fastest that is good enough for a layer; where none is good enough, the best.
 
-    def _shares(self, layer: int) -> list[tuple[TriedAttention, float]]:
-        """Return what was tried and could be trained, and what it explains of a layer."""
-        return [(each, each.fidelity[layer]) for each in self.tried if each.fidelity is not None]
+        Of those whose speed cannot be told from that of the fastest, the one that explains most: times differ from run
+        to run, and must not decide where they say nothing.
+        """
+        as_fast = self._as_fast(layer)
+        if as_fast:
+            return max(as_fast, key=lambda each: self._share(each, layer))
+        trained = [each for each in self.tried if each.fidelity is not None]
+        return max(trained, key=lambda each: (self._share(each, layer), each.speedup or 0.0))
+
+    def _as_fast(self, layer: int) -> list[TriedAttention]:
+        """Return the fastest that is good enough for a layer, and those whose speed cannot be told from its speed."""
+        able = self._able(layer)
+        fastest = max(able, key=lambda each: each.speedup or 0.0, default=None)
+        return [each for each in able if fastest and (each.high or 0.0) >= (fastest.low or 0.0)]
+
+    def _able(self, layer: int) -> list[TriedAttention]:
+        """Return what is good enough for a layer."""
+        return [each for each in self.tried if self._share(each, layer) >= self.fidelity]
+
+    def _share(self, tried: TriedAttention, layer: int) -> float:
+        """Return what a mechanism explains of a layer; nothing where it could not be trained."""
+        return 0.0 if tried.fidelity is None else tried.fidelity[layer]
 
     def why(self, layer: int) -> str:
         """Say why a layer gets its mechanism."""
         if layer in self.kept:
             return "softmax, as student.softmax_layers says"
-        best, shares = self.best(layer), dict((each.attention, share) for each, share in self._shares(layer))
-        share = shares[best.attention]
-        able = sum(each >= self.fidelity for each in shares.values())
+        best, able, as_fast = self.best(layer), self._able(layer), self._as_fast(layer)
+        share, reach = f"{self._share(best, layer):.3f}", f"{len(able)} that reach {self.fidelity:g}"
         if not able:
-            return f"{best.attention}, which explains most ({share:.3f}); none reaches {self.fidelity:g}"
-        only = "the only one that reaches" if able == 1 else f"the cheapest of {able} that reach"
-        return f"{best.attention}, {only} {self.fidelity:g} ({share:.3f})"
+            return f"{best.attention}, which explains most ({share}); none reaches {self.fidelity:g}"
+        if len(able) == 1:
+            return f"{best.attention}, the only one that reaches {self.fidelity:g} ({share})"
+        if len(as_fast) == 1:
+            return f"{best.attention}, the fastest of {reach} ({share})"
+        of = f"of {reach}, all about as fast" if as_fast == able else f"of the {len(as_fast)} fastest of {reach}"
+        return f"{best.attention}, which explains most ({share}) {of}"
 
 
 def fit_file(run_dir: Path | str) -> Path:

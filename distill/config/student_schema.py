@@ -19,7 +19,7 @@ class StudentSettings:
     """Mechanisms that attention fit tries."""
     fit_fidelity: float = 0.9
     """Share of the variance of a block's output that a mechanism has to explain, on held-out train, to be taken: the
-    cheapest that does, or else the one that explains most."""
+    fastest that does (of those about as fast the one that explains most), or else the one that explains most."""
     num_layers: int = 3
     """Number of layers."""
     layer_map: str | list[int] = "even"

@@ -1,21 +1,22 @@
 """The mechanisms that were tried in every attention block, as a table."""
 
 from distill.config.attention_fit import AttentionFit, TriedAttention
-from distill.reporting.formatting import MISSING, duration
+from distill.evaluation.record_parts import Interval
+from distill.reporting.formatting import MISSING, duration, speedup_interval
 from distill.reporting.tables import Table
 
 
 def fit_cells(fit: AttentionFit | None) -> Table:
-    """One row per mechanism: what of each block's output it explains, with what was taken marked, and its cost."""
+    """One row per mechanism: what of each block's output it explains, with what was taken marked, and its speed."""
     if fit is None:
         return Table("Attention per layer", ("attention",), ())
-    layers = range(len(fit.tried[0].operations))
-    headers = ("attention", *(f"layer {layer}" for layer in layers), "operations", "time")
+    layers = range(max(len(each.fidelity or ()) for each in fit.tried))
+    headers = ("attention", *(f"layer {layer}" for layer in layers), "speed", "training")
     rows = [
         (
             each.attention,
             *(_share(fit, each, layer) for layer in layers),
-            f"{sum(each.operations) / 1e6:,.1f} M",
+            MISSING if each.speedup is None else speedup_interval(Interval(each.speedup, each.low, each.high)),
             duration(each.seconds),
         )
         for each in fit.tried
@@ -23,10 +24,11 @@ def fit_cells(fit: AttentionFit | None) -> Table:
     notes = [
         "share of the variance of a block's output that the mechanism explains, each block on the teacher's own "
         f"activations, after a short run, on held-out train; *: taken; {MISSING}: its loss was not finite",
-        f"operations of all blocks on one text of {fit.length:,} tokens",
+        "speed of a student with the mechanism in every layer, times that of the same student with softmax, on one "
+        f"text of {fit.length:,} tokens, on {fit.device} in {fit.dtype}",
         *(f"layer {layer}: {fit.why(layer)}" for layer in layers),
     ]
-    title = f"Attention per layer: the cheapest that explains {fit.fidelity:g}"
+    title = f"Attention per layer: the fastest that explains {fit.fidelity:g}"
     return Table(title, headers, tuple(rows), tuple(notes))
 
 

@@ -8,8 +8,10 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
+from distill.benchmark.conditions import DTYPES, Conditions
+from distill.benchmark.latency_table import measure_speedup
+from distill.benchmark.timing import PointError
 from distill.config.attention_fit import (
     AttentionFit,
     TriedAttention,
@@ -21,6 +23,7 @@ from distill.config.recipe import epochs_of
 from distill.config.schema import FIRST_TOKEN, StageConfig
 from distill.config.student_schema import FIT
 from distill.evaluation.predict import held_out_scorer
+from distill.models.flops import model_flops
 from distill.models.linear_form import linear_form
 from distill.objectives.layer_fidelity import block_fidelity
 from distill.reporting.fit_table import fit_cells
@@ -35,7 +38,7 @@ from distill.utils.record_json import to_json
 from pipelines.run.context import DistillationSetup, RunContext
 from pipelines.run.recipe import apply_recipe
 from pipelines.run.student import build_student
-from students import ATTENTIONS, STUDENTS, StudentForSequenceClassification
+from students import STUDENTS, StudentForSequenceClassification
 from teachers.output_cache import stage_targets
 from teachers.output_plan import plan_for
 
@@ -53,7 +56,7 @@ def first_attention(context: RunContext, setup: DistillationSetup) -> RunContext
     length = context.config.data.max_length
 
     def operations(name: str) -> int:
-        return sum(operations_of(trial_student(context, setup, name).config, length))
+        return model_flops(trial_student(context, setup, name).config, length)
 
     return replace(context, config=with_attention(context.config, max(settings.fit_attentions, key=operations)))
 
@@ -73,7 +76,8 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
     for name in fit.candidates:
         if name not in known:
             say(f"fit: {name} in {len(setup.layer_map)} blocks")
-            fit = replace(fit, tried=(*fit.tried, shared(context, try_attention(context, setup, name, fit.length))))
+            tried = try_attention(context, setup, name)
+            fit = replace(fit, tried=(*fit.tried, shared(context, setup, tried, fit.length)))
             keep_fit(context, fit)
     if all(each.fidelity is None for each in fit.tried):
         raise UserError(
@@ -100,8 +104,15 @@ def new_fit(context: RunContext, setup: DistillationSetup) -> AttentionFit:
     """Return the fit that the configuration asks for, with nothing tried."""
     settings, count = context.config.student, len(setup.layer_map)
     kept = sorted({layer % count for layer in settings.softmax_layers})
-    length = context.config.data.max_length
-    return AttentionFit(settings.fit_fidelity, list(settings.fit_attentions), length, kept)
+    conditions = conditions_of(context, setup)
+    return AttentionFit(
+        settings.fit_fidelity,
+        list(settings.fit_attentions),
+        context.config.data.max_length,
+        conditions.place["device"],
+        conditions.place["dtype"],
+        kept,
+    )
 
 
 def keep_fit(context: RunContext, fit: AttentionFit) -> None:
@@ -112,9 +123,43 @@ def keep_fit(context: RunContext, fit: AttentionFit) -> None:
         write_atomically(path, json.dumps(to_json(fit), indent=1))
 
 
-def shared(context: RunContext, tried: TriedAttention) -> TriedAttention:
-    """Return what the main process has found: a share that differs by a rounding must not make two students of one."""
-    return on_main_process(context.run.accelerator, lambda: tried)
+def shared(context: RunContext, setup: DistillationSetup, tried: TriedAttention, length: int) -> TriedAttention:
+    """Return what the main process has found, with the speed that it alone measures.
+
+    A share or a time that differs between processes must not make two students of one.
+    """
+
+    def with_speed() -> TriedAttention:
+        if tried.fidelity is None:
+            return tried
+        try:
+            speedup, low, high = speed_over_softmax(context, setup, tried.attention, length)
+        except PointError as error:
+            context.run.accelerator.print(f"fit: speed of {tried.attention} at {length} tokens: {error}")
+            return tried
+        return replace(tried, speedup=speedup, low=low, high=high)
+
+    return on_main_process(context.run.accelerator, with_speed)
+
+
+def conditions_of(context: RunContext, setup: DistillationSetup) -> Conditions:
+    """Return where and how mechanisms are timed: as the finished student is."""
+    dtype = DTYPES[context.config.comparison.dtype]
+    return Conditions(context.device, dtype, setup.start.config.vocab_size)
+
+
+def speed_over_softmax(
+    context: RunContext, setup: DistillationSetup, name: str, length: int
+) -> tuple[float, float, float]:
+    """Return how many times as fast as with softmax a student with a mechanism in every layer is, and its interval.
+
+    Raises:
+        PointError: it runs out of memory, or takes far longer than ``comparison.seconds_per_point``.
+    """
+    student, softmax = (trial_student(context, setup, each).eval() for each in (name, "softmax"))
+    seconds = context.config.comparison.seconds_per_point
+    with linear_form(student):
+        return measure_speedup(softmax, student, conditions_of(context, setup), length, seconds)
 
 
 def trial_student(context: RunContext, setup: DistillationSetup, name: str) -> StudentForSequenceClassification:
@@ -139,7 +184,7 @@ def trial_stage(name: str, rows: int) -> StageConfig:
     )
 
 
-def try_attention(context: RunContext, setup: DistillationSetup, name: str, length: int) -> TriedAttention:
+def try_attention(context: RunContext, setup: DistillationSetup, name: str) -> TriedAttention:
     """Train a mechanism in every block for a short time, each on what that block of the encoder reads, and measure.
 
     A short run that was interrupted starts anew: it is deterministic, and short.
@@ -169,16 +214,7 @@ def try_attention(context: RunContext, setup: DistillationSetup, name: str, leng
     targets.end()
     if run.accelerator.is_main_process:
         remove(folder)
-    operations = operations_of(student.config, length)
     shares = (
         None if fidelity is None or not all(map(math.isfinite, fidelity)) else [round(each, 4) for each in fidelity]
     )
-    return TriedAttention(name, shares, operations, round(perf_counter() - started, 1))
-
-
-def operations_of(config: Any, length: int) -> list[int]:
-    """Return the operations of every attention block on one text; the last one computes the first token alone."""
-    *lower, last = range(config.num_hidden_layers)
-    mechanism = ATTENTIONS[config.attention_of_layer(last)]
-    below = [ATTENTIONS[config.attention_of_layer(layer)].flops(config.of_layer(layer), length) for layer in lower]
-    return [*below, mechanism.first_flops(config.of_layer(last), length)]
+    return TriedAttention(name, shares, round(perf_counter() - started, 1))

@@ -21,17 +21,19 @@ from students import ATTENTIONS, STUDENTS
 
 ASKED = Config("sst2", student=StudentSettings(attention="fit", fit_attentions=["linear", "abc", "taylor"]))
 TRIED = (
-    TriedAttention("linear", [0.95, 0.5, 0.2], [10, 10, 5], 1.0),
-    TriedAttention("abc", [0.97, 0.92, 0.6], [30, 30, 9], 1.0),
-    TriedAttention("taylor", [0.99, 0.91, 0.6], [20, 20, 7], 1.0),
+    TriedAttention("linear", [0.95, 0.5, 0.2], 1.0, 2.0, 1.9, 2.1),
+    TriedAttention("abc", [0.97, 0.92, 0.6], 1.0, 1.2, 1.1, 1.3),
+    TriedAttention("taylor", [0.99, 0.91, 0.6], 1.0, 1.5, 1.4, 1.6),
 )
-FIT = AttentionFit(0.9, ["linear", "abc", "taylor"], 128, [], TRIED, ["linear", "taylor", "taylor"])
+FIT = AttentionFit(
+    0.9, ["linear", "abc", "taylor"], 128, "cpu", "float32", [], TRIED, chosen=["linear", "taylor", "taylor"]
+)
 
 
-def test_the_cheapest_that_is_good_enough_is_taken_or_else_the_best():
+def test_the_fastest_that_is_good_enough_is_taken_or_else_the_best():
     assert [FIT.best(layer).attention for layer in (0, 1, 2)] == ["linear", "taylor", "taylor"]
-    assert FIT.why(0) == "linear, the cheapest of 3 that reach 0.9 (0.950)"
-    assert FIT.why(1) == "taylor, the cheapest of 2 that reach 0.9 (0.910)"
+    assert FIT.why(0) == "linear, the fastest of 3 that reach 0.9 (0.950)"
+    assert FIT.why(1) == "taylor, the fastest of 2 that reach 0.9 (0.910)"
     assert FIT.why(2) == "taylor, which explains most (0.600); none reaches 0.9"
     strict = replace(FIT, fidelity=0.915)
     assert strict.best(1).attention == "abc"
@@ -39,16 +41,41 @@ def test_the_cheapest_that_is_good_enough_is_taken_or_else_the_best():
     assert replace(FIT, kept=[2]).why(2) == "softmax, as student.softmax_layers says"
 
 
+def test_times_that_cannot_be_told_from_each_other_do_not_decide():
+    close = (TRIED[0], replace(TRIED[1], speedup=1.4, high=1.45), TRIED[2])
+    fit = replace(FIT, tried=close)
+    assert fit.best(1).attention == "abc"
+    assert fit.why(1) == "abc, which explains most (0.920) of 2 that reach 0.9, all about as fast"
+    slow = TriedAttention("performer", [0.9, 0.99, 0.9], 1.0, 0.5, 0.4, 0.6)
+    fit = replace(FIT, tried=(*close, slow))
+    assert fit.best(1).attention == "abc"
+    assert fit.why(1) == "abc, which explains most (0.920) of the 2 fastest of 3 that reach 0.9"
+
+
 def test_what_could_not_be_trained_is_never_taken():
     tried = (replace(TRIED[0], fidelity=None), *TRIED[1:])
     broken = replace(FIT, tried=tried)
     assert [broken.best(layer).attention for layer in (0, 1, 2)] == ["taylor", "taylor", "taylor"]
-    assert broken.why(0) == "taylor, the cheapest of 2 that reach 0.9 (0.990)"
+    assert broken.why(0) == "taylor, the fastest of 2 that reach 0.9 (0.990)"
 
 
-def test_of_equals_the_better_one_is_taken():
-    tried = (replace(TRIED[0], fidelity=[0.95]), TriedAttention("t2r", [0.96], [10], 1.0))
-    assert replace(FIT, tried=tried).best(0).attention == "t2r"
+def test_what_could_not_be_timed_is_taken_where_nothing_else_is_good_enough():
+    untimed = replace(TRIED[0], speedup=None, low=None, high=None)
+    assert replace(FIT, tried=(untimed, *TRIED[1:])).best(0).attention == "taylor"
+    assert replace(FIT, tried=(untimed, *TRIED[1:]), fidelity=0.995).best(0).attention == "taylor"
+    alone = replace(FIT, tried=(untimed, replace(TRIED[1], fidelity=[0.5, 0.5, 0.5])))
+    assert alone.best(0).attention == "linear"
+
+
+def test_of_those_that_explain_as_much_the_faster_one_is_taken():
+    strict = replace(FIT, fidelity=0.95)
+    assert strict.best(2).attention == "taylor"
+
+
+def test_a_fit_in_another_precision_is_not_the_one_that_is_asked_for():
+    assert FIT.answers(ASKED)
+    other = replace(ASKED, comparison=replace(ASKED.comparison, dtype="bfloat16"))
+    assert not FIT.answers(other)
 
 
 @pytest.mark.parametrize(
