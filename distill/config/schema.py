@@ -143,6 +143,11 @@ class StageConfig:
     width: str | None = None
     """full: as wide as the model that the student is made of, out of which the narrower student is then taken."""
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether a loss reads what the model predicts."""
+        return not {"logits", "labels"}.isdisjoint(self.losses)
+
 
 @dataclass(frozen=True)
 class AugmentationConfig:

@@ -226,8 +226,12 @@ def between_special_tokens(
 def choose_masked(window: np.ndarray, masking: Masking, generator: np.random.Generator) -> np.ndarray:
     """Return which places of a window are to be predicted: `MASKED_SHARE` of them, one at least."""
     places = np.flatnonzero(~np.isin(window, masking.special_tokens))
-    count = min(len(places), max(1, round(MASKED_SHARE * len(places))))
-    return generator.choice(places, count, replace=False)
+    return generator.choice(places, min(len(places), masked_count(len(places))), replace=False)
+
+
+def masked_count(tokens: int) -> int:
+    """Return how many of so many tokens are masked."""
+    return max(1, round(MASKED_SHARE * tokens))
 
 
 def hidden_tokens(tokens: np.ndarray, masking: Masking, generator: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from distill.data.batching import TokenizedExamples, collate, sorted_batches
+from distill.data.labels import HIDDEN
+from distill.data.token_predictions import labels_at, places_to_predict, predicting
 from distill.utils.errors import UserError, loading_problem
 from distill.utils.progress import progress_bar
 
@@ -144,8 +146,11 @@ def predict_words(
         inputs, _ = collate(masked, indices, device)
         if getattr(model.config, "type_vocab_size", 0) <= 1:
             del inputs["token_type_ids"]
-        logits = model(**inputs).logits[..., : len(words)]
-        logits = logits[inputs["attention_mask"].bool()][torch.from_numpy(chosen[rows]).to(device)]
+        wanted = torch.full_like(inputs["input_ids"], HIDDEN)
+        wanted[inputs["attention_mask"].bool()] = torch.from_numpy(np.where(chosen[rows], 0, HIDDEN)).to(device)
+        places = places_to_predict(wanted, reads_logits=True)
+        with predicting(model, places):
+            logits = model(**inputs).logits[..., : len(words)][labels_at(wanted, places) != HIDDEN]
         likeliest = logits.masked_fill(forbidden, -torch.inf).topk(int(rank.max()) + 1).indices.cpu().numpy()
         rows = rows[chosen[rows]]
         token_ids[rows] = likeliest[np.arange(len(rows)), rank[rows]]

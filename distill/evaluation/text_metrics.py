@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_windows import TextWindows
+from distill.data.token_predictions import labels_at, places_to_predict, predicting
 from distill.models.inputs import accepted_inputs
-from distill.models.token_predictions import labels_at, places_to_predict, predicting
 
 LOGITS_AT_ONCE = 2**24
 """Numbers that a batch of logits has at most: 64 MB in fp32."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from distill.data.token_predictions import PLACES, predicting
 from distill.models.inputs import accepted_inputs
 from distill.models.positions import find_positions
 from distill.models.summaries import SUMMARY, read_summaries
-from distill.models.token_predictions import PLACES, predicting
 from distill.models.windowed_bert import ReadsWindows, cut, pad_of
 from students.families import encoder_layers, layer_part
 

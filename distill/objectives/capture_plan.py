@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill.config.schema import FIRST_TOKEN, RELATIONS, StageConfig
+from distill.data.token_predictions import PLACES, predicting
 from distill.models.hooks import Captured, capture, encoder_layers
 from distill.models.inputs import accepted_inputs
 from distill.models.summaries import SUMMARY
-from distill.models.token_predictions import PLACES, predicting
 from distill.objectives.linear_maps import LinearMap
 from distill.objectives.summary_maps import SummaryMap
 from distill.utils.errors import UserError

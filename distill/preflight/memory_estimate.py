@@ -5,7 +5,7 @@ precision, else 4); Adam keeps two numbers for each trained parameter.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,14 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from distill.data.token_predictions import predicting
 from distill.models.inputs import accepted_inputs
-from distill.models.token_predictions import predicting
 from distill.training.launcher import Sharding
 
 FLOAT = 4
 ADAM = 8
+PREDICTIONS = {"logits": 9, "labels": 4}
+"""Arrays of the size of a language model's predictions, float32, that a loss of them holds at once, as measured."""
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 """What a container may use and uses, under /sys/fs/cgroup: version 2, version 1."""
 
@@ -86,14 +88,30 @@ def state_memory(parameters: int, trained: int, resident: int, activations: int,
     return Memory(weights, element * (trained + shard), states, activations)
 
 
-def activation_memory(model: nn.Module, length: int, dtype: torch.dtype | None = None) -> tuple[int, int]:
+def activation_memory(
+    model: nn.Module, length: int, dtype: torch.dtype | None = None, predicted: int | None = None
+) -> tuple[int, int]:
     """Return the bytes that a forward pass in training keeps for the backward pass: of one example, of each more.
 
     Counted on one and on two examples; what the cast of weights to ``dtype`` (of autocast; None: none) costs does not
     grow with the batch.
+
+    Args:
+        predicted: of how many tokens of an example a language model computes predictions; None: of all.
     """
-    one, two = (saved_bytes(model, examples, length, dtype) for examples in (1, 2))
+    device = next(model.parameters()).device
+
+    def bytes_of(examples: int) -> int:
+        places = None if predicted is None else torch.arange(predicted, device=device).expand(examples, -1)
+        return saved_bytes(model, examples, length, dtype, places)
+
+    one, two = bytes_of(1), bytes_of(2)
     return one, two - one
+
+
+def prediction_memory(losses: Collection[str], tokens: int, vocabulary: int) -> int:
+    """Return the bytes of a language model's predictions, its teacher's, and of what losses make of both."""
+    return max((PREDICTIONS.get(loss, 0) for loss in losses), default=0) * tokens * vocabulary * FLOAT
 
 
 def saved_bytes(

@@ -11,7 +11,7 @@ from distill.config.schema import StageConfig
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_windows import TextWindows
-from distill.models.token_predictions import PLACES, labels_at, places_to_predict
+from distill.data.token_predictions import PLACES, labels_at, places_to_predict
 from distill.objectives.capture_plan import StageModel
 from distill.objectives.stage_losses import compute_losses
 from distill.training.accelerator import collect_weights, prepare, uses_deepspeed
@@ -122,8 +122,7 @@ class Stepper:
         """Add the gradient of one part of a batch; with the last part the optimizer moves."""
         inputs, labels = collate(self.examples, part, self.accelerator.device)
         if isinstance(self.examples, TextWindows):
-            reads_logits = not {"logits", "labels"}.isdisjoint(stage.losses)
-            places = places_to_predict(labels, reads_logits=reads_logits)
+            places = places_to_predict(labels, reads_logits=stage.reads_logits)
             labels = labels_at(labels, places)
             if places is not None:
                 inputs[PLACES] = places

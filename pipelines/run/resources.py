@@ -6,7 +6,8 @@ from contextlib import nullcontext
 from transformers import PreTrainedModel
 
 from distill.config.schema import EXACT_FORM, FULL, PACKED, StageConfig
-from distill.data.batching import padded_length
+from distill.data.batching import TokenizedExamples, padded_length
+from distill.data.text_windows import TextWindows, masked_count
 from distill.models.linear_form import linear_form
 from distill.models.positions import positions_of
 from distill.models.summaries import SUMMARY, width_of
@@ -17,6 +18,7 @@ from distill.preflight.memory_estimate import (
     available_host_memory,
     available_memory,
     count,
+    prediction_memory,
     state_memory,
 )
 from distill.preflight.resources import check_disk, check_memory, memory_table
@@ -31,9 +33,9 @@ from pipelines.run.disk import disk_by_folder
 from pipelines.run.student import build_student
 from teachers.finetuning import finetuning_stage
 
-Measured = dict[tuple[PreTrainedModel, str, bool, bool, int], tuple[int, int, int, int]]
-"""Model, what of it is trained, dropout, whether in its linear form, and tokens; to parameters, those trained, bytes
-of activations of one example, and of each more."""
+Measured = dict[tuple[PreTrainedModel, str, bool, bool, int, int | None], tuple[int, int, int, int]]
+"""Model, what of it is trained, dropout, whether in its linear form, tokens, and those whose predictions are computed;
+to parameters, those trained, bytes of activations of one example, and of each more."""
 
 
 def training_phases(
@@ -93,22 +95,36 @@ def phase_memory(
         longest = positions_of(model)
     length = padded_length(int(longest))
     is_linear = stage.targets == EXACT_FORM
-    alike = (model, trained_part(model, stage), stage.dropout, is_linear, length)
+    predicted = predicted_tokens(read.train, stage, length)
+    alike = (model, trained_part(model, stage), stage.dropout, is_linear, length, predicted)
     if alike not in measured:
         set_dropout(model, stage.dropout)  # that of attention keeps a map that the fused kernels never make
         with trainable(model, stage), linear_form(model) if is_linear else nullcontext():
-            activations = activation_memory(model, length, autocast_dtype(context.run.accelerator))
+            activations = activation_memory(model, length, autocast_dtype(context.run.accelerator), predicted)
             measured[alike] = (*count(model), *activations)
     parameters, trained, one, more = measured[alike]
     wanted = setup.plan(stage).teacher
     states = sum(len(layers) * (1 if kind == SUMMARY else length) for kind, layers in wanted.items())
     targets = states * width_of(setup.teacher) * FLOAT
 
+    if isinstance(read.train, TextWindows):
+        tokens = length if predicted is None else predicted
+        targets += prediction_memory(stage.losses, tokens, model.config.vocab_size)
+
     def needs(sharding: Sharding) -> Memory:
         examples = -(-stage.batch_size // (sharding.processes * context.config.training.gradient_accumulation))
         return state_memory(parameters, trained, resident, one + (examples - 1) * more + examples * targets, sharding)
 
     return needs
+
+
+def predicted_tokens(examples: TokenizedExamples, stage: StageConfig, length: int) -> int | None:
+    """Return of how many tokens of a window predictions are computed in a stage; None: of all that there are."""
+    if not isinstance(examples, TextWindows):
+        return None
+    if not stage.reads_logits:
+        return 0
+    return None if examples.masking is None else masked_count(length)
 
 
 def print_memory_table(context: RunContext, setup: DistillationSetup) -> None:

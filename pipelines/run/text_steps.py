@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.benchmark.timing import BLOCKS, PointError, memory_errors, time_interleaved
+from distill.data.token_predictions import labels_at, places_to_predict, predicting
 from distill.evaluation.text_record import TrainingStep
-from distill.models.token_predictions import labels_at, places_to_predict, predicting
 from distill.objectives.losses import token_labels_loss
 from distill.preflight.memory_estimate import saved_bytes
 from distill.utils.record_json import unmeasured

@@ -1,6 +1,7 @@
 """Task text to its end: a teacher, its student and a baseline, or one model alone; resumed, loaded, refused."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from helpers.in_process import call
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from distill.evaluation.text_record import read_text_record
+from distill.preflight.memory_estimate import PREDICTIONS
 from distill.training.loop import StageTrainer
 from pipelines import compare, export, finetune_teacher
 from pipelines.distill import main
@@ -239,3 +241,12 @@ def test_a_causal_folder_is_no_classifier(monkeypatch, text, tmp_path, capsys):
         errors = capsys.readouterr().err
         assert errors.count("\n") == 1
         assert "language model" in errors or "no teacher" in errors
+
+
+def test_predictions_that_find_no_room_are_said_before_a_run_begins(monkeypatch, text, tmp_path, capsys):
+    """Of a large vocabulary they take more than all layers; here an array of them is made as large as that."""
+    monkeypatch.setitem(PREDICTIONS, "labels", 10**9)
+    assert (
+        run(monkeypatch, text, tmp_path / "run", "--student.attention", "linear", "--stages", STAGES, "--check") == 0
+    )
+    assert re.search(r"warning +memory: teacher needs", capsys.readouterr().out)

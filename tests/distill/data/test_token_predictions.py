@@ -5,16 +5,22 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertForMaskedLM,
+    ElectraForMaskedLM,
+    RobertaForMaskedLM,
+)
 
 from distill.config.schema import StageConfig, TrainingConfig
 from distill.data.batching import collate
 from distill.data.labels import HIDDEN
 from distill.data.text_tokenizers import text_tokenizer
 from distill.data.text_windows import read_windows
+from distill.data.token_predictions import PLACES, places_to_predict, predicting
 from distill.evaluation.text_metrics import token_losses
 from distill.models.hooks import read_teacher
-from distill.models.token_predictions import PLACES, places_to_predict, predicting
 from distill.objectives.capture_plan import StageModel, plan_stage
 from distill.objectives.stage_losses import compute_losses
 from distill.training.context import StageInputs, TrainingContext
@@ -76,6 +82,23 @@ def test_predictions_nobody_reads_are_not_computed(models, batch):
         with predicting(model, places):
             assert model(**inputs).logits.shape == (3, 0, 50)
         assert model(**inputs).logits.shape == (3, 10, 50)
+
+
+@pytest.mark.parametrize("family", [BertForMaskedLM, DistilBertForMaskedLM, RobertaForMaskedLM, ElectraForMaskedLM])
+def test_the_head_of_any_family_computes_what_it_would_have_computed_of_all(family, batch):
+    inputs, labels = batch
+    sizes = SIZE | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "embedding_size": 16}
+    model = family(family.config_class(**sizes | {"pad_token_id": 0})).eval()
+    seen = []
+    model.get_output_embeddings().register_forward_hook(lambda module, given, made: seen.append(made.shape[1]))
+    places = places_to_predict(labels, reads_logits=True)
+    read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    whole = model(**read).logits
+    with predicting(model, places):
+        few = model(**read).logits
+    torch.testing.assert_close(few, whole.gather(1, places[..., None].expand(-1, -1, whole.shape[-1])))
+    assert seen == [10, 3]
+    assert model(**read).logits.shape == whole.shape
 
 
 @pytest.mark.parametrize("losses", [{"logits": 1.0}, {"labels": 1.0}, {"logits": 0.5, "labels": 0.5}])

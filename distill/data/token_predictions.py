@@ -45,19 +45,23 @@ def predicting(model: Any, places: Tensor | None) -> Iterator[None]:
     """Let the head of a language model compute (B, M, V) logits of the tokens at ``places`` while the block runs.
 
     Args:
-        model: one whose head is ``cls``, as BERT's.
-        places: (B, M); None leaves the model as it is, whatever it is.
+        model: one with an encoder and modules beside it, its head, that read (B, N, D) hidden states.
+        places: (B, M), M < N; None leaves the model as it is.
     """
     if places is None:
         yield
         return
 
-    def keep_places(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        (hidden_states,) = inputs
-        return (hidden_states.gather(1, places[..., None].expand(-1, -1, hidden_states.shape[-1])),)
+    def keep_places(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        hidden_states, *others = inputs
+        if hidden_states.shape[1] == places.shape[1]:
+            return None  # what the first module of the head has been given, and handed on
+        return hidden_states.gather(1, places[..., None].expand(-1, -1, hidden_states.shape[-1])), *others
 
-    handle = model.cls.register_forward_pre_hook(keep_places)
+    head = [module for module in model.children() if module is not model.base_model]
+    handles = [module.register_forward_pre_hook(keep_places) for module in head]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
