@@ -246,7 +246,6 @@ def test_a_causal_folder_is_no_classifier(monkeypatch, text, tmp_path, capsys):
 def test_predictions_that_find_no_room_are_said_before_a_run_begins(monkeypatch, text, tmp_path, capsys):
     """Of a large vocabulary they take more than all layers; here an array of them is made as large as that."""
     monkeypatch.setitem(PREDICTIONS, "labels", 10**9)
-    assert (
-        run(monkeypatch, text, tmp_path / "run", "--student.attention", "linear", "--stages", STAGES, "--check") == 0
-    )
+    asked = ("--student.attention", "linear", "--stages", STAGES, "--check")
+    assert run(monkeypatch, text, tmp_path / "run", *asked) == 0
     assert re.search(r"warning +memory: teacher needs", capsys.readouterr().out)
