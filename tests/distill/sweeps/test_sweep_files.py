@@ -31,6 +31,7 @@ FILES = {
     "klue_seeds_nli": ["klue", "klue_seeds_nli"],
     "klue_seeds_sts": ["klue", "klue_seeds_sts"],
     "long_pairs": ["long_pairs"],
+    "long_pairs_longer": ["long_pairs", "long_pairs_longer"],
     "narrow": ["narrow"],
     "recipes": ["recipes"],
     "speeds": ["speeds"],
