@@ -35,6 +35,8 @@ class TriedAttention(JsonObject):
     not be measured."""
     low: float | None = None
     high: float | None = None
+    reason: str | None = None
+    """Why it could not be measured."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,13 @@ class AttentionFit(JsonObject):
     """Those of ``attention_options`` that a chosen mechanism has."""
 
     def answers(self, config: Config) -> bool:
-        """Tell whether this is the fit that a configuration asks for, with speed measured in the same precision."""
-        asked = config.student.fit_fidelity, config.student.fit_attentions, config.comparison.dtype
-        return config.student.attention == FIT and asked == (self.fidelity, self.candidates, self.dtype)
+        """Tell whether this is the fit that a configuration asks for."""
+        asked = config.student.fit_fidelity, config.student.fit_attentions
+        return config.student.attention == FIT and asked == (self.fidelity, self.candidates)
+
+    def goes_on(self, device: str, dtype: str) -> bool:
+        """Tell whether what is known still counts: speeds of two devices or precisions cannot be compared."""
+        return self.chosen is not None or (device, dtype) == (self.device, self.dtype)
 
     def best(self, layer: int) -> TriedAttention:
         """Return the fastest that is good enough for a layer; where none is good enough, the best.
@@ -74,10 +80,10 @@ class AttentionFit(JsonObject):
         return max(trained, key=lambda each: (self._share(each, layer), each.speedup or 0.0))
 
     def _as_fast(self, layer: int) -> list[TriedAttention]:
-        """Return the fastest that is good enough for a layer, and those whose speed cannot be told from its speed."""
+        """Return those that are good enough for a layer and not slower than another one for certain."""
         able = self._able(layer)
-        fastest = max(able, key=lambda each: each.speedup or 0.0, default=None)
-        return [each for each in able if fastest and (each.high or 0.0) >= (fastest.low or 0.0)]
+        bar = max((each.low or 0.0 for each in able), default=0.0)
+        return [each for each in able if (each.high or 0.0) >= bar]
 
     def _able(self, layer: int) -> list[TriedAttention]:
         """Return what is good enough for a layer."""
@@ -99,8 +105,13 @@ class AttentionFit(JsonObject):
             return f"{best.attention}, the only one that reaches {self.fidelity:g} ({share})"
         if len(as_fast) == 1:
             return f"{best.attention}, the fastest of {reach} ({share})"
-        of = f"of {reach}, all about as fast" if as_fast == able else f"of the {len(as_fast)} fastest of {reach}"
-        return f"{best.attention}, which explains most ({share}) {of}"
+        if all(each.speedup is None for each in able):
+            of = f"{reach}, none of which could be timed"
+        elif as_fast == able:
+            of = f"{reach}, whose speeds cannot be told apart"
+        else:
+            of = f"the {len(as_fast)} fastest of {reach}"
+        return f"{best.attention}, which explains most ({share}) of {of}"
 
 
 def fit_file(run_dir: Path | str) -> Path:

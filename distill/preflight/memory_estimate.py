@@ -22,7 +22,8 @@ from distill.training.launcher import Sharding
 FLOAT = 4
 ADAM = 8
 PREDICTIONS = {"logits": 9, "labels": 4}
-"""Arrays of the size of a language model's predictions, float32, that a loss of them holds at once, as measured."""
+"""Arrays of the size of a language model's predictions, float32, that a loss of them holds at once, theirs and the
+teacher's included: the peak of a process with a head of 30,000 words, in such arrays."""
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 """What a container may use and uses, under /sys/fs/cgroup: version 2, version 1."""
 
@@ -111,7 +112,9 @@ def activation_memory(
 
 def prediction_memory(losses: Collection[str], tokens: int, vocabulary: int) -> int:
     """Return the bytes of a language model's predictions, its teacher's, and of what losses make of both."""
-    return max((PREDICTIONS.get(loss, 0) for loss in losses), default=0) * tokens * vocabulary * FLOAT
+    held = [PREDICTIONS[loss] for loss in losses if loss in PREDICTIONS]
+    arrays = max(held, default=0) + max(0, len(held) - 1)  # of the loss before, one is kept for its gradient
+    return arrays * tokens * vocabulary * FLOAT
 
 
 def saved_bytes(

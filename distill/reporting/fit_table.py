@@ -24,6 +24,7 @@ def fit_cells(fit: AttentionFit | None) -> Table:
     notes = [
         "share of the variance of a block's output that the mechanism explains, each block on the teacher's own "
         f"activations, after a short run, on held-out train; *: taken; {MISSING}: its loss was not finite",
+        *(f"{each.attention}: its speed could not be measured: {each.reason}" for each in fit.tried if each.reason),
         "speed of a student with the mechanism in every layer, times that of the same student with softmax, on one "
         f"text of {fit.length:,} tokens, on {fit.device} in {fit.dtype}",
         *(f"layer {layer}: {fit.why(layer)}" for layer in layers),

@@ -42,6 +42,7 @@ TABLES: dict[str, RenderTable] = {
             result_systems.klue_systems,
             result_systems.klue_costs,
             result_systems.long_pairs,
+            result_systems.long_pairs_longer,
             result_systems.long_pairs_costs,
         ),
     )

@@ -90,6 +90,16 @@ def long_pairs(records: Records) -> list[str]:
     return [*markdown_table(["model", *heads, "in earlier reports"], rows), "", _conditions(cells)]
 
 
+def long_pairs_longer(records: Records) -> list[str]:
+    """Some of the same on IMDB, in stages of several epochs."""
+    cells = records.find("long_pairs/longer")
+    rows = [
+        [f"`{each}`", *_long_cells(cells[f"imdb-{each}"])[:3]] for each in LONG_MECHANISMS if f"imdb-{each}" in cells
+    ]
+    heads = ["model", "labels alone", "distilled", "kept, % [95 %]"]
+    return [*markdown_table(heads, rows), "", _conditions(cells)]
+
+
 def _long_cells(cell: Mapping[str, Any] | None) -> list[str]:
     if cell is None:
         return [MISSING] * 5

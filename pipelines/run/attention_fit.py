@@ -11,7 +11,7 @@ from time import perf_counter
 
 from distill.benchmark.conditions import DTYPES, Conditions
 from distill.benchmark.latency_table import measure_speedup
-from distill.benchmark.timing import PointError
+from distill.benchmark.timing import PointError, memory_errors
 from distill.config.attention_fit import (
     AttentionFit,
     TriedAttention,
@@ -20,7 +20,7 @@ from distill.config.attention_fit import (
     with_attention,
 )
 from distill.config.recipe import epochs_of
-from distill.config.schema import FIRST_TOKEN, StageConfig
+from distill.config.schema import FIRST_TOKEN, Config, StageConfig
 from distill.config.student_schema import FIT
 from distill.evaluation.predict import held_out_scorer
 from distill.models.flops import model_flops
@@ -68,9 +68,7 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
     """
     if context.config.student.attention != FIT:
         return context, setup
-    fit = read_fit(context.folder.path)
-    if fit is None or not fit.answers(context.config):
-        fit = new_fit(context, setup)
+    fit = kept_fit(context, setup, context.config) or new_fit(context, setup)
     say = context.run.accelerator.print
     known = {each.attention for each in fit.tried}
     for name in fit.candidates:
@@ -98,6 +96,13 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
         update_config(context.config, context.folder)
     context.run.accelerator.wait_for_everyone()
     return context, setup
+
+
+def kept_fit(context: RunContext, setup: DistillationSetup, asked: Config) -> AttentionFit | None:
+    """Return what the run has kept of the fit that a configuration asks for, if it can go on from there."""
+    fit = read_fit(context.folder.path)
+    goes_on = fit is not None and fit.answers(asked) and fit.goes_on(**conditions_of(context, setup).place)
+    return fit if goes_on else None
 
 
 def new_fit(context: RunContext, setup: DistillationSetup) -> AttentionFit:
@@ -135,8 +140,7 @@ def shared(context: RunContext, setup: DistillationSetup, tried: TriedAttention,
         try:
             speedup, low, high = speed_over_softmax(context, setup, tried.attention, length)
         except PointError as error:
-            context.run.accelerator.print(f"fit: speed of {tried.attention} at {length} tokens: {error}")
-            return tried
+            return replace(tried, reason=str(error))
         return replace(tried, speedup=speedup, low=low, high=high)
 
     return on_main_process(context.run.accelerator, with_speed)
@@ -156,7 +160,8 @@ def speed_over_softmax(
     Raises:
         PointError: it runs out of memory, or takes far longer than ``comparison.seconds_per_point``.
     """
-    student, softmax = (trial_student(context, setup, each).eval() for each in (name, "softmax"))
+    with memory_errors():
+        student, softmax = (trial_student(context, setup, each).eval() for each in (name, "softmax"))
     seconds = context.config.comparison.seconds_per_point
     with linear_form(student):
         return measure_speedup(softmax, student, conditions_of(context, setup), length, seconds)
@@ -167,7 +172,8 @@ def trial_student(context: RunContext, setup: DistillationSetup, name: str) -> S
     config = with_attention(context.config, name)
     settings = replace(config.student, softmax_layers=[])
     alone = replace(context, config=replace(config, student=settings))
-    return build_student(alone, setup.start, setup, full_width=True, quiet=True)
+    exact = name if name == "softmax" else None  # which treats no short texts apart from others
+    return build_student(alone, setup.start, setup, exact, full_width=True, quiet=True)
 
 
 def trial_stage(name: str, rows: int) -> StageConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.config.attention_fit import mechanism_of_student, read_fit
+from distill.config.attention_fit import mechanism_of_student
 from distill.config.copies_choice import NONE, read_choice
 from distill.config.found import with_found
 from distill.config.recipe import adopt
@@ -37,7 +37,7 @@ from distill.training.run_folder import find_run_folder, saved_config
 from distill.utils.cli import EXIT_USER_ERROR
 from distill.utils.errors import UserError
 from distill.utils.findings import ERROR, OK, WARNING, Finding, NotReadyError, print_findings
-from pipelines.run.attention_fit import first_attention, trial_stage
+from pipelines.run.attention_fit import first_attention, kept_fit, trial_stage
 from pipelines.run.banner import print_banner
 from pipelines.run.context import DistillationSetup, RunContext, make_context, make_setup
 from pipelines.run.copies_choice import new_choice, stages_of_choice
@@ -149,10 +149,8 @@ def trials(
     """Return the short runs in which mechanisms, and copies, are still to be tried."""
     stages: list[StageConfig] = []
     if asked is not None and asked.attention == FIT:
-        fit = read_fit(context.folder.path)
-        known = set()
-        if fit is not None and fit.answers(replace(context.config, student=asked)):
-            known = {each.attention for each in fit.tried}
+        fit = kept_fit(context, setup, replace(context.config, student=asked))
+        known = {each.attention for each in fit.tried} if fit else set()
         rows = count_stage_texts(context, setup).rows  # as the plan counts, copies too, so that the steps are right
         stages += [trial_stage(name, rows) for name in asked.fit_attentions if name not in known]
     augmentation = context.config.augmentation

@@ -45,7 +45,7 @@ def test_times_that_cannot_be_told_from_each_other_do_not_decide():
     close = (TRIED[0], replace(TRIED[1], speedup=1.4, high=1.45), TRIED[2])
     fit = replace(FIT, tried=close)
     assert fit.best(1).attention == "abc"
-    assert fit.why(1) == "abc, which explains most (0.920) of 2 that reach 0.9, all about as fast"
+    assert fit.why(1) == "abc, which explains most (0.920) of 2 that reach 0.9, whose speeds cannot be told apart"
     slow = TriedAttention("performer", [0.9, 0.99, 0.9], 1.0, 0.5, 0.4, 0.6)
     fit = replace(FIT, tried=(*close, slow))
     assert fit.best(1).attention == "abc"
@@ -57,6 +57,18 @@ def test_what_could_not_be_trained_is_never_taken():
     broken = replace(FIT, tried=tried)
     assert [broken.best(layer).attention for layer in (0, 1, 2)] == ["taylor", "taylor", "taylor"]
     assert broken.why(0) == "taylor, the fastest of 2 that reach 0.9 (0.990)"
+
+
+def test_what_is_slower_than_another_one_for_certain_is_not_taken_for_the_noise_of_a_third():
+    noisy, fast, slow = (
+        TriedAttention(name, [share], 1.0, *speed)
+        for name, share, speed in (
+            ("linear", 0.91, (2.0, 0.5, 8.0)),
+            ("abc", 0.92, (1.5, 1.45, 1.55)),
+            ("taylor", 0.99, (0.6, 0.58, 0.62)),
+        )
+    )
+    assert replace(FIT, tried=(noisy, fast, slow)).best(0).attention == "abc"
 
 
 def test_what_could_not_be_timed_is_taken_where_nothing_else_is_good_enough():
@@ -72,10 +84,19 @@ def test_of_those_that_explain_as_much_the_faster_one_is_taken():
     assert strict.best(2).attention == "taylor"
 
 
-def test_a_fit_in_another_precision_is_not_the_one_that_is_asked_for():
-    assert FIT.answers(ASKED)
-    other = replace(ASKED, comparison=replace(ASKED.comparison, dtype="bfloat16"))
-    assert not FIT.answers(other)
+def test_where_nothing_could_be_timed_the_reason_says_so():
+    untimed = tuple(replace(each, speedup=None, low=None, high=None) for each in TRIED)
+    fit = replace(FIT, tried=untimed)
+    assert fit.best(1).attention == "abc"
+    assert fit.why(1) == "abc, which explains most (0.920) of 2 that reach 0.9, none of which could be timed"
+
+
+def test_speeds_of_another_place_are_not_set_beside_new_ones_but_a_choice_stays():
+    begun = replace(FIT, chosen=None)
+    assert begun.goes_on("cpu", "float32")
+    assert not begun.goes_on("cuda", "float32")
+    assert not begun.goes_on("cpu", "bfloat16")
+    assert FIT.goes_on("cuda", "bfloat16")
 
 
 @pytest.mark.parametrize(

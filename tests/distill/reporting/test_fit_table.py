@@ -7,7 +7,7 @@ from distill.reporting.fit_table import fit_cells
 
 TRIED = (
     TriedAttention("linear", [0.95, 0.5], 12.0, 1.5, 1.4, 1.61),
-    TriedAttention("abc", [0.97, 0.925], 14.0),
+    TriedAttention("abc", [0.97, 0.925], 14.0, reason="out of memory"),
 )
 FIT = AttentionFit(0.9, ["linear", "abc"], 128, "cpu", "float32", [], TRIED, ["linear", "abc"])
 
@@ -18,6 +18,7 @@ def test_every_mechanism_has_a_row_and_what_is_taken_a_mark():
     assert table.rows[0][:4] == ("linear", "0.950 *", "0.500", "1.50× [1.40, 1.61]")
     assert table.rows[1][:4] == ("abc", "0.970", "0.925 *", "n/a")
     assert table.title == "Attention per layer: the fastest that explains 0.9"
+    assert "abc: its speed could not be measured: out of memory" in table.notes
     assert any(note.startswith("layer 1: abc, the only one that reaches 0.9") for note in table.notes)
 
 

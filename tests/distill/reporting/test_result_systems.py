@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from distill.reporting.result_records import Records
-from distill.reporting.result_systems import MECHANISMS, klue_costs, klue_systems, long_pairs, long_pairs_costs
+from distill.reporting.result_systems import (
+    MECHANISMS,
+    klue_costs,
+    klue_systems,
+    long_pairs,
+    long_pairs_costs,
+    long_pairs_longer,
+)
 
 FIGURES = Path(__file__).resolve().parents[3] / "notebooks" / "records" / "published" / "systems.json"
 ENVIRONMENT = {"cpu": "a processor", "threads": 1, "training_precision": "bf16", "commit": "0123456789"}
@@ -49,7 +56,7 @@ def row(lines: list[str], name: str) -> list[str]:
 
 def test_without_records_there_is_nothing_but_the_figures_of_others(write, tmp_path):
     records = Records(tmp_path)
-    for render in (klue_systems, klue_costs, long_pairs, long_pairs_costs):
+    for render in (klue_systems, klue_costs, long_pairs, long_pairs_costs, long_pairs_longer):
         assert render(records)[-1] == "Not run yet: there is no record."
     for mechanism in MECHANISMS:
         assert set(row(klue_systems(records), f"`{mechanism}`")) == {"-"}
@@ -89,3 +96,10 @@ def test_times_of_long_tasks(write):
     lines = long_pairs(records)
     assert row(lines, "`softmax`")[:5] == ["60.0", "81.0", "90.0 [50.0, 100.0]", "61", "50.0"]
     assert row(lines, "teacher, softmax, six layers")[:5] == ["90.0", "-", "-", "-", "100.0"]
+
+
+def test_longer_stages_have_rows_of_what_was_run(write):
+    found = {"imdb-abc": cell("accuracy", accuracy=(0.6, 0.81)), "imdb-softmax": cell("accuracy", accuracy=(0.7, 0.8))}
+    lines = long_pairs_longer(write("long_pairs/longer", found))
+    assert row(lines, "`abc`") == ["60.0", "81.0", "90.0 [50.0, 100.0]"]
+    assert [line.split("`")[1] for line in lines if "`" in line] == ["softmax", "abc"]

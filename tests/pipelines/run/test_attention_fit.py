@@ -12,8 +12,9 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from distill.benchmark.timing import PointError
-from distill.config.attention_fit import fit_file, read_fit
+from distill.config.attention_fit import AttentionFit, TriedAttention, fit_file, read_fit
 from distill.config.parsing import load_config as read_config
+from distill.utils.record_json import to_json
 from pipelines.run import attention_fit, phases
 from pipelines.run.api import UserError, distill, load_config
 from pipelines.run.attention_fit import STEPS
@@ -184,6 +185,36 @@ def test_speed_is_measured_and_what_cannot_be_has_none(asked, tmp_path, capsys):
     linear, abc = found.tried
     assert linear.speedup is linear.low is linear.high is None
     assert 0 < abc.low <= abc.speedup <= abc.high
-    assert f"fit: speed of linear at {found.length} tokens: no memory is left" in capsys.readouterr().out
+    assert linear.reason == "no memory is left"
+    assert "linear: its speed could not be measured: no memory is left" in capsys.readouterr().out
     assert found.kept == [1]
     assert found.chosen == ["abc", "softmax"]
+
+
+def test_students_that_are_exact_in_short_texts_are_timed_in_their_linear_form(asked, tmp_path):
+    given = {"student.fit_attentions": ["abc", "hedgehog"], "student.exact_up_to": 8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_fit, "speed_over_softmax", MEASURED)
+        patch.setattr(phases, "run_stages", ends)
+        with pytest.raises(KilledError):
+            distill(asked(tmp_path / "run", **given))
+    assert all(each.speedup and each.reason is None for each in read_fit(tmp_path / "run").tried)
+
+
+def test_a_fit_that_was_begun_elsewhere_begins_anew(asked, tmp_path):
+    config = asked(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_fit, "try_attention", ends)
+        with pytest.raises(KilledError):
+            distill(config)
+    elsewhere = TriedAttention("linear", [1.0, 1.0], 1.0, 9.0, 9.0, 9.0)
+    begun = AttentionFit(0.9, TRIED, config.data.max_length, "cuda", "float32", [], (elsewhere,))
+    fit_file(tmp_path / "run").parent.mkdir(parents=True, exist_ok=True)
+    fit_file(tmp_path / "run").write_text(json.dumps(to_json(begun)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "run_stages", ends)
+        with pytest.raises(KilledError):
+            distill(config)
+    found = read_fit(tmp_path / "run")
+    assert found.device == "cpu"
+    assert found.tried[0].speedup == SPEEDS["linear"][0]
