@@ -6,6 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from distill.config.schema import AUGMENTATIONS, AugmentationConfig
+from distill.data import word_replacement
 from distill.data.augmentation import augment, cut_span, join, mix_examples
 from distill.data.batching import TokenizedExamples
 from distill.data.splits import HIDDEN, Examples
@@ -171,3 +172,24 @@ def test_a_checkpoint_without_a_head_is_refused(make_bert, tmp_path):
     for checkpoint, reason in ((str(tmp_path), "has no masked-LM head"), (None, "from scratch")):
         with pytest.raises(UserError, match=f"{reason}.*leave masked_lm out of augmentation.kinds"):
             load_masked_lm(checkpoint, "teacher.checkpoint", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_masked_words_become_what_the_model_expects_most(
+    share, make, tokenizer, masked_lm, monkeypatch
+):
+    monkeypatch.setattr(word_replacement, "BATCH_SIZE", 3)  # texts of several lengths in each of several batches
+    examples = make()
+    words = np.array([number >= 5 for number in range(len(tokenizer))])
+    where = words[examples.token_ids] & (np.arange(len(examples.token_ids)) % 7 > 0)
+    given = (masked_lm, tokenizer.mask_token_id, share, 1)
+    found = word_replacement.predict_words(examples, where, words, *given, np.random.default_rng(3))
+    chosen = where & (np.random.default_rng(3).random(len(where)) < share)
+    assert chosen.any() == (share > 0)
+    expected = []
+    for tokens, masked in zip(texts_of(examples), np.split(chosen, examples.offsets[1:-1]), strict=True):
+        ids = torch.tensor(np.where(masked, tokenizer.mask_token_id, tokens))[None]
+        with torch.inference_mode():
+            logits = masked_lm(input_ids=ids).logits[0].masked_fill(~torch.from_numpy(words), -torch.inf)
+        expected.append(np.where(masked, logits.argmax(-1).numpy(), tokens).tolist())
+    assert texts_of(found) == expected
