@@ -175,9 +175,7 @@ def test_a_checkpoint_without_a_head_is_refused(make_bert, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_masked_words_become_what_the_model_expects_most(
-    share, make, tokenizer, masked_lm, monkeypatch
-):
+def test_masked_words_become_what_the_model_expects_most(share, make, tokenizer, masked_lm, monkeypatch):
     monkeypatch.setattr(word_replacement, "BATCH_SIZE", 3)  # texts of several lengths in each of several batches
     examples = make()
     words = np.array([number >= 5 for number in range(len(tokenizer))])
