@@ -59,6 +59,20 @@ def test_what_could_not_be_trained_is_never_taken():
     assert broken.why(0) == "taylor, the fastest of 2 that reach 0.9 (0.990)"
 
 
+@pytest.mark.parametrize(("high", "taken"), [(1.5, "abc"), (1.49, "linear")])
+def test_intervals_that_touch_are_not_told_apart(high, taken):
+    fast = TriedAttention("linear", [0.9], 1.0, 1.6, 1.5, 1.7)
+    other = TriedAttention("abc", [0.95], 1.0, 1.4, 1.3, high)
+    fit = replace(FIT, tried=(fast, other))  # of which the first reaches what was asked for and no more
+    assert fit.best(0).attention == taken
+
+
+def test_one_that_could_not_be_timed_says_nothing_of_the_others():
+    untimed = replace(TRIED[1], speedup=None, low=None, high=None)
+    fit = replace(FIT, tried=(TRIED[0], untimed, TRIED[2], replace(TRIED[2], attention="t2r", speedup=1.45)))
+    assert fit.why(1) == "taylor, which explains most (0.910) of the 2 fastest of 3 that reach 0.9"
+
+
 def test_what_is_slower_than_another_one_for_certain_is_not_taken_for_the_noise_of_a_third():
     noisy, fast, slow = (
         TriedAttention(name, [share], 1.0, *speed)

@@ -31,6 +31,14 @@ def test_a_classifier_predicts_as_it_always_does():
     assert predicted_tokens(object(), LOGITS, 100) is None
 
 
-@pytest.mark.parametrize(("losses", "arrays"), [({"hidden_states": 1.0}, 0), ({"labels": 1.0}, 4), (LOGITS.losses, 9)])
+@pytest.mark.parametrize(
+    ("losses", "arrays"),
+    [
+        ({"hidden_states": 1.0}, 0),
+        ({"labels": 1.0}, 4),
+        ({"logits": 1, "hidden_states": 1}, 9),
+        (LOGITS.losses, 10),
+    ],
+)
 def test_predictions_take_what_their_losses_make_of_them(losses, arrays):
     assert prediction_memory(losses, 15, 1000) == arrays * 15 * 1000 * 4
