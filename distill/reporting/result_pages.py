@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill.reporting import (
+    result_general,
     result_glue,
     result_quality,
     result_reference,
@@ -35,6 +36,7 @@ TABLES: dict[str, RenderTable] = {
         result_speed.kernels,
         *(result_speed.training_speed, result_speed.repeatability, result_speed.deployed, result_speed.target_speed),
         *(result_speed.kill_tests, result_speed.checkpoint_cost),
+        result_general.student_stages,
         *(result_reference.index, result_reference.config_keys),
         *(result_text.language_models, result_text.language_model_steps, result_text.language_model_windows),
         result_text.language_models_distilled,
