@@ -248,4 +248,4 @@ def test_predictions_that_find_no_room_are_said_before_a_run_begins(monkeypatch,
     monkeypatch.setitem(PREDICTIONS, "labels", 10**9)
     asked = ("--student.attention", "linear", "--stages", STAGES, "--check")
     assert run(monkeypatch, text, tmp_path / "run", *asked) == 0
-    assert re.search(r"warning +memory: teacher needs", capsys.readouterr().out)
+    assert re.search(r"warning +memory: logits needs", capsys.readouterr().out)
