@@ -67,7 +67,7 @@ def language_model_windows(records: Records) -> list[str]:
 
 def language_models_distilled(records: Records) -> list[str]:
     """Perplexity of students from the text alone and distilled, by unit of the text and mechanism."""
-    found = records.find("language_models/distilled")
+    found = records.find("language_models/distilled") | records.find("language_models/distilled_bytes")
     units = sorted({run["text_unit"] for run in found.values()})
     rows = []
     for unit in units:

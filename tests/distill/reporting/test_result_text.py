@@ -78,7 +78,8 @@ def test_distilled_models_stand_beside_their_teacher_and_the_text_alone(tmp_path
             "environment": ENVIRONMENT,
         }
 
-    write(tmp_path, "distilled", {"a": run("word", 2.0), "b": run("byte", 3.0)})
+    write(tmp_path, "distilled", {"a": run("word", 2.0)})
+    write(tmp_path, "distilled_bytes", {"b": run("byte", 3.0)})
     table = language_models_distilled(Records(tmp_path))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:-2]]
     assert rows == [
