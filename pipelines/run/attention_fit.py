@@ -75,7 +75,7 @@ def find_attention(context: RunContext, setup: DistillationSetup) -> tuple[RunCo
         if name not in known:
             say(f"fit: {name} in {len(setup.layer_map)} blocks")
             tried = try_attention(context, setup, name)
-            fit = replace(fit, tried=(*fit.tried, shared(context, setup, tried, fit.length)))
+            fit = replace(fit, tried=(*fit.tried, timed(context, setup, tried, fit.length)))
             keep_fit(context, fit)
     if all(each.fidelity is None for each in fit.tried):
         raise UserError(
@@ -128,7 +128,7 @@ def keep_fit(context: RunContext, fit: AttentionFit) -> None:
         write_atomically(path, json.dumps(to_json(fit), indent=1))
 
 
-def shared(context: RunContext, setup: DistillationSetup, tried: TriedAttention, length: int) -> TriedAttention:
+def timed(context: RunContext, setup: DistillationSetup, tried: TriedAttention, length: int) -> TriedAttention:
     """Return what the main process has found, with the speed that it alone measures.
 
     A share or a time that differs between processes must not make two students of one.
